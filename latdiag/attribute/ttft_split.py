@@ -1,0 +1,157 @@
+"""TTFT in three parts that the client alone can prove: client, network, server.
+
+For a request with kernel stamps, on one clock::
+
+    client   written - sent, less the connect; and wire - written
+    network  dns + tcp + tls, upload (last byte - first byte on the wire), one round trip,
+             retransmissions
+    server   the rest until the first token: everything behind the first TCP hop
+
+The round trip lies in [min_rtt of the connection, ack - wire]: a receiver may delay its ACK up
+to 40 ms and let it ride on the reply, so the ACK bounds it from above only. Where the two differ
+by more than half a millisecond the ACK counts as delayed, and the round trip is min_rtt plus what
+this request's retransmissions cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latdiag.model.records import OUTPUT_KINDS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from latdiag.store.batch import Batch
+
+#: More than this between the smallest round trip and the ACK: the ACK was delayed.
+DELAYED_ACK_NS = 500_000
+
+COLUMNS = (
+    "request_id",
+    "response_id",
+    "outcome",
+    "stage",
+    "sent_ns",
+    "due_ns",
+    "dns_ns",
+    "tcp_ns",
+    "tls_ns",
+    "written_ns",
+    "wire_ns",
+    "wire_last_ns",
+    "acked_ns",
+    "resent_ns",
+    "min_rtt_ns",
+    "retransmits",
+    "arrivals_ns",
+    "kinds",
+    "censored",
+    "clock_step",
+    "done_ns",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TtftSplit:
+    """One entry per row that can be split; all int64 ns, and
+    ``client + network + server == ttft`` exactly in every row.
+
+    ``row``: index within the batch. ``network_lo/hi``: the interval that the stamps prove.
+    ``connect``: the part of network before the request was written.
+    """
+
+    row: NDArray[np.int64]
+    ttft: NDArray[np.int64]
+    client: NDArray[np.int64]
+    network: NDArray[np.int64]
+    network_lo: NDArray[np.int64]
+    network_hi: NDArray[np.int64]
+    server: NDArray[np.int64]
+    connect: NDArray[np.int64]
+    delayed: NDArray[np.bool_]
+
+
+def first_output(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """(stamp of the first output arrival, whether it is exact, stamp of the last); n each.
+
+    0 and False where a row has no output arrival; censored first arrivals are not exact.
+    """
+    import numpy as np
+
+    kinds, stamps = batch.lists["kinds"], batch.lists["arrivals_ns"]
+    flags = batch.lists["censored"].values
+    output = np.isin(kinds.values, [int(k) for k in OUTPUT_KINDS])
+    places = np.flatnonzero(output)
+    rows = np.searchsorted(kinds.offsets, places, side="right") - 1
+    first = np.zeros(batch.n, dtype=np.int64)
+    last = np.zeros(batch.n, dtype=np.int64)
+    exact = np.zeros(batch.n, dtype=bool)
+    if len(places):
+        owners, begin = np.unique(rows, return_index=True)
+        first[owners] = stamps.values[places[begin]]
+        exact[owners] = ~flags[places[begin]]
+        ends = np.append(begin[1:], len(places)) - 1
+        last[owners] = stamps.values[places[ends]]
+    return first, exact, last
+
+
+def split(batch: Batch) -> TtftSplit:
+    """Split every row of a batch that has kernel stamps and an exact first output arrival."""
+    import numpy as np
+
+    ints = batch.ints
+    first, exact, _ = first_output(batch)
+    usable = exact & ints["wire_ns"].valid & ints["sent_ns"].valid
+    usable &= ~batch.bools["clock_step"]
+    row = np.flatnonzero(usable)
+
+    def take(name: str, default: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        column = ints[name]
+        values = column.values[row]
+        if default is None:
+            return np.where(column.valid[row], values, 0)
+        return np.where(column.valid[row], values, default)
+
+    sent, wire = take("sent_ns"), take("wire_ns")
+    ttft = first[row] - sent
+    fresh = ints["tcp_ns"].valid[row]
+    connected = take("tls_ns", take("tcp_ns"))
+    connect = np.where(fresh, np.maximum(connected - sent, 0), 0)
+    after_wire = np.maximum(first[row] - wire, 0)
+    wire_last = take("wire_last_ns", wire)
+    upload = np.clip(wire_last - wire, 0, after_wire)
+    room = after_wire - upload
+    resent = np.minimum(take("resent_ns"), room)
+
+    acked = take("acked_ns")
+    has_ack = acked > 0
+    min_rtt = take("min_rtt_ns")
+    lo = np.minimum(min_rtt, room)
+    # Without an ACK stamp nothing but the reply itself bounds the round trip from above.
+    hi = np.where(has_ack, np.clip(acked - wire_last, 0, room), room)
+    hi = np.maximum(hi, lo)
+    delayed = ~has_ack | (hi - lo > DELAYED_ACK_NS)
+    trip = np.where(delayed, np.minimum(lo + resent, hi), hi)
+    network = connect + upload + trip
+    client = np.maximum(ttft - connect - after_wire, 0)
+    return TtftSplit(
+        row=row,
+        ttft=ttft,
+        client=client,
+        network=network,
+        network_lo=connect + upload + lo,
+        network_hi=connect + upload + hi,
+        server=ttft - client - network,
+        connect=connect,
+        delayed=delayed,
+    )
+
+
+def splits(batches: Iterable[Batch]) -> Iterator[tuple[Batch, TtftSplit]]:
+    """Every batch with its split."""
+    for batch in batches:
+        yield batch, split(batch)

@@ -1,0 +1,153 @@
+"""The rules that make a measurement INVALID, read from the run alone.
+
+The client speaks of its own faults first: each rule gives its reading whether broken or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from latdiag.model.units import NS_PER_MS
+
+#: Schedule lag may reach this, or this share of the median TTFT, whichever is more.
+SCHEDULE_LAG_NS = 1 * NS_PER_MS
+SCHEDULE_LAG_OF_TTFT = 0.01
+CENSORED_SHARE = 0.01
+READER_CPU = 0.80
+RUN_QUEUE_SHARE = 0.02
+CLOCK_STEP_SHARE = 0.01
+USER_LOOP_LAG_NS = 5 * NS_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules read. None: does not apply, or is not known. Shares are of 1."""
+
+    schedule_lag_p99_ns: float | None = None
+    median_ttft_ns: float | None = None
+    censored_share: float | None = None
+    reader_cpu_worst_5s: float | None = None
+    run_queue_share: float | None = None
+    rows_lost: int | None = None
+    clock_step_share: float | None = None
+    loop_lag_p99_ns: float | None = None
+    user_stamps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One rule's reading. ``reading`` None means that the rule did not apply: ``reason``."""
+
+    rule: str
+    title: str
+    reading: float | None
+    limit: float
+    unit: str
+    reason: str | None = None
+
+    @property
+    def broken(self) -> bool:
+        return self.reading is not None and self.reading > self.limit
+
+    def sentence(self) -> str:
+        unit = self.unit
+        return f"{self.title} is {self.reading:.3g} {unit}, more than {self.limit:.3g} {unit}"
+
+
+def readings(facts: Facts) -> list[Reading]:
+    """Every rule of the self-audit with its reading, in a fixed order."""
+    lag_limit = float(SCHEDULE_LAG_NS)
+    if facts.median_ttft_ns is not None:
+        lag_limit = max(lag_limit, SCHEDULE_LAG_OF_TTFT * facts.median_ttft_ns)
+    loop_lag = facts.loop_lag_p99_ns if facts.user_stamps else None
+    return [
+        _reading(
+            "schedule_lag",
+            "schedule lag (p99)",
+            _ms(facts.schedule_lag_p99_ns),
+            lag_limit / NS_PER_MS,
+            "ms",
+            "closed loop: no request was due at an instant",
+        ),
+        _reading(
+            "censored",
+            "share of intervals with an overwritten stamp",
+            _percent(facts.censored_share),
+            100 * CENSORED_SHARE,
+            "%",
+            "no interval between tokens",
+        ),
+        _reading(
+            "reader_cpu",
+            "CPU of a reader in its busiest 5 s",
+            _percent(facts.reader_cpu_worst_5s),
+            100 * READER_CPU,
+            "%",
+            "not told by this system",
+        ),
+        _reading(
+            "run_queue",
+            "time that a reader waited for a core that others held",
+            _percent(facts.run_queue_share),
+            100 * RUN_QUEUE_SHARE,
+            "%",
+            "not told by this system",
+        ),
+        _reading(
+            "rows_lost",
+            "requests begun but not recorded",
+            None if facts.rows_lost is None else float(facts.rows_lost),
+            0.0,
+            "rows",
+            "a writer left no count",
+        ),
+        _reading(
+            "clock_step",
+            "share of rows astride a clock step",
+            _percent(facts.clock_step_share),
+            100 * CLOCK_STEP_SHARE,
+            "%",
+            "no rows",
+        ),
+        _reading(
+            "loop_lag",
+            "lag of the event loop (p99)",
+            _ms(loop_lag),
+            USER_LOOP_LAG_NS / NS_PER_MS,
+            "ms",
+            "the kernel stamps, so a late loop does no harm",
+        ),
+    ]
+
+
+def facts_of_writers(writers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The worst of what the writers of a run say of their readers, under ``Facts`` names."""
+    audits = [w.get("audit") or {} for w in writers]
+    lost = [(w.get("counts") or {}).get("lost") for w in writers]
+    return {
+        "reader_cpu_worst_5s": _worst([a.get("reader_cpu_worst_5s") for a in audits]),
+        "run_queue_share": _worst([a.get("starved_share") for a in audits]),
+        "loop_lag_p99_ns": _worst([(a.get("loop_lag") or {}).get("p99_ns") for a in audits]),
+        "rows_lost": sum(lost) if lost and all(isinstance(n, int) for n in lost) else None,
+    }
+
+
+def _worst(values: Sequence[Any]) -> float | None:
+    known = [float(v) for v in values if isinstance(v, int | float)]
+    return max(known, default=None)
+
+
+def _reading(
+    rule: str, title: str, value: float | None, limit: float, unit: str, why_none: str
+) -> Reading:
+    return Reading(rule, title, value, limit, unit, why_none if value is None else None)
+
+
+def _ms(ns: float | None) -> float | None:
+    return None if ns is None else ns / NS_PER_MS
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share

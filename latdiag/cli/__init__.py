@@ -1,0 +1,143 @@
+"""The command line: one file a verb, loaded when it is called.
+
+``latdiag --help`` imports click and nothing else: the table below stands for the verbs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NoReturn, TextIO
+
+import click
+
+from latdiag import __version__
+from latdiag.cli.outcome import announce, ending, settle_streams, terminable
+
+#: name: (where its click command is, its one line of help)
+VERBS = {
+    "load": ("latdiag.cli.load:load", "Send a workload of yours and measure it: TTFT, TPOT, ITL."),
+    "probe": ("latdiag.cli.probe:probe", "Find out where the latency goes, with a verdict."),
+    "explain": (
+        "latdiag.cli.explain:explain",
+        "Explain a metric, component, caveat or exit code.",
+    ),
+}
+
+_EPILOG = """\b
+latdiag load http://localhost:8000/v1 --rate 4 --duration 60s
+latdiag probe http://localhost:8000/v1
+latdiag explain ttft
+"""
+
+
+class _Verbs(click.Group):
+    """A group whose commands are named in ``VERBS`` and imported when one of them is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"there is no verb {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+@click.group(
+    cls=_Verbs,
+    name="latdiag",
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 79},
+)
+@click.option("-v", "--verbose", count=True, help="Log to stderr; -vv also shows tracebacks.")
+@click.version_option(__version__, "-V", "--version", message="latdiag %(version)s")
+@click.pass_context
+def latdiag(ctx: click.Context, verbose: int) -> None:
+    """Says where the latency of an LLM endpoint goes, and how sure that is."""
+    if verbose:
+        ctx.call_on_close(_log_to_stderr(verbose))
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(args: Sequence[str]) -> int:
+    """Run ``latdiag ARGS`` and return its exit code; everything is printed and flushed."""
+    # Before click has parsed anything: a usage error must know how it is to be told.
+    own = list(args[: args.index("--")]) if "--" in args else list(args)
+    as_json = "--json" in own
+    verbosity = 2 if {"-vv", "-vvv"} & set(own) else own.count("-v") + own.count("--verbose")
+    try:
+        with terminable():
+            code = _invoke(list(args))
+            if sys.stdout is not None:  # None where the caller closed it
+                sys.stdout.flush()
+    except BaseException as exc:
+        end = ending(exc)
+        code = end.exit_code
+        announce(end, exc, as_json, verbosity)
+    failed = settle_streams()
+    return failed.exit_code if failed and code == 0 else code
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _invoke(args: list[str]) -> int:
+    """Call the verb. Not ``Command.main``: that turns a closed pipe into exit code 1."""
+    try:
+        with latdiag.make_context("latdiag", args) as ctx:
+            code = latdiag.invoke(ctx)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    return code if isinstance(code, int) else 0
+
+
+def _log_to_stderr(verbosity: int) -> Callable[[], None]:
+    """Log lines of latdiag, and of nothing else: other libraries log headers. Returns the undo."""
+    import logging
+
+    from latdiag.cli.outcome import concealed
+    from latdiag.model.text import shown
+
+    class _Safe(logging.StreamHandler[TextIO]):
+        def format(self, record: logging.LogRecord) -> str:
+            return shown(concealed(super().format(record)), 1000)
+
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+            """logging's own would print the raw message."""
+
+    handler = _Safe()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("latdiag")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
+    logger.propagate = False
+
+    def undo() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+
+    return undo

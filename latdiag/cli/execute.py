@@ -1,0 +1,206 @@
+"""From a wish to a finished run and its result: what ``load`` and ``probe`` have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import platform
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from latdiag import __version__
+from latdiag.model.errors import LatdiagError, LocalFault, TargetFault
+from latdiag.model.text import without_credentials
+
+if TYPE_CHECKING:
+    from latdiag.attribute.slo import Slo
+    from latdiag.load.prepare import Prepared, Wish
+
+INVALID, SLO_MISSED, TARGET = 12, 14, 15
+
+
+def execute(
+    verb: str,
+    wish: Wish,
+    out: str | None,
+    quiet: bool,
+    slos: Sequence[Slo] = (),
+    say_cost: bool = False,
+) -> tuple[dict[str, Any], int]:
+    """Run the load of ``wish``; (the result, the exit code). Faults bear the run's path."""
+    from dataclasses import replace
+
+    from latdiag.load import stamps
+    from latdiag.load.prepare import prepare
+    from latdiag.load.processes import run_load
+    from latdiag.report.progress import Progress
+    from latdiag.store.writer import create_run, default_run_path
+
+    reason = stamps.why_unavailable()
+    wish = replace(wish, kernel_stamps=reason is None)
+    prepared = asyncio.run(prepare(wish))
+    if say_cost and not quiet:
+        _say_cost(prepared, wish)
+    path = out or default_run_path(verb, datetime.now(UTC))
+    path = create_run(path, _header(verb, prepared, wish, reason))
+    total = None if wish.requests is None else wish.requests + wish.warmup
+    tag = f"ld-{secrets.token_hex(4)}"
+    try:
+        with Progress(total, wish.duration_ns, quiet=quiet) as progress:
+            end = run_load(
+                prepared.plan,
+                prepared.work(wish),
+                path,
+                tag,
+                lambda c: progress.update(c.begun, c.done, c.failed, c.tokens),
+            )
+    except LatdiagError as fault:
+        fault.run = path
+        raise
+    if end.faults:
+        first = end.faults[0]
+        raise LocalFault(first["text"], first["remedy"], path)
+    result = _read(path, verb, slos)
+    return result, _exit_code(result, end.signal)
+
+
+def _read(path: str, verb: str, slos: Sequence[Slo]) -> dict[str, Any]:
+    from latdiag.report.result import result_of
+    from latdiag.store.run import Run
+
+    return result_of(Run.open(path), verb, slos)
+
+
+def _exit_code(result: dict[str, Any], signal: int) -> int:
+    """What scripts see. A signal comes first, then a useless target, then our own faults."""
+    if signal:
+        return 128 + signal
+    load = result["load"]
+    if load["requests"] and not load["ok"]:
+        worst = result["errors"][0]
+        detail = worst["example"] or worst["outcome"]
+        raise TargetFault(
+            f"{result['target']['url']} gave no usable reply in {load['requests']} requests:"
+            f" {detail}",
+            "see the failures in the saved run",
+            result["run"],
+        )
+    if not result["valid"]:
+        return INVALID
+    if any(slo["met"] is False for slo in result["slo"]):
+        return SLO_MISSED
+    return 0
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """Print the result on stdout."""
+    if as_json:
+        import click
+
+        from latdiag.report.json import dump
+
+        click.echo(dump(result))
+        return
+    from latdiag.report.console import render, stdout_console
+
+    render(result, stdout_console())
+
+
+@contextlib.contextmanager
+def target_of(text: str) -> Iterator[str]:
+    """The URL behind a target: ``demo:echo`` is a server of its own for the time of the run."""
+    if text != "demo:echo":
+        yield text
+        return
+    from latdiag.sim.echo import running_echo
+
+    with running_echo() as url:
+        yield url
+
+
+def _say_cost(prepared: Prepared, wish: Wish) -> None:
+    import click
+
+    requests = wish.requests or 0
+    isl = wish.isl.mean
+    osl = wish.osl.mean if wish.osl else 0
+    tokens = requests * (isl + osl)
+    click.echo(
+        f"probe: at most {requests} requests, about {tokens:,.0f} tokens"
+        f" ({isl:.0f} in, {osl:.0f} out each)",
+        err=True,
+    )
+
+
+def _header(verb: str, prepared: Prepared, wish: Wish, reason: str | None) -> dict[str, Any]:
+    """run.json: everything that is known before the first request, nothing that is secret."""
+    found, plan = prepared.found, prepared.plan
+    return {
+        "tool": {"name": "latdiag", "version": __version__, "verb": verb},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "target": {
+            "url": without_credentials(plan.target.url),
+            "model": found.model,
+            "dialect": plan.dialect,
+            "peer": found.peer,
+        },
+        "stacks": [],
+        "plan": {
+            "requests": wish.requests,
+            "duration_ns": wish.duration_ns,
+            "warmup": wish.warmup,
+            "rate": prepared.rate,
+            "arrivals": "closed" if prepared.closed else (wish.rate or "").partition(":")[0],
+            "concurrency": len(plan.slots) or None,
+            "ramp_ns": wish.ramp_ns,
+            "isl": wish.isl.mean,
+            "osl": wish.osl.mean if wish.osl else None,
+            "isl_source": prepared.isl_source,
+            "shared_prefix": wish.shared_prefix,
+            "connections": "reuse" if plan.reuse else "fresh",
+            "workers": plan.workers,
+            "seed": wish.seed,
+            "timeout_ns": plan.timeout_ns,
+        },
+        "preflight": {
+            "model_asked": found.model_asked,
+            "models_offered": found.models_offered,
+            "extras": sorted(found.extras),
+            "refused_extras": sorted(found.refused_extras),
+            "server": found.server,
+        },
+        "client": {
+            "kernel_stamps": plan.kernel_stamps,
+            "stamp_reason": reason,
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.release()}",
+            "httpx": version("httpx"),
+        },
+        "command": redacted_command(sys.argv),
+    }
+
+
+_SECRET_OPTIONS = ("--header", "--body-json", "--api-key", "--header-env", "--api-key-env")
+
+
+def redacted_command(argv: Sequence[str]) -> str:
+    """The command line without header values, bodies, and credentials in URLs."""
+    shown, hide = ["latdiag"], False
+    for word in argv[1:]:
+        name, equals, _ = word.partition("=")
+        if hide:
+            shown.append("***")
+            hide = False
+        elif name in _SECRET_OPTIONS:
+            shown.append(f"{name}=***" if equals else name)
+            hide = not equals
+        elif "://" in word:
+            shown.append(without_credentials(word))
+        else:
+            shown.append(word)
+    return " ".join(json.dumps(w) if " " in w else w for w in shown)

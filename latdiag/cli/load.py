@@ -1,0 +1,89 @@
+"""``latdiag load``: a workload of yours, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from latdiag.cli.options import DURATION, headers_of, output_options, target_options
+
+
+@click.command(name="load", context_settings={"max_content_width": 79})
+@click.argument("url")
+@click.option("--requests", type=click.IntRange(1), help="Stop after so many requests.")
+@click.option("--duration", type=DURATION, help="Stop sending after this time. [default: 30s]")
+@click.option("--concurrency", type=click.IntRange(1, 100_000), help="Closed loop of streams.")
+@click.option("--rate", help="Open loop: requests/s; 10, poisson:10 or constant:10.")
+@click.option("--ramp", type=DURATION, default="0s", help="Grow to full load over this time.")
+@click.option("--warmup", type=click.IntRange(0), default=0, help="Requests that do not count.")
+@click.option("--isl", default="128", show_default=True, help="Input tokens; or a distribution.")
+@click.option("--osl", default="64", show_default=True, help="Output tokens; or a distribution.")
+@click.option("--seed", type=int, help="Of lengths, prompts and arrivals; else a new one.")
+@click.option("--prompts", type=click.Path(path_type=Path), help="JSONL file of prompts.")
+@click.option("--shared-prefix", type=click.IntRange(0), default=0, help="Tokens common to all.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, exact ISL.")
+@click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
+@click.option(
+    "--connections",
+    type=click.Choice(["fresh", "reuse"]),
+    default="reuse",
+    show_default=True,
+    help="Keep connections alive or open one per request.",
+)
+@click.option("--workers", type=int, help="Reader processes; else as many as cores need.")
+@target_options
+@output_options
+def load(url: str, **given: Any) -> int:
+    """Send requests to URL (an OpenAI-compatible endpoint, or demo:echo) and measure.
+
+    \b
+    latdiag load http://localhost:8000 --concurrency 16 --duration 60s
+    latdiag load http://localhost:8000/v1 --rate 4 --slo 'ttft.p95<500ms'
+    latdiag load https://host/v1 --api-key-env KEY --model NAME --requests 200
+    """
+    from latdiag.attribute.slo import parse_slos
+    from latdiag.cli.execute import execute, show, target_of
+
+    objectives = parse_slos(given["slos"])
+    with target_of(url) as place:
+        wish = _wish(place, given)
+        result, code = execute("load", wish, given["out"], given["quiet"], objectives)
+    show(result, given["as_json"])
+    return code
+
+
+def _wish(url: str, given: dict[str, Any]) -> Any:
+    import secrets
+
+    from latdiag.load.lengths import Lengths
+    from latdiag.load.prepare import Wish
+    from latdiag.load.workload import parse_overlay
+
+    duration = given["duration"]
+    if duration is None and given["requests"] is None:
+        duration = 30_000_000_000
+    return Wish(
+        url=url,
+        path=given["path"],
+        model=given["model"],
+        isl=Lengths.parse(given["isl"]),
+        osl=Lengths.parse(given["osl"]),
+        seed=secrets.randbits(32) if given["seed"] is None else given["seed"],
+        requests=given["requests"],
+        duration_ns=duration,
+        warmup=given["warmup"],
+        rate=given["rate"],
+        concurrency=given["concurrency"],
+        ramp_ns=given["ramp"],
+        overlay=parse_overlay(given["body_json"]) if given["body_json"] else None,
+        prompts=given["prompts"],
+        shared_prefix=given["shared_prefix"],
+        tokenizer=given["tokenizer"],
+        headers=headers_of(given["api_key_env"], given["plain"], given["header_env"]),
+        verify=not given["insecure"],
+        timeout_ns=given["timeout"],
+        reuse=given["connections"] == "reuse",
+        workers=given["workers"],
+    )

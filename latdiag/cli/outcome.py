@@ -1,0 +1,202 @@
+"""How a command ends: one sentence for people, one object for programs, one exit code.
+
+A verb prints its result and returns its exit code (None is 0), or raises before it has printed
+anything to stdout. Nothing else of latdiag calls ``sys.exit``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import click
+
+from latdiag.model.errors import LatdiagError
+from latdiag.model.text import shown
+
+BUG, USAGE, LOCAL, INTERRUPTED, CLOSED_PIPE, TERMINATED = 1, 2, 16, 130, 141, 143
+
+#: An OSError that nobody foresaw is the machine's fault with these numbers, ours with others.
+_LOCAL_ERRNO = {
+    errno.ENOSPC: "free some space, or choose another place with --out",
+    errno.EDQUOT: "free some space, or choose another place with --out",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower the concurrency",
+    errno.ENFILE: "close other programs: the machine has no file descriptors left",
+    errno.EACCES: "check the permissions, or choose another place with --out",
+    errno.EPERM: "check the permissions, or choose another place with --out",
+    errno.EROFS: "choose a place that can be written to with --out",
+}
+
+_secrets: set[str] = set()
+
+
+class Terminated(SystemExit):
+    """SIGTERM arrived.
+
+    A SystemExit, because an event loop lets nothing else through from a callback, and because a
+    forked process that inherits the handler ends by it quietly, with the right code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What an exception means outside. Without ``text`` nothing is printed to stderr."""
+
+    exit_code: int
+    code: str
+    text: str = ""
+    remedy: str = ""
+    run: str | None = None
+
+
+def conceal(*secrets: str | None) -> None:
+    """Never print these values in an error, a traceback or a log line of this process."""
+    _secrets.update(secret for secret in secrets if secret)
+
+
+def concealed(text: str) -> str:
+    """``text`` with every concealed value replaced, the longest first."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, "[concealed]")
+    return text
+
+
+def ending(exc: BaseException) -> Ending:
+    """The exit code and the words for ``exc``."""
+    exc = _gravest(exc)
+    if isinstance(exc, LatdiagError):
+        return Ending(exc.exit_code, exc.code, exc.text, exc.remedy, exc.run)
+    if isinstance(exc, KeyboardInterrupt | click.Abort):
+        return Ending(INTERRUPTED, "interrupted", "interrupted")
+    if isinstance(exc, Terminated):
+        return Ending(TERMINATED, "terminated", "terminated")
+    if isinstance(exc, click.ClickException):
+        return _usage(exc)
+    if isinstance(exc, BrokenPipeError) and _reader_is_gone():
+        return Ending(CLOSED_PIPE, "bug")
+    if isinstance(exc, OSError) and exc.errno in _LOCAL_ERRNO:
+        where = f" ({exc.filename})" if exc.filename else ""
+        what = os.strerror(exc.errno).lower()
+        return Ending(LOCAL, "local", f"{what}{where}", _LOCAL_ERRNO[exc.errno])
+    if isinstance(exc, MemoryError):
+        return Ending(LOCAL, "local", "out of memory", "ask for fewer requests or streams")
+    name = type(exc).__name__
+    text = f"a bug in latdiag: {name}: {exc}" if str(exc) else f"a bug in latdiag: {name}"
+    return Ending(BUG, "bug", text, "run it again with `latdiag -vv ...` and report the traceback")
+
+
+def announce(end: Ending, exc: BaseException, as_json: bool, verbosity: int) -> None:
+    """Print ``end``: ``error:`` and ``try:`` on stderr, and the object on stdout if asked for."""
+    if end.exit_code == CLOSED_PIPE:
+        return
+    text, remedy = (shown(concealed(part), 1000) for part in (end.text, end.remedy))
+    if as_json:
+        from latdiag.report import json
+
+        _say(json.dump(json.failure(end.code, text, remedy, end.run)), err=False)
+    if end.code in ("interrupted", "terminated"):
+        _say(text)
+        return
+    _say(f"error: {text}")
+    if remedy:
+        _say(f"try: {remedy}")
+    if end.exit_code == BUG and verbosity >= 2:
+        _say(_traceback(exc))
+
+
+def settle_streams() -> Ending | None:
+    """Flush stdout and stderr; say how that failed, if it did.
+
+    A stream that cannot be flushed is pointed at the null device, so that the interpreter's own
+    flush at shutdown finds nothing to complain about.
+    """
+    failed: Ending | None = None
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError as exc:
+            failed = failed or ending(exc)
+            _discard(stream.fileno())
+        except ValueError:  # somebody closed it: there is nothing left to flush
+            pass
+    return failed
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises ``Terminated`` inside; what was in force before is restored after."""
+    import signal
+    import threading
+
+    def terminate(signum: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
+        yield  # another's business: a thread cannot, and whoever ignores SIGTERM means it
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _gravest(exc: BaseException) -> BaseException:
+    """Of a group (a TaskGroup raises one) the member that says most: ours, then a signal."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    members = [_gravest(inner) for inner in exc.exceptions]
+    for kind in (LatdiagError, KeyboardInterrupt, Terminated, OSError):
+        for member in members:
+            if isinstance(member, kind):
+                return member
+    return members[0]
+
+
+def _usage(exc: click.ClickException) -> Ending:
+    """Click's own errors. Their context knows which help would have told."""
+    context = getattr(exc, "ctx", None)
+    path = context.command_path if context is not None else "latdiag"
+    return Ending(USAGE, "usage", exc.format_message(), f"{path} --help")
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout or stderr is what broke: a socket's EPIPE must not pass for it."""
+    poller = select.poll()
+    for fd in (1, 2):
+        poller.register(fd, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
+
+
+def _say(text: str, err: bool = True) -> None:
+    """Print one line, or nothing where the stream itself is what failed."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=err)
+
+
+def _discard(fd: int) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
+
+
+def _traceback(exc: BaseException) -> str:
+    """The traceback, each line made safe, its indentation kept."""
+    import traceback
+
+    lines = concealed("".join(traceback.format_exception(exc))).splitlines()
+    indents = (line[: len(line) - len(line.lstrip(" "))] for line in lines)
+    return "\n".join(
+        indent + shown(line, 500) for indent, line in zip(indents, lines, strict=True)
+    )

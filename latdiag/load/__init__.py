@@ -1,0 +1,1 @@
+"""Makes requests and stamps instants."""

@@ -1,0 +1,94 @@
+"""``/v1/chat/completions``: OpenAI, vLLM, SGLang, Dynamo, TensorRT-LLM, llama.cpp and others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latdiag.load.dialects.event import Ask, Event
+from latdiag.load.dialects.openai import Said, common_fields, encode, read_event, token_ids
+from latdiag.model.errors import UsageFault
+from latdiag.model.records import Kind
+
+
+class OpenAIChat:
+    """Chat completions, streamed."""
+
+    name = "openai-chat"
+    path = "/v1/chat/completions"
+    takes_token_ids = False
+
+    def body(self, ask: Ask) -> bytes:
+        """The request body; UsageFault for a prompt of token ids, which chat does not take."""
+        messages = ask.messages
+        if messages is None:
+            if not isinstance(ask.prompt, str):
+                raise UsageFault(
+                    "a chat request takes text, not token ids", "use --path /v1/completions"
+                )
+            messages = [{"role": "user", "content": ask.prompt}]
+        fields = {"model": ask.model, "messages": messages, **common_fields(ask)}
+        return encode(fields, ask.overlay)
+
+    def read(self, data: bytes) -> Event:
+        """What one event says; never raises."""
+        return read_event(data, _choice)
+
+
+def _choice(choice: Any) -> Said:
+    """Kind, number of token ids and finish reason of one choice."""
+    if type(choice) is not dict:
+        return Kind.OTHER, None, None
+    delta = choice.get("delta")
+    if type(delta) is not dict:
+        delta = choice.get("message")  # a reply that was not streamed after all
+        if type(delta) is not dict:
+            delta = {}
+    return _kind(delta), token_ids(choice, "content"), choice.get("finish_reason")
+
+
+def _kind(delta: dict[str, Any]) -> Kind:
+    """What a delta bears. Empty fields bear nothing; the answer wins over reasoning."""
+    content = delta.get("content")
+    if content and type(content) is str:
+        return Kind.ANSWER
+    found = _parts_kind(content) if type(content) is list else None
+    if found is Kind.ANSWER:
+        return found
+    if _tool(delta.get("tool_calls")) or _called(delta.get("function_call")):
+        return Kind.TOOL
+    if _text(delta.get("refusal")):
+        return Kind.REFUSAL
+    if found or _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+        return Kind.REASONING
+    return Kind.ROLE if _text(delta.get("role")) else Kind.OTHER
+
+
+def _text(value: object) -> bool:
+    return type(value) is str and value != ""
+
+
+def _parts_kind(parts: list[Any]) -> Kind | None:
+    """Content as a list of typed parts (Mistral): thinking, or text of the answer."""
+    kinds = set()
+    for part in parts:
+        if type(part) is not dict:
+            continue
+        if part.get("type") == "thinking" or part.get("thinking"):
+            kinds.add(Kind.REASONING)
+        elif _text(part.get("text")) or _text(part.get("content")):
+            kinds.add(Kind.ANSWER)
+    return max(kinds, default=None)
+
+
+def _tool(calls: object) -> bool:
+    """Whether a list of tool call deltas bears any output: a name or a piece of arguments."""
+    return type(calls) is list and any(
+        type(call) is dict and (_called(call.get("function")) or _called(call.get("custom")))
+        for call in calls
+    )
+
+
+def _called(function: object) -> bool:
+    return type(function) is dict and any(
+        _text(function.get(key)) for key in ("name", "arguments", "input")
+    )

@@ -1,0 +1,41 @@
+"""``/v1/completions``: text in, text out; takes token ids, so prompts of exact length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latdiag.load.dialects.event import Ask, Event
+from latdiag.load.dialects.openai import Said, common_fields, encode, read_event, token_ids
+from latdiag.model.errors import UsageFault
+from latdiag.model.records import Kind
+
+
+class OpenAICompletions:
+    """Completions, streamed."""
+
+    name = "openai-completions"
+    path = "/v1/completions"
+    takes_token_ids = True
+
+    def body(self, ask: Ask) -> bytes:
+        """The request body; UsageFault for messages, which completions do not take."""
+        if ask.messages is not None:
+            raise UsageFault(
+                "a completions request takes a prompt, not messages",
+                "use --path /v1/chat/completions",
+            )
+        fields = {"model": ask.model, "prompt": ask.prompt, **common_fields(ask)}
+        return encode(fields, ask.overlay)
+
+    def read(self, data: bytes) -> Event:
+        """What one event says; never raises."""
+        return read_event(data, _choice)
+
+
+def _choice(choice: Any) -> Said:
+    """Kind, number of token ids and finish reason of one choice."""
+    if type(choice) is not dict:
+        return Kind.OTHER, None, None
+    text = choice.get("text")
+    kind = Kind.ANSWER if text and type(text) is str else Kind.OTHER
+    return kind, token_ids(choice, "tokens"), choice.get("finish_reason")

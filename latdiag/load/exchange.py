@@ -1,0 +1,70 @@
+"""The instants of one request on the wire, as the transport fills them in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Called once a read, in order: kernel stamp (REALTIME ns, 0 if none), user stamp (MONOTONIC ns),
+#: floor (MONOTONIC ns; what this read brought arrived after it), the body bytes that it brought.
+Sink = Callable[[int, int, int, bytes], None]
+
+
+class Exchange:
+    """Instants in ns: ``*_real_ns`` REALTIME kernel stamps, the others MONOTONIC. 0 = not known.
+
+    Put one into a request as ``extensions={"latdiag.exchange": Exchange()}``: it is filled in
+    whether the request succeeds or fails.
+    """
+
+    __slots__ = (
+        "acked_real_ns",
+        "dns_ns",
+        "done_ns",
+        "encoding",
+        "fault",
+        "fault_text",
+        "headers",
+        "headers_ns",
+        "headers_real_ns",
+        "last_key",
+        "min_rtt_ns",
+        "out_of_order",
+        "resent_ns",
+        "retransmits",
+        "reused",
+        "sent_ns",
+        "status",
+        "tcp_ns",
+        "tls_ns",
+        "wire_key",
+        "wire_last_real_ns",
+        "wire_real_ns",
+        "written_ns",
+    )
+
+    def __init__(self) -> None:
+        self.sent_ns = self.dns_ns = self.tcp_ns = self.tls_ns = self.written_ns = 0
+        self.wire_real_ns = self.wire_last_real_ns = self.acked_real_ns = self.resent_ns = 0
+        self.headers_ns = self.headers_real_ns = self.done_ns = 0
+        self.min_rtt_ns = self.retransmits = self.out_of_order = 0
+        self.reused = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.encoding = ""
+        #: an ``Outcome`` value if the attempt failed below HTTP, with its sentence
+        self.fault = ""
+        self.fault_text = ""
+        self.wire_key = self.last_key = -1
+
+    def stamped(self, what: int, key: int, real_ns: int) -> None:
+        """Take one transmit stamp; a later request's stamps have later keys."""
+        if what == 0:
+            if key == self.wire_key and not self.wire_real_ns:
+                self.wire_real_ns = real_ns
+            if key == self.last_key:
+                if not self.wire_last_real_ns:
+                    self.wire_last_real_ns = real_ns
+                else:  # the same byte sent again: a retransmission
+                    self.resent_ns = max(self.resent_ns, real_ns - self.wire_last_real_ns)
+        elif key == self.last_key and not self.acked_real_ns:
+            self.acked_real_ns = real_ns

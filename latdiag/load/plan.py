@@ -1,0 +1,48 @@
+"""What a load is to do, complete and without any decision left to the processes that do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Work(NamedTuple):
+    """One request to make. ``due_ns`` is an offset from the start; -1 in closed loop."""
+
+    number: int
+    due_ns: int
+    isl: int
+    osl: int
+    stage: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go. ``headers`` hold credentials: they stay in memory."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    verify: bool = True
+    #: values that must never be stored or shown, wherever a server may echo them
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """One load. All times in ns.
+
+    ``slots``: start offset of every closed-loop slot; empty in open loop.
+    ``stop_ns``: offset after which nothing new is sent; ``drain_ns``: patience after that.
+    """
+
+    target: Target
+    dialect: str
+    slots: tuple[int, ...]
+    stop_ns: int | None
+    timeout_ns: int
+    drain_ns: int
+    reuse: bool
+    workers: int
+    scenario: str = ""
+    kernel_stamps: bool = True

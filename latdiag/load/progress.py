@@ -1,0 +1,42 @@
+"""Counters that the processes of a load share, for the parent's progress line."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from typing import NamedTuple
+
+_CELL = struct.Struct("=q")
+
+
+class Counts(NamedTuple):
+    begun: int
+    done: int
+    failed: int
+    tokens: int
+
+
+class Counters:
+    """Numbers in memory shared by a reader and its writer; each has one writer."""
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, mmap.PAGESIZE)
+        self._begun = 0
+
+    def add_begun(self) -> None:
+        self._begun += 1
+        _CELL.pack_into(self._map, 0, self._begun)
+
+    def set_ready(self) -> None:
+        _CELL.pack_into(self._map, 32, 1)
+
+    @property
+    def ready(self) -> bool:
+        return bool(_CELL.unpack_from(self._map, 32)[0])
+
+    def set_done(self, done: int, failed: int, tokens: int) -> None:
+        for place, value in ((8, done), (16, failed), (24, tokens)):
+            _CELL.pack_into(self._map, place, value)
+
+    def read(self) -> Counts:
+        return Counts(*(_CELL.unpack_from(self._map, 8 * i)[0] for i in range(4)))

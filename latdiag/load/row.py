@@ -1,0 +1,287 @@
+"""One attempt as the writer process sees it: bytes with stamps in, a row of the run out."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from latdiag.load.dialects import Event
+from latdiag.load.redact import clean, error_text
+from latdiag.load.sse import EventStream, SseFault
+from latdiag.load.tokens import token_counts
+from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
+from latdiag.model.text import shown
+
+#: An overwritten stamp is kept while its arrival is known to have come within this time of it.
+TOLERANCE_NS = 100_000
+_INFLATED = 16 << 20
+_ERROR_BODY = 64 << 10
+_TIMINGS = 4096
+
+_OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
+
+
+class Row:
+    """An attempt under way. ``take`` for every read, ``end`` once; then ``columns``."""
+
+    __slots__ = (
+        "_body",
+        "_continuous",
+        "_decoder",
+        "_document",
+        "_error",
+        "_error_reply",
+        "_fault",
+        "_finish",
+        "_ids",
+        "_last_floor_ns",
+        "_last_output",
+        "_last_stamp_ns",
+        "_last_user_ns",
+        "_read",
+        "_saw_done",
+        "_secrets",
+        "_status",
+        "_stream",
+        "_timings",
+        "_type",
+        "_usage",
+        "begun",
+        "censored",
+        "kinds",
+        "real_ns",
+        "told",
+        "user_ns",
+    )
+
+    def __init__(
+        self,
+        begun: tuple[Any, ...],
+        read: Callable[[bytes], Event],
+        secrets: tuple[str, ...],
+    ) -> None:
+        self.begun = begun
+        self._body: bytes = begun[10]
+        self._read = read
+        self._secrets = secrets
+        self.real_ns, self.user_ns, self.kinds = array("q"), array("q"), array("b")
+        self.censored = bytearray()
+        self._ids: list[int | None] = []
+        self._continuous: list[int | None] = []
+        self._usage: dict[str, Any] = {}
+        self._stream = EventStream()
+        self._decoder: Any = None
+        self._document: bytearray | None = None
+        self._status = 0
+        self._type = b""
+        self._error = self._error_reply = self._fault = ""
+        self._finish: str | None = None
+        self._saw_done = False
+        self._timings: Any = None
+        self._last_stamp_ns = begun[9]
+        self._last_user_ns = self._last_floor_ns = 0
+        self._last_output = False
+        self.told: dict[str, Any] | None = None
+
+    # ------------------------------------------------------------------ in
+    def head(self, status: int, encoding: str, content_type: bytes) -> None:
+        """The reply's status line and headers are there; its body follows."""
+        self._status, self._type = status, content_type
+        if encoding in ("gzip", "x-gzip", "deflate"):
+            self._decoder = zlib.decompressobj(47)
+        elif encoding not in ("", "identity"):
+            self._fault = f"the reply is encoded as {shown(encoding, 20)}, which was not asked for"
+        is_document = b"json" in content_type or b"html" in content_type
+        if status != 200 or is_document:
+            self._document = bytearray()
+
+    def take(self, real_ns: int, user_ns: int, floor_ns: int, data: bytes, offset_ns: int) -> None:
+        """One read. ``offset_ns``: REALTIME minus MONOTONIC, good enough to compare instants."""
+        if self._fault:
+            return
+        if self._decoder is not None:
+            data = self._inflate(data)
+        if self._document is not None:
+            if len(self._document) < _ERROR_BODY:
+                self._document += data[: _ERROR_BODY - len(self._document)]
+            return
+        try:
+            events = self._stream.feed(data)
+        except SseFault as fault:
+            self._fault = str(fault)
+            events = fault.completed
+        stamp_ns = real_ns - offset_ns if real_ns else user_ns
+        last = len(events) - 1
+        for place, event in enumerate(events):
+            self._event(self._read(event), real_ns, user_ns)
+            if place < last and self._last_output:
+                # A later event came in the same read: the kernel kept that one's stamp.
+                self._overwritten(stamp_ns, floor_ns)
+        self._last_stamp_ns, self._last_user_ns = stamp_ns, user_ns
+        self._last_floor_ns = floor_ns
+
+    def _event(self, event: Event, real_ns: int, user_ns: int) -> None:
+        self._last_output = False
+        if event.done:
+            self._saw_done = True
+            return
+        if event.kind == Kind.ERROR:
+            self._error = self._error or clean(event.error or "", self._body, self._secrets)
+            self._error = self._error or "an error event"
+        self.real_ns.append(real_ns)
+        self.user_ns.append(user_ns)
+        self.kinds.append(event.kind)
+        self.censored.append(0)
+        self._ids.append(event.ids)
+        self._continuous.append(event.completion_tokens)
+        self._last_output = event.kind in _OUTPUT
+        if event.finish is not None:
+            self._finish = event.finish
+        if event.timings is not None:
+            self._timings = event.timings
+        usage = self._usage
+        if event.response_id is not None and "response_id" not in usage:
+            usage["response_id"] = shown(event.response_id, 128)
+        for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"):
+            value = getattr(event, name)
+            if value is not None:
+                usage[name] = value
+
+    def _overwritten(self, stamp_ns: int, floor_ns: int) -> None:
+        """The newest arrival lies somewhere after the floor and the read before it."""
+        since_ns = max(floor_ns, self._last_stamp_ns)
+        if stamp_ns - since_ns > TOLERANCE_NS:
+            self.censored[-1] = 1
+
+    def _inflate(self, data: bytes) -> bytes:
+        try:
+            plain: bytes = self._decoder.decompress(data, _INFLATED)
+        except zlib.error:
+            self._fault = "the reply says that it is compressed, but it is not"
+            return b""
+        if self._decoder.unconsumed_tail:
+            self._fault = "the compressed reply inflates beyond 16 MiB in one read"
+            return b""
+        return plain
+
+    # ------------------------------------------------------------------ out
+    @property
+    def succeeded(self) -> bool:
+        return self._verdict()[0] is Outcome.OK
+
+    @property
+    def last_ns(self) -> int:
+        """The newest instant (MONOTONIC) that this row bears."""
+        told = (self.told or {}).get("done_ns") or 0
+        return max(told, self._last_user_ns, int(self.begun[9]))
+
+    def end(self, told: dict[str, Any]) -> None:
+        """The transport's account of the attempt, after its last byte."""
+        self.told = told
+        self._status = told["status"]
+        if self._last_output and told["done_ns"] == self._last_user_ns and self.kinds:
+            # The end of the framing came in the same read as the last token.
+            self._overwritten(self._last_stamp_ns, self._last_floor_ns)
+
+    def columns(self) -> dict[str, Any]:
+        """The row's scalar columns but for those that depend on the clock series."""
+        _, _, request_id, trace_id, span_id, due_ns, isl, osl, stage, sent_ns, _ = self.begun
+        usage = self._usage
+        counted = token_counts(
+            self.kinds, self._ids, self._continuous, usage.get("completion_tokens")
+        )
+        self.kinds = array("b", counted.kinds)
+        outcome, error = self._verdict()
+        told = self.told or {}
+        return {
+            "request_id": request_id.decode(),
+            "attempt": 1,
+            "response_id": usage.get("response_id"),
+            "trace_id": trace_id.decode(),
+            "span_id": span_id.decode(),
+            "stage": stage,
+            "due_ns": due_ns or None,
+            "sent_ns": sent_ns,
+            "dns_ns": told.get("dns_ns") or None,
+            "tcp_ns": told.get("tcp_ns") or None,
+            "tls_ns": told.get("tls_ns") or None,
+            "written_ns": told.get("written_ns") or None,
+            "reused": told.get("reused"),
+            "tokens": counted.counts,
+            "isl": usage.get("prompt_tokens"),
+            "osl": counted.osl,
+            "isl_wanted": isl or None,
+            "osl_wanted": osl or None,
+            "cached_tokens": usage.get("cached_tokens"),
+            "token_source": counted.source.value,
+            "min_rtt_ns": told.get("min_rtt_ns") or None,
+            "retransmits": told.get("retransmits"),
+            "out_of_order": told.get("out_of_order"),
+            "resent_ns": told.get("resent_ns") or None,
+            "retry_after_s": _seconds(told.get("headers", {}).get(b"retry-after")),
+            "reply_timings": self._foreign_timings(),
+            "outcome": outcome.value,
+            "status": self._status or None,
+            "error": error or None,
+        }
+
+    def _verdict(self) -> tuple[Outcome, str]:
+        """How the attempt ended, and the sentence for it."""
+        told = self.told
+        if told is None:
+            return Outcome.CUT_BY_CLIENT, "under way when the record ends"
+        if told["fault"]:
+            text = clean(told["fault_text"], self._body, self._secrets)
+            return Outcome(told["fault"]), text
+        if self._status != 200:
+            return self._refusal(told)
+        if self._fault:
+            return Outcome.PROTOCOL, self._fault
+        if self._document is not None:
+            what = "an HTML page" if b"html" in self._type else "one JSON document"
+            return Outcome.PROTOCOL, f"the server sent {what} instead of an event stream"
+        if self._error:
+            return Outcome.HTTP_ERROR, f"error in the stream: {self._error}"
+        if not self.kinds and not self._saw_done:
+            return Outcome.PROTOCOL, "the reply held no event"
+        if not self._saw_done and self._finish is None:
+            return Outcome.CUT, "the stream ended without finish_reason or [DONE]"
+        return Outcome.OK, ""
+
+    def _refusal(self, told: dict[str, Any]) -> tuple[Outcome, str]:
+        headers = told["headers"]
+        said = error_text(bytes(self._document or b""), self._body, self._secrets)
+        text = f"HTTP {self._status}" + (f": {said}" if said else "")
+        if 300 <= self._status < 400:
+            place = clean(
+                headers.get(b"location", b"").decode("latin-1").partition("?")[0],
+                self._body,
+                self._secrets,
+            )
+            text = f"HTTP {self._status}: redirect to {place} not followed"
+        limited = self._status == 429 or (self._status == 503 and b"retry-after" in headers)
+        return (Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR), text
+
+    def _foreign_timings(self) -> str | None:
+        """Timings that the server stated, unread: from the stream's end and from headers."""
+        stated: dict[str, Any] = {}
+        if self._timings is not None:
+            stated["body"] = self._timings
+        for name in (b"server-timing", b"openai-processing-ms", b"x-envoy-upstream-service-time"):
+            value = (self.told or {}).get("headers", {}).get(name)
+            if value is not None:
+                stated[name.decode()] = shown(value.decode("latin-1"), 512)
+        if not stated:
+            return None
+        text = json.dumps(stated, separators=(",", ":"))
+        return text if len(text) <= _TIMINGS else None
+
+
+def _seconds(value: bytes | None) -> float | None:
+    try:
+        return min(86400.0, max(0.0, float(value))) if value is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,486 @@
+"""An httpx transport over our own sockets, whose reads and writes bear kernel stamps.
+
+``httpx.AsyncClient(transport=StampedTransport())`` works as with httpx's own transport, for
+HTTP/1.1 over TCP or TLS. Two request extensions give more:
+
+- ``latdiag.exchange``: an ``Exchange`` to be filled with the instants of the request;
+- ``latdiag.sink``: called with every read of the body and its stamps. The response then comes
+  when the whole reply is there, with an empty stream: the body passes no async generator.
+
+Why not httpx's own transport: its pool walks all connections at every request's start and end,
+and a chunk costs 200 us and more; at 100 streams it is the bottleneck that it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import ssl
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import NamedTuple
+
+import httpx
+
+from latdiag.load import stamps
+from latdiag.load.connection import Connection, ExchangeFault
+from latdiag.load.dial import Dialer, tls_context
+from latdiag.load.exchange import Exchange, Sink
+from latdiag.load.messages import (
+    ReplyStream,
+    Trace,
+    as_httpx,
+    head_of,
+    no_trace,
+    response_of,
+    step,
+)
+from latdiag.model.records import Outcome
+
+READ_SIZE = 65536
+#: Sockets that one wake reads before it parses; more are left for the next poll.
+BATCH = 64
+
+_Origin = tuple[str, str, int]
+
+
+class _Asked(NamedTuple):
+    """One request under way."""
+
+    request: httpx.Request
+    data: bytes
+    exchange: Exchange
+    sink: Sink
+    #: where httpx reads the body in its ordinary way; None where the sink takes it
+    stream: ReplyStream | None
+    #: seconds, by httpx's names
+    timeouts: dict[str, float | None]
+    trace: Trace
+
+
+class _Limit(NamedTuple):
+    """When to give up an exchange. With a ``stream`` each wait has the limit, else the whole."""
+
+    deadline_ns: int
+    limit_ns: int
+    stream: ReplyStream | None
+
+
+class StampedTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 with kernel stamps. One event loop; not for threads.
+
+    ``reuse`` keeps connections alive. ``floor`` tells, after a wake of the event loop, an instant
+    (MONOTONIC ns) before which nothing of what is now readable can have arrived, or 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        verify: bool | ssl.SSLContext = True,
+        reuse: bool = True,
+        stamped: bool = True,
+        floor: Callable[[], int] | None = None,
+    ) -> None:
+        self._verify = verify
+        self._reuse = reuse
+        self._stamped = stamped
+        self._floor = floor
+        self._free: dict[_Origin, list[Connection]] = {}
+        self._by_fd: dict[int, Connection] = {}
+        self._limits: dict[Connection, _Limit] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._epoll: select.epoll | None = None
+        self._dialer = Dialer()
+        self._buffer = memoryview(bytearray(READ_SIZE * BATCH))
+        self._previous_poll_ns = 0
+        self._expiry: asyncio.TimerHandle | None = None
+        #: address and port of the newest connection's other end
+        self.peer: str | None = None
+        #: REALTIME minus MONOTONIC, to hold a kernel stamp against a floor; kept by the caller
+        self.real_minus_mono_ns = 0
+
+    # ------------------------------------------------------------------ httpx
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        extensions = request.extensions
+        exchange = extensions.get("latdiag.exchange") or Exchange()
+        sink: Sink | None = extensions.get("latdiag.sink")
+        exchange.sent_ns = exchange.sent_ns or monotonic_ns()
+        try:
+            body = await request.aread()
+            stream = ReplyStream(request, exchange) if sink is None else None
+            asked = _Asked(
+                request,
+                head_of(request, body) + body,
+                exchange,
+                sink or stream.sink,  # type: ignore[union-attr]
+                stream,
+                extensions.get("timeout") or {},
+                extensions.get("trace") or no_trace,
+            )
+            if stream is None:
+                await self._send(asked)
+                return response_of(exchange, b"")
+            return await self._streamed(asked, stream)
+        except ExchangeFault as fault:
+            exchange.fault, exchange.fault_text = fault.outcome.value, fault.text
+            exchange.done_ns = exchange.done_ns or monotonic_ns()
+            raise as_httpx(fault, request, exchange) from fault
+
+    async def aclose(self) -> None:
+        """Close all connections; whoever still waits for a reply gets a ReadError."""
+        for connection in list(self._by_fd.values()):
+            self._fail(connection, Outcome.CANCELLED, "the client was closed")
+        self._free.clear()
+        if self._epoll is not None and self._loop is not None:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._loop = None
+
+    # ------------------------------------------------------------------ one request
+    async def _send(self, asked: _Asked) -> None:
+        """Send on a free or fresh connection and wait for the end of the reply."""
+        exchange = asked.exchange
+        try:
+            await self._try(await self._connection(asked, fresh=False), asked)
+        except ExchangeFault as fault:
+            # A kept-alive connection may have been closed while this request was on its way: if
+            # no byte of a reply came, a fresh connection gets the same request once.
+            if not (exchange.reused and fault.unanswered):
+                raise
+            _forget(exchange)
+        else:
+            return
+        await self._try(await self._connection(asked, fresh=True), asked)
+
+    async def _try(self, connection: Connection, asked: _Asked) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            if asked.trace is no_trace:
+                self._begin(connection, asked, done)
+                if asked.stream is not None:
+                    connection.on_headers = asked.stream.headers_came.set
+                await done
+            else:
+                await self._try_traced(connection, asked, done)
+        except ExchangeFault as fault:
+            fault.unanswered = fault.outcome is Outcome.RESET and not connection.got_bytes
+            self._drop(connection)
+            raise
+        except BaseException:
+            if connection.exchange is asked.exchange:
+                connection.finish(ExchangeFault(Outcome.CANCELLED, "cancelled"))
+            self._drop(connection)
+            raise
+        finally:
+            self._limits.pop(connection, None)
+
+    async def _try_traced(
+        self, connection: Connection, asked: _Asked, done: asyncio.Future[None]
+    ) -> None:
+        """The same, told step by step under httpcore's names."""
+        trace, exchange, request = asked.trace, asked.exchange, asked.request
+        came = asyncio.Event()
+        done.add_done_callback(lambda _: came.set())
+
+        def on_headers() -> None:
+            came.set()
+            if asked.stream is not None:
+                asked.stream.headers_came.set()
+
+        async with step(trace, "http11.send_request_headers", request=request):
+            self._begin(connection, asked, done)
+            connection.on_headers = on_headers
+        async with step(trace, "http11.send_request_body", request=request):
+            pass  # it left with the headers
+        async with step(trace, "http11.receive_response_headers", request=request) as told:
+            await came.wait()
+            if not exchange.headers_ns:
+                await done  # it holds what went wrong
+            told.value = (b"HTTP/1.1", exchange.status, b"", list(exchange.headers))
+        async with step(trace, "http11.receive_response_body", request=request):
+            await done
+        async with step(trace, "http11.response_closed"):
+            pass
+
+    def _begin(self, connection: Connection, asked: _Asked, done: asyncio.Future[None]) -> None:
+        limit_s = asked.timeouts.get("read")
+        if limit_s is not None:
+            limit_ns = int(limit_s * 1e9)
+            since_ns = monotonic_ns() if asked.stream is not None else asked.exchange.sent_ns
+            self._limits[connection] = _Limit(since_ns + limit_ns, limit_ns, asked.stream)
+        head = asked.request.method == "HEAD"
+        connection.begin(asked.data, asked.exchange, asked.sink, done, head)
+        if connection.wants_write:
+            self._watch(connection)
+
+    async def _streamed(self, asked: _Asked, stream: ReplyStream) -> httpx.Response:
+        """httpx's ordinary use: the response comes with the headers, its body as a stream."""
+        stream.task = task = asyncio.ensure_future(self._send(asked))
+        task.add_done_callback(lambda _: stream.ended())
+        try:
+            await stream.headers_came.wait()
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if task.done() and not asked.exchange.headers_ns:
+            task.result()
+        return response_of(asked.exchange, stream)
+
+    # ------------------------------------------------------------------ connections
+    async def _connection(self, asked: _Asked, fresh: bool) -> Connection:
+        url = asked.request.url
+        port = url.port or (443 if url.scheme == "https" else 80)
+        origin = (url.scheme, url.host, port)
+        free = self._free.get(origin)
+        while free and not fresh:
+            connection = free.pop()  # the one used last: its congestion window is widest
+            if connection.open:
+                return connection
+        self._start()
+        if url.scheme not in ("http", "https"):
+            raise ExchangeFault(Outcome.PROTOCOL, f"{url.scheme!r} is not http or https")
+        limit_s = asked.timeouts.get("connect")
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._connected(origin, asked)
+        except TimeoutError as fault:
+            text = f"no connection to {url.host} port {port} within {limit_s:.3g} s"
+            raise ExchangeFault(Outcome.TIMEOUT, text) from fault
+
+    async def _connected(self, origin: _Origin, asked: _Asked) -> Connection:
+        scheme, host, port = origin
+        sock = await self._dialer.dial(host, port, asked.exchange, asked.trace)
+        try:
+            address, number = sock.getpeername()[:2]
+        except OSError as fault:  # accepted and reset at once
+            sock.close()
+            text = f"{host} port {port} broke the connection at once: {_reason(fault)}"
+            raise ExchangeFault(Outcome.RESET, text) from fault
+        self.peer = f"{address} port {number}"
+        connection = Connection(sock, origin, self._stamped and stamps.enable(sock))
+        self._register(connection)
+        if scheme == "https":
+            async with step(asked.trace, "connection.start_tls", server_hostname=host):
+                await self._shake_hands(connection, host, asked.exchange)
+        return connection
+
+    async def _shake_hands(self, connection: Connection, host: str, exchange: Exchange) -> None:
+        if isinstance(self._verify, bool):
+            self._verify = tls_context(self._verify)
+        connection.done = asyncio.get_running_loop().create_future()
+        try:
+            connection.start_tls(self._verify, host)
+            connection.shake_hands(b"")
+            await connection.done
+        except (ssl.SSLError, OSError, ExchangeFault) as fault:
+            self._drop(connection)
+            text = f"TLS with {host} failed: {_reason(fault)}"
+            raise ExchangeFault(Outcome.TLS, text) from fault
+        except BaseException:
+            self._drop(connection)
+            raise
+        connection.done = None
+        exchange.tls_ns = monotonic_ns()
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            raise RuntimeError("a StampedTransport serves one event loop")
+        self._loop = loop
+        if hasattr(select, "epoll"):
+            # One epoll of our own below the loop's: a wake handles all its sockets without one
+            # asyncio handle each, which would cost more than the read.
+            self._epoll = select.epoll()
+            loop.add_reader(self._epoll.fileno(), self._on_ready)
+        self._expire()
+
+    def _register(self, connection: Connection) -> None:
+        self._by_fd[connection.fd] = connection
+        if self._epoll is not None:
+            self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLRDHUP)
+        else:
+            assert self._loop is not None
+            self._loop.add_reader(connection.fd, self._on_readable, connection)
+
+    def _watch(self, connection: Connection) -> None:
+        """Ask for, or stop asking for, the event that the socket takes more bytes."""
+        if self._epoll is not None:
+            more = select.EPOLLOUT if connection.wants_write else 0
+            self._epoll.modify(connection.fd, select.EPOLLIN | select.EPOLLRDHUP | more)
+        elif self._loop is not None:
+            if connection.wants_write:
+                self._loop.add_writer(connection.fd, self._on_writable, connection)
+            else:
+                self._loop.remove_writer(connection.fd)
+
+    def _drop(self, connection: Connection) -> None:
+        if self._by_fd.get(connection.fd) is connection:
+            del self._by_fd[connection.fd]
+            if self._epoll is None and self._loop is not None:
+                self._loop.remove_reader(connection.fd)
+                self._loop.remove_writer(connection.fd)
+        connection.close()  # closing takes the descriptor out of the epoll
+
+    def _release(self, connection: Connection) -> None:
+        if connection.open and self._reuse:
+            self._free.setdefault(connection.origin, []).append(connection)
+        else:
+            self._drop(connection)
+
+    # ------------------------------------------------------------------ the receive path
+    def _on_ready(self) -> None:
+        """Read all that is ready, then parse. Timing-critical: no allocation that can wait."""
+        epoll = self._epoll
+        if epoll is None:
+            return
+        polled_ns = monotonic_ns()
+        ready = epoll.poll(0, BATCH)
+        floor_ns = after_ns = self._previous_poll_ns
+        if self._floor is not None:
+            floor_ns = max(floor_ns, self._floor())
+        if len(ready) < BATCH:  # else some that were ready by now are seen only next time
+            self._previous_poll_ns = polled_ns
+        buffer, offset, by_fd = self._buffer, 0, self._by_fd
+        reads: list[tuple[Connection, int, int, int, int]] = []
+        for fd, events in ready:
+            connection = by_fd.get(fd)
+            if connection is None:
+                continue
+            if events & select.EPOLLERR:
+                connection.sent_stamps()
+            if events & select.EPOLLOUT:
+                self._on_writable(connection)
+            if not events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLRDHUP):
+                continue
+            read = self._read(connection, buffer[offset : offset + READ_SIZE])
+            if read is None:
+                continue
+            size, real_ns, user_ns = read
+            if real_ns and real_ns - self.real_minus_mono_ns < floor_ns:
+                # This came before the presumed wake, so the wake was late for all of the batch.
+                floor_ns = after_ns
+            reads.append((connection, offset, size, real_ns, user_ns))
+            offset += READ_SIZE
+        for connection, start, size, real_ns, user_ns in reads:
+            # After a full read the rest may have lain there for long: no floor.
+            known_ns = 0 if connection.more else floor_ns
+            connection.more = size == READ_SIZE
+            self._take(connection, buffer[start : start + size], real_ns, user_ns, known_ns)
+
+    def _on_readable(self, connection: Connection) -> None:
+        """Where there is no epoll: one socket, without a floor."""
+        read = self._read(connection, self._buffer[:READ_SIZE])
+        if read is not None:
+            self._take(connection, self._buffer[: read[0]], read[1], read[2], 0)
+
+    def _read(self, connection: Connection, into: memoryview) -> tuple[int, int, int] | None:
+        """(bytes, kernel stamp, user stamp) of one read; None if there was nothing to parse."""
+        try:
+            if connection.stamped:
+                size, ancillary, _, _ = connection.sock.recvmsg_into((into,), stamps.RX_ANCILLARY)
+                user_ns = monotonic_ns()
+                real_ns = stamps.received(ancillary) if ancillary else 0
+            else:
+                size = connection.sock.recv_into(into)
+                user_ns, real_ns = monotonic_ns(), 0
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as fault:
+            self._fail(connection, Outcome.RESET, f"the connection broke: {_reason(fault)}")
+            return None
+        if size == 0:
+            self._ended(connection)
+            return None
+        return size, real_ns, user_ns
+
+    def _take(
+        self, connection: Connection, data: memoryview, real_ns: int, user_ns: int, floor_ns: int
+    ) -> None:
+        if connection.exchange is None:
+            self._take_idle(connection, data)
+            return
+        try:
+            connection.take(data, real_ns, user_ns, floor_ns)
+        except ExchangeFault as fault:
+            self._fail(connection, fault.outcome, fault.text)
+            return
+        if connection.exchange is None:  # the reply is complete
+            self._release(connection)
+
+    def _take_idle(self, connection: Connection, data: memoryview) -> None:
+        """Bytes while no request is under way: the handshake, or a server out of turn."""
+        done = connection.done
+        if connection.tls is None or done is None:
+            # Between requests only TLS records such as session tickets may come.
+            if connection.tls is None or connection.requests == 0 or not connection.absorb(data):
+                self._drop(connection)
+            return
+        try:
+            if connection.shake_hands(bytes(data)) and not done.done():
+                done.set_result(None)
+        except (ssl.SSLError, ExchangeFault) as fault:
+            if not done.done():
+                done.set_exception(fault)
+
+    def _ended(self, connection: Connection) -> None:
+        try:
+            connection.end_of_stream()
+        except ExchangeFault as fault:
+            self._fail(connection, fault.outcome, fault.text)
+            return
+        if connection.done is not None and not connection.done.done():
+            connection.done.set_exception(ConnectionResetError("closed in the handshake"))
+        self._drop(connection)
+
+    def _fail(self, connection: Connection, outcome: Outcome, text: str) -> None:
+        if connection.exchange is not None:
+            if outcome is Outcome.RESET and connection.got_bytes:
+                text = f"{text}, in mid-reply"
+            connection.finish(ExchangeFault(outcome, text))
+        elif connection.done is not None and not connection.done.done():
+            connection.done.set_exception(ConnectionResetError(text))
+        self._drop(connection)
+
+    def _on_writable(self, connection: Connection) -> None:
+        try:
+            connection.writable()
+        except ExchangeFault as fault:
+            self._fail(connection, fault.outcome, fault.text)
+            return
+        if not connection.wants_write and connection.open:
+            self._watch(connection)
+
+    def _expire(self) -> None:
+        """End what is over its time. Coarse on purpose: one timer for all requests."""
+        if self._loop is None:
+            return
+        now = monotonic_ns()
+        for connection, (deadline_ns, limit_ns, stream) in list(self._limits.items()):
+            if now <= deadline_ns or connection.exchange is None:
+                continue
+            text = f"no end of the reply within {limit_ns / 1e9:.3g} s"
+            if stream is not None:
+                if stream.last_ns + limit_ns > now:  # something came since
+                    self._limits[connection] = _Limit(stream.last_ns + limit_ns, limit_ns, stream)
+                    continue
+                text = f"nothing came for {limit_ns / 1e9:.3g} s"
+            self._fail(connection, Outcome.TIMEOUT, text)
+        self._expiry = self._loop.call_later(0.1, self._expire)
+
+
+def _forget(exchange: Exchange) -> None:
+    """Clear what the lost first try left, but for when the request began."""
+    sent_ns = exchange.sent_ns
+    Exchange.__init__(exchange)
+    exchange.sent_ns = sent_ns
+
+
+def _reason(fault: BaseException) -> str:
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return fault.verify_message or str(fault)
+    return (getattr(fault, "strerror", None) or str(fault) or type(fault).__name__).strip()

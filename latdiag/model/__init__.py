@@ -1,0 +1,1 @@
+"""What is true: types, names, units and definitions. Standard library only."""

@@ -1,0 +1,252 @@
+"""Everything that makes a number mean less than it seems, with what to do about it.
+
+One row a caveat. Codes are printed, stored and looked up (``latdiag explain LD301``): never
+renumber one, never give an old code a new meaning.
+
+    LD1xx  data: what was (not) measured            LD4xx  what nobody here can see
+    LD2xx  clocks and stamps                        LD5xx  this client
+    LD3xx  statistics
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from latdiag.model.text import shown
+from latdiag.model.units import show_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """``text`` is a template of the facts in braces; ``:share`` and ``:ms`` say their unit
+    (a share of 1; integer nanoseconds). ``meaning`` is the general case, for ``explain``."""
+
+    code: str
+    text: str
+    remedy: str
+    meaning: str
+
+
+_ALL = (
+    Caveat(
+        "LD101",
+        "{failed} of {sent} requests failed; the latencies are those of the others.",
+        "Read the failures first: a server that refuses work looks faster than it is.",
+        "A failed request has no end-to-end latency that could be mixed with the others'. It is"
+        " counted, its outcome is printed, and it is left out of every latency.",
+    ),
+    Caveat(
+        "LD102",
+        "The server sent no usage for {missing} of {requests} requests; their token counts come"
+        " from {source}.",
+        "Let the server count: stream_options.include_usage, or return_token_ids where it is"
+        " known.",
+        "Without a usage block or token ids, the number of output tokens is a count of chunks or"
+        " of a tokenizer of ours. Everything per token inherits that doubt.",
+    ),
+    Caveat(
+        "LD103",
+        "{streams} of {requests} streams ended without [DONE]; an answer may be cut short.",
+        "Look for a proxy time-out or an output limit between here and the engine.",
+        "The stream closed in good order, but its end marker never came. A proxy that gives up"
+        " looks like this, and so does a server that never sends the marker.",
+    ),
+    Caveat(
+        "LD104",
+        "Chunks hold an unknown number of tokens, so ITL is refused; ICL and TPOT hold.",
+        "Ask for counts per chunk: return_token_ids, or stream_options.continuous_usage_stats.",
+        "The gap between two chunks is the gap between two tokens only if each chunk holds one"
+        " token. Speculative decoding, tool calls and buffering proxies all break that.",
+    ),
+    Caveat(
+        "LD105",
+        "{share:share} of the prompt tokens came from the server's prefix cache ({rows} of"
+        " {requests} requests).",
+        "Prompts that should be cold need another --seed; if the cache is part of what you"
+        " measure, say so next to the number.",
+        "A cached prefix is not computed again: TTFT and prefill are those of a shorter prompt."
+        " A repeated seed against a warm server is the usual cause.",
+    ),
+    Caveat(
+        "LD106",
+        "Input lengths differ from what was asked: {rows} of {requests} requests, at worst"
+        " {got} tokens for {wanted}.",
+        "Chat templates add tokens; prompts sent as token ids, or a tokenizer given by name,"
+        " make the length exact.",
+        "The prompt that the server counted is longer or shorter than the workload asked for.",
+    ),
+    Caveat(
+        "LD107",
+        "Output lengths differ from what was asked: {rows} of {requests} requests, at worst"
+        " {got} tokens for {wanted}.",
+        "The model stopped by itself: servers that know ignore_eos and min_tokens hold the"
+        " length.",
+        "End-to-end latency grows with the output. Runs whose output lengths differ cannot be"
+        " compared by it; TTFT and TPOT still can.",
+    ),
+    Caveat(
+        "LD108",
+        "No model was named; {model} is the first of {offered} that the server offers.",
+        "Name it with --model, so that a change on the server cannot change what is measured.",
+        "The model's name came from the server's /v1/models.",
+    ),
+    Caveat(
+        "LD109",
+        "The server refuses {fields}; the requests went out without.",
+        "What that field would have fixed is not fixed: compare the lengths that were asked"
+        " with those that came.",
+        "Some servers answer 400 to request fields that they do not know. They are left away"
+        " then, and with them the guarantee they gave.",
+    ),
+    Caveat(
+        "LD110",
+        "The run was cut short ({why}): it holds what happened up to then.",
+        "Compare it with other runs only if the same time was left out there.",
+        "The run ended before its plan: an interrupt, a signal, a full disk, a lost process.",
+    ),
+    Caveat(
+        "LD111",
+        "{rows} requests were still in flight when a writer was lost; they are read as"
+        " cut_by_client.",
+        "Their arrivals hold up to the last flush; nothing after it is known.",
+        "A process that is killed leaves its unfinished requests in open files. They are counted"
+        " and kept out of the latencies that need an end.",
+    ),
+    Caveat(
+        "LD112",
+        "The last token came in one read with the end of the stream in {rows} of {requests}"
+        " requests; its gap is left out.",
+        "Nothing needs doing: TPOT and E2E bear it, and ITL has the other gaps.",
+        "The kernel keeps one stamp for bytes that it hands over together. When the last token"
+        " and the end marker arrive so, the token's own instant is only known to lie before.",
+    ),
+    Caveat(
+        "LD113",
+        "The server answered 429 or 503 to {rows} of {sent} requests; the load waited"
+        " {waited:ms} ms for it in all.",
+        "The load was lower than the plan: ask for a lower --rate, or lift the limit.",
+        "A server that sheds load asks for a pause. It was given, so less was sent than planned.",
+    ),
+    Caveat(
+        "LD201",
+        "Arrivals are stamped in user space ({why}); every instant is late by the client's own"
+        " delay.",
+        "Kernel stamps need Linux, HTTP/1.1 and a direct connection; until then read"
+        " differences under 5 ms as noise.",
+        "Kernel receive stamps say when bytes reached this machine. A stamp taken after the"
+        " read says when the client got round to them.",
+    ),
+    Caveat(
+        "LD202",
+        "A clock of this machine stepped; {rows} requests astride of it are left out of TTFT,"
+        " TPOT and ITL.",
+        "Stop whatever sets the time during a measurement, or let it slew.",
+        "Kernel stamps are of the wall clock and are converted to the monotonic one. When the"
+        " wall clock jumps, the stamps before and after the jump cannot be subtracted.",
+    ),
+    Caveat(
+        "LD204",
+        "The server's kernel delayed its ACK on {rows} of {requests} requests; there the"
+        " network's share is bounded, not measured.",
+        "The interval says how much is open; --connections fresh gives sharper ones.",
+        "An ACK bounds the way to the server from above only: on a reused connection it may wait"
+        " 40 ms, or ride on the reply. Then the network is known to lie between the smallest"
+        " round trip seen and the ACK.",
+    ),
+    Caveat(
+        "LD301",
+        "{statistic} of {metric} is refused: {n} samples, {needs} are needed.",
+        "Send more requests, or read a percentile nearer to the middle.",
+        "A percentile needs enough samples beyond it, or it is the largest value seen under"
+        " another name. The bound is binomial: 99 % confidence that the stated percentile holds.",
+    ),
+    Caveat(
+        "LD302",
+        "The slowest 5 % are {n} requests: too few to say what is different about them.",
+        "Run longer; {needs} requests make the tail readable.",
+        "The tail's breakdown is a ratio of sums over the slowest requests. With a handful of"
+        " them, one odd request decides it.",
+    ),
+    Caveat(
+        "LD401",
+        "{members} cannot be told apart from outside; they are shown as one.",
+        "{splits}",
+        "Some classes of time look the same to a client, whatever it sends. They are merged and"
+        " said to be, instead of one of them being guessed.",
+    ),
+    Caveat(
+        "LD402",
+        "Only the first TCP hop is seen: 'server' is everything behind {peer}.",
+        "If a proxy or load balancer answers there, measure behind it too.",
+        "The ACK and the round trip are of the first machine that terminates TCP. A proxy's own"
+        " way to the engine counts as server time.",
+    ),
+    Caveat(
+        "LD501",
+        "{share:share} of the arrivals could not be stamped apart (read too late); the intervals"
+        " that touch them are left out.",
+        "More --workers, or fewer streams on this machine.",
+        "When a stream's next chunk reaches the kernel before the last one was read, both carry"
+        " one stamp. Such intervals are censored: counted and left out, never guessed.",
+    ),
+    Caveat(
+        "LD502",
+        "Every request opened a connection of its own: TTFT holds {connect:ms} ms of DNS, TCP and"
+        " TLS (median).",
+        "--connections reuse measures what a client with a pool would see.",
+        "TTFT begins when the client begins to work on the request. Over a fresh connection that"
+        " holds name resolution, connect and handshake.",
+    ),
+    Caveat(
+        "LD503",
+        "The load fell behind its schedule: {offered} requests/s were due and {sent} were sent.",
+        "Read response_time, which counts from the due instant; or lower --rate, or raise"
+        " --workers.",
+        "In open loop a request is due whether or not the client is ready. What was sent late is"
+        " kept with its due instant, so the wait is not hidden.",
+    ),
+)
+
+CAVEATS: Mapping[str, Caveat] = {row.code: row for row in _ALL}
+
+
+class _Template(string.Formatter):
+    """Facts into a template: exactly those it names, each safe to print."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if format_spec == "share":
+            return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
+        if format_spec == "ms":
+            return show_ms(value)
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        return shown(value)
+
+
+_TEMPLATE = _Template()
+
+
+def facts_of(row: Caveat) -> frozenset[str]:
+    """Names of the facts that the caveat's text and remedy take."""
+    both = (*_TEMPLATE.parse(row.text), *_TEMPLATE.parse(row.remedy))
+    return frozenset(name for _, name, _, _ in both if name)
+
+
+def caveat(code: str, **facts: object) -> dict[str, str]:
+    """``{"code", "text", "remedy"}`` of one caveat, as it stands in ``--json``.
+
+    Raises KeyError for a code that the table lacks and TypeError where the facts are not
+    exactly those of the row (both are bugs of the caller).
+    """
+    row = CAVEATS[code]
+    wanted = facts_of(row)
+    if wanted != facts.keys():
+        raise TypeError(f"{code} takes {sorted(wanted)}, not {sorted(facts)}")
+    return {
+        "code": code,
+        "text": _TEMPLATE.vformat(row.text, (), facts),
+        "remedy": _TEMPLATE.vformat(row.remedy, (), facts),
+    }

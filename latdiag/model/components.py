@@ -1,0 +1,63 @@
+"""The components that a latency is split into, and their leaves.
+
+Time order; ``unattributed`` closes the sum and is the only one that may be negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: In time order. The four that the project is about: queue, prefill, interconnect, decode.
+COMPONENTS = (
+    "client",
+    "network",
+    "gateway",
+    "frontend",
+    "queue",
+    "prefill",
+    "interconnect",
+    "decode",
+    "unattributed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One indivisible class of time. ``name`` is ``component.what``."""
+
+    code: str
+    name: str
+    meaning: str
+
+    @property
+    def component(self) -> str:
+        return self.name.partition(".")[0]
+
+
+LEAVES = (
+    Leaf("C1", "client.schedule_lag", "the request was sent later than it was due"),
+    Leaf("C2", "client.read_lag", "bytes lay in the kernel before the client read them"),
+    Leaf("R1", "client.retry", "attempts that failed, and the waits between them"),
+    Leaf("N1", "network.dns", "name resolution"),
+    Leaf("N2", "network.tcp", "TCP connect"),
+    Leaf("N3", "network.tls", "TLS handshake"),
+    Leaf("N4", "network.upload", "the request on its way"),
+    Leaf("N5", "network.download", "the reply on its way, retransmissions included"),
+    Leaf("G1", "gateway.proc", "proxy work on the request and on each chunk"),
+    Leaf("G2", "gateway.flush", "chunks held in a proxy's buffer"),
+    Leaf("F1", "frontend.parse", "parse, chat template, tokenise, hand over to the engine"),
+    Leaf("Q1", "queue.admission", "accepted by the engine, not yet scheduled"),
+    Leaf("Q2", "queue.preempted", "scheduled before, pushed out, waiting again"),
+    Leaf("P1", "prefill.own", "computing this prompt, alone"),
+    Leaf("P2", "prefill.contention", "others' work in the same steps while prefilling"),
+    Leaf("P3", "prefill.recompute", "prefill again after a preemption"),
+    Leaf("X1", "interconnect.kv", "KV cache on a link, not hidden behind compute"),
+    Leaf("X2", "interconnect.wait", "hand-over between prefill and decode servers"),
+    Leaf("X3", "interconnect.collective", "collectives that compute does not hide"),
+    Leaf("X4", "interconnect.offload", "KV cache reloaded from the host"),
+    Leaf("D1", "decode.base", "decode steps as if this request were alone"),
+    Leaf("D2", "decode.batch", "slower steps because others decode too"),
+    Leaf("D3", "decode.interference", "steps stretched or paused by others' prefill"),
+    Leaf("D4", "decode.stall", "pauses common to all streams without a prefill"),
+    Leaf("U", "unattributed.rest", "end to end minus everything that evidence covers"),
+)

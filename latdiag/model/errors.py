@@ -1,0 +1,65 @@
+"""What stops latdiag, and the exit code that scripts see.
+
+::
+
+    LatdiagError
+    ├── UsageFault          2   the command line asks for something that cannot be
+    ├── RunFault            2   not a run, a damaged run, a run of a newer schema
+    ├── InvalidMeasurement 12   the client broke a rule of its self-audit
+    ├── UnlikeRuns         13   two runs that must not be compared
+    ├── SloMissed          14   a stated objective was not met
+    ├── TargetFault        15   DNS, connect, TLS, 401, 403, 404, or no usable reply at all
+    └── LocalFault         16   disk full, descriptors, permission: a resource of this machine
+
+What the measured system does wrong during a run is data (an ``Outcome``), never an exception.
+"""
+
+from __future__ import annotations
+
+
+class LatdiagError(Exception):
+    """One sentence: what happened, to what; and a remedy: what to try."""
+
+    exit_code = 1
+    code = "bug"
+
+    def __init__(self, text: str, remedy: str = "", run: str | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.remedy = remedy
+        self.run = run
+
+
+class UsageFault(LatdiagError):
+    exit_code = 2
+    code = "usage"
+
+
+class RunFault(LatdiagError):
+    exit_code = 2
+    code = "run"
+
+
+class InvalidMeasurement(LatdiagError):
+    exit_code = 12
+    code = "invalid"
+
+
+class UnlikeRuns(LatdiagError):
+    exit_code = 13
+    code = "unlike"
+
+
+class SloMissed(LatdiagError):
+    exit_code = 14
+    code = "slo"
+
+
+class TargetFault(LatdiagError):
+    exit_code = 15
+    code = "target"
+
+
+class LocalFault(LatdiagError):
+    exit_code = 16
+    code = "local"

@@ -1,0 +1,313 @@
+"""The words of this project that are neither a metric, a component nor a caveat.
+
+Each table is data for ``latdiag explain``; the reports use the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from latdiag.model.records import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """``also``: other words that lead here; ``see``: words to read next."""
+
+    word: str
+    title: str
+    text: str
+    also: tuple[str, ...] = ()
+    see: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRule:
+    """One rule of the client's self-audit: a run that breaks it is INVALID (exit 12)."""
+
+    name: str
+    title: str
+    limit: str
+    unit: str
+    meaning: str
+    remedy: str
+
+
+_VERDICT_WORDS = (
+    "confidence", "measured", "bounded", "inferred", "insufficient", "dominant", "bottleneck",
+    "healthy", "workload", "at_limit", "ambiguous", "client_limited",
+)  # fmt: skip
+
+TERMS = (
+    Term(
+        "run",
+        "Run",
+        "A directory NAME.run: what was asked, every request with its stamps, what servers said,"
+        " and how well the client itself did. Every verb makes one or reads one. It is readable"
+        " after a crash; what a killed process had in flight is read as cut_by_client.",
+        see=("outcome", "self-audit"),
+    ),
+    Term(
+        "isl",
+        "ISL, input sequence length",
+        "Tokens of the prompt, as the server counted them where it says so.",
+        also=("input length", "prompt tokens"),
+        see=("osl", "token_source", "LD106"),
+    ),
+    Term(
+        "osl",
+        "OSL, output sequence length",
+        "Tokens of the answer, reasoning and tool calls included, as the server counted them"
+        " where it says so.",
+        also=("output length", "completion tokens"),
+        see=("isl", "token_source", "LD107"),
+    ),
+    Term(
+        "token_source",
+        "Where a token count comes from",
+        "Best first: ids (token ids in every chunk), usage_continuous (a count in every chunk),"
+        " usage (one count at the end), tokenizer (counted here), chunks (one a chunk, a guess)."
+        " Only the first two say which arrival brought how many tokens; without that ITL is"
+        " refused.",
+        also=("token source", "tokens"),
+        see=("itl", "icl", "LD104"),
+    ),
+    Term(
+        "concurrency",
+        "Concurrency (closed loop)",
+        "How many requests are kept in flight: the next starts when one ends. A slow server gets"
+        " less load, so its latency looks better than users would find it.",
+        also=("closed loop", "closed"),
+        see=("rate",),
+    ),
+    Term(
+        "rate",
+        "Rate (open loop)",
+        "Requests per second that become due whether or not earlier ones have ended, as users"
+        " do. Each keeps its due instant: response_time counts from there, so waiting for the"
+        " client or the server is not hidden. 'Offered' is what was due, 'sent' what left.",
+        also=("open loop", "open", "offered", "sent"),
+        see=("concurrency", "response_time", "schedule_lag", "LD503"),
+    ),
+    Term(
+        "slo",
+        "SLO, service level objective",
+        "A limit that you state, for example --slo ttft.p95<500ms. Goodput counts the requests"
+        " that meet all of them; a missed one ends with exit code 14.",
+        also=("objective", "attainment"),
+        see=("goodput", "14"),
+    ),
+    Term(
+        "breakdown",
+        "Breakdown",
+        "An interval of time, split into components. The parts add up to the whole exactly, in"
+        " integer nanoseconds; what no evidence covers is 'unattributed'. Shares are ratios of"
+        " sums over a population. client_e2e is the whole request, client_ttft ends at the first"
+        " token, decode begins there, server is one server's own view.",
+        also=("share", "component", "client_e2e", "client_ttft", "server"),
+        see=("population", "grade", "merged"),
+    ),
+    Term(
+        "population",
+        "Population of a breakdown",
+        "Which requests are meant: mean is all of them, p95_tail the slowest 5 %. The two often"
+        " have different causes.",
+        also=("mean", "p95_tail", "tail"),
+        see=("breakdown", "LD302"),
+    ),
+    Term(
+        "merged",
+        "Merged class",
+        "Components that the evidence at hand cannot tell apart, shown as one entry that names"
+        " its members. More evidence splits it; a guess would not.",
+        also=("members", "merged class"),
+        see=("grade", "LD401"),
+    ),
+    Term(
+        "grade",
+        "Grade of evidence",
+        "A: measured per request. B: from the server's aggregates over the window."
+        " C: identified by a designed probe, with an interval."
+        " D: a physical bound only. E: cannot be told apart, merged.",
+        also=(
+            "evidence",
+            "evidence ladder",
+            "grade A",
+            "grade B",
+            "grade C",
+            "grade D",
+            "grade E",
+        ),
+        see=("breakdown", "verdict"),
+    ),
+    Term(
+        "verdict",
+        "Verdict",
+        "One sentence: which component dominates, how sure that is (measured, bounded, inferred,"
+        " insufficient) and what to do next. 'I cannot tell' and 'healthy' are verdicts too.",
+        also=_VERDICT_WORDS,
+        see=("grade", "population"),
+    ),
+    Term(
+        "split",
+        "TTFT split",
+        "TTFT as three parts that this client can prove: client (until the request is on the"
+        " wire), network, server (everything behind the first TCP hop). Where the server's ACK"
+        " was delayed, the network is known as an interval only, and so is the server's part.",
+        also=("ttft split",),
+        see=("ttft", "stamp", "LD204", "LD402"),
+    ),
+    Term(
+        "stamp",
+        "Stamp",
+        "Who read the clock when bytes came: kernel (the instant the packet reached this"
+        " machine), tap (a packet capture) or user (the instant the client got round to"
+        " reading).",
+        also=("stamp_source", "kernel", "tap", "user", "kernel stamp", "arrival"),
+        see=("censored", "read_lag", "LD201"),
+    ),
+    Term(
+        "read_lag",
+        "Read lag",
+        "From the kernel's stamp of an arrival to the client's reading of it: how wrong"
+        " user-space stamps would have been.",
+        also=("lag",),
+        see=("stamp", "censored"),
+    ),
+    Term(
+        "interval",
+        "Interval",
+        "Where the value may lie, in square brackets or as low-high: for a statistic, what"
+        " another sample of the same size would give (95 %); for a share, what the evidence"
+        " leaves open. n is the number of samples; n_effective is smaller where samples depend on"
+        " each other, as the tokens of one request do.",
+        also=("n", "n_effective", "effective n", "confidence interval"),
+        see=("refused",),
+    ),
+    Term(
+        "refused",
+        "Refused percentile",
+        "A percentile is printed only when enough samples lie beyond it (99 % confidence that it"
+        " is not overstated: p90 needs 64, p99 needs 662). Otherwise the reason stands in its"
+        " place.",
+        also=("percentile", "p50", "p90", "p95", "p99"),
+        see=("interval", "LD301"),
+    ),
+    Term(
+        "self-audit",
+        "Self-audit",
+        "The client measures itself as it measures the server. A run that breaks one of these"
+        " rules is INVALID, whatever the numbers look like: schedule_lag, censored, reader_cpu,"
+        " run_queue, rows_lost, clock_step, loop_lag.",
+        also=("audit", "invalid", "valid"),
+        see=("12", "schedule_lag", "censored"),
+    ),
+    Term(
+        "outcome",
+        "Outcome",
+        "How one attempt ended. What the measured server does wrong is data, counted and kept;"
+        " it never stops a run by itself. One of: " + ", ".join(Outcome) + ".",
+        also=("failed", "failure", "outcomes"),
+        see=("ok", "LD101"),
+    ),
+    Term(
+        "exit",
+        "Exit codes",
+        "0 done; 1 a bug of latdiag; 2 usage or not a run; 10 to 16 a finding of a check; 130,"
+        " 141, 143 a signal. Ask for one by its number.",
+        also=("exit code", "exit codes", "status"),
+        see=("0", "2", "12", "15"),
+    ),
+)
+
+OUTCOMES: Mapping[Outcome, str] = {
+    Outcome.OK: "The answer came whole. The only success.",
+    Outcome.HTTP_ERROR: "An HTTP status other than 2xx, and not 429 or 503.",
+    Outcome.RATE_LIMITED: "The server answered 429 or 503: it sheds load.",
+    Outcome.TIMEOUT: "Nothing, or not the end, came within --timeout.",
+    Outcome.CUT: "The connection closed in the middle of the answer.",
+    Outcome.RESET: "The connection was reset (TCP RST).",
+    Outcome.PROTOCOL: "What came is not HTTP, not an event stream, or larger than the bounds.",
+    Outcome.REFUSED: "Nobody accepted the TCP connection.",
+    Outcome.DNS: "The host's name did not resolve.",
+    Outcome.TLS: "The TLS handshake failed, most often over the certificate.",
+    Outcome.CANCELLED: "Stopped by latdiag itself: the run's end, Ctrl-C, a signal.",
+    Outcome.CUT_BY_CLIENT: "In flight when the client process was lost; known up to a flush.",
+}
+
+EXIT_CODES: Mapping[int, str] = {
+    0: "Done. Any verdict is a result.",
+    1: "A bug in latdiag, and nothing else. -vv prints the traceback.",
+    2: "The command line asks for what cannot be; or the path is not a run, or is a newer one.",
+    10: "A regression was found (gate, compare).",
+    11: "Inconclusive, where inconclusive was asked to fail.",
+    12: "The measurement is INVALID: the client broke a rule of its self-audit.",
+    13: "The baseline is missing, or the two runs must not be compared.",
+    14: "A stated SLO was missed.",
+    15: "The target: DNS, connect, TLS, 401, 403, 404, or no usable reply at all.",
+    16: "A resource of this machine: disk full, descriptors, permission. The run is kept.",
+    130: "Interrupted (Ctrl-C). The run is complete up to then.",
+    141: "Whoever read the output closed the pipe. Silent.",
+    143: "Terminated (SIGTERM). The run is complete up to then.",
+}
+
+AUDIT_RULES = (
+    AuditRule(
+        "schedule_lag",
+        "schedule lag p99",
+        "max(1 ms, 1 % of the median TTFT)",
+        "ms",
+        "How late requests left, against the instant they were due (open loop only).",
+        "Lower --rate, or raise --workers.",
+    ),
+    AuditRule(
+        "censored",
+        "censored arrivals",
+        "1 %",
+        "%",
+        "Arrivals whose own instant was overwritten before it was read. The rest is exact, but"
+        " it favours quiet moments, so a large share makes the percentiles too good.",
+        "Raise --workers, or run fewer streams on this machine.",
+    ),
+    AuditRule(
+        "reader_cpu",
+        "reader CPU",
+        "80 % of a core over any 5 s",
+        "%",
+        "A reader near a full core reads late.",
+        "Raise --workers, or spread the load over machines.",
+    ),
+    AuditRule(
+        "run_queue",
+        "run-queue delay",
+        "2 % of wall time",
+        "%",
+        "The readers were ready to run, and other processes ran in their place.",
+        "Measure from a machine that has cores to spare.",
+    ),
+    AuditRule(
+        "rows_lost",
+        "rows lost",
+        "0",
+        "",
+        "Requests that were sent and are not in the run.",
+        "Look at the disk and at the log (-v).",
+    ),
+    AuditRule(
+        "clock_step",
+        "rows astride of a clock step",
+        "1 %",
+        "%",
+        "The wall clock jumped while these requests were under way.",
+        "Stop what sets the clock during the measurement.",
+    ),
+    AuditRule(
+        "loop_lag",
+        "event-loop lag p99",
+        "5 ms",
+        "ms",
+        "Without kernel stamps, this delay is in every arrival; with them it does no harm.",
+        "Use kernel stamps (Linux, HTTP/1.1, no proxy), or fewer streams.",
+    ),
+)

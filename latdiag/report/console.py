@@ -1,0 +1,62 @@
+"""A result for people: 79 columns, no boxes, colour on one word. It shows what ``--json`` holds.
+
+Order: is it valid, what was run, the metrics, where the time went, the verdict, how the client
+itself did, what to be careful about, where the run is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from latdiag.report import head, numbers, where
+from latdiag.report.page import Page
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SECTIONS = (
+    head.invalid,
+    head.what_was_run,
+    numbers.metrics,
+    numbers.objectives,
+    where.split,
+    where.breakdowns,
+    where.verdict,
+    head.self_audit,
+    head.caveats,
+    head.saved,
+)
+
+
+def stdout_console() -> Console:
+    """stdout as rich sees it: no colour with NO_COLOR or where it is no terminal."""
+    from rich.console import Console
+
+    class Plain(Console):
+        """rich would turn a closed pipe into exit code 1; the command line knows a better one."""
+
+        def on_broken_pipe(self) -> None:
+            raise  # the BrokenPipeError that is being handled
+
+    return Plain(highlight=False, markup=False, emoji=False)
+
+
+def compose(result: Mapping[str, Any], ascii_only: bool) -> Page:
+    """The report as lines of at most 79 columns."""
+    page = Page(ascii_only)
+    for section in _SECTIONS:
+        section(page, result)
+    return page
+
+
+def render(result: Mapping[str, Any], console: Console) -> None:
+    """Print ``result`` to ``console``; in ASCII unless it is a terminal that takes UTF-8."""
+    from rich.text import Text
+
+    utf8 = console.encoding.lower().replace("-", "").startswith("utf8")
+    page = compose(result, ascii_only=not (console.is_terminal and utf8))
+    for line in page.lines:
+        # Text objects are never parsed for markup; soft_wrap leaves the width to the page.
+        text = Text.assemble(*((span.text, span.style) for span in line))
+        console.print(text, soft_wrap=True)

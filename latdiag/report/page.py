@@ -1,0 +1,167 @@
+"""Lines of text of a bounded width: the paper that a report is written on.
+
+A page knows nothing of terminals: it holds lines of spans, and ``console`` prints them. In ASCII
+mode nothing else than ASCII is in them, so that a pipe, a log or an old terminal can take it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from latdiag.model.text import shown
+from latdiag.model.units import NS_PER_MS, show_ms
+
+WIDTH = 79
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_RAMP = "_.-:=+*#"
+#: Stands between a number and its unit until lines are broken; printed as a space.
+_GLUE = "\u00a0"
+
+
+class Span(NamedTuple):
+    """Text of one look; ``style`` is a rich style, empty for plain."""
+
+    text: str
+    style: str = ""
+
+
+def cells(text: str) -> int:
+    """Terminal columns that ``text`` takes: 2 for a wide character, 0 for a combining one."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+class Page:
+    """Lines of at most ``width`` columns. Strings from outside enter through ``word``."""
+
+    def __init__(self, ascii_only: bool, width: int = WIDTH) -> None:
+        self.ascii_only = ascii_only
+        self.width = width
+        self.lines: list[tuple[Span, ...]] = []
+
+    def word(self, text: object, limit: int = 200) -> str:
+        """``text`` made safe to print, at most ``limit`` columns wide."""
+        clean = shown(text, limit)
+        if self.ascii_only:
+            clean = clean.replace("…", "...").encode("ascii", "backslashreplace").decode()
+        return self.fit(clean, limit)
+
+    def fit(self, text: str, width: int) -> str:
+        """``text`` cut to ``width`` columns, with a mark where something is missing."""
+        if cells(text) <= width:
+            return text
+        mark = "..." if self.ascii_only else "…"
+        mark = mark if cells(mark) <= width else ""
+        kept = text[:width]
+        while cells(kept) + cells(mark) > width:
+            kept = kept[:-1]
+        return kept + mark
+
+    def line(self, *spans: Span | str) -> None:
+        """One line; what does not fit is cut off, so the width holds whatever comes."""
+        room = self.width
+        kept = []
+        for item in spans:
+            span = item if isinstance(item, Span) else Span(item)
+            text = self.fit(span.text.replace(_GLUE, " "), room)
+            room -= cells(text)
+            kept.append(Span(text, span.style))
+        if kept:
+            last = kept[-1]
+            kept[-1] = Span(last.text.rstrip(), last.style)
+        self.lines.append(tuple(kept))
+
+    def paragraph(self, text: str, first: str = "", rest: str | None = None) -> None:
+        """``text`` wrapped; ``first`` before the first line, ``rest`` before the others."""
+        for line in self._wrapped(text, first, rest):
+            self.line(line)
+
+    def headed(self, head: Span, text: str, rest: str = "  ") -> None:
+        """A paragraph that begins with a word in a style of its own."""
+        lines = self._wrapped(f"{head.text} {text}", "", rest)
+        self.line(head, lines[0][len(head.text) :])
+        for line in lines[1:]:
+            self.line(line)
+
+    def whole(self, text: str, first: str) -> None:
+        """``text`` unbroken by spaces, over as many lines as it takes: a path to be copied."""
+        rest = text
+        lead = first
+        while rest:
+            size = self.width - cells(lead)
+            part = rest[:size]
+            while cells(part) > size:
+                part = part[:-1]
+            self.line(lead + part)
+            rest, lead = rest[len(part) :], " " * len(first)
+
+    def gap(self) -> None:
+        """An empty line, unless the page begins here or one stands already."""
+        if self.lines and self.lines[-1]:
+            self.lines.append(())
+
+    def bar(self, share: float, width: int) -> str:
+        """A bar of ``share`` (0 to 1) of ``width`` columns; the smallest share still shows."""
+        filled = max(0.0, min(1.0, share)) * width
+        if self.ascii_only:
+            return "#" * round(filled) or ("|" if share > 0 else "")
+        whole, half = divmod(round(2 * filled), 2)
+        return "█" * whole + "▌" * half or ("▏" if share > 0 else "")
+
+    def sparkline(self, values: Sequence[float | None], width: int) -> str:
+        """``values`` as at most ``width`` marks from low to high; a blank where none is known."""
+        marks = _RAMP if self.ascii_only else _BLOCKS
+        points = _squeezed(values, width)
+        known = [value for value in points if value is not None]
+        if not known:
+            return ""
+        low, high = min(known), max(known)
+        scale = (len(marks) - 1) / (high - low) if high > low else 0.0
+        return "".join(
+            " " if value is None else marks[round((value - low) * scale)] for value in points
+        )
+
+    def _wrapped(self, text: str, first: str, rest: str | None) -> list[str]:
+        rest = first if rest is None else rest
+        wide = cells(text) - len(text)
+        # textwrap counts characters: where some are wide, leave room for all of them.
+        width = self.width if wide <= 0 else max(self.width // 2, len(first) + 20)
+        return textwrap.wrap(
+            text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        ) or [first]
+
+
+def _squeezed(values: Sequence[float | None], width: int) -> list[float | None]:
+    """At most ``width`` values: the largest of each stretch, because peaks are what one seeks."""
+    if len(values) <= width:
+        return list(values)
+    points: list[float | None] = []
+    for place in range(width):
+        stretch = values[place * len(values) // width : (place + 1) * len(values) // width]
+        known = [value for value in stretch if value is not None]
+        points.append(max(known) if known else None)
+    return points
+
+
+def figure(value: float, unit: str) -> str:
+    """A number for people, three significant digits, without its unit."""
+    if unit == "ms":
+        return show_ms(value * NS_PER_MS)
+    if unit == "share":
+        value *= 100
+    size = abs(value)
+    digits = 0 if size >= 99.95 or value == 0 else 1 if size >= 9.995 else 2
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit, which no line break parts; times of 100 s and more in seconds."""
+    if unit == "ms" and abs(value) >= 100_000:
+        value, unit = value / 1000, "s"
+    label = "%" if unit == "share" else unit
+    return f"{figure(value, unit)} {label}".rstrip().replace(" ", _GLUE)

@@ -1,0 +1,264 @@
+"""The result of a run: the one document that ``--json`` prints and the terminal renders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from latdiag.attribute import digest as digests
+from latdiag.attribute.breakdown import BEHIND_THE_HOP, TAIL_ROWS, breakdown
+from latdiag.attribute.digest import Digest
+from latdiag.attribute.slo import Slo
+from latdiag.attribute.validity import Facts, Reading, facts_of_writers, readings
+from latdiag.attribute.verdict import verdict
+from latdiag.model.caveats import caveat
+from latdiag.model.units import ms
+from latdiag.report import json as result_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from latdiag.store.run import Run
+
+
+def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
+    """Everything that is said of ``run``. ``verb``: load or probe (which adds breakdowns)."""
+    header = run.header
+    found = digests.digest(run.batches(list(digests.COLUMNS)), slos)
+    said = readings(_facts(found, run.writers))
+    result = result_json.blank(verb)
+    result["run"] = run.paths[0]
+    result["invalid_because"] = [_broken(reading) for reading in said if reading.broken]
+    result["valid"] = not result["invalid_because"]
+    target = header.get("target") or {}
+    result["target"] = {key: target.get(key) for key in ("url", "model", "dialect", "peer")}
+    result["stacks"] = header.get("stacks") or []
+    result["load"] = _load(found, header)
+    result["self_audit"] = _self_audit(found, said, header, run.writers)
+    shown = found.measurement.to_json()
+    result["metrics"] = shown["metrics"]
+    result["split"] = {"ttft": _split(found)}
+    result["slo"] = [slo.judge(found.measurement).to_json() for slo in slos]
+    result["errors"] = [
+        {"outcome": name, "count": f.count, "status": f.status, "example": f.example}
+        for name, f in sorted(found.failures.items(), key=lambda item: -item[1].count)
+    ]
+    if verb == "probe":
+        _attribute(result, found)
+    result["caveats"] = _caveats(result, found, run)
+    return result
+
+
+# ---------------------------------------------------------------------- the client's own truth
+def _facts(found: Digest, writers: Sequence[dict[str, Any]]) -> Facts:
+    import numpy as np
+
+    counts = found.measurement.counts
+    medians = found.split["ttft"]
+    censored = counts.left_out.get("icl", {}).get("censored", 0)
+    gaps = found.measurement.reading("icl", "mean").n + sum(
+        counts.left_out.get("icl", {}).values()
+    )
+    user = counts.stamp_source.get("user", 0) > 0
+    return Facts(
+        schedule_lag_p99_ns=float(np.quantile(found.lags, 0.99)) if len(found.lags) else None,
+        median_ttft_ns=float(np.median(medians)) if len(medians) else None,
+        censored_share=censored / gaps if gaps else None,
+        clock_step_share=counts.clock_step / counts.requests if counts.requests else None,
+        user_stamps=user,
+        **facts_of_writers(writers),
+    )
+
+
+def _broken(reading: Reading) -> dict[str, Any]:
+    return {
+        "rule": reading.rule,
+        "text": reading.sentence(),
+        "reading": reading.reading,
+        "limit": reading.limit,
+        "unit": reading.unit,
+    }
+
+
+def _self_audit(
+    found: Digest,
+    said: Sequence[Reading],
+    header: dict[str, Any],
+    writers: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    sources = found.measurement.counts.stamp_source
+    source = "user" if sources.get("user") else "kernel" if sources.get("kernel") else None
+    lags = [(w.get("audit") or {}).get("read_lag", {}).get("p99_ns") for w in writers]
+    worst = max((lag for lag in lags if lag is not None), default=None)
+    rows = [
+        {
+            "rule": r.rule,
+            "title": r.title,
+            "reading": r.reading,
+            "limit": r.limit,
+            "unit": r.unit,
+            "broken": r.broken,
+            "reason": r.reason,
+        }
+        for r in said
+    ]
+    rows.append(
+        {
+            "rule": "read_lag",
+            "title": "read lag (p99), which the kernel stamps leave out",
+            "reading": None if worst is None else ms(worst),
+            "limit": None,
+            "unit": "ms",
+            "broken": False,
+            "reason": "no kernel stamps" if worst is None else None,
+        }
+    )
+    return {
+        "stamp_source": source,
+        "stamp_reason": (header.get("client") or {}).get("stamp_reason"),
+        "readings": rows,
+    }
+
+
+# ---------------------------------------------------------------------- what was run
+def _load(found: Digest, header: dict[str, Any]) -> dict[str, Any]:
+    counts, plan = found.measurement.counts, header.get("plan") or {}
+    span_s = found.measurement.span_ns / 1e9
+    isl, osl = counts.isl, counts.osl
+    sources = sorted(counts.token_source, key=lambda name: -counts.token_source[name])
+    return {
+        "requests": counts.requests,
+        "ok": counts.ok,
+        "failed": dict(counts.failed),
+        "offered_rate": plan.get("rate"),
+        "sent_rate": counts.requests / span_s if span_s and plan.get("rate") else None,
+        "duration_s": span_s or None,
+        "concurrency": plan.get("concurrency"),
+        "arrivals": plan.get("arrivals"),
+        "isl": plan.get("isl"),
+        "osl": plan.get("osl"),
+        "isl_mean": isl.got / isl.rows if isl.rows else None,
+        "osl_mean": osl.got / osl.rows if osl.rows else None,
+        "connections": plan.get("connections"),
+        "workers": plan.get("workers"),
+        "seed": plan.get("seed"),
+        "token_source": sources[0] if sources else None,
+        "series": None,
+    }
+
+
+def _split(found: Digest) -> dict[str, Any] | None:
+    split, n = found.split, len(found.split["ttft"])
+    if not n:
+        user = found.measurement.counts.stamp_source.get("user")
+        reason = "no kernel stamps" if user else "no first token with an exact stamp"
+        empty: dict[str, Any] = dict.fromkeys(("client", "network", "server"))
+        return {"n": 0, **empty, "reason": reason, "bounded": 0}
+    open_lo = split["network"] - split["network_lo"]
+    open_hi = split["network_hi"] - split["network"]
+    return {
+        "n": n,
+        "bounded": found.bounded,
+        "client": _part(split["client"], split["client"], split["client"]),
+        "network": _part(split["network"], split["network_lo"], split["network_hi"]),
+        "server": _part(split["server"], split["server"] - open_hi, split["server"] + open_lo),
+    }
+
+
+def _part(
+    values: NDArray[np.int64], lo: NDArray[np.int64], hi: NDArray[np.int64]
+) -> dict[str, Any]:
+    import numpy as np
+
+    p50, p95 = np.quantile(values, [0.5, 0.95])
+    return {
+        "p50_ms": ms(float(p50)),
+        "p95_ms": ms(float(p95)),
+        "mean_ms": ms(float(values.mean())),
+        "lo": ms(float(np.median(lo))),
+        "hi": ms(float(np.median(hi))),
+    }
+
+
+# ---------------------------------------------------------------------- where the time went
+def _attribute(result: dict[str, Any], found: Digest) -> None:
+    for population in ("mean", "p95_tail"):
+        entry = breakdown(found.parts, "client_e2e", population)
+        if entry is not None:
+            result["breakdown"][population] = entry
+    for interval in ("client_ttft", "decode"):
+        by = {p: breakdown(found.parts, interval, p) for p in ("mean", "p95_tail")}
+        result["by"][interval] = {p: entry for p, entry in by.items() if entry is not None}
+    result["verdict"] = verdict(result["breakdown"], result["valid"])
+
+
+# ---------------------------------------------------------------------- what to be careful about
+def _caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, str]]:
+    counts, header = found.measurement.counts, run.header
+    good, sent = counts.ok, counts.requests
+    failed = sum(counts.failed.values())
+    out: list[dict[str, str]] = []
+    if failed:
+        out.append(caveat("LD101", failed=failed, sent=sent))
+    weak = {n: c for n, c in counts.token_source.items() if n in ("chunks", "tokenizer")}
+    if weak:
+        missing = sum(weak.values())
+        source = ", ".join(sorted(weak))
+        out.append(caveat("LD102", missing=missing, requests=sent, source=source))
+    if counts.tokens_unknown:
+        out.append(caveat("LD104"))
+    out += _length_caveats(found, good)
+    out += _header_caveats(header)
+    for why in run.cut_short:
+        out.append(caveat("LD110", why=why))
+    if run.open_rows:
+        out.append(caveat("LD111", rows=run.open_rows))
+    if counts.stamp_source.get("user"):
+        why = (header.get("client") or {}).get("stamp_reason") or "no kernel stamp came"
+        out.append(caveat("LD201", why=why))
+    if counts.clock_step:
+        out.append(caveat("LD202", rows=counts.clock_step))
+    n = len(found.split["ttft"])
+    if found.bounded:
+        out.append(caveat("LD204", rows=found.bounded, requests=n))
+    if n and found.fresh > n / 2:
+        out.append(caveat("LD502", connect=round(found.connect_mean_ns)))
+    if result["verdict"] is not None:
+        out += _attribution_caveats(result)
+    if n:
+        out.append(caveat("LD402", peer=(header.get("target") or {}).get("peer") or "the target"))
+    return out
+
+
+def _length_caveats(found: Digest, good: int) -> list[dict[str, str]]:
+    counts, out = found.measurement.counts, []
+    if counts.cached_tokens and counts.isl.got:
+        share = counts.cached_tokens / counts.isl.got
+        out.append(caveat("LD105", share=share, rows=counts.cached_rows, requests=good))
+    for code, deviation in (("LD106", found.isl), ("LD107", found.osl)):
+        if deviation.rows:
+            got, wanted = deviation.worst
+            out.append(caveat(code, rows=deviation.rows, requests=good, got=got, wanted=wanted))
+    return out
+
+
+def _header_caveats(header: dict[str, Any]) -> list[dict[str, str]]:
+    found, out = header.get("preflight") or {}, []
+    if found.get("model_asked"):
+        model = (header.get("target") or {}).get("model") or "?"
+        out.append(caveat("LD108", model=model, offered=found.get("models_offered") or 1))
+    if found.get("refused_extras"):
+        out.append(caveat("LD109", fields=", ".join(found["refused_extras"])))
+    return out
+
+
+def _attribution_caveats(result: dict[str, Any]) -> list[dict[str, str]]:
+    out = []
+    tail = result["breakdown"].get("p95_tail")
+    if tail is not None and tail["n"] < TAIL_ROWS:
+        out.append(caveat("LD302", n=tail["n"], needs=20 * TAIL_ROWS))
+    members = f"{', '.join(BEHIND_THE_HOP[:-1])} and {BEHIND_THE_HOP[-1]}"
+    splits = "Spans or /metrics of the server split them."
+    out.append(caveat("LD401", members=members, splits=splits))
+    return out

@@ -1,0 +1,190 @@
+"""One run's directory: its header, its writers, and its rows as Arrow record batches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from latdiag.model.errors import RunFault
+from latdiag.model.records import Outcome
+from latdiag.model.text import shown
+from latdiag.store import documents
+from latdiag.store.columns import flat_array
+from latdiag.store.parts import Damaged, gathered, read_part
+from latdiag.store.place import Place, displayed, place_of
+from latdiag.store.schema import HISTORY, SCHEMA_VERSION
+from latdiag.store.writer import part_of
+
+_OPEN = re.compile(r"open-(?P<writer>.+)\.parquet")
+_KEY = ("request_id", "attempt")
+
+#: Takes one sentence on something that could not be read.
+Note = Callable[[str], None]
+
+
+class RunDirectory:
+    """Opens one run. RunFault if ``path`` is none, or of a newer schema."""
+
+    def __init__(self, path: str, note: Note) -> None:
+        self._place: Place = place_of(path)
+        self._note = note
+        self.name = displayed(path.rstrip("/") or path)
+        self.header = _header(self._place)
+        #: Rows that the last complete reading found in open files only.
+        self.open_rows = 0
+
+    @cached_property
+    def writers(self) -> list[dict[str, Any]]:
+        """What each writer last said of itself, with ``writer`` and ``run`` added."""
+        found = []
+        for file in self._place.names("writers"):
+            name = file.removesuffix(".json")
+            if name == file:
+                continue
+            try:
+                said = documents.from_bytes(
+                    self._place.read(f"writers/{file}", documents.MAX_BYTES)
+                )
+            except FileNotFoundError:
+                continue
+            except ValueError as error:
+                self._note(f"{self.name}/writers/{shown(file)} cannot be read: {shown(error)}")
+                said = {}
+            found.append({**said, "writer": name, "run": self.name})
+        return found
+
+    @cached_property
+    def cut_short(self) -> list[str]:
+        """Why this run does not hold all that was planned; empty if every writer closed."""
+        states = {w["writer"]: w.get("state") for w in self.writers}
+        reasons = [
+            f"writer {shown(name, 80)} never closed"
+            for name, state in states.items()
+            if state != "closed"
+        ]
+        reasons += [
+            f"writer {shown(name, 80)} left rows but no word about itself"
+            for name in sorted(self._row_writers() - states.keys())
+        ]
+        if not reasons and not states:
+            reasons.append("no writer ever began: there is only run.json")
+        return reasons
+
+    def requests(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        """Record batches of ``columns``: finished attempts, then those found in open files only.
+
+        The open files are read first and the parts are listed after: an attempt that finishes
+        meanwhile is in both, never in neither.
+        """
+        wanted = [*columns, *(c for c in _KEY if c not in columns)]
+        columns = list(columns)
+        waiting = [b for file in self._open_files() for b in self._read(file, wanted, rows)]
+        open_keys = {key for batch in waiting for key in _keys(batch)}
+        finished: set[tuple[Any, Any]] = set()
+        small = self._parts("requests", wanted if open_keys else columns or _KEY, rows)
+        for batch in gathered(small, rows):
+            if open_keys:
+                finished |= _keys_among(batch, open_keys)
+            yield batch.select(columns)
+        self.open_rows = 0
+        for batch in gathered(_unfinished(waiting, finished), rows):
+            self.open_rows += batch.num_rows
+            yield batch.select(columns)
+
+    def evidence(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        """Record batches of ``columns`` of the table evidence."""
+        yield from gathered(self._parts("evidence", columns, rows), rows)
+
+    def _parts(self, table: str, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        for file in self._place.names(table):
+            if part_of(file):
+                yield from self._read(f"{table}/{file}", columns, rows)
+
+    def _read(self, name: str, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        """Batches of one file; what cannot be read of it is noted and left out."""
+        try:
+            yield from read_part(self._place, name, name.split("/")[0], columns, rows)
+        except Damaged as damage:
+            self._note(str(damage))
+        except FileNotFoundError:
+            # Writers delete their open file when nothing is in flight; parts never go.
+            if not name.startswith("requests/open-"):
+                self._note(f"{self.name}/{shown(name)} vanished while the run was read")
+
+    def _open_files(self) -> list[str]:
+        return [f"requests/{f}" for f in self._place.names("requests") if _OPEN.fullmatch(f)]
+
+    def _row_writers(self) -> set[str]:
+        """Names of the writers that left rows."""
+        names = set()
+        for file in (*self._place.names("requests"), *self._place.names("evidence")):
+            part, open_ = part_of(file), _OPEN.fullmatch(file)
+            if part:
+                names.add(part[0])
+            elif open_:
+                names.add(open_["writer"])
+        return names
+
+
+def _header(place: Place) -> dict[str, Any]:
+    """run.json, if this version of latdiag can read such a run."""
+    try:
+        header = documents.from_bytes(place.read("run.json", documents.MAX_BYTES))
+    except FileNotFoundError:
+        raise RunFault(
+            f"{place.name} is not a run: it {place.what()}",
+            "a run is a directory with run.json, as latdiag load or probe makes it",
+            run=place.name,
+        ) from None
+    except ValueError as error:
+        raise RunFault(
+            f"{place.name}/run.json cannot be read: {shown(error)}",
+            "the run was damaged after it was made; take another copy",
+            run=place.name,
+        ) from error
+    version = header.get("schema")
+    if not isinstance(version, int) or isinstance(version, bool) or version < HISTORY[0].number:
+        raise RunFault(
+            f"{place.name}/run.json names no schema version",
+            "it was not written by latdiag",
+            run=place.name,
+        )
+    if version > SCHEMA_VERSION:
+        raise RunFault(
+            f"{place.name} is of schema {version}, and this latdiag reads up to {SCHEMA_VERSION}",
+            "read it with the latdiag that made it, or a newer one",
+            run=place.name,
+        )
+    return header
+
+
+def _keys(batch: Any) -> list[tuple[Any, Any]]:
+    return list(zip(*(batch.column(name).to_pylist() for name in _KEY), strict=True))
+
+
+def _keys_among(batch: Any, keys: set[tuple[Any, Any]]) -> set[tuple[Any, Any]]:
+    """Those of ``keys`` that ``batch`` holds; a look at each row only where an id matches."""
+    import pyarrow.compute as pc
+
+    ids = flat_array("request_id", "text", [request_id for request_id, _ in keys])
+    rows = batch.select(list(_KEY)).filter(pc.is_in(batch.column("request_id"), value_set=ids))
+    return keys & set(_keys(rows))
+
+
+def _unfinished(waiting: list[Any], finished: set[tuple[Any, Any]]) -> Iterator[Any]:
+    """The rows of open files that no part holds, as attempts that were cut off."""
+    import pyarrow as pa
+
+    for batch in waiting:
+        mask = [key not in finished for key in _keys(batch)]
+        left = batch.filter(flat_array("mask", "bool", mask))
+        if not left.num_rows:
+            continue
+        index = left.schema.get_field_index("outcome")
+        if index >= 0:
+            cut = flat_array("outcome", "text", [Outcome.CUT_BY_CLIENT.value] * left.num_rows)
+            arrays = [cut if i == index else column for i, column in enumerate(left.columns)]
+            left = pa.RecordBatch.from_arrays(arrays, schema=left.schema)
+        yield left

@@ -1,0 +1,233 @@
+"""One parquet file of a run, read with suspicion, as Arrow record batches of the declared types.
+
+Two kinds of failure: ``Damaged`` says that a file cannot be read (on), as after a crash or a
+partial copy, and the rest of the run can. ``RunFault`` says that the file contradicts the
+contract (types, list lengths, absurd sizes): numbers from such a run would be wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from latdiag.model.errors import RunFault
+from latdiag.model.text import shown
+from latdiag.store.arrays import list_items, list_offsets, list_valid, lists_of, unequal_row
+from latdiag.store.place import Place, local_fault
+from latdiag.store.schema import TABLES, arrow_type
+
+MAX_FILE_BYTES = 8 * 1024**3
+MAX_FILE_ROWS = 20_000_000
+#: A reply of 256 MiB in the shortest events that there are (8 bytes each).
+MAX_LIST = 2**25
+#: Of one column in one row group: 1 GiB of instants. Ours end at 4 Mi items.
+MAX_GROUP_ITEMS = 2**27
+MAX_GROUP_BYTES = 2 * 1024**3
+#: Items of the longest list column in one batch; about 14 bytes each in those metrics need.
+BATCH_ITEMS = 4 * 1024 * 1024
+
+_KEY = {"requests": ("request_id", "attempt"), "evidence": ("evidence_id",)}
+_THRIFT = {
+    "thrift_string_size_limit": 16 * 1024 * 1024,
+    "thrift_container_size_limit": 1_000_000,
+}
+
+
+class Damaged(Exception):
+    """A file that cannot be read; the text says what of it is lost."""
+
+
+def read_part(
+    place: Place, name: str, table: str, columns: Sequence[str], rows: int
+) -> Iterator[Any]:
+    """Record batches of ``columns``, in that order, of at most ``rows`` rows each.
+
+    Columns that the file lacks are null. Raises FileNotFoundError if the file is gone, Damaged
+    where it cannot be read (on), RunFault where it is against the contract.
+    """
+    file = f"{place.name}/{shown(name)}"
+    source, size = place.source(name)
+    if size > MAX_FILE_BYTES:
+        raise _against(file, f"has {size} bytes, and at most {MAX_FILE_BYTES} are read")
+    with _damage(file, "all of it is lost"):
+        parquet = _opened(source)
+        present = _checked(parquet, file, table, columns)
+    done = 0
+    with parquet:
+        for group in range(parquet.metadata.num_row_groups):
+            with _damage(file, f"its rows from {done} on are lost"):
+                raws = _group(parquet, group, present, rows, file)
+            while True:
+                with _damage(file, f"its rows from {done} on are lost"):
+                    raw = next(raws, None)
+                    batch = None if raw is None else _declared(raw, table, columns)
+                if batch is None:
+                    break
+                _check_lists(batch, file, done)
+                done += batch.num_rows
+                yield batch
+
+
+def gathered(batches: Iterable[Any], rows: int) -> Iterator[Any]:
+    """Small record batches joined to batches of up to ``rows`` rows and BATCH_ITEMS items.
+
+    A run of an hour has thousands of small parts; whoever computes on them pays per batch.
+    """
+    held: list[Any] = []
+    n = items = 0
+    for batch in batches:
+        more = max((list_items(column) for column in lists_of(batch)), default=0)
+        # A batch that is large as it is passes by itself: joining would copy it.
+        large = 2 * batch.num_rows > rows or 2 * more > BATCH_ITEMS
+        if held and (large or n + batch.num_rows > rows or items + more > BATCH_ITEMS):
+            yield _joined(held)
+            held, n, items = [], 0, 0
+        if large:
+            yield batch
+            continue
+        held.append(batch)
+        n += batch.num_rows
+        items += more
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[Any]) -> Any:
+    import pyarrow as pa
+
+    if len(batches) == 1:
+        return batches[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+@contextlib.contextmanager
+def _damage(file: str, lost: str) -> Iterator[None]:
+    """Maps what pyarrow raises on broken bytes to Damaged; ``lost`` says what is gone."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except OSError as error:
+        # Arrow reports broken bytes as OSError too, but without a number from the system.
+        if error.errno:
+            raise local_fault(error, f"read {file}", file) from error
+        raise Damaged(f"{file} is damaged; {lost}") from error
+    except (pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+        raise Damaged(f"{file} is damaged; {lost}") from error
+
+
+def _opened(source: Any) -> Any:
+    import pyarrow.parquet as pq
+
+    # Remote columns are fetched ahead; local ones lie in the page cache.
+    remote = not isinstance(source, str)
+    return pq.ParquetFile(source, pre_buffer=remote, **_THRIFT)
+
+
+def _checked(parquet: Any, file: str, table: str, columns: Sequence[str]) -> list[str]:
+    """The wanted columns that the file has, at least one. RunFault for what they must not be."""
+    if parquet.metadata.num_rows > MAX_FILE_ROWS:
+        raise _against(file, f"claims {parquet.metadata.num_rows} rows")
+    schema = parquet.schema_arrow
+    names: list[str] = schema.names
+    for name in (*_KEY[table], *columns):
+        if names.count(name) > 1:
+            raise _against(file, f"has the column {name} twice")
+    for name in _KEY[table]:
+        if name not in names:
+            raise _against(file, f"has no column {name}")
+    present = [name for name in columns if name in names] or [_KEY[table][0]]
+    for name in present:
+        declared = arrow_type(TABLES[table][name])
+        if not _same(schema.field(name).type, declared):
+            kind = shown(schema.field(name).type, 60)
+            raise _against(file, f"has {kind} in the column {name}, which is {declared}")
+    return present
+
+
+def _same(found: Any, declared: Any) -> bool:
+    """True if two types differ at most in the names and nullability of what is inside."""
+    import pyarrow as pa
+
+    if pa.types.is_list(declared):
+        return bool(pa.types.is_list(found) and found.value_type == declared.value_type)
+    if pa.types.is_map(declared):
+        same = pa.types.is_map(found) and found.key_type == declared.key_type
+        return bool(same and found.item_type == declared.item_type)
+    return bool(found == declared)
+
+
+def _group(parquet: Any, group: int, present: list[str], rows: int, file: str) -> Iterator[Any]:
+    """Batches of one row group, fewer rows each where its lists are long."""
+    meta = parquet.metadata.row_group(group)
+    if meta.num_rows > MAX_FILE_ROWS:
+        raise _against(file, f"claims {meta.num_rows} rows")
+    longest = 0
+    for index in range(meta.num_columns):
+        chunk = meta.column(index)
+        longest = max(longest, chunk.num_values)
+        if longest > MAX_GROUP_ITEMS or chunk.total_uncompressed_size > MAX_GROUP_BYTES:
+            raise _against(
+                file, f"has {longest} values in one row group: use groups of 10,000 rows"
+            )
+    mean = longest / max(1, meta.num_rows)
+    size = max(1, min(rows, int(BATCH_ITEMS / max(1.0, mean))))
+    batches: Iterator[Any] = parquet.iter_batches(
+        size, row_groups=[group], columns=present, use_threads=False
+    )
+    return batches
+
+
+def _declared(batch: Any, table: str, columns: Sequence[str]) -> Any:
+    """``batch`` with exactly ``columns`` in the declared types. ValueError for broken text."""
+    import pyarrow as pa
+
+    arrays = []
+    for name in columns:
+        kind = arrow_type(TABLES[table][name])
+        if name not in batch.schema.names:
+            arrays.append(pa.nulls(batch.num_rows, kind))
+            continue
+        array = batch.column(name)
+        if pa.types.is_string(kind) or pa.types.is_map(kind):
+            array.validate(full=True)
+        elif array.type != kind:
+            array = _relabelled(array, kind)
+        arrays.append(array)
+    fields = [pa.field(n, a.type) for n, a in zip(columns, arrays, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _relabelled(array: Any, kind: Any) -> Any:
+    """A list array whose items may be null by type as one of the declared type."""
+    import pyarrow as pa
+
+    values = array.values
+    if values.null_count:
+        raise ValueError("a null inside a list")
+    # The offsets and bits of a slice begin in the midst of its buffers: keep its place in them.
+    buffers = array.buffers()[:2]
+    return pa.Array.from_buffers(kind, len(array), buffers, -1, array.offset, [values])
+
+
+def _check_lists(batch: Any, file: str, first: int) -> None:
+    """RunFault if lists of a row differ in length or one is absurdly long.
+
+    ``first`` is the number of the batch's first row in its file.
+    """
+    import numpy as np
+
+    lists = [(list_offsets(column), list_valid(column)) for column in lists_of(batch)]
+    row = unequal_row(lists)
+    if row is not None:
+        raise _against(file, f"holds lists of different lengths in row {first + row}")
+    for offsets, _ in lists:
+        lengths = np.diff(offsets)
+        if lengths.size and int(lengths.max()) > MAX_LIST:
+            row = first + int(np.argmax(lengths))
+            raise _against(file, f"holds a list of {int(lengths.max())} items in row {row}")
+
+
+def _against(file: str, what: str) -> RunFault:
+    return RunFault(f"{file} {what}", "it was not written by latdiag: remove it, or mend it")

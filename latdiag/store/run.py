@@ -1,0 +1,150 @@
+"""Reading runs: one, several or a glob, as batches of numpy columns or as a pandas frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from latdiag.model.errors import RunFault, UsageFault
+from latdiag.store.arrays import to_batch
+from latdiag.store.directory import RunDirectory
+from latdiag.store.place import displayed, is_pattern, matching
+from latdiag.store.schema import REQUESTS, TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from latdiag.store.batch import Batch
+
+BATCH_ROWS = 10_000
+
+
+class Run:
+    """One or several runs, read as one. Nothing is held but the headers.
+
+    ``paths``: printable names. ``headers``: what each run.json holds, in that order.
+    """
+
+    def __init__(self, directories: Sequence[RunDirectory], notes: dict[str, None]) -> None:
+        self._directories = list(directories)
+        self._notes = notes
+        self.paths = [d.name for d in directories]
+        self.headers = [d.header for d in directories]
+
+    @classmethod
+    def open(cls, *paths: str) -> Run:
+        """The runs at ``paths``: local paths, URIs of any pyarrow filesystem, or globs of them.
+
+        Raises RunFault where one is no run, is damaged beyond use or of a newer schema, and
+        LocalFault where it cannot be reached.
+        """
+        found: list[str] = []
+        for path in paths:
+            here = matching(path) if is_pattern(path) else [path]
+            if not here:
+                raise RunFault(f"nothing matches {displayed(path)}", "check the pattern")
+            found += here
+        if not found:
+            raise RunFault("no run was named", "name the directory of a run")
+        notes: dict[str, None] = {}
+        return cls([RunDirectory(path, notes.setdefault) for path in found], notes)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """run.json of the first run."""
+        return self.headers[0]
+
+    @cached_property
+    def writers(self) -> list[dict[str, Any]]:
+        """writers/WRITER.json of every writer, with ``writer`` and ``run`` added."""
+        return [writer for d in self._directories for writer in d.writers]
+
+    @cached_property
+    def cut_short(self) -> list[str]:
+        """Why the runs do not hold all that was planned, a phrase each; empty if they do."""
+        several = len(self._directories) > 1
+        return [
+            f"{d.name}: {reason}" if several else reason
+            for d in self._directories
+            for reason in d.cut_short
+        ]
+
+    @cached_property
+    def clock_ids(self) -> list[str]:
+        """The clocks that the rows' instants are of, sorted. Reads one column of all rows."""
+        seen: set[str] = set()
+        for batch in self.batches(["clock_id"]):
+            seen |= set(batch.texts["clock_id"].tolist()) - {None}
+        return sorted(seen)
+
+    @property
+    def caveats(self) -> list[str]:
+        """What could not be read, a sentence each. Grows while rows are read."""
+        return list(self._notes)
+
+    @property
+    def open_rows(self) -> int:
+        """Attempts that were in flight when their writer was lost; known after reading rows."""
+        return sum(d.open_rows for d in self._directories)
+
+    def batches(
+        self, columns: Sequence[str] | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[Batch]:
+        """All attempts in batches of at most ``rows`` rows, fewer where answers are long.
+
+        ``columns``: None for all that a Batch can hold (not ``retry_after_s``, a float). Rows of
+        finished attempts come first, run by run; attempts that only open files know follow as
+        ``cut_by_client``. Raises RunFault (file and row named) for rows against the contract.
+        """
+        if columns is None:
+            columns = [name for name, word in REQUESTS.items() if word != "float"]
+        columns = _known("requests", columns)
+        for directory in self._directories:
+            for record_batch in directory.requests(columns, rows):
+                yield to_batch(record_batch)
+
+    def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All attempts as a pandas frame: integers stay exact (``Int64``), lists are arrays.
+
+        Everything is in memory at once: name ``columns``, or expect 40 bytes an arrival.
+        """
+        names = _known("requests", columns)
+        return _frame(
+            "requests", names, [d.requests(names, BATCH_ROWS) for d in self._directories]
+        )
+
+    def evidence(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All rows of the table ``evidence`` as a pandas frame; labels are dicts."""
+        names = _known("evidence", columns)
+        return _frame(
+            "evidence", names, [d.evidence(names, BATCH_ROWS) for d in self._directories]
+        )
+
+
+def _known(table: str, columns: Sequence[str] | None) -> list[str]:
+    if columns is None:
+        return list(TABLES[table])
+    for name in columns:
+        if name not in TABLES[table]:
+            raise UsageFault(
+                f"{table} has no column {name}", f"there are {', '.join(TABLES[table])}"
+            )
+    return list(columns)
+
+
+def _frame(table: str, columns: list[str], runs: list[Iterator[Any]]) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow as pa
+
+    from latdiag.store.schema import arrow_schema
+
+    declared = arrow_schema(table)
+    schema = pa.schema([declared.field(name) for name in columns])
+    # Without this an integer column with nulls would become float: instants would lose 100 ns.
+    exact = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    batches = [batch for run in runs for batch in run]
+    frame = pa.Table.from_batches(batches, schema=schema).to_pandas(types_mapper=exact.get)
+    if "labels" in columns:
+        frame["labels"] = [None if row is None else dict(row) for row in frame["labels"]]
+    return frame

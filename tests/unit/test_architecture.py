@@ -1,0 +1,279 @@
+"""What the project promises about its own code. With these, one ``pytest`` is the whole check."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import re
+import resource
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import latdiag
+from latdiag.model.caveats import CAVEATS, facts_of
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "latdiag"
+MAX_FILE, MAX_FUNCTION = 400, 60
+
+#: Longer than the bound, each with the reason why a cut would make it worse.
+LONG_FILES: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {}
+
+FORBIDDEN_ENDINGS = ("Manager", "Helper", "Helpers", "Util", "Utils", "Base", "Factory")
+
+#: Never loaded by ``import latdiag`` or ``--help``: each costs 50 ms to 1.3 s of CPU.
+HEAVY = {
+    "numpy", "pandas", "scipy", "pyarrow", "grpc", "opentelemetry", "rich", "httpx", "httptools",
+    "httpcore", "tokenizers", "ssl", "asyncio", "multiprocessing",
+}  # fmt: skip
+#: Imported inside functions only; the others of these have one home.
+LATE = {"numpy", "pandas", "scipy", "pyarrow", "grpc", "opentelemetry", "rich", "tokenizers"}
+HOMES = {"click": "latdiag/cli/", "httpx": "latdiag/load/", "httptools": "latdiag/load/"}
+
+
+def _sources(*folders: str) -> list[Path]:
+    """Every Python file of these folders of the repository."""
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert found
+    return found
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+SOURCES = _sources("latdiag")
+EVERYTHING = _sources("latdiag", "tests", "examples")
+
+
+# --- the tools
+
+
+def _tool(module: str, *command: str) -> subprocess.CompletedProcess[str]:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed (pip install 'latdiag[test]')")
+    script = Path(sys.executable).parent / command[0]
+    return subprocess.run(
+        [str(script), *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("importlinter", ("lint-imports", "--no-cache")),
+        ("ruff", ("ruff", "check", ".")),
+        ("ruff", ("ruff", "format", "--check", ".")),
+        ("mypy", ("mypy",)),
+    ],
+    ids=["imports", "lint", "format", "types"],
+)
+def test_the_tools_have_no_complaint(module: str, command: tuple[str, ...]) -> None:
+    done = _tool(module, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- imports
+
+
+def _modules_after(code: str) -> set[str]:
+    """Top-level names in ``sys.modules`` of a fresh interpreter that ran ``code``."""
+    tail = "\nimport sys; sys.stderr.write(' '.join({m.partition('.')[0] for m in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import latdiag",
+        "from latdiag.cli import run; assert run(['--help']) == 0",
+        "from latdiag.cli import run; assert run(['explain', 'ttft']) == 0",
+        "import latdiag.cli.load",
+        "import latdiag.cli.probe",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
+    heavy = HEAVY if ".cli." not in code else LATE
+    assert _modules_after(code) & heavy == set()
+
+
+def test_help_imports_no_verb() -> None:
+    code = (
+        "import sys; from latdiag.cli import run; assert run(['--help']) == 0\n"
+        "loaded = [m for m in sys.modules if m.startswith('latdiag.')]\n"
+        "sys.stderr.write(' '.join(loaded)); sys.exit()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    allowed = {"latdiag.cli", "latdiag.cli.outcome", "latdiag.model", "latdiag.model.errors"}
+    assert set(done.stderr.split()) <= allowed | {"latdiag.model.text"}
+
+
+def _cpu_s(*args: str) -> float:
+    """CPU seconds of a Python process, the least of seven."""
+    costs = []
+    for _ in range(7):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *args], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+        costs.append(user + system)
+    return min(costs)
+
+
+def test_help_costs_little_more_than_bare_python() -> None:
+    """At most 150 ms of CPU; on a machine whose bare Python needs over 17 ms, in proportion."""
+    bare = _cpu_s("-c", "pass")
+    extra = _cpu_s("-m", "latdiag", "--help") - bare
+    assert extra <= 0.150 * max(1.0, bare / 0.017)
+
+
+def _imports(tree: ast.AST, late: bool) -> Iterator[tuple[str, bool]]:
+    """(top-level name, whether inside a function or under TYPE_CHECKING) of every import."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").partition(".")[0], late
+        else:
+            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+            yield from _imports(node, late or function or typing_only)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_imports_are_where_they_belong(path: Path) -> None:
+    for name, late in _imports(_tree(path), late=False):
+        assert late or name not in LATE, f"{name} is imported at the top"
+        home = HOMES.get(name)
+        assert late or home is None or _name(path).startswith(home), f"{name} has its home"
+        if _name(path).startswith("latdiag/model/"):
+            assert name == "latdiag" or name in sys.stdlib_module_names
+
+
+# --- shape
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=_name)
+def test_files_and_functions_are_short(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE or _name(path) in LONG_FILES, f"{lines} lines"
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            size = (node.end_lineno or 0) - node.lineno + 1
+            assert size <= MAX_FUNCTION or f"{_name(path)}:{node.name}" in LONG_FUNCTIONS, (
+                f"{node.name} has {size} lines"
+            )
+
+
+def test_exceptions_from_the_bounds_are_argued_and_still_needed() -> None:
+    for place, reason in (LONG_FILES | LONG_FUNCTIONS).items():
+        assert len(reason.split()) >= 5, place
+        assert (ROOT / place.partition(":")[0]).exists(), place
+
+
+@pytest.mark.parametrize("path", EVERYTHING, ids=_name)
+def test_names_say_what_a_thing_is(path: Path) -> None:
+    names = [node.name for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef)]
+    module = "".join(part.capitalize() for part in path.stem.split("_"))
+    assert [name for name in [*names, module] if name.endswith(FORBIDDEN_ENDINGS)] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(_tree(path))
+
+
+# --- caveats
+
+
+def _caveat_calls() -> Iterator[tuple[str, str, set[str] | None]]:
+    """(file, code, names of the facts or None) of every ``caveat("LD...", ...)`` in the source."""
+    for path in SOURCES:
+        for node in ast.walk(_tree(path)):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called, first = node.func, node.args[0]
+            name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+            if name == "caveat" and isinstance(first, ast.Constant):
+                named = {word.arg for word in node.keywords}
+                facts = None if None in named else {word for word in named if word}
+                yield _name(path), str(first.value), facts
+
+
+def test_every_caveat_in_the_source_is_in_the_table_with_its_facts() -> None:
+    for place, code, facts in _caveat_calls():
+        assert code in CAVEATS, place
+        assert facts is None or facts == facts_of(CAVEATS[code]), f"{code} in {place}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_every_code_that_is_written_anywhere_exists(path: Path) -> None:
+    assert set(re.findall(r"\bLD[1-9]\d\d\b", path.read_text(encoding="utf-8"))) <= CAVEATS.keys()
+
+
+def test_codes_say_their_class_and_every_row_has_words() -> None:
+    for code, row in CAVEATS.items():
+        assert re.fullmatch(r"LD[1-5]\d\d", code)
+        assert row.text.strip() and row.remedy.strip() and row.meaning.strip()
+
+
+# --- the repository
+
+
+def test_the_version_is_stated_once() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == latdiag.__version__
+
+
+def test_the_readme_has_two_lines_to_copy_and_ci_runs_those() -> None:
+    """Each makes an environment of its own and installs: what CI proves is what one copies."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = [
+        re.findall(rf"^```sh {name}\n(.*?)```$", readme, re.M | re.S)
+        for name in ("first", "second")
+    ]
+    assert [len(block) for block in blocks] == [1, 1]
+    lines = [block[0].splitlines() for block in blocks]
+    assert [len(line) for line in lines] == [1, 1]
+    first, second = lines[0][0], lines[1][0]
+    for line in (first, second):
+        assert "-m venv " in line and "pip install" in line
+    assert "latdiag load demo:echo --duration 5s" in first and "pytest" in second
+    shown = subprocess.run(
+        ["bash", str(ROOT / ".ci" / "run"), "--show"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.splitlines() == [first, second]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=_name)
+@pytest.mark.parametrize(("name", "code"), [("load", 0), ("probe", 0), ("invalid", 1)])
+def test_every_example_is_listed_and_runs(path: Path, name: str, code: int) -> None:
+    assert path.name in (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    with (ROOT / "tests" / "fixtures" / f"result_{name}.json").open() as result:
+        done = subprocess.run(
+            [sys.executable, "-I", str(path)], stdin=result, capture_output=True, check=False
+        )
+    said = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (code, b"")
+    assert "| ttft | 212.4 (206.1 to 219.8) |" in said and ("**INVALID**" in said) == bool(code)
+
+
+def test_the_schema_ships_with_the_package() -> None:
+    assert json.loads((PACKAGE / "report" / "schema.json").read_text())["$defs"]
+    assert (PACKAGE / "py.typed").exists()

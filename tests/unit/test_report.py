@@ -1,0 +1,371 @@
+"""One result, shown twice: as JSON that its schema accepts, and as text of 79 columns.
+
+Golden texts lie in ``tests/fixtures``; REWRITE_GOLDEN=1 writes them anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from latdiag.model.components import COMPONENTS
+from latdiag.model.metrics import METRICS
+from latdiag.model.records import Outcome
+from latdiag.report import json as report_json
+from latdiag.report.console import compose, render, stdout_console
+from latdiag.report.numbers import metrics as metrics_section
+from latdiag.report.page import Page
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+NAMES = ("load", "probe", "invalid")
+SCHEMA = json.loads(report_json.schema_text())
+RESULT = jsonschema.Draft202012Validator({"$ref": "#/$defs/result", "$defs": SCHEMA["$defs"]})
+HOSTILE = (
+    "x" * 3000,
+    "模型" * 500 + "e\u0301" * 400,
+    "\x1b]0;owned\x07\x1b[2J[bold red]m[/bold red][/] :x: a\u202eb\u2066\u200b\u2028\r\nSaved\n",
+    "",
+)
+
+
+def _result(name: str) -> dict[str, Any]:
+    found = json.loads((FIXTURES / f"result_{name}.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def _text(result: dict[str, Any], ascii_only: bool = True) -> str:
+    lines = compose(result, ascii_only).lines
+    return "".join("".join(span.text for span in line) + "\n" for line in lines)
+
+
+def _printed(result: dict[str, Any], **options: Any) -> str:
+    out = io.StringIO()
+    render(result, Console(file=out, highlight=False, **options))
+    return out.getvalue()
+
+
+def _valid(result: dict[str, Any]) -> bool:
+    return bool(RESULT.is_valid(result))
+
+
+def _part_is_valid(result: dict[str, Any], key: str) -> bool:
+    """As ``_valid`` for what lies below one key of the top, which is quicker."""
+    part = SCHEMA["$defs"]["result"]["properties"][key]
+    validator = RESULT.evolve(schema={**part, "$defs": SCHEMA["$defs"]})
+    return bool(validator.is_valid(result[key]))
+
+
+def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document, the root left out."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in inner:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from _paths(value, (*path, key))
+
+
+def _parent(document: Any, path: tuple[Any, ...]) -> Any:
+    for key in path[:-1]:
+        document = document[key]
+    return document
+
+
+@contextlib.contextmanager
+def _changed(part: Any) -> Iterator[Any]:
+    """``part`` (a dict or a list) to be changed at will; afterwards it is what it was."""
+    before = part.copy()
+    try:
+        yield part
+    finally:
+        if isinstance(part, dict):
+            part.clear()
+            part.update(before)
+        else:
+            part[:] = before
+
+
+def _assert_printable(text: str, ascii_only: bool) -> None:
+    for line in text.splitlines():
+        assert cell_len(line) <= 79, line
+    marks = {unicodedata.category(c) for c in set(text) - {"\n"}}
+    assert not marks & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not ascii_only or text.isascii()
+
+
+# --- the schema
+
+
+def test_the_schema_is_a_schema_and_takes_the_examples() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    for name in NAMES:
+        jsonschema.validate(_result(name), SCHEMA)
+        assert _valid(_result(name))
+
+
+def test_the_schemas_words_are_those_of_the_model() -> None:
+    shares = set(SCHEMA["$defs"]["breakdown"]["properties"]) - {"interval", "total_ns", "n"}
+    assert shares == set(COMPONENTS)
+    assert set(SCHEMA["$defs"]["outcome"]["enum"]) == set(Outcome)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), 2),
+        (("valid",), "yes"),
+        (("metrics", "ttft", "p50", "value"), None),
+        (("metrics", "ttft", "p99", "refused"), ""),
+        (("load", "failed"), {"exploded": 1}),
+        (("self_audit", "stamp_source"), "sundial"),
+        (("caveats",), [{"code": "LD901", "text": "a", "remedy": "b"}]),
+        (("verdict",), {"dominant": "gpu"}),
+        (("breakdown",), {"mean": {"interval": "client_e2e", "queue": {}}}),
+    ],
+)
+def test_the_schema_refuses_what_the_contract_does_not_allow(
+    path: tuple[str, ...], value: Any
+) -> None:
+    result = _result("load")
+    _parent(result, path)[path[-1]] = value
+    assert not _valid(result)
+
+
+@pytest.mark.parametrize("key", SCHEMA["$defs"]["result"]["required"])
+def test_every_key_of_the_contract_is_required(key: str) -> None:
+    result = _result("probe")
+    del result[key]
+    assert not _valid(result)
+
+
+@pytest.mark.parametrize("name", ["load", "probe"])
+def test_the_examples_breakdowns_add_up(name: str) -> None:
+    """An example that breaks the contract would teach it wrong."""
+    result = _result(name)
+    for found in [*result["breakdown"].values(), *result["by"].get("client_ttft", {}).values()]:
+        parts = [found[c] for c in COMPONENTS if c in found]
+        assert sum(part["sum_ns"] for part in parts) == found["total_ns"]
+
+
+def test_a_blank_result_is_valid_and_renders() -> None:
+    for verb in ("load", "probe"):
+        blank = report_json.blank(verb)
+        assert _valid(blank)
+        assert "unknown target" in _text(blank)
+
+
+# --- the JSON
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_document_survives_its_dump_whatever_the_order_of_its_keys(name: str) -> None:
+    result = _result(name)
+    text = report_json.dump(result)
+    assert json.loads(text) == result
+    shuffled = dict(sorted(result.items(), reverse=True))
+    shuffled["breakdown"] = {
+        population: dict(reversed(found.items()))
+        for population, found in result["breakdown"].items()
+    }
+    order = [list(json.loads(report_json.dump(each))) for each in (result, shuffled)]
+    assert order[0] == order[1]
+    for found in json.loads(report_json.dump(shuffled))["breakdown"].values():
+        keys = [key for key in found if key in COMPONENTS]
+        assert keys == [c for c in COMPONENTS if c in keys]
+
+
+def test_the_dump_holds_no_nan_and_says_what_became_of_it() -> None:
+    result = _result("load")
+    result["metrics"]["ttft"]["p50"].update(value=float("nan"), hi=float("inf"))
+    result["load"]["sent_rate"] = np.float64("nan")
+    text = report_json.dump(result)
+    back = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in the document"))
+    assert back["metrics"]["ttft"]["p50"]["refused"] == "not a finite number"
+    assert back["metrics"]["ttft"]["p50"]["hi"] is None and back["load"]["sent_rate"] is None
+    assert _valid(back)
+
+
+def test_the_dump_takes_what_numpy_and_the_model_have() -> None:
+    text = report_json.dump(
+        {
+            "n": np.int64(3),
+            "x": np.float32(0.5),
+            "row": np.arange(2),
+            "o": Outcome.CUT,
+            "p": Path("a"),
+        }
+    )
+    assert json.loads(text) == {"n": 3, "x": 0.5, "row": [0, 1], "o": "cut", "p": "a"}
+    with pytest.raises(TypeError, match="object"):
+        report_json.dump({"x": object()})
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_no_text_in_the_dump_acts_on_a_terminal(text: str) -> None:
+    result = report_json.blank("load")
+    result["target"]["model"] = text + "\x1b[31m\u202e"
+    dumped = report_json.dump(result)
+    assert dumped.isascii() and dumped.replace("\n", "").isprintable()
+    assert json.loads(dumped)["target"]["model"] == text + "\x1b[31m\u202e"
+
+
+# --- the text
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("look", ["ascii", "utf8"])
+def test_the_text_is_the_golden_one(name: str, look: str) -> None:
+    golden = FIXTURES / f"result_{name}.{look}.txt"
+    text = _text(_result(name), ascii_only=look == "ascii")
+    if os.environ.get("REWRITE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+    _assert_printable(text, look == "ascii")
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_hostile_text_anywhere_stays_text(name: str, ascii_only: bool) -> None:
+    """Every string and every key from outside, one after another."""
+    result = _result(name)
+    keyed = (("metrics",), ("load", "failed"), ("breakdown",))
+    for path in list(_paths(result)):
+        is_text = isinstance(_parent(result, path)[path[-1]], str)
+        for hostile in HOSTILE if is_text or path[:-1] in keyed else ():
+            with _changed(_parent(result, path)) as parent:
+                if is_text:
+                    parent[path[-1]] = hostile
+                else:
+                    parent[hostile] = parent.pop(path[-1])
+                _assert_printable(_text(result, ascii_only), ascii_only)
+
+
+def test_markup_is_printed_not_obeyed() -> None:
+    result = _result("load")
+    result["target"]["model"] = "[bold red]m[/bold red][/] :smile:"
+    for options in ({}, {"force_terminal": True, "color_system": "truecolor"}):
+        assert "[bold red]m[/bold red][/] :smile:" in _printed(result, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_may_be_missing_may_be_missing(name: str) -> None:
+    """Wherever the schema lets a value be null or absent, the report does without it."""
+    result = _result(name)
+    tried = 0
+    for path in list(_paths(result)):
+        for absent in (True, False):
+            with _changed(_parent(result, path)) as parent:
+                if absent and isinstance(parent, dict):
+                    del parent[path[-1]]
+                else:
+                    parent[path[-1]] = None
+                if len(path) > 1 and _part_is_valid(result, path[0]):
+                    tried += 1
+                    assert not re.search(r"\bNone\b|\bnan\b", _text(result)), path
+    assert tried > 100
+
+
+def test_what_is_not_known_says_why() -> None:
+    text = _text(_result("invalid"))
+    assert text.startswith("INVALID: 2.3 % of the arrivals are censored; the limit is 1 %\n")
+    assert "network  unknown (no kernel stamps)" in text
+    assert "not stated: ITL: tokens per arrival are not known" in text
+    assert "BROKEN censored" in text and "No run was saved." in text
+
+
+def test_a_refused_percentile_says_why_and_what_it_needs() -> None:
+    result = _result("load")
+    few = "TTFT, TTFT answer, TPOT, E2E: p99 needs 662 samples, there are 237"
+    assert few in " ".join(_text(result).split())
+    invalid = " ".join(_text(_result("invalid")).split())
+    assert "E2E: p90 needs 64, p95 needs 130, p99 needs 662 samples, there are 23" in invalid
+    # Enough of them, yet not worth enough: that is another reason, told in its own words.
+    result["metrics"]["ttft"]["p99"].update(n=700, refused="p99 is worth 90 of them")
+    result["metrics"]["tpot"]["p99"].update(n=700, refused="they depend on each other")
+    text = _text(result)
+    assert "not stated: TTFT: p99 is worth 90 of them" in text
+    assert "not stated: TPOT: p99: they depend on each other" in text
+
+
+def test_a_metric_that_equals_another_is_not_printed_twice() -> None:
+    result = _result("load")
+    assert "\nTTFT answer  the same as TTFT\n" in _text(result)
+    result["metrics"]["ttft_answer"]["p50"]["lo"] -= 1.0
+    assert "the same as" not in _text(result)
+
+
+def test_the_verdict_names_every_member_of_a_merged_class() -> None:
+    result = _result("probe")
+    result["verdict"]["kind"] = "bottleneck"
+    assert "\nGATEWAY+FRONTEND+QUEUE+PREFILL (bounded). " in _text(result)
+    result["verdict"].update(kind="at_limit", dominant="decode")
+    assert "\nAT LIMIT (bounded). " in _text(result)
+
+
+def test_colour_is_on_the_verdict_and_on_invalid_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    look = {"force_terminal": True, "color_system": "standard"}
+    styled = re.compile(r"\x1b\[[0-9;]+m([^\x1b]*)\x1b\[0m")
+    probe = _result("probe")
+    probe["verdict"].update(kind="bottleneck", dominant="decode")
+    assert styled.findall(_printed(probe, **look)) == ["DECODE"]
+    assert styled.findall(_printed(_result("invalid"), **look)) == ["INVALID:"]
+    assert styled.findall(_printed(_result("load"), **look)) == []
+
+
+def test_no_color_and_a_pipe_get_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    invalid = _result("invalid")
+    assert _printed(invalid) == _text(invalid)
+    monkeypatch.setenv("NO_COLOR", "1")
+    # rich keeps bold under NO_COLOR: it is no colour.
+    printed = _printed(invalid, force_terminal=True, color_system="standard")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", printed)
+
+
+def test_a_closed_pipe_reaches_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "closed")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):
+        render(_result("load"), stdout_console())
+
+
+@settings(deadline=None)
+@given(st.floats(0, 2e7), st.floats(0, 1), st.floats(0, 3))
+def test_numbers_of_any_size_keep_their_columns(value: float, below: float, above: float) -> None:
+    """From nothing to five hours: value, interval and n of each statistic stay apart."""
+    one = {"value": value, "lo": value * below, "hi": value * (1 + above), "unit": "ms"}
+    one |= {"n": 5_000_000, "n_effective": 123_456}
+    metric = dict.fromkeys(("p50", "p90", "p95", "p99", "mean"), one)
+    page = Page(ascii_only=True)
+    metrics_section(page, {"metrics": {"e2e": metric}})
+    rows = ["".join(span.text for span in line) for line in page.lines[1:]]
+    label = 2 if rows[0].startswith("E2E s") else 1
+    assert [len(row.split()) for row in rows] == [label + 6, 6]
+    assert rows[0].endswith(" 5.0M") and rows[1].endswith(" (123k)")
+
+
+def test_every_metric_has_a_label_that_fits_its_column() -> None:
+    for metric in (metric for metric in METRICS if metric.unit == "ms"):
+        found = {"value": 1.0, "lo": 0.5, "hi": 2.0, "unit": metric.unit, "n": 700}
+        page = Page(ascii_only=True)
+        metrics_section(page, {"metrics": {metric.name: {"p50": found}}})
+        assert "..." not in page.lines[1][0].text, metric.name
