@@ -45,11 +45,15 @@ class Deviation:
 
 @dataclass(slots=True)
 class Digest:
-    """All that a report says of the rows. Arrays are int64 ns, one entry per row."""
+    """All that a report says of the rows. Arrays are int64 ns, one entry per row.
+
+    ``split`` and ``sent`` (instants) have one entry per row that could be split, in one order.
+    """
 
     measurement: Measurement
     parts: Parts
     split: dict[str, NDArray[np.int64]]
+    sent: NDArray[np.int64]
     lags: NDArray[np.int64]
     failures: dict[str, Failure] = field(default_factory=dict)
     isl: Deviation = field(default_factory=Deviation)
@@ -66,6 +70,7 @@ class _Pass:
     def __init__(self, slos: Sequence[Slo]) -> None:
         self.tally = measure.Tally(slos)
         self.splits: list[TtftSplit] = []
+        self.sent: list[NDArray[np.int64]] = []
         self.lags: list[NDArray[np.int64]] = []
         self.failures: dict[str, Failure] = {}
         self.isl, self.osl = Deviation(), Deviation()
@@ -88,6 +93,7 @@ class _Pass:
         self.tally.add(batch)
         split = ttft_split.split(batch)
         self.splits.append(split)
+        self.sent.append(batch.ints["sent_ns"].values[split.row])
         due, sent = batch.ints["due_ns"], batch.ints["sent_ns"]
         known = due.valid & sent.valid
         self.lags.append((sent.values - due.values)[known])
@@ -125,6 +131,7 @@ def digest(batches: Iterable[Batch], slos: Sequence[Slo] = ()) -> Digest:
         measurement=seen.tally.result(),
         parts=parts,
         split=joined,
+        sent=_joined(seen.sent),
         lags=_joined(seen.lags),
         failures=seen.failures,
         isl=seen.isl,

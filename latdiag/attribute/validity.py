@@ -97,7 +97,7 @@ def readings(facts: Facts) -> list[Reading]:
         ),
         _reading(
             "rows_lost",
-            "requests begun but not recorded",
+            "requests begun whose end was not recorded",
             None if facts.rows_lost is None else float(facts.rows_lost),
             0.0,
             "rows",
@@ -126,11 +126,14 @@ def facts_of_writers(writers: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The worst of what the writers of a run say of their readers, under ``Facts`` names."""
     audits = [w.get("audit") or {} for w in writers]
     lost = [(w.get("counts") or {}).get("lost") for w in writers]
+    known = [n for n in lost if isinstance(n, int)]
+    # A writer that was killed left no count: what the others lost is lost all the same.
+    told = bool(known) and (len(known) == len(lost) or sum(known) > 0)
     return {
         "reader_cpu_worst_5s": _worst([a.get("reader_cpu_worst_5s") for a in audits]),
         "run_queue_share": _worst([a.get("starved_share") for a in audits]),
         "loop_lag_p99_ns": _worst([(a.get("loop_lag") or {}).get("p99_ns") for a in audits]),
-        "rows_lost": sum(lost) if lost and all(isinstance(n, int) for n in lost) else None,
+        "rows_lost": sum(known) if told else None,
     }
 
 

@@ -177,6 +177,7 @@ def _header(verb: str, prepared: Prepared, wish: Wish, reason: str | None) -> di
         "client": {
             "kernel_stamps": plan.kernel_stamps,
             "stamp_reason": reason,
+            "priority": "realtime" if plan.realtime else "ordinary",
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()}",
             "httpx": version("httpx"),

@@ -86,4 +86,5 @@ def _wish(url: str, given: dict[str, Any]) -> Any:
         timeout_ns=given["timeout"],
         reuse=given["connections"] == "reuse",
         workers=given["workers"],
+        priority=given["priority"],
     )

@@ -59,6 +59,13 @@ _TARGET = (
     ),
 )
 _OUTPUT = (
+    click.option(
+        "--priority",
+        type=click.Choice(["auto", "ordinary", "realtime"]),
+        default="auto",
+        show_default=True,
+        help="Of the readers; auto: realtime if this machine is the target and you may.",
+    ),
     click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run."),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),

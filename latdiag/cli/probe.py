@@ -48,6 +48,7 @@ def probe(url: str, **given: Any) -> int:
             headers=headers_of(given["api_key_env"], given["plain"], given["header_env"]),
             verify=not given["insecure"],
             timeout_ns=given["timeout"],
+            priority=given["priority"],
         )
         result, code = execute("probe", wish, given["out"], given["quiet"], say_cost=True)
     show(result, given["as_json"])

@@ -251,7 +251,7 @@ class Connection:
         return ExchangeFault(Outcome.PROTOCOL, f"broken HTTP reply: {broken}")
 
     def _without_body(self, size: int) -> ExchangeFault | None:
-        """A read without any of the body. Such are bounded: the parser keeps what is unfinished."""
+        """A read without any of the body: bounded, for the parser keeps what is unfinished."""
         self._framing_bytes += size
         if not self._headers_complete and self._framing_bytes > HEADERS_LIMIT:
             return _too_many_headers()

@@ -9,16 +9,15 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
 from time import monotonic_ns
 from typing import Any
 
 from latdiag.load.connection import ExchangeFault
 from latdiag.load.exchange import Exchange
+from latdiag.load.messages import Trace, step
 from latdiag.model.records import Outcome
 
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
-_Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
 def tls_context(verify: bool) -> ssl.SSLContext:
@@ -34,28 +33,29 @@ def tls_context(verify: bool) -> ssl.SSLContext:
 class Dialer:
     """Connects sockets. Addresses of a name are tried in order, IPv6 and IPv4 as they come."""
 
-    async def dial(self, host: str, port: int, exchange: Exchange, trace: _Trace) -> socket.socket:
+    async def dial(self, host: str, port: int, exchange: Exchange, trace: Trace) -> socket.socket:
         """A connected non-blocking socket; ``dns_ns`` and ``tcp_ns`` are stamped on the way."""
-        await trace("connection.resolve_dns.started", {"host": host, "port": port})
-        addresses = await self._resolve(host, port)
-        exchange.dns_ns = monotonic_ns()
-        await trace("connection.resolve_dns.complete", {"return_value": addresses})
-        await trace("connection.connect_tcp.started", {"host": host, "port": port})
+        async with step(trace, "connection.resolve_dns", host=host, port=port) as told:
+            told.value = addresses = await self._resolve(host, port)
+            exchange.dns_ns = monotonic_ns()
+        async with step(trace, "connection.connect_tcp", host=host, port=port) as told:
+            told.value = sock = await self._connect_any(host, port, addresses)
+            exchange.tcp_ns = monotonic_ns()
+        return sock
+
+    async def _connect_any(self, host: str, port: int, addresses: list[_Address]) -> socket.socket:
         last: OSError | None = None
         for family, address in addresses:
             try:
-                sock = await self._connect(family, address)
+                return await self._connect(family, address)
             except OSError as fault:
                 if fault.errno in (errno.EMFILE, errno.ENFILE):
                     raise
                 last = fault
-                continue
-            exchange.tcp_ns = monotonic_ns()
-            await trace("connection.connect_tcp.complete", {"return_value": sock})
-            return sock
+        late = last is not None and last.errno == errno.ETIMEDOUT
         reason = os.strerror(last.errno) if last is not None and last.errno else "no address"
         text = f"cannot connect to {host} port {port}: {reason}"
-        raise ExchangeFault(Outcome.REFUSED, text) from last
+        raise ExchangeFault(Outcome.TIMEOUT if late else Outcome.REFUSED, text) from last
 
     async def _resolve(self, host: str, port: int) -> list[_Address]:
         bare = host.strip("[]")

@@ -46,3 +46,5 @@ class LoadPlan:
     workers: int
     scenario: str = ""
     kernel_stamps: bool = True
+    #: readers run at real-time priority: for a machine that the server shares
+    realtime: bool = False

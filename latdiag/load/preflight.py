@@ -6,6 +6,7 @@ What cannot work is said here, with what to try, instead of as ten thousand fail
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from latdiag.load.clock import sample
 from latdiag.load.dialects import DIALECTS, Ask, Dialect, dialect_of_path
 from latdiag.load.exchange import Exchange
 from latdiag.load.plan import Target
+from latdiag.load.redact import clean
 from latdiag.load.row import Row
 from latdiag.load.transport import StampedTransport
 from latdiag.model.errors import TargetFault, UsageFault
@@ -33,6 +35,8 @@ LADDER: tuple[frozenset[str], ...] = (
     frozenset(),
 )
 _REPLY_LIMIT = 4 << 20
+#: What the user sends in a header and is shorter than this may well be part of a model's name.
+_CREDENTIAL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,8 @@ class Preflight:
         self._client = httpx.AsyncClient(
             transport=self._transport, trust_env=False, timeout=timeout_s
         )
+        self._tag = f"preflight-{secrets.token_hex(4)}"
+        self._sent = 0
 
     @property
     def peer(self) -> str | None:
@@ -135,8 +141,10 @@ class Preflight:
         """(the first model that ``/v1/models`` lists, how many it lists, the Server header)."""
         parts = urlsplit(self._base)
         url = urlunsplit((parts.scheme, parts.netloc, parts.path + "/v1/models", parts.query, ""))
+        where = without_credentials(url)
         status, headers, reply = await self._get(url)
-        self._check_status(status, "", url)
+        if status != 404:
+            self._check_status(status, "", url)
         try:
             listed = json.loads(reply)["data"]
             model = listed[0]["id"]
@@ -144,11 +152,18 @@ class Preflight:
             listed, model = [], None
         if status != 200 or not isinstance(model, str):
             raise TargetFault(
-                f"{without_credentials(url)} lists no model (HTTP {status})",
-                "name one with --model, and check the URL",
+                f"{where} lists no model: HTTP {status}",
+                "name one with --model, and check host, port and path of the URL",
             )
-        said = headers.get("server")
-        return shown(model, 300), len(listed), shown(said, 80) if said else None
+        if not self._usable(model):
+            raise TargetFault(f"{where} lists a model by no usable name", "name one with --model")
+        said = clean(headers.get("server", ""), b"", self._target.secrets)
+        return model, len(listed), said[:80] or None
+
+    def _usable(self, model: str) -> bool:
+        """Whether a listed name can be sent and stored: harmless, and no echo of a credential."""
+        hidden = [s for s in self._target.secrets if len(s) >= _CREDENTIAL]
+        return model == shown(model, 300) != "" and not any(s in model for s in hidden)
 
     async def _get(self, url: str) -> tuple[int, httpx.Headers, bytes]:
         exchange = Exchange()
@@ -156,19 +171,34 @@ class Preflight:
             async with self._client.stream(
                 "GET",
                 url,
-                headers={**dict(self._target.headers), "Accept-Encoding": "identity"},
+                headers={**self._headers(), "Accept": "application/json"},
                 extensions={"latdiag.exchange": exchange},
             ) as response:
                 parts: list[bytes] = []
                 size = 0
-                async for part in response.aiter_raw():
+                async for part in response.aiter_bytes():
                     parts.append(part)
                     size += len(part)
                     if size > _REPLY_LIMIT:
                         break
                 return response.status_code, response.headers, b"".join(parts)
+        except httpx.DecodingError:
+            return response.status_code, response.headers, b""
         except httpx.TransportError as fault:
             raise self._unreachable(exchange, str(fault)) from fault
+
+    def _headers(self) -> dict[str, str]:
+        """What every request bears: the user's headers, and ids to find it by in the logs."""
+        self._sent += 1
+        own = {
+            "User-Agent": "latdiag",
+            "Accept-Encoding": "identity",
+            "x-request-id": f"{self._tag}-{self._sent:02x}",
+        }
+        given = dict(self._target.headers)
+        taken = {name.lower() for name in given}
+        ids = {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"}
+        return {**{k: v for k, v in own.items() if k.lower() not in taken}, **given, **ids}
 
     # ------------------------------------------------------------------ one request
     async def ask(self, ask: Ask) -> Answer:
@@ -197,8 +227,7 @@ class Preflight:
             headers={
                 "Content-Type": "application/json",
                 "Accept": "text/event-stream",
-                "Accept-Encoding": "identity",
-                **dict(self._target.headers),
+                **self._headers(),
             },
             extensions={
                 "latdiag.exchange": exchange,

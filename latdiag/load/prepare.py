@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from latdiag.load.dialects import Ask
 from latdiag.load.lengths import Lengths
@@ -16,6 +17,7 @@ from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.preflight import Answer, Found, Preflight, locate
 from latdiag.load.promptfile import read_prompts
 from latdiag.load.prompts import calibrate, tokenizer_words
+from latdiag.load.reader import run_at_once
 from latdiag.load.schedule import ClosedLoop, OpenLoop
 from latdiag.load.workload import Workload
 from latdiag.model.errors import TargetFault, UsageFault
@@ -57,6 +59,8 @@ class Wish:
     reuse: bool = True
     workers: int | None = None
     kernel_stamps: bool = True
+    #: of the readers: ordinary, realtime, or auto (realtime where this machine is the target)
+    priority: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ async def prepare(wish: Wish) -> Prepared:
             "--rate is an open loop, --concurrency a closed one", "give one of the two"
         )
     # Before the first request: what is nonsense should cost nothing.
+    realtime = _realtime(wish.priority, url)
     rate = None if wish.rate is None else OpenLoop.parse(wish.rate, ramp_ns=wish.ramp_ns).rate
     slots = tuple(ClosedLoop(wish.concurrency or 1, wish.ramp_ns).starts()) if closed else ()
     draft = Workload(
@@ -130,6 +135,7 @@ async def prepare(wish: Wish) -> Prepared:
         reuse=wish.reuse,
         workers=_workers(wish, len(slots)),
         kernel_stamps=wish.kernel_stamps,
+        realtime=realtime,
     )
     return Prepared(plan, workload, found, closed, rate, workload.isl_source, wish.requests)
 
@@ -211,6 +217,29 @@ def _secrets(headers: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
         found.add(value)
         found.update(part for part in value.split() if len(part) >= 6)
     return tuple(sorted((s for s in found if s), key=len, reverse=True))
+
+
+def _realtime(priority: str, url: str) -> bool:
+    """Whether the readers get real-time priority.
+
+    A server on this machine keeps the reader from its core just when there is something to read.
+    So there the reader goes first where it may; its work is little, and is measured.
+    """
+    host = urlsplit(url).hostname or ""
+    near = host in ("localhost", "::1") or host.startswith("127.")
+    if priority == "ordinary" or (priority == "auto" and not near):
+        return False
+    try:  # in this process what the readers will do, and take it back
+        run_at_once()
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except (OSError, AttributeError) as fault:
+        if priority == "auto":
+            return False
+        raise UsageFault(
+            "this user may not have real-time priority here",
+            "run as root or with CAP_SYS_NICE, or leave --priority auto",
+        ) from fault
+    return True
 
 
 def _workers(wish: Wish, slots: int) -> int:

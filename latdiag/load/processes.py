@@ -7,30 +7,40 @@ parent must have no threads yet, and nothing heavy imported, when it calls ``run
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import select
 import signal
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from latdiag.load.children import fork, reaped
 from latdiag.load.frames import encode, wide_pipe
 from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.progress import Counters, Counts
 from latdiag.load.reader import CUT, GO, run_reader
 from latdiag.load.writer import run_writer
 from latdiag.model.errors import LocalFault
+from latdiag.model.units import NS_PER_MS
 
 _READY_S = 10.0
 _PATIENCE_S = 60.0
+#: Between the order to go and the start of the schedule: every reader has it by then.
+_LEAD_NS = 10 * NS_PER_MS
+#: What an open loop asks for: as many connections as the system grants, up to this.
+_MANY_DESCRIPTORS = 65536
 
 
 @dataclass(slots=True)
 class LoadEnd:
-    """How a load ended. ``signal``: the number of the signal that ended it, or 0."""
+    """How a load ended. ``signal``: the number of the signal that ended it, or 0.
+
+    ``faults``: what this machine lacks, or lost, a sentence and a remedy each. A lost reader is
+    none where results remain and the self-audit finds the requests that it took with it.
+    """
 
     begun: int = 0
     signal: int = 0
@@ -42,6 +52,8 @@ class LoadEnd:
 
 @dataclass(slots=True)
 class _Worker:
+    """A pair of processes, and the parent's ends of their pipes (-1: closed). Pid 0: reaped."""
+
     name: str
     counters: Counters
     reader: int
@@ -51,6 +63,7 @@ class _Worker:
     report_fd: int
     pending: memoryview | None = None
     said: bytes = b""
+    reader_status: int = 0
 
 
 def run_load(
@@ -83,16 +96,39 @@ class _Load:
         self._on_progress = on_progress
         self._end = LoadEnd()
         self._workers: list[_Worker] = []
+        # A worker's turns are as many as its slots, or it would get more work than its share.
+        self._turns = [s % plan.workers for s in range(len(plan.slots) or plan.workers)]
         self._turn = 0
         self._fed = False
+        self._killed = False
         self.signalled = 0
 
     def run(self) -> LoadEnd:
-        for k in range(self._plan.workers):
-            self._workers.append(self._spawn(f"w{k}", self._plan.slots[k :: self._plan.workers]))
-        self._await_ready()
-        self._end.start_ns = time.monotonic_ns()
-        self._order(GO + self._end.start_ns.to_bytes(8, "little"))
+        try:
+            self._start()
+            self._await_ready()
+            self._end.start_ns = time.monotonic_ns() + _LEAD_NS
+            self._order(GO + self._end.start_ns.to_bytes(8, "little"))
+            self._attend()
+        finally:
+            self._abandon()
+        self._on_progress(self._counts())
+        self._end.signal = self.signalled
+        self._end.begun = self._counts().begun
+        return self._end
+
+    def _start(self) -> None:
+        try:
+            for k in range(self._plan.workers):
+                self._spawn(f"w{k}", self._plan.slots[k :: self._plan.workers])
+        except OSError as fault:
+            raise LocalFault(
+                f"the processes of the load cannot be started: {fault.strerror}",
+                "raise the limits (ulimit -n, ulimit -u), or use fewer --workers",
+            ) from fault
+
+    def _attend(self) -> None:
+        """Hand out work, until all processes have ended."""
         cut_at = 0.0
         while self._alive():
             self._feed(0.1)
@@ -101,18 +137,29 @@ class _Load:
                 self._order(CUT + bytes(8))
                 cut_at = time.monotonic()
             if cut_at and time.monotonic() - cut_at > _PATIENCE_S:
-                self._kill()
-        self._on_progress(self._counts())
-        self._end.signal = self.signalled
-        self._end.begun = self._counts().begun
+                self._kill("reader", "writer")
+        some_ok = self._counts().done > self._counts().failed
         for worker in self._workers:
-            for fd in (worker.work_fd, worker.control_fd, worker.report_fd):
-                with suppress(OSError):
-                    os.close(fd)
-        return self._end
+            self._hear(worker)  # what was reported in the last moment
+            counts = worker.counters.read()
+            if worker.reader_status and not (some_ok and counts.begun > counts.done):
+                self._fault(worker, "reading", worker.reader_status)
+
+    def _abandon(self) -> None:
+        """Leave nothing behind: after an exception there may still be processes."""
+        for worker in self._workers:
+            _close([worker.work_fd, worker.control_fd])  # which a reader takes for the end
+            worker.work_fd = worker.control_fd = -1
+        patience = time.monotonic() + _READY_S
+        while self._alive():
+            if time.monotonic() > patience:
+                self._kill("reader", "writer")
+            time.sleep(0.01)
+        for worker in self._workers:
+            _close([worker.report_fd])
 
     # ------------------------------------------------------------------ children
-    def _spawn(self, name: str, slots: tuple[int, ...]) -> _Worker:
+    def _spawn(self, name: str, slots: tuple[int, ...]) -> None:
         counters = Counters()
         work_in, work_out = wide_pipe()
         read_in, read_out = wide_pipe()
@@ -129,47 +176,63 @@ class _Load:
             _close([*ours, *siblings, read_in, report_out])
             run_reader(self._plan, name, slots, work_in, read_out, control_in, counters)
 
-        writer, reader = _fork(write), _fork(read)
-        _close([work_in, read_in, read_out, control_in, report_out])
         os.set_blocking(work_out, False)
         os.set_blocking(report_in, False)
-        return _Worker(name, counters, reader, writer, work_out, control_out, report_in)
+        worker = _Worker(name, counters, 0, 0, work_out, control_out, report_in)
+        self._workers.append(worker)
+        try:
+            worker.writer = fork(write)
+            worker.reader = fork(read)
+        finally:
+            _close([work_in, read_in, read_out, control_in, report_out])
 
     def _await_ready(self) -> None:
         """Let every reader have work at hand before the clock of the schedule starts."""
         deadline = time.monotonic() + _READY_S
-        while time.monotonic() < deadline and self._alive():
+        while time.monotonic() < deadline and self._alive() and not self.signalled:
             self._feed(0.002)
-            if all(w.counters.ready for w in self._workers):
+            if all(w.counters.ready or not w.reader for w in self._workers):
                 return
 
     def _alive(self) -> bool:
         for worker in self._workers:
             for what in ("reader", "writer"):
                 pid = getattr(worker, what)
-                if pid and (status := _reaped(pid)) is not None:
+                if pid and (status := reaped(pid)) is not None:
                     setattr(worker, what, 0)
                     if status:
                         self._lost(worker, what, status)
         return any(w.reader or w.writer for w in self._workers)
 
     def _lost(self, worker: _Worker, what: str, status: int) -> None:
+        if self._killed:
+            return
         self._end.lost.append((f"{what} {worker.name}", status))
         if what == "writer":
-            text = f"the writing process of {worker.name} ended unexpectedly ({status})"
-            self._end.faults.append(
-                {"code": "local", "text": text, "remedy": "what reached the disk is kept"}
-            )
+            self._fault(worker, "writing", status)
+        else:
+            worker.reader_status = status
+
+    def _fault(self, worker: _Worker, what: str, status: int) -> None:
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        text = f"the {what} process of {worker.name} ended before its time ({how})"
+        remedy = "what reached the disk is kept; see whether the machine ran out of memory"
+        self._end.faults.append({"code": "local", "text": text, "remedy": remedy})
 
     def _order(self, order: bytes) -> None:
         for worker in self._workers:
             with suppress(OSError):
                 os.write(worker.control_fd, order)
 
-    def _kill(self) -> None:
+    def give_up(self) -> None:
+        """A second signal: stop reading, a writer then ends by itself; a third: end all."""
+        self._kill(*(("reader", "writer") if self._killed else ("reader",)))
+
+    def _kill(self, *whom: str) -> None:
+        self._killed = True
         for worker in self._workers:
-            for pid in (worker.reader, worker.writer):
-                if pid:
+            for what in whom:
+                if pid := getattr(worker, what):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
 
@@ -181,49 +244,60 @@ class _Load:
     def _feed(self, seconds: float) -> None:
         """Hand out work in turn for at most ``seconds``; hear what the writers report."""
         poll = select.poll()
-        for worker in self._workers:
-            poll.register(worker.report_fd, select.POLLIN)
-        current = None
-        if not self._fed:
-            current = self._workers[self._turn]
+        reports = {worker.report_fd: worker for worker in self._workers}
+        for fd in reports:
+            poll.register(fd, select.POLLIN)
+        current = self._current()
+        if current is not None:
             poll.register(current.work_fd, select.POLLOUT)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             for fd, events in poll.poll(left * 1000):
-                if current is not None and fd == current.work_fd:
-                    self._hand_out(current)
+                if fd not in reports:
+                    self._hand_out()
                     return
                 if events & select.POLLIN:
-                    self._hear(fd)
+                    self._hear(reports[fd])
                 else:  # a writer has closed its end
                     poll.unregister(fd)
             if self.signalled:
                 return
 
-    def _hand_out(self, worker: _Worker) -> None:
-        """Write frames round robin until a pipe is full or the work is at its end."""
-        while True:
+    def _current(self) -> _Worker | None:
+        """Whose turn it is; None when there is nothing more to hand out, or nobody to take it."""
+        if not self._fed:
+            for _ in self._turns:
+                worker = self._workers[self._turns[self._turn % len(self._turns)]]
+                if worker.work_fd >= 0:
+                    return worker
+                self._turn += 1
+            self._fed = True
+        return None
+
+    def _hand_out(self) -> None:
+        """Write frames in turn until a pipe is full or the work is at its end."""
+        while (worker := self._current()) is not None:
             if worker.pending is None and not self._next_for(worker):
+                self._fed = True
+                self._close_work(*self._workers)
                 return
             assert worker.pending is not None
             try:
                 written = os.write(worker.work_fd, worker.pending)
             except BlockingIOError:
                 return
-            except OSError:  # this reader is gone or takes no more
-                self._close_work()
-                return
+            except OSError:  # this reader is gone or takes no more; the others go on
+                self._close_work(worker)
+                continue
             if written < len(worker.pending):
                 worker.pending = worker.pending[written:]
                 return
             worker.pending = None
-            self._turn = (self._turn + 1) % len(self._workers)
-            worker = self._workers[self._turn]
+            self._turn += 1
 
     def _next_for(self, worker: _Worker) -> bool:
         work = next(self._work, None)
         if work is None:
-            self._close_work()
             return False
         request_id = f"{self._tag}-{work.number:08x}".encode()
         token = os.urandom(24).hex().encode()
@@ -241,25 +315,21 @@ class _Load:
         worker.pending = memoryview(encode([item]))
         return True
 
-    def _close_work(self) -> None:
-        self._fed = True
-        for worker in self._workers:
-            if worker.pending is None or worker.work_fd >= 0:
-                with suppress(OSError):
-                    os.close(worker.work_fd)
-                worker.work_fd = -1
+    def _close_work(self, *workers: _Worker) -> None:
+        for worker in workers:
+            _close([worker.work_fd])
+            worker.work_fd, worker.pending = -1, None
 
-    def _hear(self, fd: int) -> None:
-        worker = next(w for w in self._workers if w.report_fd == fd)
+    def _hear(self, worker: _Worker) -> None:
         with suppress(BlockingIOError):
-            worker.said += os.read(fd, 65536)
+            worker.said += os.read(worker.report_fd, 65536)
         *lines, worker.said = worker.said.split(b"\n")
         for line in lines:
             self._end.faults.append(json.loads(line))
 
 
 class _signals_noted:  # noqa: N801 - a context manager, used as one word
-    """SIGINT and SIGTERM are noted while a load runs; a second one gives up waiting."""
+    """SIGINT and SIGTERM are noted while a load runs; further ones give up waiting."""
 
     def __init__(self, load: _Load) -> None:
         self._load = load
@@ -271,7 +341,7 @@ class _signals_noted:  # noqa: N801 - a context manager, used as one word
 
     def _note(self, number: int, _frame: object) -> None:
         if self._load.signalled:
-            self._load._kill()
+            self._load.give_up()
         self._load.signalled = self._load.signalled or number
 
     def __exit__(self, *_exc: object) -> None:
@@ -279,51 +349,25 @@ class _signals_noted:  # noqa: N801 - a context manager, used as one word
             signal.signal(number, before)
 
 
-def _fork(life: Callable[[], None]) -> int:
-    """Run ``life`` in a child that never returns into the parent's code."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)  # a closed pipe there is the parent's business
-        life()
-        status = 0
-    except BaseException:
-        if os.environ.get("LATDIAG_TRACEBACK"):
-            traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def _reaped(pid: int) -> int | None:
-    """The exit status of a child that ended, else None."""
-    try:
-        found, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return 0
-    return os.waitstatus_to_exitcode(status) if found else None
-
-
 def _close(fds: list[int]) -> None:
     for fd in fds:
-        with suppress(OSError):
-            os.close(fd)
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
 
 
 def _allow_descriptors(plan: LoadPlan) -> None:
     """Raise the soft limit of open files to what the plan may need, within the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    need = len(plan.slots) // plan.workers + 128
-    if soft != resource.RLIM_INFINITY and soft < need:
-        if hard != resource.RLIM_INFINITY and hard < need:
-            raise LocalFault(
-                f"{len(plan.slots)} streams need {need} open files, this system allows {hard}",
-                "raise the limit (ulimit -n) or use more --workers",
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
-    elif not plan.slots and hard > soft:  # open loop: as many as the system grants
+    most = math.inf if hard == resource.RLIM_INFINITY else hard
+    need = -(-len(plan.slots) // plan.workers) + 128
+    if plan.slots and most < need:
+        raise LocalFault(
+            f"{len(plan.slots)} streams need {need} open files, this system allows {hard}",
+            "raise the limit (ulimit -n) or use more --workers",
+        )
+    # How many connections an open loop needs is up to the server.
+    wanted = need if plan.slots else int(min(most, _MANY_DESCRIPTORS))
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -9,19 +9,25 @@ from collections.abc import Callable
 from typing import Any
 
 from latdiag.load.dialects import Event
-from latdiag.load.redact import clean, error_text
+from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.sse import EventStream, SseFault
 from latdiag.load.tokens import token_counts
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
-from latdiag.model.text import shown
+from latdiag.model.text import shown, without_credentials
 
-#: An overwritten stamp is kept while its arrival is known to have come within this time of it.
-TOLERANCE_NS = 100_000
+#: An overwritten stamp is kept while its arrival is known to have come within this time before
+#: it. Two such ends make an interval wrong by 2 ms at most, and hardly any is: the usual case is
+#: a last token and the end of its stream, written a moment apart and read together.
+TOLERANCE_NS = 1_000_000
 _INFLATED = 16 << 20
 _ERROR_BODY = 64 << 10
 _TIMINGS = 4096
+_TIMING_HEADER = 512
+_ID_LIMIT = 128
 
 _OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
+#: Faults that take nothing from a stream whose end mark has come.
+_AFTER_ALL = frozenset({Outcome.CUT.value, Outcome.RESET.value})
 
 
 class Row:
@@ -33,7 +39,6 @@ class Row:
         "_decoder",
         "_document",
         "_error",
-        "_error_reply",
         "_fault",
         "_finish",
         "_ids",
@@ -48,6 +53,7 @@ class Row:
         "_stream",
         "_timings",
         "_type",
+        "_unreadable",
         "_usage",
         "begun",
         "censored",
@@ -77,7 +83,7 @@ class Row:
         self._document: bytearray | None = None
         self._status = 0
         self._type = b""
-        self._error = self._error_reply = self._fault = ""
+        self._error = self._unreadable = self._fault = ""
         self._finish: str | None = None
         self._saw_done = False
         self._timings: Any = None
@@ -128,9 +134,10 @@ class Row:
         if event.done:
             self._saw_done = True
             return
-        if event.kind == Kind.ERROR:
-            self._error = self._error or clean(event.error or "", self._body, self._secrets)
-            self._error = self._error or "an error event"
+        if event.unreadable:
+            self._unreadable = self._unreadable or event.error or ""
+        elif event.kind == Kind.ERROR:
+            self._error = self._error or self._clean(event.error or "") or "an error event"
         self.real_ns.append(real_ns)
         self.user_ns.append(user_ns)
         self.kinds.append(event.kind)
@@ -144,7 +151,9 @@ class Row:
             self._timings = event.timings
         usage = self._usage
         if event.response_id is not None and "response_id" not in usage:
-            usage["response_id"] = shown(event.response_id, 128)
+            name = event.response_id  # whole or not at all: a cut could hide half a secret
+            known = len(name) <= _ID_LIMIT and not self._repeats(name)
+            usage["response_id"] = name if known else None
         for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"):
             value = getattr(event, name)
             if value is not None:
@@ -233,51 +242,73 @@ class Row:
         told = self.told
         if told is None:
             return Outcome.CUT_BY_CLIENT, "under way when the record ends"
-        if told["fault"]:
-            text = clean(told["fault_text"], self._body, self._secrets)
-            return Outcome(told["fault"]), text
+        if self._fault and self._status == 200:  # it came before whatever ended the reply
+            return Outcome.PROTOCOL, self._fault
+        lost = told["fault"]
+        if lost and not (self._saw_done and lost in _AFTER_ALL):
+            return Outcome(lost), self._clean(told["fault_text"])
         if self._status != 200:
             return self._refusal(told)
-        if self._fault:
-            return Outcome.PROTOCOL, self._fault
         if self._document is not None:
-            what = "an HTML page" if b"html" in self._type else "one JSON document"
-            return Outcome.PROTOCOL, f"the server sent {what} instead of an event stream"
+            return Outcome.PROTOCOL, self._no_stream(bytes(self._document))
         if self._error:
             return Outcome.HTTP_ERROR, f"error in the stream: {self._error}"
+        if self._unreadable:
+            return Outcome.PROTOCOL, self._unreadable
         if not self.kinds and not self._saw_done:
             return Outcome.PROTOCOL, "the reply held no event"
         if not self._saw_done and self._finish is None:
             return Outcome.CUT, "the stream ended without finish_reason or [DONE]"
         return Outcome.OK, ""
 
+    def _no_stream(self, document: bytes) -> str:
+        """The sentence for a page or a document in the place of a stream."""
+        what = "an HTML page" if b"html" in self._type else "one JSON document"
+        said = error_text(document, self._body, self._secrets)
+        return f"the server sent {what} instead of an event stream" + (f": {said}" if said else "")
+
     def _refusal(self, told: dict[str, Any]) -> tuple[Outcome, str]:
         headers = told["headers"]
         said = error_text(bytes(self._document or b""), self._body, self._secrets)
         text = f"HTTP {self._status}" + (f": {said}" if said else "")
         if 300 <= self._status < 400:
-            place = clean(
-                headers.get(b"location", b"").decode("latin-1").partition("?")[0],
-                self._body,
-                self._secrets,
-            )
-            text = f"HTTP {self._status}: redirect to {place} not followed"
+            place = headers.get(b"location", b"").decode("latin-1")
+            try:
+                place = self._clean(without_credentials(place))
+            except ValueError:
+                place = "no URL"
+            text = f"HTTP {self._status}: redirect to {place or 'nowhere'} not followed"
         limited = self._status == 429 or (self._status == 503 and b"retry-after" in headers)
         return (Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR), text
+
+    def _clean(self, text: str) -> str:
+        return clean(text, self._body, self._secrets)
+
+    def _repeats(self, text: str) -> bool:
+        return repeats(text, self._body, self._secrets)
 
     def _foreign_timings(self) -> str | None:
         """Timings that the server stated, unread: from the stream's end and from headers."""
         stated: dict[str, Any] = {}
         if self._timings is not None:
-            stated["body"] = self._timings
+            stated["body"] = self._own_names(self._timings)
         for name in (b"server-timing", b"openai-processing-ms", b"x-envoy-upstream-service-time"):
-            value = (self.told or {}).get("headers", {}).get(name)
-            if value is not None:
-                stated[name.decode()] = shown(value.decode("latin-1"), 512)
+            value = (self.told or {}).get("headers", {}).get(name, b"")
+            text = shown(value.decode("latin-1"), _TIMING_HEADER)
+            if 0 < len(value) <= _TIMING_HEADER and not self._repeats(text):
+                stated[name.decode()] = text
         if not stated:
             return None
         text = json.dumps(stated, separators=(",", ":"))
         return text if len(text) <= _TIMINGS else None
+
+    def _own_names(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """Figures without those that are an echo of the request."""
+        return {
+            name: self._own_names(value) if isinstance(value, dict) else value
+            for name, value in figures.items()
+            if not self._repeats(name) and not (isinstance(value, str) and self._repeats(value))
+        }
 
 
 def _seconds(value: bytes | None) -> float | None:

@@ -14,7 +14,6 @@ and a chunk costs 200 us and more; at 100 streams it is the bottleneck that it m
 from __future__ import annotations
 
 import asyncio
-import select
 import ssl
 from collections.abc import Callable
 from time import monotonic_ns
@@ -35,11 +34,8 @@ from latdiag.load.messages import (
     response_of,
     step,
 )
+from latdiag.load.receive import Receiver, reason_of
 from latdiag.model.records import Outcome
-
-READ_SIZE = 65536
-#: Sockets that one wake reads before it parses; more are left for the next poll.
-BATCH = 64
 
 _Origin = tuple[str, str, int]
 
@@ -84,20 +80,22 @@ class StampedTransport(httpx.AsyncBaseTransport):
         self._verify = verify
         self._reuse = reuse
         self._stamped = stamped
-        self._floor = floor
+        self._receiver = Receiver(floor, self._release)
         self._free: dict[_Origin, list[Connection]] = {}
-        self._by_fd: dict[int, Connection] = {}
         self._limits: dict[Connection, _Limit] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._epoll: select.epoll | None = None
-        self._dialer = Dialer()
-        self._buffer = memoryview(bytearray(READ_SIZE * BATCH))
-        self._previous_poll_ns = 0
         self._expiry: asyncio.TimerHandle | None = None
+        self._dialer = Dialer()
         #: address and port of the newest connection's other end
         self.peer: str | None = None
-        #: REALTIME minus MONOTONIC, to hold a kernel stamp against a floor; kept by the caller
-        self.real_minus_mono_ns = 0
+
+    @property
+    def real_minus_mono_ns(self) -> int:
+        """REALTIME minus MONOTONIC, to hold a kernel stamp against a floor; kept by the caller."""
+        return self._receiver.real_minus_mono_ns
+
+    @real_minus_mono_ns.setter
+    def real_minus_mono_ns(self, value: int) -> None:
+        self._receiver.real_minus_mono_ns = value
 
     # ------------------------------------------------------------------ httpx
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -107,12 +105,15 @@ class StampedTransport(httpx.AsyncBaseTransport):
         exchange.sent_ns = exchange.sent_ns or monotonic_ns()
         try:
             body = await request.aread()
-            stream = ReplyStream(request, exchange) if sink is None else None
+            stream = None
+            if sink is None:
+                stream = ReplyStream(request, exchange)
+                sink = stream.sink
             asked = _Asked(
                 request,
                 head_of(request, body) + body,
                 exchange,
-                sink or stream.sink,  # type: ignore[union-attr]
+                sink,
                 stream,
                 extensions.get("timeout") or {},
                 extensions.get("trace") or no_trace,
@@ -128,16 +129,10 @@ class StampedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close all connections; whoever still waits for a reply gets a ReadError."""
-        for connection in list(self._by_fd.values()):
-            self._fail(connection, Outcome.CANCELLED, "the client was closed")
+        self._receiver.close()
         self._free.clear()
-        if self._epoll is not None and self._loop is not None:
-            self._loop.remove_reader(self._epoll.fileno())
-            self._epoll.close()
-            self._epoll = None
         if self._expiry is not None:
             self._expiry.cancel()
-        self._loop = None
 
     # ------------------------------------------------------------------ one request
     async def _send(self, asked: _Asked) -> None:
@@ -167,12 +162,12 @@ class StampedTransport(httpx.AsyncBaseTransport):
                 await self._try_traced(connection, asked, done)
         except ExchangeFault as fault:
             fault.unanswered = fault.outcome is Outcome.RESET and not connection.got_bytes
-            self._drop(connection)
+            self._receiver.drop(connection)
             raise
         except BaseException:
             if connection.exchange is asked.exchange:
                 connection.finish(ExchangeFault(Outcome.CANCELLED, "cancelled"))
-            self._drop(connection)
+            self._receiver.drop(connection)
             raise
         finally:
             self._limits.pop(connection, None)
@@ -214,7 +209,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
         head = asked.request.method == "HEAD"
         connection.begin(asked.data, asked.exchange, asked.sink, done, head)
         if connection.wants_write:
-            self._watch(connection)
+            self._receiver.watch(connection)
 
     async def _streamed(self, asked: _Asked, stream: ReplyStream) -> httpx.Response:
         """httpx's ordinary use: the response comes with the headers, its body as a stream."""
@@ -257,11 +252,11 @@ class StampedTransport(httpx.AsyncBaseTransport):
             address, number = sock.getpeername()[:2]
         except OSError as fault:  # accepted and reset at once
             sock.close()
-            text = f"{host} port {port} broke the connection at once: {_reason(fault)}"
+            text = f"{host} port {port} broke the connection at once: {reason_of(fault)}"
             raise ExchangeFault(Outcome.RESET, text) from fault
         self.peer = f"{address} port {number}"
         connection = Connection(sock, origin, self._stamped and stamps.enable(sock))
-        self._register(connection)
+        self._receiver.register(connection)
         if scheme == "https":
             async with step(asked.trace, "connection.start_tls", server_hostname=host):
                 await self._shake_hands(connection, host, asked.exchange)
@@ -276,188 +271,34 @@ class StampedTransport(httpx.AsyncBaseTransport):
             connection.shake_hands(b"")
             await connection.done
         except (ssl.SSLError, OSError, ExchangeFault) as fault:
-            self._drop(connection)
-            text = f"TLS with {host} failed: {_reason(fault)}"
+            self._receiver.drop(connection)
+            text = f"TLS with {host} failed: {reason_of(fault)}"
             raise ExchangeFault(Outcome.TLS, text) from fault
         except BaseException:
-            self._drop(connection)
+            self._receiver.drop(connection)
             raise
         connection.done = None
         exchange.tls_ns = monotonic_ns()
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._loop is loop:
+        if self._receiver.loop is loop:
             return
-        if self._loop is not None:
+        if self._receiver.loop is not None:
             raise RuntimeError("a StampedTransport serves one event loop")
-        self._loop = loop
-        if hasattr(select, "epoll"):
-            # One epoll of our own below the loop's: a wake handles all its sockets without one
-            # asyncio handle each, which would cost more than the read.
-            self._epoll = select.epoll()
-            loop.add_reader(self._epoll.fileno(), self._on_ready)
+        self._receiver.start(loop)
         self._expire()
 
-    def _register(self, connection: Connection) -> None:
-        self._by_fd[connection.fd] = connection
-        if self._epoll is not None:
-            self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLRDHUP)
-        else:
-            assert self._loop is not None
-            self._loop.add_reader(connection.fd, self._on_readable, connection)
-
-    def _watch(self, connection: Connection) -> None:
-        """Ask for, or stop asking for, the event that the socket takes more bytes."""
-        if self._epoll is not None:
-            more = select.EPOLLOUT if connection.wants_write else 0
-            self._epoll.modify(connection.fd, select.EPOLLIN | select.EPOLLRDHUP | more)
-        elif self._loop is not None:
-            if connection.wants_write:
-                self._loop.add_writer(connection.fd, self._on_writable, connection)
-            else:
-                self._loop.remove_writer(connection.fd)
-
-    def _drop(self, connection: Connection) -> None:
-        if self._by_fd.get(connection.fd) is connection:
-            del self._by_fd[connection.fd]
-            if self._epoll is None and self._loop is not None:
-                self._loop.remove_reader(connection.fd)
-                self._loop.remove_writer(connection.fd)
-        connection.close()  # closing takes the descriptor out of the epoll
-
     def _release(self, connection: Connection) -> None:
+        """The reply is complete: the connection serves the next request, or goes."""
         if connection.open and self._reuse:
             self._free.setdefault(connection.origin, []).append(connection)
         else:
-            self._drop(connection)
-
-    # ------------------------------------------------------------------ the receive path
-    def _on_ready(self) -> None:
-        """Read all that is ready, then parse. Timing-critical: no allocation that can wait."""
-        epoll = self._epoll
-        if epoll is None:
-            return
-        polled_ns = monotonic_ns()
-        ready = epoll.poll(0, BATCH)
-        floor_ns = after_ns = self._previous_poll_ns
-        if self._floor is not None:
-            floor_ns = max(floor_ns, self._floor())
-        if len(ready) < BATCH:  # else some that were ready by now are seen only next time
-            self._previous_poll_ns = polled_ns
-        buffer, offset, by_fd = self._buffer, 0, self._by_fd
-        reads: list[tuple[Connection, int, int, int, int]] = []
-        for fd, events in ready:
-            connection = by_fd.get(fd)
-            if connection is None:
-                continue
-            if events & select.EPOLLERR:
-                connection.sent_stamps()
-            if events & select.EPOLLOUT:
-                self._on_writable(connection)
-            if not events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLRDHUP):
-                continue
-            read = self._read(connection, buffer[offset : offset + READ_SIZE])
-            if read is None:
-                continue
-            size, real_ns, user_ns = read
-            if real_ns and real_ns - self.real_minus_mono_ns < floor_ns:
-                # This came before the presumed wake, so the wake was late for all of the batch.
-                floor_ns = after_ns
-            reads.append((connection, offset, size, real_ns, user_ns))
-            offset += READ_SIZE
-        for connection, start, size, real_ns, user_ns in reads:
-            # After a full read the rest may have lain there for long: no floor.
-            known_ns = 0 if connection.more else floor_ns
-            connection.more = size == READ_SIZE
-            self._take(connection, buffer[start : start + size], real_ns, user_ns, known_ns)
-
-    def _on_readable(self, connection: Connection) -> None:
-        """Where there is no epoll: one socket, without a floor."""
-        read = self._read(connection, self._buffer[:READ_SIZE])
-        if read is not None:
-            self._take(connection, self._buffer[: read[0]], read[1], read[2], 0)
-
-    def _read(self, connection: Connection, into: memoryview) -> tuple[int, int, int] | None:
-        """(bytes, kernel stamp, user stamp) of one read; None if there was nothing to parse."""
-        try:
-            if connection.stamped:
-                size, ancillary, _, _ = connection.sock.recvmsg_into((into,), stamps.RX_ANCILLARY)
-                user_ns = monotonic_ns()
-                real_ns = stamps.received(ancillary) if ancillary else 0
-            else:
-                size = connection.sock.recv_into(into)
-                user_ns, real_ns = monotonic_ns(), 0
-        except (BlockingIOError, InterruptedError):
-            return None
-        except OSError as fault:
-            self._fail(connection, Outcome.RESET, f"the connection broke: {_reason(fault)}")
-            return None
-        if size == 0:
-            self._ended(connection)
-            return None
-        return size, real_ns, user_ns
-
-    def _take(
-        self, connection: Connection, data: memoryview, real_ns: int, user_ns: int, floor_ns: int
-    ) -> None:
-        if connection.exchange is None:
-            self._take_idle(connection, data)
-            return
-        try:
-            connection.take(data, real_ns, user_ns, floor_ns)
-        except ExchangeFault as fault:
-            self._fail(connection, fault.outcome, fault.text)
-            return
-        if connection.exchange is None:  # the reply is complete
-            self._release(connection)
-
-    def _take_idle(self, connection: Connection, data: memoryview) -> None:
-        """Bytes while no request is under way: the handshake, or a server out of turn."""
-        done = connection.done
-        if connection.tls is None or done is None:
-            # Between requests only TLS records such as session tickets may come.
-            if connection.tls is None or connection.requests == 0 or not connection.absorb(data):
-                self._drop(connection)
-            return
-        try:
-            if connection.shake_hands(bytes(data)) and not done.done():
-                done.set_result(None)
-        except (ssl.SSLError, ExchangeFault) as fault:
-            if not done.done():
-                done.set_exception(fault)
-
-    def _ended(self, connection: Connection) -> None:
-        try:
-            connection.end_of_stream()
-        except ExchangeFault as fault:
-            self._fail(connection, fault.outcome, fault.text)
-            return
-        if connection.done is not None and not connection.done.done():
-            connection.done.set_exception(ConnectionResetError("closed in the handshake"))
-        self._drop(connection)
-
-    def _fail(self, connection: Connection, outcome: Outcome, text: str) -> None:
-        if connection.exchange is not None:
-            if outcome is Outcome.RESET and connection.got_bytes:
-                text = f"{text}, in mid-reply"
-            connection.finish(ExchangeFault(outcome, text))
-        elif connection.done is not None and not connection.done.done():
-            connection.done.set_exception(ConnectionResetError(text))
-        self._drop(connection)
-
-    def _on_writable(self, connection: Connection) -> None:
-        try:
-            connection.writable()
-        except ExchangeFault as fault:
-            self._fail(connection, fault.outcome, fault.text)
-            return
-        if not connection.wants_write and connection.open:
-            self._watch(connection)
+            self._receiver.drop(connection)
 
     def _expire(self) -> None:
         """End what is over its time. Coarse on purpose: one timer for all requests."""
-        if self._loop is None:
+        if (loop := self._receiver.loop) is None:
             return
         now = monotonic_ns()
         for connection, (deadline_ns, limit_ns, stream) in list(self._limits.items()):
@@ -469,8 +310,8 @@ class StampedTransport(httpx.AsyncBaseTransport):
                     self._limits[connection] = _Limit(stream.last_ns + limit_ns, limit_ns, stream)
                     continue
                 text = f"nothing came for {limit_ns / 1e9:.3g} s"
-            self._fail(connection, Outcome.TIMEOUT, text)
-        self._expiry = self._loop.call_later(0.1, self._expire)
+            self._receiver.fail(connection, ExchangeFault(Outcome.TIMEOUT, text))
+        self._expiry = loop.call_later(0.1, self._expire)
 
 
 def _forget(exchange: Exchange) -> None:
@@ -478,9 +319,3 @@ def _forget(exchange: Exchange) -> None:
     sent_ns = exchange.sent_ns
     Exchange.__init__(exchange)
     exchange.sent_ns = sent_ns
-
-
-def _reason(fault: BaseException) -> str:
-    if isinstance(fault, ssl.SSLCertVerificationError):
-        return fault.verify_message or str(fault)
-    return (getattr(fault, "strerror", None) or str(fault) or type(fault).__name__).strip()

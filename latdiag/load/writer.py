@@ -208,7 +208,7 @@ class Writer:
 
     def _lost(self, begun: int) -> int:
         """Requests begun of which the run lacks the row, or the end that a lost reader saw."""
-        return max(0, begun - (self._written if self._bye is not None else self._done))
+        return max(0, begun - min(self._done, self._written))
 
     def _columns(self, rows: list[Row], last: bool) -> dict[str, Any]:
         """All columns of the schema that this client knows, for these rows.
@@ -277,7 +277,7 @@ class Writer:
             done.append(last if last is not None else told.get("done_ns") or None)
         found["done_ns"] = done
         found["stamp_source"] = [
-            (StampSource.KERNEL if _stamped(row) else StampSource.USER).value for row in rows
+            (StampSource.KERNEL if self._stamped(row) else StampSource.USER).value for row in rows
         ]
         found["clock_step"] = [
             self._series.stepped(s["sent_ns"], row.last_ns)
@@ -285,9 +285,9 @@ class Writer:
         ]
         return found
 
-
-def _stamped(row: Row) -> bool:
-    return bool(row.real_ns) and all(row.real_ns)
+    def _stamped(self, row: Row) -> bool:
+        """Whether the kernel stamped all arrivals; without any, whether it would have."""
+        return all(row.real_ns) if row.real_ns else self._plan.kernel_stamps
 
 
 def _flat(rows: list[Row], name: str, kind: Any) -> NDArray[Any]:

@@ -32,6 +32,7 @@ _LABEL_WIDTH, _COLUMN_WIDTH, _N_WIDTH = 11, 12, 8
 def metrics(page: Page, result: Mapping[str, Any]) -> None:
     """A table of what has several statistics, lines for what has one, notes for what has none."""
     entries: Mapping[str, Any] = result.get("metrics") or {}
+    entries = {name: m for name, m in entries.items() if _belongs(name, result)}
     tabled = {name: m for name, m in entries.items() if m and _stated(m)}
     page.gap()
     if tabled:
@@ -39,11 +40,8 @@ def metrics(page: Page, result: Mapping[str, Any]) -> None:
         page.line(f"{'ms':<{_LABEL_WIDTH}}{head}{'n (eff)':>{_N_WIDTH}}")
     shown: dict[str, Mapping[str, Any]] = {}
     for name, metric in tabled.items():
-        same = [other for other, rows in shown.items() if _same(rows, metric)]
-        if same:
-            label = page.fit(_label(page, name), _LABEL_WIDTH)
-            page.line(f"{label:<{_LABEL_WIDTH}}  the same as {_label(page, same[0])}")
-            continue
+        if any(_same(rows, metric) for rows in shown.values()):
+            continue  # an answer without reasoning, chunks of one token
         shown[name] = metric
         _rows(page, name, metric)
     single = {name: m for name, m in entries.items() if m and _is_estimate(m)}
@@ -75,6 +73,20 @@ def with_interval(page: Page, estimate: Mapping[str, Any]) -> str:
     if estimate.get("lo") is None or estimate.get("hi") is None:
         return text
     return f"{text} [{figure(estimate['lo'], unit)}, {figure(estimate['hi'], unit)}]"
+
+
+def _belongs(name: str, result: Mapping[str, Any]) -> bool:
+    """Whether people want to see it here; programs find everything in ``--json``.
+
+    Due times are an open loop's, goodput needs an objective; TTFT from the wire is TTFT without
+    the client's part, which the split shows.
+    """
+    load = result.get("load") or {}
+    if name in ("ttft_from_due", "response_time", "schedule_lag"):
+        return load.get("arrivals") != "closed"
+    if name in ("goodput", "slo_attainment"):
+        return bool(result.get("slo"))
+    return name != "ttft_wire"
 
 
 def _is_estimate(metric: Mapping[str, Any]) -> bool:
@@ -151,6 +163,12 @@ def _notes(page: Page, entries: Mapping[str, Any]) -> None:
                 labels.append(_label(page, name))
     for reason, labels in why.items():
         page.paragraph(f"{', '.join(labels)}: {reason}", "not stated: ", "  ")
+    bare = [
+        _label(page, n) for n, m in entries.items() if any(_bare(e) for e in (m or {}).values())
+    ]
+    if bare:
+        text = f"{', '.join(bare)}: values depend on each other, too few count (eff)"
+        page.paragraph(text, "no interval: ", "  ")
     left: dict[str, list[str]] = {}
     for name, metric in entries.items():
         counts = (metric or {}).get("left_out") or {}
@@ -161,6 +179,15 @@ def _notes(page: Page, entries: Mapping[str, Any]) -> None:
             left.setdefault(said, []).append(_label(page, name))
     for said, labels in left.items():
         page.paragraph(f"{', '.join(labels)}: {said}", "left out: ", "  ")
+
+
+def _bare(estimate: object) -> bool:
+    """A value whose interval its own dependence forbids."""
+    return (
+        isinstance(estimate, Mapping)
+        and estimate.get("value") is not None
+        and estimate.get("needs") is not None
+    )
 
 
 def _reasons(page: Page, metric: Mapping[str, Any]) -> Iterator[str]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from latdiag.store.run import Run
 
+#: Points of a line over time.
+_STEPS = 24
+
 
 def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
     """Everything that is said of ``run``. ``verb``: load or probe (which adds breakdowns)."""
@@ -144,8 +147,25 @@ def _load(found: Digest, header: dict[str, Any]) -> dict[str, Any]:
         "workers": plan.get("workers"),
         "seed": plan.get("seed"),
         "token_source": sources[0] if sources else None,
-        "series": None,
+        "series": _series(found),
     }
+
+
+def _series(found: Digest) -> dict[str, Any] | None:
+    """Median TTFT over time, in as many steps as hold some ten requests each."""
+    import numpy as np
+
+    sent, ttft = found.sent, found.split["ttft"]
+    steps = min(_STEPS, len(sent) // 10)
+    if steps < 3:
+        return None
+    since, span = int(sent.min()), int(sent.max() - sent.min()) + 1
+    place = (sent - since) * steps // span
+    medians = [
+        ms(float(np.median(ttft[place == step]))) if (place == step).any() else None
+        for step in range(steps)
+    ]
+    return {"step_s": span / steps / 1e9, "ttft_p50_ms": medians}
 
 
 def _split(found: Digest) -> dict[str, Any] | None:

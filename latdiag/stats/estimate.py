@@ -121,21 +121,29 @@ def _binomial_quantile(level: float, n: int, p: float) -> int:
     return low
 
 
-def refused(q: float, n: int, n_effective: int) -> Estimate | None:
-    """The refusal of a quantile for too few values, or None. The bound is on independent ones."""
+def refused(q: float, n: int) -> Estimate | None:
+    """The refusal of a quantile for too few values, or None."""
     bound = sample_bound(q)
-    name = percentile_name(q)
-    if n < bound:
-        return refusal(f"{name} needs at least {bound} samples, there are {n}", n, needs=bound)
-    if n_effective < bound:
-        return refusal(
-            f"{name} needs {bound} independent samples; these {n} depend on each other and are"
-            f" worth {n_effective}",
-            n,
-            n_effective,
-            bound,
-        )
-    return None
+    if n >= bound:
+        return None
+    text = f"{percentile_name(q)} needs at least {bound} samples, there are {n}"
+    return refusal(text, n, needs=bound)
+
+
+def without_interval(value: float, q: float, n: int, n_effective: int) -> Estimate | None:
+    """The quantile alone, where the values depend on each other so much that nothing bounds it.
+
+    Its ends would have to be order statistics of ``n_effective`` independent values, and these
+    do not reach so far out; None where they do.
+    """
+    bound = sample_bound(q)
+    if n_effective >= bound:
+        return None
+    method = (
+        f"no interval: {n} dependent values are worth {n_effective},"
+        f" {percentile_name(q)} needs {bound}"
+    )
+    return Estimate(value, None, None, n, n_effective, method, needs=bound)
 
 
 def percentile_name(q: float) -> str:
@@ -168,7 +176,7 @@ def quantiles(
     import numpy as np
 
     if not values.size or min(map(sample_bound, wanted), default=0) > values.size:
-        return [refused(q, values.size, 0) or refusal("no samples") for q in wanted]
+        return [refused(q, values.size) or refusal("no samples") for q in wanted]
     places = _places(order)
     ranked = np.sort(values)
     return [_quantile(values, ranked, q, sizes, places) for q in wanted]
@@ -182,12 +190,12 @@ def _quantile(
     places: NDArray[np.int64] | None,
 ) -> Estimate:
     n = int(values.size)
-    if few := refused(q, n, n):
+    if few := refused(q, n):
         return few
     value = ranked[rank(n, q) - 1]
     n_effective = _exceedance_worth(values, value, sizes, places)
-    if few := refused(q, n, n_effective):
-        return few
+    if alone := without_interval(float(value), q, n, n_effective):
+        return alone
     low, high = interval_ranks(n, n_effective, q)
     lo, hi = float(ranked[low - 1]), float(ranked[high - 1])
     return Estimate(float(value), lo, hi, n, n_effective, "order statistics of exact values")

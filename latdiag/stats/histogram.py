@@ -23,6 +23,7 @@ from latdiag.stats.estimate import (
     refusal,
     refused,
     share_estimate,
+    without_interval,
 )
 
 if TYPE_CHECKING:
@@ -152,18 +153,18 @@ class BlockHistogram:
         """The middle of the bucket that holds the quantile; lo and hi are outer bucket edges."""
         import numpy as np
 
-        if few := refused(q, self.n, self.n):
+        if few := refused(q, self.n):
             return few
         counts = self._counts[: self._held()]
         ends = np.cumsum(counts.sum(axis=0))
         column = int(np.searchsorted(ends, rank(self.n, q)))
         n_effective = self._exceedance_worth(counts, column)
-        if few := refused(q, self.n, n_effective):
-            return few
+        value = sum(self._edges(column)) / 2
+        if alone := without_interval(value, q, self.n, n_effective):
+            return alone
         low, high = interval_ranks(self.n, n_effective, q)
         lo, _ = self._edges(int(np.searchsorted(ends, low)))
         _, hi = self._edges(int(np.searchsorted(ends, high)))
-        value = sum(self._edges(column)) / 2
         method = f"order statistics of {self._source(len(counts))}"
         return Estimate(value, lo, hi, self.n, n_effective, method)
 

@@ -42,11 +42,14 @@ def to_batch(record_batch: Any) -> Batch:
     return batch
 
 
-def lists_of(record_batch: Any) -> list[Any]:
-    """The list columns of a record batch."""
+def lists_of(table: Any) -> list[Any]:
+    """The list columns of a record batch, or of a table that lies in one piece."""
     import pyarrow as pa
 
-    return [column for column in record_batch.columns if pa.types.is_list(column.type)]
+    columns = [column for column in table.columns if pa.types.is_list(column.type)]
+    if isinstance(table, pa.Table):
+        return [column.chunk(0) for column in columns if column.num_chunks]
+    return columns
 
 
 def list_offsets(array: Any) -> NDArray[np.int32]:
@@ -64,10 +67,33 @@ def list_valid(array: Any) -> NDArray[np.bool_] | None:
     return _valid(array) if array.null_count else None
 
 
-def list_items(array: Any) -> int:
-    """How many items the lists of ``array`` hold together."""
-    offsets = list_offsets(array)
-    return int(offsets[-1]) - int(offsets[0])
+def cuts(table: Any, rows: int, items: int) -> list[tuple[int, int]]:
+    """Where to cut a table or record batch: (start, length) of pieces of at most ``rows`` rows.
+
+    A piece also ends before its longest list column passes ``items`` items (a single row may),
+    so that memory does not depend on how long the answers were.
+    """
+    import numpy as np
+
+    total = table.num_rows
+    ends = np.zeros(total + 1, dtype=np.int64)
+    for column in lists_of(table):
+        np.maximum(ends[1:], np.diff(list_offsets(column)), out=ends[1:])
+    ends = np.cumsum(ends)
+    pieces = []
+    start = 0
+    while start < total:
+        by_items = int(np.searchsorted(ends, ends[start] + items, side="right")) - 1
+        end = min(total, start + rows, max(by_items, start + 1))
+        pieces.append((start, end - start))
+        start = end
+    return pieces
+
+
+def items_of(table: Any) -> int:
+    """How many items the longest list column of a table or record batch holds."""
+    ends = [list_offsets(column)[[0, -1]].tolist() for column in lists_of(table)]
+    return max((int(end) - int(start) for start, end in ends), default=0)
 
 
 def unequal_row(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latdiag.store.arrays import list_offsets, unequal_row
+from latdiag.store.arrays import unequal_row
 from latdiag.store.batch import Ints, Lists
 from latdiag.store.schema import TABLES, arrow_schema, arrow_type
 
@@ -82,32 +82,6 @@ def arrow_table(table: str, columns: Mapping[str, Column]) -> Any:
 def flat_array(name: str, word: str, column: Column) -> Any:
     """One column that is not a list as an Arrow array. ValueError as for ``arrow_table``."""
     return _BUILDERS[word](name, column)
-
-
-def row_groups(table: Any, rows: int, items: int) -> list[tuple[int, int]]:
-    """Where to cut ``table``: (start, length) of groups of at most ``rows`` rows.
-
-    A group also ends before its longest list column passes ``items`` items (a single row may),
-    so that a reader's memory does not depend on how long the answers were.
-    """
-    import numpy as np
-    import pyarrow as pa
-
-    total = table.num_rows
-    ends = np.zeros(total + 1, dtype=np.int64)
-    for column in table.columns:
-        if pa.types.is_list(column.type) and total:
-            lengths = np.diff(list_offsets(column.chunk(0)))
-            np.maximum(ends[1:], lengths, out=ends[1:])
-    ends = np.cumsum(ends)
-    groups = []
-    start = 0
-    while start < total:
-        by_items = int(np.searchsorted(ends, ends[start] + items, side="right")) - 1
-        end = min(total, start + rows, max(by_items, start + 1))
-        groups.append((start, end - start))
-        start = end
-    return groups
 
 
 def _rows_of(column: Column) -> int:

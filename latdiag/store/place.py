@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from latdiag.model.errors import LocalFault, RunFault
 from latdiag.model.text import shown, without_credentials
@@ -69,17 +69,31 @@ class Place(Protocol):
 
 def displayed(path: str) -> str:
     """A path or URI as it may be printed: without credentials, safe for a terminal."""
-    return shown(without_credentials(path) if _is_remote(path) else path, 300)
+    if not _is_remote(path):
+        return shown(path, 300)
+    try:
+        return shown(without_credentials(path), 300)
+    except ValueError:
+        # No address can be told from a key in it, so nothing of it is shown.
+        return f"{path.partition(':')[0]}:… (not a URI)"
 
 
 def place_of(path: str) -> Place:
     """The place behind a local path, a ``file:`` URI, or a URI of a pyarrow filesystem."""
+    if "\0" in path:
+        raise RunFault(f"{displayed(path)} cannot be a path", "it holds a zero byte")
     if not _is_remote(path):
         return LocalPlace(local_path(path))
     import pyarrow.fs
 
-    with arrow_faults(displayed(path)):
-        filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
+    name = displayed(path)
+    with arrow_faults(name):
+        try:
+            filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
+        except ValueError as error:
+            # Arrow repeats the URI, which may bear a key: neither text nor traceback may.
+            reason = str(error).replace(path, name)
+            raise RunFault(f"{name} cannot be opened: {shown(reason)}", "check the URI") from None
     return ArrowPlace(filesystem, inner.rstrip("/"), displayed(path.rstrip("/")))
 
 
@@ -91,10 +105,10 @@ def local_path(path: str) -> str:
     """The local path behind ``path``, which is one already or a ``file:`` URI."""
     if not path.startswith("file:/"):
         return path
-    parts = urlsplit(path)
-    if parts.netloc not in ("", "localhost"):
+    host, slash, rest = path.removeprefix("file:").removeprefix("//").partition("/")
+    if host not in ("", "localhost"):
         raise RunFault(f"{displayed(path)} names another host", "write file:///path")
-    return unquote(parts.path)
+    return unquote(slash + rest)
 
 
 def matching(pattern: str) -> list[str]:
@@ -103,14 +117,21 @@ def matching(pattern: str) -> list[str]:
         import glob
 
         return sorted(glob.glob(local_path(pattern)))  # noqa: PTH207 -- may be absolute
-    parent, _, last = pattern.rstrip("/").rpartition("/")
-    place = place_of(parent)
+    bare, mark, options = pattern.partition("?")
+    parent, _, last = bare.rstrip("/").rpartition("/")
+    place = place_of(parent + mark + options)
     assert isinstance(place, ArrowPlace)
-    return [f"{parent}/{name}" for name in place.folders() if fnmatch.fnmatch(name, last)]
+    names = fnmatch.filter(place.folders(), last)
+    return [f"{parent}/{name}{mark}{options}" for name in names]
 
 
 def is_pattern(path: str) -> bool:
-    """True if ``path`` holds glob wildcards and is not itself the name of something local."""
+    """True if ``path`` holds glob wildcards and is not itself the name of something local.
+
+    In a URI a question mark is none: the options of the filesystem follow it.
+    """
+    if _is_remote(path):
+        return any(c in path.partition("?")[0] for c in "*[")
     return any(c in path for c in "*?[") and not os.path.lexists(local_path(path))
 
 
@@ -180,13 +201,16 @@ class LocalPlace:
         try:
             # Not blocking: a pipe in the place of a file would wait for its writer for ever.
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(handle, "rb") as file:
+            try:
                 size = self._checked(os.fstat(handle), name)
                 if size > limit:
                     raise too_large(self.name, name, size, limit)
-                return file.read(limit)
-        except FileNotFoundError:
-            raise
+                with os.fdopen(handle, "rb", closefd=False) as file:
+                    return file.read(limit)
+            finally:
+                os.close(handle)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(name) from error
         except OSError as error:
             raise local_fault(error, f"read {self._shown(name)}", self.name) from error
 

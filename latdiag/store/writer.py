@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from latdiag.store import documents
-from latdiag.store.columns import Column, ListColumn, arrow_table, row_count, row_groups
+from latdiag.store.arrays import cuts
+from latdiag.store.columns import Column, ListColumn, arrow_table, row_count
 from latdiag.store.place import displayed, place_of, taken
 from latdiag.store.schema import SCHEMA_VERSION, TABLES, UNIQUE_TEXTS
 
@@ -133,7 +134,7 @@ def encoded(table: str, columns: Mapping[str, Column]) -> Any:
     rows = arrow_table(table, columns)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, rows.schema, **_layout(table)) as writer:
-        for start, length in row_groups(rows, GROUP_ROWS, GROUP_ITEMS):
+        for start, length in cuts(rows, GROUP_ROWS, GROUP_ITEMS):
             writer.write_table(rows.slice(start, length), row_group_size=length)
     return sink.getvalue()
 
@@ -174,5 +175,6 @@ def _layout(table: str) -> dict[str, Any]:
         "use_dictionary": repeating + maps,
         "column_encoding": packed,
         "write_statistics": False,
+        "write_page_checksum": True,
         "store_schema": False,
     }

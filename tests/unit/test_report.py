@@ -305,9 +305,9 @@ def test_a_refused_percentile_says_why_and_what_it_needs() -> None:
 
 def test_a_metric_that_equals_another_is_not_printed_twice() -> None:
     result = _result("load")
-    assert "\nTTFT answer  the same as TTFT\n" in _text(result)
+    assert "\nTTFT answer" not in _text(result)
     result["metrics"]["ttft_answer"]["p50"]["lo"] -= 1.0
-    assert "the same as" not in _text(result)
+    assert "\nTTFT answer" in _text(result)
 
 
 def test_the_verdict_names_every_member_of_a_merged_class() -> None:
@@ -364,7 +364,8 @@ def test_numbers_of_any_size_keep_their_columns(value: float, below: float, abov
 
 
 def test_every_metric_has_a_label_that_fits_its_column() -> None:
-    for metric in (metric for metric in METRICS if metric.unit == "ms"):
+    tabled = [m for m in METRICS if m.unit == "ms" and m.name != "ttft_wire"]
+    for metric in tabled:
         found = {"value": 1.0, "lo": 0.5, "hi": 2.0, "unit": metric.unit, "n": 700}
         page = Page(ascii_only=True)
         metrics_section(page, {"metrics": {metric.name: {"p50": found}}})

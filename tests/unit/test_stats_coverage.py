@@ -19,7 +19,7 @@ SCALE = 1e8  # 100 ms in ns
 
 
 def ns(logs: np.ndarray) -> np.ndarray:
-    return (np.exp(logs) * SCALE).astype(np.int64)
+    return np.asarray(np.exp(logs) * SCALE, dtype=np.int64)
 
 
 def series(rng: np.random.Generator, n: int, phi: float) -> np.ndarray:
@@ -56,7 +56,7 @@ def quantile_truth(q: float, spread: float = 0.0) -> float:
 
 @pytest.mark.parametrize(("n", "q"), [(200, 0.5), (200, 0.95), (1000, 0.99), (5000, 0.99)])
 def test_independent_quantiles(n: int, q: float) -> None:
-    """Measured 0.95 to 0.98."""
+    """Measured 0.96 to 0.98."""
     share_in, _ = covered(lambda rng: quantile(ns(rng.normal(size=n)), q), quantile_truth(q))
     assert share_in >= 0.92
 
@@ -66,21 +66,21 @@ def test_independent_quantiles(n: int, q: float) -> None:
     [(1000, 0.5, 0.95), (1000, 0.9, 0.5), (5000, 0.9, 0.95), (5000, 0.9, 0.99)],
 )
 def test_correlated_quantiles(n: int, phi: float, q: float) -> None:
-    """Measured 0.94 to 0.97."""
+    """Measured 0.95 to 0.96."""
     share_in, _ = covered(lambda rng: quantile(ns(series(rng, n, phi)), q), quantile_truth(q))
     assert share_in >= 0.90
 
 
 @pytest.mark.parametrize(("n", "phi", "q"), [(1000, 0.97, 0.95), (200, 0.97, 0.5)])
-def test_where_little_can_be_known_it_is_refused(n: int, phi: float, q: float) -> None:
-    """A run of only a few correlation lengths: 80 to 95 % refused, wrong in 3 to 6 % of runs."""
+def test_where_little_can_be_known_there_is_no_interval(n: int, phi: float, q: float) -> None:
+    """A run of only a few correlation lengths: most get none, 3 and 8 % of runs are wrong."""
     _, wrong = covered(lambda rng: quantile(ns(series(rng, n, phi)), q), quantile_truth(q))
     assert wrong <= 0.10
 
 
 @pytest.mark.parametrize(("n", "phi", "q"), [(1000, 0.9, 0.5), (5000, 0.9, 0.95)])
 def test_a_naive_n_fails(n: int, phi: float, q: float) -> None:
-    """The same values out of time order look independent; measured 0.38 and 0.52."""
+    """The same values out of time order look independent; measured 0.43 and 0.55."""
 
     def naive(rng: np.random.Generator) -> Estimate:
         return quantile(rng.permutation(ns(series(rng, n, phi))), q)
@@ -94,7 +94,7 @@ def test_a_naive_n_fails(n: int, phi: float, q: float) -> None:
     [(100, 0.3, 0.95), (100, 1.0, 0.5), (300, 1.0, 0.95), (300, 1.0, 0.99)],
 )
 def test_clustered_gaps(requests: int, spread: float, q: float) -> None:
-    """Measured 0.93 to 0.97."""
+    """Measured 0.95 to 0.98."""
 
     def run(rng: np.random.Generator) -> Estimate:
         values, sizes = gaps(rng, requests, spread)
@@ -105,7 +105,7 @@ def test_clustered_gaps(requests: int, spread: float, q: float) -> None:
 
 
 def test_clustered_gaps_with_a_naive_n_fail() -> None:
-    """Pooled gaps taken as independent; measured 0.15."""
+    """Pooled gaps taken as independent; measured 0.17."""
 
     def naive(rng: np.random.Generator) -> Estimate:
         return quantile(rng.permutation(gaps(rng, 100, 1.0)[0]), 0.5)
@@ -127,7 +127,7 @@ def test_gaps_that_stall_together_across_requests() -> None:
 
 @pytest.mark.parametrize(("n", "phi"), [(1000, 0.0), (1000, 0.5), (5000, 0.9)])
 def test_means(n: int, phi: float) -> None:
-    """Measured 0.93 to 0.96; permuted, the last one is at 0.4."""
+    """Measured 0.94 to 0.95; permuted, the last one is at 0.4."""
     truth = SCALE * np.exp(0.5)
     share_in, _ = covered(lambda rng: mean(ns(series(rng, n, phi))), truth)
     assert share_in >= 0.90
@@ -155,7 +155,7 @@ def test_shares(n: int, phi: float) -> None:
 @pytest.mark.parametrize("q", [0.5, 0.99])
 def test_the_histogram_covers_too(q: float) -> None:
     """Requests of 50 gaps, slow together for about 10 requests; blocks of >= 1000 gaps, merged.
-    Measured 0.94 to 0.96, as for the exact values."""
+    Measured 0.94 and 0.95, as for the exact values."""
 
     def run(rng: np.random.Generator) -> Estimate:
         level = np.repeat(series(rng, 2000, 0.9) * 0.7, 50)

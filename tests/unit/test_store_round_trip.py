@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latdiag.store import columns as columns_module
+from latdiag.store.arrays import cuts
 from latdiag.store.batch import Batch, Ints, Lists
-from latdiag.store.columns import arrow_table, row_groups
+from latdiag.store.columns import arrow_table
 from latdiag.store.run import Run
 from latdiag.store.schema import EVIDENCE, REQUESTS, columns_of
 from latdiag.store.writer import ListColumn, RunWriter, create_run
@@ -284,7 +285,7 @@ def test_row_groups_cover_every_row_once_within_both_bounds(
             "censored": [None] * len(lengths),
         },
     )
-    groups = row_groups(table, rows, items)
+    groups = cuts(table, rows, items)
     assert [i for start, n in groups for i in range(start, start + n)] == [*range(len(lengths))]
     for start, n in groups:
         assert 1 <= n <= rows

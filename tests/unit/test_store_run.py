@@ -285,4 +285,4 @@ def test_the_declared_schemas() -> None:
     assert {requests.field(n).type for n in instants} == {pa.int64()}
     assert evidence.field("labels").type == pa.map_(pa.string(), pa.string())
     assert evidence.field("bucket_le").type.value_type == pa.float64()
-    assert schema.UNIQUE_TEXTS <= {*REQUESTS, *schema.EVIDENCE}
+    assert schema.UNIQUE_TEXTS.issubset({*REQUESTS, *schema.EVIDENCE})

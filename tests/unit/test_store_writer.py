@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -16,7 +18,6 @@ from typing import Any
 import pytest
 
 from latdiag.model.errors import LocalFault, RunFault
-from latdiag.store import writer as writer_module
 from latdiag.store.place import ArrowPlace, LocalPlace, displayed, place_of
 from latdiag.store.run import Run
 from latdiag.store.schema import SCHEMA_VERSION
@@ -92,7 +93,7 @@ def test_a_header_that_json_cannot_say_leaves_nothing(tmp_path: Path) -> None:
 def test_the_default_path_says_when_what_and_where(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module.socket, "gethostname", lambda: "no de/../\x1b[1m7")
+    monkeypatch.setattr(socket, "gethostname", lambda: "no de/../\x1b[1m7")
     monkeypatch.chdir(tmp_path)
     now = datetime(2026, 11, 23, 8, 13, 5, tzinfo=timezone(timedelta(hours=1)))
     first = default_run_path("load", now)
@@ -102,7 +103,7 @@ def test_the_default_path_says_when_what_and_where(
     assert second == "./latdiag-runs/20261123T071305Z-load-node..1m7-2.run"
     create_run(second, {})
     assert default_run_path("load", now).endswith("-3.run")
-    monkeypatch.setattr(writer_module.socket, "gethostname", lambda: "...")
+    monkeypatch.setattr(socket, "gethostname", lambda: "...")
     assert default_run_path("probe", now.astimezone(UTC)).endswith("Z-probe-host.run")
 
 
@@ -317,15 +318,27 @@ def test_what_a_remote_directory_is_instead_of_a_run(in_memory: str) -> None:
             Run.open(wrong)
 
 
-@pytest.mark.parametrize("uri", ["nosuch://bucket/a.run", "s3://"])
+@pytest.mark.parametrize(
+    "uri",
+    ["nosuch://bucket/a.run", "s3://", "s3://[bad/x", "s3://h:99999/x", "file://[x/y", "a\0b"],
+)
 def test_a_uri_that_pyarrow_does_not_know_is_a_run_fault(uri: str) -> None:
-    with pytest.raises(RunFault, match=r"cannot be opened|is not a run") as caught:
+    with pytest.raises(
+        RunFault, match=r"cannot be opened|is not a run|cannot be a path|another host"
+    ) as caught:
         Run.open(uri)
     assert caught.value.exit_code == 2
 
 
 def test_credentials_in_a_uri_are_not_shown() -> None:
+    with pytest.raises(RunFault, match="nosuch://host/a") as caught:
+        Run.open("nosuch://KEYID:SECRET@host/a.run?token=SECRET")
+    everything = "".join(traceback.format_exception(caught.value))
+    assert "SECRET" not in everything.replace(
+        '"nosuch://KEYID:SECRET@host/a.run?token=SECRET"', ""
+    )
     uri = "s3://KEYID:SECRET@bucket/runs/a.run?endpoint_override=http://u:p@h"
     assert displayed(uri) == "s3://bucket/runs/a.run"
+    assert displayed("s3://KEYID:SECRET[@bucket/a.run") == "s3:… (not a URI)"
     assert displayed("/tmp/a\x1b[31m.run") == "/tmp/a[31m.run"
     assert place_of("plain.run").name == "plain.run"

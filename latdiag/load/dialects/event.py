@@ -42,7 +42,8 @@ class Event(NamedTuple):
     ``ids``: tokens in this event, where their ids (or log probabilities) came along.
     ``completion_tokens``: output tokens so far. ``finish``: why the reply ends. ``error``: a
     bounded sentence. ``done``: the end mark of the stream. ``timings``: figures that the server
-    states about itself, under their foreign names, values verbatim.
+    states about itself, under their foreign names, values verbatim. ``unreadable``: the error is
+    not the server's: what it sent is no event of this dialect.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Event(NamedTuple):
     error: str | None = None
     done: bool = False
     timings: dict[str, Any] | None = None
+    unreadable: bool = False
 
 
 class Dialect(Protocol):

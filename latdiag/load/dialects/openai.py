@@ -141,12 +141,16 @@ def _parse_odd(data: bytes) -> Chunk | Event:
     try:
         found = json.loads(stripped.decode())
     except UnicodeDecodeError:
-        return Event(Kind.ERROR, error=f"an event of {len(data)} bytes is not UTF-8")
+        return _unreadable(f"an event of {len(data)} bytes is not UTF-8")
     except (ValueError, RecursionError):
-        return Event(Kind.ERROR, error=f"an event of {len(data)} bytes is not JSON")
+        return _unreadable(f"an event of {len(data)} bytes is not JSON")
     if not isinstance(found, dict):
-        return Event(Kind.ERROR, error="an event is JSON, but not an object")
+        return _unreadable("an event is JSON, but not an object")
     return found
+
+
+def _unreadable(text: str) -> Event:
+    return Event(Kind.ERROR, error=text, unreadable=True)
 
 
 def _typed_error(data: bytes) -> str:

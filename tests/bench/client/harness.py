@@ -148,7 +148,7 @@ def run_once(client: Client, setting: Setting, folder: Path) -> Outcome:
         usage=usage,
         exit_code=code,
         first_request_s=(int(first.min()) - begun) / 1e9 if len(first) else float("nan"),
-        void=truth.void_because,
+        void=void_because(truth),
         conditions=truth.meta["conditions"],
     )
     try:
@@ -159,6 +159,13 @@ def run_once(client: Client, setting: Setting, folder: Path) -> Outcome:
     outcome.notes += seen.notes
     outcome.scores = score(truth, seen, setting.load.ramp_s)
     return outcome
+
+
+def void_because(truth: Truth) -> list[str]:
+    """Why nobody can be judged by this run, with what the machine itself did not get."""
+    stolen = truth.meta["stolen_ms"]
+    blame = [f"the hypervisor took {stolen:.0f} ms"] if truth.void_because and stolen else []
+    return truth.void_because + blame
 
 
 def _watched(process: subprocess.Popen[bytes], setting: Setting) -> tuple[int, Usage]:

@@ -207,7 +207,7 @@ def measure(case: Case, folder: Path) -> tuple[Truth, Tap, Path]:
 
 def split_of(run: Path) -> list[dict[str, object]]:
     """latdiag's own split, one JSON line a request."""
-    command = [sys.executable, "-m", "latdiag.attribute.ttft_split", str(run), "--json"]
+    command = [sys.executable, str(ROOT / "examples" / "ttft_split.py"), str(run)]
     done = subprocess.run(
         command, capture_output=True, check=True, env={**os.environ, **with_path(ROOT)}
     )

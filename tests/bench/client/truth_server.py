@@ -52,6 +52,7 @@ class Server:
         self.shapes: dict[tuple[bool, int, bool, int], frames.Shape] = {}
         self.heap: list[tuple[int, int, Stream]] = []
         self.stopping = False
+        self.stolen_ms = kernel.stolen_ms()
         self.epoll = select.epoll()
         self.epoll.register(listener.fileno(), select.EPOLLIN)
 
@@ -303,7 +304,8 @@ class Server:
     # ------------------------------------------------------------------ the record
 
     def dump(self) -> dict[str, Any]:
-        return self.records.dump(self.dump_path, self.settings)
+        stolen = kernel.stolen_ms() - self.stolen_ms
+        return self.records.dump(self.dump_path, {**self.settings, "stolen_ms": stolen})
 
     def stop(self, *_: object) -> None:
         self.stopping = True
@@ -350,6 +352,7 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, server.stop)
     signal.signal(signal.SIGINT, server.stop)
     kernel.fine_timers()
+    kernel.room_for_sockets()
     conditions = "ordinary priority"
     if args.fifo >= 0:
         conditions = kernel.real_time_priority(args.fifo)
