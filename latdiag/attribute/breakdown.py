@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from latdiag.attribute.ttft_split import first_output, split
 from latdiag.model.records import Outcome
+from latdiag.stats.dependence import sum_variance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 #: What the client cannot tell apart: everything behind the first hop until the first token.
 BEHIND_THE_HOP = ("queue", "prefill", "frontend", "gateway")
 _PARTS = ("client", "network", "queue", "decode", "unattributed")
-_RESAMPLES = 400
-#: Fewer rows than this bear no interval of a tail's share.
+#: Fewer rows than this bear no interval of a share.
 TAIL_ROWS = 30
 
 
@@ -58,7 +58,8 @@ def partition(batches: Iterable[Batch]) -> Parts:
     if not found:
         found.append({name: np.zeros(0, dtype=np.int64) for name in _COLUMNS})
     joined = {name: np.concatenate([piece[name] for piece in found]) for name in _COLUMNS}
-    order = np.argsort(joined["sent"], kind="stable")
+    # Equal instants are told apart too: the order of the batches must not matter.
+    order = np.lexsort((joined["queue"], joined["total"], joined["sent"]))
     joined = {name: values[order] for name, values in joined.items()}
     return Parts(
         total=joined["total"],
@@ -83,11 +84,11 @@ def _partition(batch: Batch) -> dict[str, NDArray[Any]]:
     row = ttft.row[good]
     sent = batch.ints["sent_ns"].values[row]
     due = batch.ints["due_ns"]
-    lag = np.where(due.valid[row], sent - due.values[row], 0)
+    lag = np.where(due.valid[row], np.maximum(sent - due.values[row], 0), 0)
     done = batch.ints["done_ns"]
     ended = np.where(done.valid[row], done.values[row], last[row])
     total = ended - sent + lag
-    decode = last[row] - (sent + ttft.ttft[good])
+    decode = np.maximum(last[row] - (sent + ttft.ttft[good]), 0)
     client, network, server = ttft.client[good] + lag, ttft.network[good], ttft.server[good]
     return {
         "sent": sent,
@@ -105,9 +106,7 @@ def _partition(batch: Batch) -> dict[str, NDArray[Any]]:
     }
 
 
-def breakdown(
-    parts: Parts, interval: str, population: str, seed: int = 0
-) -> dict[str, Any] | None:
+def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | None:
     """One entry of the ``--json`` breakdown; None where there is no row.
 
     ``interval``: client_e2e, client_ttft or decode. ``population``: mean (all rows) or p95_tail
@@ -129,24 +128,26 @@ def breakdown(
         rows = np.flatnonzero(total >= np.quantile(total, 0.95, method="higher"))
     chosen = {name: values[rows] for name, values in columns.items()}
     whole = int(total[rows].sum())
-    tail_is_thin = population != "mean" and len(rows) < TAIL_ROWS
     entry: dict[str, Any] = {"interval": interval, "total_ns": whole, "n": len(rows)}
-    bounds = {} if tail_is_thin else _intervals(chosen, total[rows], seed)
+    bounds = _intervals(chosen, total[rows])
     slack_lo = int((parts.parts["network"] - parts.network_lo)[rows].sum())
     slack_hi = int((parts.network_hi - parts.parts["network"])[rows].sum())
     for name in ("client", "network", "queue", "decode", "unattributed"):
         if name not in chosen:
             continue
+        value = int(chosen[name].sum())
+        share = value / whole if whole > 0 else None
         lo, hi = bounds.get(name, (None, None))
-        if lo is not None and hi is not None and whole:
+        if share is not None and lo is not None and hi is not None:
             # What the stamps leave open between network and the server widens both.
             down, up = {"network": (slack_lo, slack_hi), "queue": (slack_hi, slack_lo)}.get(
                 name, (0, 0)
             )
-            lo, hi = max(-1.0, lo - down / whole), min(1.0, hi + up / whole)
-        value = int(chosen[name].sum())
+            least = -1.0 if name == "unattributed" else 0.0
+            lo = min(share, max(least, lo - down / whole))
+            hi = max(share, min(1.0, hi + up / whole))
         entry[name] = {
-            "share": value / whole if whole else None,
+            "share": share,
             "lo": lo,
             "hi": hi,
             "sum_ns": value,
@@ -159,36 +160,28 @@ def breakdown(
 
 
 def _intervals(
-    columns: dict[str, NDArray[np.int64]], total: NDArray[np.int64], seed: int
+    columns: dict[str, NDArray[np.int64]], total: NDArray[np.int64]
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the ratios of sums, by a circular block bootstrap over time."""
-    import numpy as np
+    """95 % intervals of the ratios of sums; none for fewer rows than ``TAIL_ROWS``.
 
-    n = len(total)
-    if n < 2:
+    The ratio is linearised (Cochran, Sampling Techniques, 3rd ed., section 6.4): its variance is
+    that of the sum of ``part - ratio * total`` over the rows, which depend on each other in time
+    (``stats.dependence``). Measured coverage is in the tests.
+    """
+    import math
+
+    from scipy.special import stdtrit
+
+    whole = float(total.sum())
+    if len(total) < TAIL_ROWS or whole <= 0:
         return {}
-    block = min(n, max(1, round(4 * n ** (1 / 3))))
-    random = np.random.default_rng(seed)
-    starts = random.integers(0, n, size=(_RESAMPLES, -(-n // block)))
     found = {}
-    drawn_totals = _block_sums(total, starts, block)
     for name, values in columns.items():
-        ratios = _block_sums(values, starts, block) / np.maximum(drawn_totals, 1.0)
-        below, above = np.quantile(ratios, [0.025, 0.975])
-        found[name] = (float(below), float(above))
+        ratio = float(values.sum()) / whole
+        spread = sum_variance(values - ratio * total)
+        half = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance) / whole
+        found[name] = (ratio - half, ratio + half)
     return found
-
-
-def _block_sums(
-    values: NDArray[np.int64], starts: NDArray[np.int64], block: int
-) -> NDArray[np.float64]:
-    """Sum over the drawn blocks of each resample, by prefix sums over the circle."""
-    import numpy as np
-
-    circle = np.concatenate((values, values[:block])).astype(float)
-    prefix = np.concatenate(([0.0], np.cumsum(circle)))
-    sums: NDArray[np.float64] = (prefix[starts + block] - prefix[starts]).sum(axis=1)
-    return sums
 
 
 def _grade(name: str, delayed: NDArray[np.bool_]) -> str:

@@ -57,7 +57,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class TtftSplit:
-    """One entry per row that can be split; all int64 ns, and
+    """One entry per row that can be split; all int64 ns, none negative, and
     ``client + network + server == ttft`` exactly in every row.
 
     ``row``: index within the batch. ``network_lo/hi``: the interval that the stamps prove.
@@ -100,13 +100,17 @@ def first_output(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.bool_], ND
 
 
 def split(batch: Batch) -> TtftSplit:
-    """Split every row of a batch that has kernel stamps and an exact first output arrival."""
+    """Split every row of a batch that has kernel stamps and an exact first output arrival.
+
+    Whatever the stamps say (a converted one may be off by a microsecond), every part is cut to
+    the time that there is: nothing can begin before the one before it has ended.
+    """
     import numpy as np
 
     ints = batch.ints
     first, exact, _ = first_output(batch)
     usable = exact & ints["wire_ns"].valid & ints["sent_ns"].valid
-    usable &= ~batch.bools["clock_step"]
+    usable &= ~batch.bools["clock_step"] & (first >= ints["sent_ns"].values)
     row = np.flatnonzero(usable)
 
     def take(name: str, default: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
@@ -116,28 +120,28 @@ def split(batch: Batch) -> TtftSplit:
             return np.where(column.valid[row], values, 0)
         return np.where(column.valid[row], values, default)
 
-    sent, wire = take("sent_ns"), take("wire_ns")
+    sent = take("sent_ns")
     ttft = first[row] - sent
+    wire = np.clip(take("wire_ns"), sent, first[row])
     fresh = ints["tcp_ns"].valid[row]
     connected = take("tls_ns", take("tcp_ns"))
-    connect = np.where(fresh, np.maximum(connected - sent, 0), 0)
-    after_wire = np.maximum(first[row] - wire, 0)
+    connect = np.where(fresh, np.clip(connected - sent, 0, wire - sent), 0)
+    after_wire = first[row] - wire
     wire_last = take("wire_last_ns", wire)
     upload = np.clip(wire_last - wire, 0, after_wire)
     room = after_wire - upload
-    resent = np.minimum(take("resent_ns"), room)
+    resent = np.clip(take("resent_ns"), 0, room)
 
     acked = take("acked_ns")
     has_ack = acked > 0
-    min_rtt = take("min_rtt_ns")
-    lo = np.minimum(min_rtt, room)
+    lo = np.clip(take("min_rtt_ns"), 0, room)
     # Without an ACK stamp nothing but the reply itself bounds the round trip from above.
     hi = np.where(has_ack, np.clip(acked - wire_last, 0, room), room)
     hi = np.maximum(hi, lo)
     delayed = ~has_ack | (hi - lo > DELAYED_ACK_NS)
     trip = np.where(delayed, np.minimum(lo + resent, hi), hi)
     network = connect + upload + trip
-    client = np.maximum(ttft - connect - after_wire, 0)
+    client = wire - sent - connect
     return TtftSplit(
         row=row,
         ttft=ttft,

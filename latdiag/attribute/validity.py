@@ -20,6 +20,17 @@ RUN_QUEUE_SHARE = 0.02
 CLOCK_STEP_SHARE = 0.01
 USER_LOOP_LAG_NS = 5 * NS_PER_MS
 
+#: rule: what it reads, in words, and in which unit
+_WORDS = {
+    "schedule_lag": ("schedule lag (p99)", "ms"),
+    "censored": ("share of intervals with an overwritten stamp", "%"),
+    "reader_cpu": ("CPU of a reader in its busiest 5 s", "%"),
+    "run_queue": ("time that a reader waited for a core that others held", "%"),
+    "rows_lost": ("requests begun whose end was not recorded", "rows"),
+    "clock_step": ("share of rows astride a clock step", "%"),
+    "loop_lag": ("lag of the event loop (p99)", "ms"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -42,9 +53,9 @@ class Reading:
 
     rule: str
     title: str
+    unit: str
     reading: float | None
     limit: float
-    unit: str
     reason: str | None = None
 
     @property
@@ -52,8 +63,8 @@ class Reading:
         return self.reading is not None and self.reading > self.limit
 
     def sentence(self) -> str:
-        unit = self.unit
-        return f"{self.title} is {self.reading:.3g} {unit}, more than {self.limit:.3g} {unit}"
+        reading, limit = _number(self.reading or 0.0), _number(self.limit)
+        return f"{self.title} is {reading} {self.unit}, more than {limit} {self.unit}"
 
 
 def readings(facts: Facts) -> list[Reading]:
@@ -61,64 +72,36 @@ def readings(facts: Facts) -> list[Reading]:
     lag_limit = float(SCHEDULE_LAG_NS)
     if facts.median_ttft_ns is not None:
         lag_limit = max(lag_limit, SCHEDULE_LAG_OF_TTFT * facts.median_ttft_ns)
-    loop_lag = facts.loop_lag_p99_ns if facts.user_stamps else None
-    return [
-        _reading(
+    lag, loop_lag = _ms(facts.schedule_lag_p99_ns), _ms(facts.loop_lag_p99_ns)
+    lost = None if facts.rows_lost is None else float(facts.rows_lost)
+    untold = "not told by this system"
+    found = (
+        (
             "schedule_lag",
-            "schedule lag (p99)",
-            _ms(facts.schedule_lag_p99_ns),
+            lag,
             lag_limit / NS_PER_MS,
-            "ms",
             "closed loop: no request was due at an instant",
         ),
-        _reading(
+        (
             "censored",
-            "share of intervals with an overwritten stamp",
             _percent(facts.censored_share),
             100 * CENSORED_SHARE,
-            "%",
             "no interval between tokens",
         ),
-        _reading(
-            "reader_cpu",
-            "CPU of a reader in its busiest 5 s",
-            _percent(facts.reader_cpu_worst_5s),
-            100 * READER_CPU,
-            "%",
-            "not told by this system",
-        ),
-        _reading(
-            "run_queue",
-            "time that a reader waited for a core that others held",
-            _percent(facts.run_queue_share),
-            100 * RUN_QUEUE_SHARE,
-            "%",
-            "not told by this system",
-        ),
-        _reading(
-            "rows_lost",
-            "requests begun whose end was not recorded",
-            None if facts.rows_lost is None else float(facts.rows_lost),
-            0.0,
-            "rows",
-            "a writer left no count",
-        ),
-        _reading(
-            "clock_step",
-            "share of rows astride a clock step",
-            _percent(facts.clock_step_share),
-            100 * CLOCK_STEP_SHARE,
-            "%",
-            "no rows",
-        ),
-        _reading(
+        ("reader_cpu", _percent(facts.reader_cpu_worst_5s), 100 * READER_CPU, untold),
+        ("run_queue", _percent(facts.run_queue_share), 100 * RUN_QUEUE_SHARE, untold),
+        ("rows_lost", lost, 0.0, "a writer left no count"),
+        ("clock_step", _percent(facts.clock_step_share), 100 * CLOCK_STEP_SHARE, "no rows"),
+        (
             "loop_lag",
-            "lag of the event loop (p99)",
-            _ms(loop_lag),
+            loop_lag if facts.user_stamps else None,
             USER_LOOP_LAG_NS / NS_PER_MS,
-            "ms",
             "the kernel stamps, so a late loop does no harm",
         ),
+    )
+    return [
+        Reading(rule, *_WORDS[rule], reading, limit, why if reading is None else None)
+        for rule, reading, limit, why in found
     ]
 
 
@@ -142,10 +125,8 @@ def _worst(values: Sequence[Any]) -> float | None:
     return max(known, default=None)
 
 
-def _reading(
-    rule: str, title: str, value: float | None, limit: float, unit: str, why_none: str
-) -> Reading:
-    return Reading(rule, title, value, limit, unit, why_none if value is None else None)
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ms(ns: float | None) -> float | None:

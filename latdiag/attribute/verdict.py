@@ -31,8 +31,8 @@ _NEXT = {
 def verdict(breakdowns: Mapping[str, Mapping[str, Any]], valid: bool) -> dict[str, Any]:
     """The verdict entry of ``--json``. The tail speaks where it holds enough rows."""
     mean, tail = breakdowns.get("mean"), breakdowns.get("p95_tail")
-    if mean is None or mean["n"] < _MIN_ROWS:
-        n = 0 if mean is None else mean["n"]
+    if mean is None or mean["n"] < _MIN_ROWS or mean["total_ns"] <= 0:
+        n = 0 if mean is None or mean["total_ns"] <= 0 else mean["n"]
         return _entry(
             None,
             "mean",

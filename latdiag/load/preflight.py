@@ -72,16 +72,17 @@ def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
     """
     if "://" not in url:
         url = f"http://{url}"
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as fault:
+        text = f"the URL is malformed: {shown(fault, 80)}"
+        raise UsageFault(text, "write for example http://127.0.0.1:8000") from fault
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageFault(
             f"{shown(without_credentials(url), 80)!r} is not an http or https URL",
             "write for example http://127.0.0.1:8000",
         )
-    try:
-        _ = parts.port
-    except ValueError as fault:
-        raise UsageFault(f"the port of the URL is no port: {fault}", "use 1 to 65535") from fault
     if parts.username or parts.password:
         raise UsageFault(
             "the URL holds a user name or password", "put credentials in --api-key-env"
@@ -108,6 +109,11 @@ def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
     def build(where: str) -> str:
         return urlunsplit((parts.scheme, parts.netloc, where, parts.query, ""))
 
+    try:
+        _ = httpx.URL(build(full)).host
+    except (httpx.InvalidURL, UnicodeError) as fault:
+        text = f"the host name or the path of the URL is malformed: {shown(fault, 80)}"
+        raise UsageFault(text, "write for example http://127.0.0.1:8000") from fault
     return build(base), build(full), dialect
 
 

@@ -6,17 +6,20 @@ parent must have no threads yet, and nothing heavy imported, when it calls ``run
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import resource
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from latdiag.load import stamps
 from latdiag.load.children import fork, reaped
 from latdiag.load.frames import encode, wide_pipe
 from latdiag.load.plan import LoadPlan, Work
@@ -76,8 +79,22 @@ def run_load(
     """Execute a plan into the run at ``run_path`` (created before); returns when it is written."""
     _allow_descriptors(plan)
     load = _Load(plan, work, run_path, run_tag, on_progress)
-    with _signals_noted(load):
+    with _signals_noted(load), _stamps_kept_on(plan):
         return load.run()
+
+
+@contextlib.contextmanager
+def _stamps_kept_on(plan: LoadPlan) -> Iterator[None]:
+    """Let a socket ask for stamps all the time.
+
+    Receive stamps are a switch of the whole kernel, which follows the first socket that asks and
+    the last that is closed some milliseconds later: connections that come and go would find it
+    off at times, and arrivals would bear no stamp.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        if plan.kernel_stamps:
+            stamps.enable(asking)
+        yield
 
 
 class _Load:

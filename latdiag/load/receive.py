@@ -38,6 +38,7 @@ class Receiver:
         self._epoll: select.epoll | None = None
         self._buffer = memoryview(bytearray(READ_SIZE * BATCH))
         self._previous_poll_ns = 0
+        self._paused = False
         self.loop: asyncio.AbstractEventLoop | None = None
         #: REALTIME minus MONOTONIC, to hold a kernel stamp against a floor
         self.real_minus_mono_ns = 0
@@ -60,6 +61,36 @@ class Receiver:
             self._epoll = None
         self.loop = None
 
+    # ------------------------------------------------------------------ back pressure
+    def pause(self) -> None:
+        """Read nothing until ``resume``: what comes waits in the sockets, and then the senders."""
+        if self._paused or self.loop is None:
+            return
+        self._paused = True
+        for fd in self._watched():
+            self.loop.remove_reader(fd)
+
+    def resume(self) -> None:
+        if not self._paused or self.loop is None:
+            return
+        self._paused = False
+        if self._epoll is not None:
+            self.loop.add_reader(self._epoll.fileno(), self._on_first_ready)
+            return
+        for connection in self._by_fd.values():
+            self.loop.add_reader(connection.fd, self._on_readable, connection)
+
+    def _watched(self) -> list[int]:
+        return list(self._by_fd) if self._epoll is None else [self._epoll.fileno()]
+
+    def _on_first_ready(self) -> None:
+        """After a pause the loop's wake says nothing of when things came."""
+        floor, self._floor = self._floor, None
+        self._on_ready()
+        self._floor = floor
+        if self._epoll is not None and self.loop is not None and not self._paused:
+            self.loop.add_reader(self._epoll.fileno(), self._on_ready)
+
     # ------------------------------------------------------------------ connections
     def register(self, connection: Connection) -> None:
         self._by_fd[connection.fd] = connection
@@ -67,7 +98,8 @@ class Receiver:
             self._epoll.register(connection.fd, select.EPOLLIN | select.EPOLLRDHUP)
         else:
             assert self.loop is not None
-            self.loop.add_reader(connection.fd, self._on_readable, connection)
+            if not self._paused:
+                self.loop.add_reader(connection.fd, self._on_readable, connection)
 
     def watch(self, connection: Connection) -> None:
         """Ask for, or stop asking for, the event that the socket takes more bytes."""

@@ -60,6 +60,7 @@ class _Limit(NamedTuple):
     deadline_ns: int
     limit_ns: int
     stream: ReplyStream | None
+    connection: Connection
 
 
 class StampedTransport(httpx.AsyncBaseTransport):
@@ -82,7 +83,8 @@ class StampedTransport(httpx.AsyncBaseTransport):
         self._stamped = stamped
         self._receiver = Receiver(floor, self._release)
         self._free: dict[_Origin, list[Connection]] = {}
-        self._limits: dict[Connection, _Limit] = {}
+        #: not by connection: that may serve the next request before the last one's task resumes
+        self._limits: dict[Exchange, _Limit] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._dialer = Dialer()
         #: address and port of the newest connection's other end
@@ -96,6 +98,17 @@ class StampedTransport(httpx.AsyncBaseTransport):
     @real_minus_mono_ns.setter
     def real_minus_mono_ns(self, value: int) -> None:
         self._receiver.real_minus_mono_ns = value
+
+    def pause(self) -> None:
+        """Read nothing more until ``resume``, for a caller who cannot keep what comes.
+
+        The kernel goes on stamping; a stamp that is overwritten meanwhile has no floor.
+        """
+        self._receiver.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._receiver.resume()
 
     # ------------------------------------------------------------------ httpx
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -167,10 +180,12 @@ class StampedTransport(httpx.AsyncBaseTransport):
         except BaseException:
             if connection.exchange is asked.exchange:
                 connection.finish(ExchangeFault(Outcome.CANCELLED, "cancelled"))
+            elif done.done():
+                raise  # the reply had come, and the connection is another's by now
             self._receiver.drop(connection)
             raise
         finally:
-            self._limits.pop(connection, None)
+            self._limits.pop(asked.exchange, None)
 
     async def _try_traced(
         self, connection: Connection, asked: _Asked, done: asyncio.Future[None]
@@ -205,7 +220,8 @@ class StampedTransport(httpx.AsyncBaseTransport):
         if limit_s is not None:
             limit_ns = int(limit_s * 1e9)
             since_ns = monotonic_ns() if asked.stream is not None else asked.exchange.sent_ns
-            self._limits[connection] = _Limit(since_ns + limit_ns, limit_ns, asked.stream)
+            limit = _Limit(since_ns + limit_ns, limit_ns, asked.stream, connection)
+            self._limits[asked.exchange] = limit
         head = asked.request.method == "HEAD"
         connection.begin(asked.data, asked.exchange, asked.sink, done, head)
         if connection.wants_write:
@@ -301,13 +317,15 @@ class StampedTransport(httpx.AsyncBaseTransport):
         if (loop := self._receiver.loop) is None:
             return
         now = monotonic_ns()
-        for connection, (deadline_ns, limit_ns, stream) in list(self._limits.items()):
-            if now <= deadline_ns or connection.exchange is None:
+        for exchange, limit in list(self._limits.items()):
+            deadline_ns, limit_ns, stream, connection = limit
+            if now <= deadline_ns or connection.exchange is not exchange:
                 continue
             text = f"no end of the reply within {limit_ns / 1e9:.3g} s"
             if stream is not None:
                 if stream.last_ns + limit_ns > now:  # something came since
-                    self._limits[connection] = _Limit(stream.last_ns + limit_ns, limit_ns, stream)
+                    later_ns = stream.last_ns + limit_ns
+                    self._limits[exchange] = limit._replace(deadline_ns=later_ns)
                     continue
                 text = f"nothing came for {limit_ns / 1e9:.3g} s"
             self._receiver.fail(connection, ExchangeFault(Outcome.TIMEOUT, text))

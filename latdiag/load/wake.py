@@ -52,15 +52,14 @@ class WakeSelector(selectors.DefaultSelector):
         begun = monotonic_ns()
         ready = super().select(timeout)
         woken = monotonic_ns()
-        self._wakes += 1
-        if self._stopped:
-            self._stopped = False
-            self.floor_ns = begun if woken - begun > _BLOCKED_NS else 0
-        elif woken - begun > _SLEPT_NS and self._queue.known:
+        stopped, self._stopped = self._stopped, False
+        took = 0 if timeout == 0 else woken - begun
+        self._wakes += took > _BLOCKED_NS
+        if took > _SLEPT_NS and self._queue.known and not stopped:
             waited = self._take_delay()
             self.floor_ns = max(begun, woken - waited - _WAKE_PATH_NS)
         else:
-            self.floor_ns = begun if woken - begun > _BLOCKED_NS else 0
+            self.floor_ns = begun if took > _BLOCKED_NS else 0
         return ready
 
     def _take_delay(self) -> int:

@@ -48,13 +48,6 @@ _ALL = (
         " of a tokenizer of ours. Everything per token inherits that doubt.",
     ),
     Caveat(
-        "LD103",
-        "{streams} of {requests} streams ended without [DONE]; an answer may be cut short.",
-        "Look for a proxy time-out or an output limit between here and the engine.",
-        "The stream closed in good order, but its end marker never came. A proxy that gives up"
-        " looks like this, and so does a server that never sends the marker.",
-    ),
-    Caveat(
         "LD104",
         "Chunks hold an unknown number of tokens, so ITL is refused; ICL and TPOT hold.",
         "Ask for counts per chunk: return_token_ids, or stream_options.continuous_usage_stats.",
@@ -116,19 +109,18 @@ _ALL = (
         " and kept out of the latencies that need an end.",
     ),
     Caveat(
-        "LD112",
-        "The last token came in one read with the end of the stream in {rows} of {requests}"
-        " requests; its gap is left out.",
-        "Nothing needs doing: TPOT and E2E bear it, and ITL has the other gaps.",
-        "The kernel keeps one stamp for bytes that it hands over together. When the last token"
-        " and the end marker arrive so, the token's own instant is only known to lie before.",
+        "LD113",
+        "The server shed load: 429, or 503 with Retry-After, to {rows} of {sent} requests.",
+        "Ask for a lower --rate or --concurrency, or lift the limit.",
+        "A server that sheds load asks for a pause. In closed loop the slot waits as asked, so"
+        " less was sent than planned; an open loop goes on by its schedule.",
     ),
     Caveat(
-        "LD113",
-        "The server answered 429 or 503 to {rows} of {sent} requests; the load waited"
-        " {waited:ms} ms for it in all.",
-        "The load was lower than the plan: ask for a lower --rate, or lift the limit.",
-        "A server that sheds load asks for a pause. It was given, so less was sent than planned.",
+        "LD114",
+        "A file of the run cannot be read ({what}).",
+        "What it held is missing; the other files are read. Check the disk.",
+        "A part of a run is damaged or cut short, by a crash of the machine or a full disk. It is"
+        " named and left out, the rest counts.",
     ),
     Caveat(
         "LD201",
@@ -199,14 +191,6 @@ _ALL = (
         "--connections reuse measures what a client with a pool would see.",
         "TTFT begins when the client begins to work on the request. Over a fresh connection that"
         " holds name resolution, connect and handshake.",
-    ),
-    Caveat(
-        "LD503",
-        "The load fell behind its schedule: {offered} requests/s were due and {sent} were sent.",
-        "Read response_time, which counts from the due instant; or lower --rate, or raise"
-        " --workers.",
-        "In open loop a request is due whether or not the client is ready. What was sent late is"
-        " kept with its due instant, so the wait is not hidden.",
     ),
 )
 

@@ -88,7 +88,7 @@ TERMS = (
         " do. Each keeps its due instant: response_time counts from there, so waiting for the"
         " client or the server is not hidden. 'Offered' is what was due, 'sent' what left.",
         also=("open loop", "open", "offered", "sent"),
-        see=("concurrency", "response_time", "schedule_lag", "LD503"),
+        see=("concurrency", "response_time", "schedule_lag"),
     ),
     Term(
         "slo",

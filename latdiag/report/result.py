@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Points of a line over time.
 _STEPS = 24
+#: A censored share below this moves no percentile that is stated.
+_WORTH_SAYING = 0.001
 
 
 def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
@@ -59,19 +61,22 @@ def _facts(found: Digest, writers: Sequence[dict[str, Any]]) -> Facts:
 
     counts = found.measurement.counts
     medians = found.split["ttft"]
-    censored = counts.left_out.get("icl", {}).get("censored", 0)
-    gaps = found.measurement.reading("icl", "mean").n + sum(
-        counts.left_out.get("icl", {}).values()
-    )
     user = counts.stamp_source.get("user", 0) > 0
     return Facts(
         schedule_lag_p99_ns=float(np.quantile(found.lags, 0.99)) if len(found.lags) else None,
         median_ttft_ns=float(np.median(medians)) if len(medians) else None,
-        censored_share=censored / gaps if gaps else None,
+        censored_share=_censored_share(found),
         clock_step_share=counts.clock_step / counts.requests if counts.requests else None,
         user_stamps=user,
         **facts_of_writers(writers),
     )
+
+
+def _censored_share(found: Digest) -> float | None:
+    """Share of the gaps between chunks that touch an overwritten stamp; None without gaps."""
+    left_out = found.measurement.counts.left_out.get("icl", {})
+    gaps = found.measurement.reading("icl", "mean").n + sum(left_out.values())
+    return left_out.get("censored", 0) / gaps if gaps else None
 
 
 def _broken(reading: Reading) -> dict[str, Any]:
@@ -234,6 +239,14 @@ def _caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, 
         out.append(caveat("LD110", why=why))
     if run.open_rows:
         out.append(caveat("LD111", rows=run.open_rows))
+    for what in run.caveats:
+        out.append(caveat("LD114", what=what))
+    limited = counts.failed.get("rate_limited", 0)
+    if limited:
+        out.append(caveat("LD113", rows=limited, sent=sent))
+    censored = _censored_share(found)
+    if censored is not None and censored > _WORTH_SAYING:
+        out.append(caveat("LD501", share=censored))
     if counts.stamp_source.get("user"):
         why = (header.get("client") or {}).get("stamp_reason") or "no kernel stamp came"
         out.append(caveat("LD201", why=why))

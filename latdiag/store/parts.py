@@ -14,7 +14,8 @@ from typing import Any
 from latdiag.model.errors import RunFault
 from latdiag.model.text import shown
 from latdiag.store.arrays import cuts, items_of, list_offsets, list_valid, lists_of, unequal_row
-from latdiag.store.place import Place, local_fault
+from latdiag.store.faults import local_fault
+from latdiag.store.place import Place
 from latdiag.store.schema import TABLES, arrow_type
 
 MAX_FILE_BYTES = 8 * 1024**3
@@ -118,6 +119,8 @@ def _damage(file: str, lost: str) -> Iterator[None]:
 
     try:
         yield
+    except FileNotFoundError:
+        raise
     except OSError as error:
         # Arrow reports broken bytes as OSError too, but without a number from the system.
         if error.errno:

@@ -7,33 +7,29 @@ links that leave the run and files that are no files are refused, sizes are boun
 from __future__ import annotations
 
 import contextlib
-import errno
 import fnmatch
 import os
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from latdiag.model.errors import LocalFault, RunFault
+from latdiag.model.errors import RunFault
 from latdiag.model.text import shown, without_credentials
+from latdiag.store.faults import (
+    arrow_faults,
+    directory_words,
+    local_fault,
+    taken,
+    too_large,
+    too_many,
+)
+from latdiag.store.schema import FOLDERS
 
-FOLDERS = ("writers", "requests", "evidence")
 #: A run of one day with a part every second from two writers; more is not a run of ours.
 MAX_FILES = 200_000
 
-_REMEDIES = {
-    errno.ENOSPC: "free some space, or write elsewhere with --out",
-    errno.EDQUOT: "the quota is used up: free some space, or write elsewhere with --out",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or write elsewhere with --out",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
-    errno.ENFILE: "the machine has no file descriptors left: raise fs.file-max",
-    errno.EACCES: "check the permissions, or choose another place with --out",
-    errno.EPERM: "check the permissions, or choose another place with --out",
-    errno.EROFS: "the filesystem is read-only: choose another place with --out",
-}
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:(?=/)")
 
 
@@ -135,30 +131,6 @@ def is_pattern(path: str) -> bool:
     return any(c in path for c in "*?[") and not os.path.lexists(local_path(path))
 
 
-def local_fault(error: OSError, action: str, name: str) -> LocalFault:
-    """The LocalFault behind an OSError: ``action`` is what was tried, with its object."""
-    reason = os.strerror(error.errno) if error.errno else shown(error)
-    remedy = _REMEDIES.get(error.errno or 0, "see what the system says about this disk")
-    return LocalFault(f"cannot {action}: {reason}", remedy, run=name)
-
-
-@contextlib.contextmanager
-def arrow_faults(name: str) -> Iterator[None]:
-    """Faults of a pyarrow filesystem: a name it cannot read (2), or one it cannot reach (16)."""
-    try:
-        yield
-    except (FileNotFoundError, FileExistsError):
-        raise
-    except ValueError as error:  # pyarrow.ArrowInvalid is one
-        raise RunFault(f"{name} cannot be opened: {shown(error)}", "check the URI") from error
-    except NotImplementedError as error:
-        raise RunFault(
-            f"{name}: this pyarrow has no such filesystem", "install one that has"
-        ) from error
-    except OSError as error:
-        raise local_fault(error, f"reach {name}", name) from error
-
-
 class LocalPlace:
     """A directory on this machine. Replacing is a rename, so a reader sees old or new."""
 
@@ -189,7 +161,7 @@ class LocalPlace:
                     if not entry.name.startswith("."):
                         found.append(entry.name)
                     if len(found) > MAX_FILES:
-                        raise too_many(self.name, folder)
+                        raise too_many(self.name, folder, MAX_FILES)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -255,7 +227,7 @@ class LocalPlace:
             return "is a file, and a run is a directory"
         inside = sorted(self.names(""))
         runs = [n for n in inside if (self._root / n / "run.json").is_file()]
-        return _directory_words(inside, runs)
+        return directory_words(inside, runs)
 
     def _shown(self, name: str) -> str:
         return f"{self.name}/{shown(name)}"
@@ -338,7 +310,7 @@ class ArrowPlace:
             return "is a file, and a run is a directory"
         folders = self.folders()
         runs = [n for n in folders if self._info(f"{n}/run.json").type.name == "File"]
-        return _directory_words([*self.names(""), *folders], runs)
+        return directory_words([*self.names(""), *folders], runs)
 
     def _info(self, name: str) -> Any:
         with arrow_faults(self.name):
@@ -353,7 +325,7 @@ class ArrowPlace:
         with arrow_faults(self.name):
             found = self._fs.get_file_info(selector)
         if len(found) > MAX_FILES:
-            raise too_many(self.name, folder)
+            raise too_many(self.name, folder, MAX_FILES)
         return [info for info in found if not info.base_name.startswith(".")]
 
     def _of_type(self, folder: str, kind: str) -> list[str]:
@@ -370,36 +342,3 @@ def _write_all(handle: int, data: Any) -> None:
     rest = memoryview(data).cast("B")
     while len(rest):
         rest = rest[os.write(handle, rest) :]
-
-
-def _directory_words(inside: list[str], runs: list[str]) -> str:
-    if not inside:
-        return "is an empty directory"
-    if runs:
-        return f"is a directory of {len(runs)} runs, not a run; name one, such as {shown(runs[0])}"
-    if set(inside) & set(FOLDERS):
-        return "has the folders of a run but no run.json"
-    return f"is a directory without run.json (it holds {shown(', '.join(inside[:3]), 100)})"
-
-
-def taken(name: str) -> RunFault:
-    """Something is there already: a run is never overwritten."""
-    return RunFault(
-        f"{name} exists already", "runs are never overwritten: choose another --out", run=name
-    )
-
-
-def too_large(place: str, name: str, size: int, limit: int) -> RunFault:
-    """A file beyond its bound."""
-    return RunFault(
-        f"{place}/{shown(name)} has {size} bytes, and at most {limit} are read",
-        "it was not written by latdiag: remove it",
-        run=place,
-    )
-
-
-def too_many(place: str, folder: str) -> RunFault:
-    """A folder with more files than any run of ours has."""
-    return RunFault(
-        f"{place}/{folder} holds more than {MAX_FILES} files", "this is not a run of latdiag"
-    )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 SCHEMA_VERSION = 1
+#: The folders of a run; beside them lies run.json.
+FOLDERS = ("writers", "requests", "evidence")
 
 
 @dataclass(frozen=True, slots=True)

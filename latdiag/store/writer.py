@@ -17,7 +17,8 @@ from typing import Any
 from latdiag.store import documents
 from latdiag.store.arrays import cuts
 from latdiag.store.columns import Column, ListColumn, arrow_table, row_count
-from latdiag.store.place import displayed, place_of, taken
+from latdiag.store.faults import taken
+from latdiag.store.place import displayed, place_of
 from latdiag.store.schema import SCHEMA_VERSION, TABLES, UNIQUE_TEXTS
 
 __all__ = ["ListColumn", "RunWriter", "create_run", "default_run_path"]

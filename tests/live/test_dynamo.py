@@ -20,9 +20,7 @@ def _counter(url: str, name: str) -> float:
 
 
 @pytest.mark.parametrize("verb", ["load", "probe"])
-def test_counts_and_ttft_are_those_of_the_server(
-    stack: Stack, tmp_path: Path, verb: str
-) -> None:
+def test_counts_and_ttft_are_those_of_the_server(stack: Stack, tmp_path: Path, verb: str) -> None:
     server = stack.up("dynamo", "latdiag-dynamo", "--port", "8320")
     metrics = server["URL"] + "/metrics"
     names = ("output_sequence_tokens_sum", "time_to_first_token_seconds_sum", "requests_total")

@@ -20,13 +20,9 @@ _REQUESTS = 23
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_counts_and_ttft_are_those_of_the_server(
-    stack: Stack, tmp_path: Path, path: str
-) -> None:
+def test_counts_and_ttft_are_those_of_the_server(stack: Stack, tmp_path: Path, path: str) -> None:
     sink = stack.up("otlp-sink", "latdiag-sink", "--port", "14418")
-    server = stack.up(
-        "vllm-cpu", "latdiag-vllm", "--port", "8190", "--otlp", sink["OTLP_GRPC"]
-    )
+    server = stack.up("vllm-cpu", "latdiag-vllm", "--port", "8190", "--otlp", sink["OTLP_GRPC"])
     place = tmp_path / "x.run"
     arguments = ("--path", path, "--requests", str(_REQUESTS), "--concurrency", "1")
     code, result, said = latdiag(
@@ -34,9 +30,7 @@ def test_counts_and_ttft_are_those_of_the_server(
     )
     assert code in (0, 12), said  # 12: the machine is too busy for the client, not for counts
     assert result["load"]["ok"] == _REQUESTS
-    traces = {
-        t for b in Run.open(str(place)).batches(["trace_id"]) for t in b.texts["trace_id"]
-    }
+    traces = {t for b in Run.open(str(place)).batches(["trace_id"]) for t in b.texts["trace_id"]}
     told = _await_spans(Path(sink["FILE"]), traces)
     client, server_part, slack = [], [], []
     rows = 0

@@ -83,3 +83,10 @@ def well_measured(ended: Ended) -> bool:
     """Whether a load ended as it should: done, or done and found disturbed by its machine."""
     valid = ended.result["valid"]
     return ended.code == (0 if valid else 12)
+
+
+def absent(value: object) -> bool:
+    """Whether a cell of a row holds nothing, in whatever way pandas says so."""
+    import pandas as pd
+
+    return value is None or bool(pd.isna(value))

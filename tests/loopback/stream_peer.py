@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from time import monotonic, monotonic_ns
 from typing import Any
 
+_SO_TIMESTAMPING, _RX_SOFTWARE = 37, 1 << 3
 _END_S = 0.003  # the end of a stream leaves apart from its last token
 
 
@@ -38,10 +40,10 @@ class Seen:
 
 
 class Streams:
-    """``flood`` tokens go out in one write; 0: one token a write, ``itl_s`` apart."""
+    """One token a write. A body that holds ``dust`` (seconds) gets that long a flood before."""
 
-    def __init__(self, ttft_s: float, itl_s: float, flood: int, refuse: str) -> None:
-        self._ttft_s, self._itl_s, self._flood, self._refuse = ttft_s, itl_s, flood, refuse
+    def __init__(self, ttft_s: float, itl_s: float, refuse: str) -> None:
+        self._ttft_s, self._itl_s, self._refuse = ttft_s, itl_s, refuse
         self._connections = itertools.count()
         self.seen: list[Seen] = []
         self.open = self.most_open = 0
@@ -95,6 +97,18 @@ class Streams:
             seen.ended_ns = monotonic_ns()
             self.open -= 1
 
+    async def _dust(self, seconds: float, seen: Seen, writer: asyncio.StreamWriter) -> None:
+        """Headers, then comments as fast as they are taken, one byte in each HTTP chunk."""
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        until = monotonic() + seconds
+        piece = b"".join(_chunk(b"%c" % byte) for byte in b": nothing to say yet\n" * 500)
+        while monotonic() < until and seen.id.startswith("ld-"):
+            writer.write(piece)
+            await writer.drain()
+
     async def _send(
         self,
         ask: dict[str, Any],
@@ -102,23 +116,18 @@ class Streams:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
+        await self._dust(float(ask.get("dust", 0)), seen, writer)
         wanted, words = ask["max_tokens"], len(str(ask["messages"]).split())
         begun = monotonic()
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
-        at_once = min(self._flood, wanted) or 1
-        piece = _chunk(b"".join([_event("a")] * at_once))
-        for number in range(0, wanted, at_once):
+        piece = _chunk(_event("a"))
+        for number in range(wanted):
             due = begun + self._ttft_s + number * self._itl_s
             await asyncio.sleep(max(0.0, due - monotonic()))
             if reader.at_eof() or writer.is_closing():
                 raise ConnectionResetError
             before = monotonic_ns()
             writer.write(piece)
-            if not self._flood:
-                seen.sent.append((before, monotonic_ns()))
+            seen.sent.append((before, monotonic_ns()))
             await writer.drain()
         await asyncio.sleep(_END_S)
         usage = {"prompt_tokens": words, "completion_tokens": wanted}
@@ -139,9 +148,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def _document(
-    writer: asyncio.StreamWriter, status: int, said: Any, retry_after: str = ""
-) -> None:
+def _document(writer: asyncio.StreamWriter, status: int, said: Any, retry_after: str = "") -> None:
     body = json.dumps(said).encode()
     head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(body)}\r\n"
@@ -170,11 +177,9 @@ class Peer:
 
 
 @contextlib.contextmanager
-def streaming(
-    ttft_s: float = 0.02, itl_s: float = 0.005, flood: int = 0, refuse: str = ""
-) -> Iterator[Peer]:
+def streaming(ttft_s: float = 0.02, itl_s: float = 0.005, refuse: str = "") -> Iterator[Peer]:
     """A peer for the time of the block. ``refuse``: answer 429 with this Retry-After."""
-    flags = [f"--ttft={ttft_s}", f"--itl={itl_s}", f"--flood={flood}", f"--refuse={refuse}"]
+    flags = [f"--ttft={ttft_s}", f"--itl={itl_s}", f"--refuse={refuse}"]
     process = subprocess.Popen(
         [sys.executable, "-P", __file__, *flags],
         stdin=subprocess.PIPE,
@@ -196,10 +201,13 @@ def streaming(
 async def _main(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 64) or stop.set())
-    streams = Streams(options.ttft, options.itl, options.flood, options.refuse)
-    server = await asyncio.start_server(
-        streams.serve, "127.0.0.1", 0, backlog=1024, limit=1 << 20
-    )
+    stamped = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with contextlib.suppress(OSError):
+        # Receive stamps are a switch of the whole kernel, which takes some milliseconds to act:
+        # as long as this peer lives it is on, and no run begins without stamps.
+        stamped.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _RX_SOFTWARE)
+    streams = Streams(options.ttft, options.itl, options.refuse)
+    server = await asyncio.start_server(streams.serve, "127.0.0.1", 0, backlog=1024, limit=1 << 20)
     print(server.sockets[0].getsockname()[1], flush=True)
     await stop.wait()
     os._exit(0)
@@ -209,6 +217,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--ttft", type=float)
     parser.add_argument("--itl", type=float)
-    parser.add_argument("--flood", type=int)
     parser.add_argument("--refuse")
     asyncio.run(_main(parser.parse_args()))

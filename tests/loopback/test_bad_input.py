@@ -6,7 +6,6 @@ between are as good as if there were no faults.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from typing import Any
@@ -17,7 +16,7 @@ from latdiag.model.records import OUTPUT_KINDS
 
 from . import framings
 from .faults import FAULTS, TIMEOUT_S, TOKENS, Fault
-from .invoke import Ended, loaded, well_measured
+from .invoke import Ended, absent, loaded, well_measured
 from .peers import Peer, endpoint, every, serving
 
 assert framings  # it enters its scripts into the table
@@ -47,10 +46,6 @@ def rows(measured: tuple[Ended, Peer]) -> dict[int, dict[str, Any]]:
 
 def outputs(row: dict[str, Any]) -> int:
     return sum(1 for kind in row["kinds"] if kind in OUTPUT_KINDS)
-
-
-def absent(value: object) -> bool:
-    return value is None or value != value
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
@@ -125,25 +120,3 @@ def test_a_spent_connection_is_not_used_again(measured: tuple[Ended, Peer], name
     last = next(one for one in asked if one.number == NUMBERS[name])
     later = [one for one in asked if one.connection == last.connection and one.place > last.place]
     assert later == []
-
-
-def test_a_refused_closed_loop_waits_as_long_as_it_is_asked_to(
-    rows: dict[int, dict[str, Any]],
-) -> None:
-    """No stream of the load sends anything before its Retry-After is over."""
-    refused = rows[NUMBERS["too_many"]]
-    until = refused["done_ns"] + int(refused["retry_after_s"] * 1e9)
-    begun = Counter(row["sent_ns"] < until for row in rows.values() if row is not refused)
-    assert begun.total() == REQUESTS - 1
-    busy = [
-        row
-        for row in rows.values()
-        if row is not refused and row["sent_ns"] < until and row["done_ns"] > refused["done_ns"]
-    ]
-    latest = max((row["sent_ns"] for row in busy), default=0)
-    spans = sorted((r["sent_ns"], r["done_ns"]) for r in rows.values())
-    at_once = max(
-        sum(1 for begin, end in spans if begin <= t < end)
-        for t in (refused["done_ns"] + 1, latest, until - 1)
-    )
-    assert at_once <= 13 - 1 and not math.isnan(refused["retry_after_s"])

@@ -132,9 +132,7 @@ def test_a_ramp_starts_slowly_in_both_loops(tmp_path: Path) -> None:
         opened = pool.submit(finish, peer.url, tmp_path / "o", "--rate", "constant:60", *common)
         closed = pool.submit(finish, peer.url, tmp_path / "c", "--concurrency", "8", *common)
         runs = {"open": opened.result()[1], "closed": closed.result()[1]}
-    sent = {
-        name: rows_of(run, "sent_ns")["sent_ns"].astype("int64") for name, run in runs.items()
-    }
+    sent = {name: rows_of(run, "sent_ns")["sent_ns"].astype("int64") for name, run in runs.items()}
     # The rate grows linearly to 60/s over the 2 s: 60 requests, of which half after 1.41 s.
     assert len(sent["open"]) == pytest.approx(60, abs=1)
     half = (sent["open"] - sent["open"].min()) < 1.0e9

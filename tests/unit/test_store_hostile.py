@@ -363,3 +363,23 @@ def test_a_part_that_vanishes_is_named(run: str, monkeypatch: pytest.MonkeyPatch
     opened = Run.open(run)
     assert ids(opened) == ["r3", "r4", "r5", "open"]
     assert opened.caveats == [f"{run}/{PART} vanished while the run was read"]
+
+
+@pytest.mark.parametrize("name", [PART, "requests/open-w.parquet"])
+def test_a_file_may_go_between_the_look_at_it_and_its_opening(
+    run: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = place.LocalPlace.source
+
+    def gone(here: place.LocalPlace, wanted: str) -> tuple[Any, int]:
+        found = source(here, wanted)
+        if wanted == name:
+            Path(run, name).unlink()
+        return found
+
+    monkeypatch.setattr(place.LocalPlace, "source", gone)
+    opened = Run.open(run)
+    left = ["r3", "r4", "r5", "open"] if name == PART else [f"r{i}" for i in range(6)]
+    assert ids(opened) == left
+    # A writer deletes its open file when nothing is in flight any more: no word about that.
+    assert len(opened.caveats) == (name == PART)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 #: A send later than this is late; a run with more than this share of late sends is void.
 LATE_NS = 1_000_000
 LATE_SHARE = 0.001
-#: Lockstep only: the longest that the sends of a step may take, as a share of the step (p99).
-BURST_SHARE = 0.5
+#: Lockstep only: the sends of a step must be over within this share of it (p99).
+BURST_SHARE = 0.9
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from . import http11, record
-from .harness import BENCH, ServerProcess, with_path
+from .harness import BENCH, REPEATS, ServerProcess, with_path
 from .score import Truth, score
 from .seen import Collector
 
@@ -69,6 +69,16 @@ def raw(server: ServerProcess, data: bytes) -> Iterator[socket.socket]:
         yield sock
 
 
+def valid_score(started: Started, streams: int, *flags: str) -> dict[str, Any]:
+    """The self-score of a run that is not void; a busy machine gets as many tries as the bench."""
+    for _ in range(REPEATS + 1):
+        said = self_score(started(*flags, fifo=True), streams)
+        if not said["server"]["void_because"]:
+            break
+    assert said["server"]["void_because"] == []
+    return said
+
+
 def self_score(server: ServerProcess, streams: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "client.recv_client", "--port", str(server.port)]
     command += ["--streams", str(streams), "--requests", str(4 * streams)]
@@ -88,10 +98,7 @@ def self_score(server: ServerProcess, streams: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("flags", [("--ttft-spread-ms", "20"), ("--lockstep-ms", "20")])
 def test_200_streams_are_recorded_truly(started: Started, flags: tuple[str, ...]) -> None:
-    server = started(*flags, fifo=True)
-    said = self_score(server, 200)
-    kernel = said["kernel"]
-    assert said["server"]["void_because"] == []
+    kernel = valid_score(started, 200, *flags)["kernel"]
     assert (kernel["matched"], kernel["unmatched"], kernel["not_seen"]) == (800, 0, 0)
     assert kernel["length_mismatches"] == 0
     assert kernel["itl"]["p99"] < 50
@@ -100,8 +107,7 @@ def test_200_streams_are_recorded_truly(started: Started, flags: tuple[str, ...]
 
 
 def test_20_000_sends_a_second_on_time(started: Started) -> None:
-    server = started("--ttft-spread-ms", "20", fifo=True)
-    said = self_score(server, 500)
+    said = valid_score(started, 500, "--ttft-spread-ms", "20")
     assert said["kernel"]["sent_per_s"] > 20_000
     assert said["server"]["late_p99_us"] < 1000
     assert (said["server"]["blocked"], said["server"]["dropped"]) == (0, 0)

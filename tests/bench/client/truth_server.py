@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import ssl
@@ -363,6 +364,8 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps(said), flush=True)
     server.run()
     print(json.dumps(server.dump()), flush=True)
+    if certificate:
+        shutil.rmtree(Path(certificate).parent)
 
 
 if __name__ == "__main__":
