@@ -15,7 +15,6 @@ this request's retransmissions cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -109,7 +108,10 @@ def split(batch: Batch) -> TtftSplit:
 
     ints = batch.ints
     first, exact, _ = first_output(batch)
-    usable = exact & ints["wire_ns"].valid & ints["sent_ns"].valid
+    # The kernel may join the first segment with the rest while it waits, and then keeps only the
+    # stamp of the last byte: the first left no earlier than it was written.
+    begun = ints["wire_ns"].valid | (ints["wire_last_ns"].valid & ints["written_ns"].valid)
+    usable = exact & begun & ints["sent_ns"].valid
     usable &= ~batch.bools["clock_step"] & (first >= ints["sent_ns"].values)
     row = np.flatnonzero(usable)
 
@@ -122,7 +124,7 @@ def split(batch: Batch) -> TtftSplit:
 
     sent = take("sent_ns")
     ttft = first[row] - sent
-    wire = np.clip(take("wire_ns"), sent, first[row])
+    wire = np.clip(take("wire_ns", take("written_ns")), sent, first[row])
     fresh = ints["tcp_ns"].valid[row]
     connected = take("tls_ns", take("tcp_ns"))
     connect = np.where(fresh, np.clip(connected - sent, 0, wire - sent), 0)
@@ -153,9 +155,3 @@ def split(batch: Batch) -> TtftSplit:
         connect=connect,
         delayed=delayed,
     )
-
-
-def splits(batches: Iterable[Batch]) -> Iterator[tuple[Batch, TtftSplit]]:
-    """Every batch with its split."""
-    for batch in batches:
-        yield batch, split(batch)

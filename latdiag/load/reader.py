@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from latdiag.load.dial import tls_context
 from latdiag.load.exchange import Exchange
 from latdiag.load.frames import Frames, Record
 from latdiag.load.heads import content_type, raw_headers, retry_after, told
@@ -99,7 +100,10 @@ class Reader:
         self._work_fd, out_fd, self._control_fd = fds
         self._counters = counters
         self._transport = StampedTransport(
-            verify=plan.target.verify,
+            # Loading the trust store takes 20 ms: before the start, not in the first request.
+            verify=tls_context(plan.target.verify)
+            if plan.target.url.startswith("https")
+            else plan.target.verify,
             reuse=plan.reuse,
             stamped=plan.kernel_stamps,
             floor=lambda: selector.floor_ns,

@@ -99,7 +99,8 @@ class Row:
         if encoding in ("gzip", "x-gzip", "deflate"):
             self._decoder = zlib.decompressobj(47)
         elif encoding not in ("", "identity"):
-            self._fault = f"the reply is encoded as {shown(encoding, 20)}, which was not asked for"
+            named = shown(self._clean(encoding[:_ID_LIMIT]), 40)
+            self._fault = f"the reply is encoded as {named}, which was not asked for"
         is_document = b"json" in content_type or b"html" in content_type
         if status != 200 or is_document:
             self._document = bytearray()

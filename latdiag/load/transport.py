@@ -242,6 +242,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
 
     # ------------------------------------------------------------------ connections
     async def _connection(self, asked: _Asked, fresh: bool) -> Connection:
+        self._start()
         url = asked.request.url
         port = url.port or (443 if url.scheme == "https" else 80)
         origin = (url.scheme, url.host, port)
@@ -250,7 +251,6 @@ class StampedTransport(httpx.AsyncBaseTransport):
             connection = free.pop()  # the one used last: its congestion window is widest
             if connection.open:
                 return connection
-        self._start()
         if url.scheme not in ("http", "https"):
             raise ExchangeFault(Outcome.PROTOCOL, f"{url.scheme!r} is not http or https")
         limit_s = asked.timeouts.get("connect")

@@ -53,13 +53,18 @@ class Ended:
 
 
 def loaded(
-    folder: Path, url: str, *options: str, measured: bool = False, **variables: str
+    folder: Path,
+    url: str,
+    *options: str,
+    before: tuple[str, ...] = (),
+    measured: bool = False,
+    **variables: str,
 ) -> Ended:
-    """``latdiag load URL OPTIONS --json`` as a process, run to its end."""
+    """``latdiag BEFORE load URL OPTIONS --json`` as a process, run to its end."""
     place = folder / "it.run"
     start = ["-c", _MEASURED] if measured else ["-m", "latdiag"]
     done = subprocess.run(
-        [sys.executable, *start, "load", url, "--out", str(place), "--json", *options],
+        [sys.executable, *start, *before, "load", url, "--out", str(place), "--json", *options],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -136,6 +136,7 @@ class Peer:
     host: str = "127.0.0.1"
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
+    greeting: bytes = b""
     faults: list[BaseException] = field(default_factory=list)
 
     @property
@@ -181,6 +182,7 @@ class _Listener:
                 with self._lock:
                     self._open.add(sock)
             wire = Wire(sock)
+            wire.send(self._peer.greeting)
             place = 0
             while (asked := wire.request(number, place)) is not None:
                 self._peer.asked.append(asked)
@@ -208,10 +210,16 @@ class _Listener:
 
 @contextmanager
 def serving(
-    script: Script, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    script: Script,
+    host: str = "127.0.0.1",
+    tls: ssl.SSLContext | None = None,
+    greeting: bytes = b"",
 ) -> Iterator[Peer]:
-    """A peer for the time of the block; a fault of its script fails the test."""
-    peer = Peer(script, "http" if tls is None else "https", host=host)
+    """A peer for the time of the block; a fault of its script fails the test.
+
+    ``greeting`` goes out on each connection before anything has come in.
+    """
+    peer = Peer(script, "http" if tls is None else "https", host=host, greeting=greeting)
     listener = _Listener(peer, tls)
     try:
         yield peer

@@ -99,14 +99,15 @@ def test_a_server_that_resets(capsys: Captured, tmp_path: Path) -> None:
     assert len(peer.asked) == 3  # the kept connection's request once more, then no more
 
 
-def test_a_server_that_does_not_speak_http(capsys: Captured, tmp_path: Path) -> None:
-    def script(wire: Wire, _asked: Asked) -> None:
-        wire.send(b"220 mail.example ESMTP\r\n")
-        wire.hang()
-
-    with serving(script) as peer:
+@pytest.mark.parametrize(
+    "greeting", [b"220 mail.example ESMTP\r\n", b"SSH-2.0-x\r\n", b"\x00\xff" * 99, b"\r\n\r\n"]
+)
+def test_a_server_that_does_not_speak_http(
+    capsys: Captured, tmp_path: Path, greeting: bytes
+) -> None:
+    with serving(lambda wire, _: wire.close(), greeting=greeting) as peer:
         ended = called(capsys, tmp_path, peer.url)
-    refused(ended, "broken HTTP reply", "an HTTP server", peer.url)
+    refused(ended, "broken HTTP reply|closed the connection", "an HTTP server", peer.url)
 
 
 # ---------------------------------------------------------------------- HTTP says no

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load import clock
 from latdiag.load.clock import ClockSample, RunQueue, clock_id, sample
 from latdiag.load.series import STEP_NS, ClockSeries
 
@@ -161,8 +161,8 @@ def test_one_sample_holds_for_all_time() -> None:
 # ---------------------------------------------------------------------- the clock itself
 def test_a_sample_takes_the_narrowest_of_its_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0, 1000, 2000, 2100, 3000, 3500])
-    monkeypatch.setattr(clock.time, "monotonic_ns", lambda: next(ticks))
-    monkeypatch.setattr(clock.time, "clock_gettime_ns", lambda _: 77)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: next(ticks))
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _: 77)
     assert sample(3) == ClockSample(2050, 77, 100)
 
 

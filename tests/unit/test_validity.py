@@ -60,7 +60,7 @@ def test_at_its_limit_no_rule_is_broken() -> None:
     ],
 )
 def test_beyond_its_limit_one_rule_is_broken_and_says_so(
-    rule: str, beyond: dict[str, float], sentence: str
+    rule: str, beyond: dict[str, Any], sentence: str
 ) -> None:
     facts = replace(AT_LIMITS, **beyond)
     assert broken(facts) == [rule]

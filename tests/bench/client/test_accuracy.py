@@ -47,7 +47,9 @@ OWN = (
     Setting("400 TLS", LARGE, FREE, tls=True),
 )
 ONE_READER = Setting("600 one reader", Load(600, 6000, ramp_s=2.0), FREE)
-HOOK = Setting("200 stalled", STALLED, FREE, (("LATDIAG_TEST_STALL", "50/150"),))
+#: latdiag's readers take real-time priority where the server is near and they may (``auto``);
+#: these rows show it without.
+ORDINARY = (Setting("100 ordinary", MIDDLE, FREE), Setting("400 ordinary", LARGE, FREE))
 SIGNALS = Setting("200 stopped", STALLED, FREE, disturb=stop_and_go(READER, 0.05, 0.15))
 
 
@@ -102,11 +104,16 @@ def test_one_reader(board: Board, tmp_path: Path) -> None:
     check_join(board, ONE_READER)
 
 
-@pytest.mark.parametrize("setting", [HOOK, SIGNALS], ids=lambda s: s.name)
-def test_stalled_reader(board: Board, setting: Setting, tmp_path: Path) -> None:
-    measure(board, peers.Latdiag("--workers", "1"), setting, tmp_path)
+@pytest.mark.parametrize("setting", ORDINARY, ids=lambda s: s.name)
+def test_ordinary_priority(board: Board, setting: Setting, tmp_path: Path) -> None:
+    measure(board, peers.Latdiag("--priority", "ordinary"), setting, tmp_path)
     check_join(board, setting)
-    for outcome in board.valid(setting.name, "latdiag"):
+
+
+def test_stalled_reader(board: Board, tmp_path: Path) -> None:
+    measure(board, peers.Latdiag("--workers", "1"), SIGNALS, tmp_path)
+    check_join(board, SIGNALS)
+    for outcome in board.valid(SIGNALS.name, "latdiag"):
         assert outcome.scores is not None
         # Without a stall this row would prove nothing: 50 ms hold at least two 20 ms gaps.
         assert outcome.scores.censored_share > 0.02, "the reader was not stalled"
@@ -196,9 +203,6 @@ LIMITS = (
     ("100 TLS", "ITL p99", 50.0),
     ("600 one reader", "ITL p99", 50.0),
     ("600 one reader", "late %", 1.0),
-    ("200 stalled", "ITL p99", 50.0),
-    ("200 stalled", "ITL max", 2000.0),
-    ("200 stalled", "cens %", 40.0),
     ("200 stopped", "ITL p99", 50.0),
     ("200 stopped", "ITL max", 2000.0),
     ("200 stopped", "cens %", 40.0),
