@@ -62,6 +62,8 @@ class Digest:
     fresh: int = 0
     connect_mean_ns: float = 0.0
     bounded: int = 0
+    retried: int = 0
+    sent_rate: float | None = None
 
 
 class _Pass:
@@ -72,6 +74,9 @@ class _Pass:
         self.splits: list[TtftSplit] = []
         self.sent: list[NDArray[np.int64]] = []
         self.lags: list[NDArray[np.int64]] = []
+        #: per clock: requests, first and last instant of sending
+        self.sending: dict[str, tuple[int, int, int]] = {}
+        self.retried = 0
         self.failures: dict[str, Failure] = {}
         self.isl, self.osl = Deviation(), Deviation()
         self.warmups = self.fresh = 0
@@ -96,6 +101,8 @@ class _Pass:
         self.sent.append(batch.ints["sent_ns"].values[split.row])
         due, sent = batch.ints["due_ns"], batch.ints["sent_ns"]
         known = due.valid & sent.valid
+        self._note_sending(batch)
+        self.retried += int(batch.ints["retry_ns"].valid.sum())
         self.lags.append((sent.values - due.values)[known])
         self._note_failures(batch)
         _deviate(self.isl, batch, "isl")
@@ -103,6 +110,18 @@ class _Pass:
         fresh = split.connect > 0
         self.fresh += int(fresh.sum())
         self.connect_ns.append(split.connect[fresh])
+
+    def _note_sending(self, batch: Batch) -> None:
+        sent, clocks = batch.ints["sent_ns"], batch.texts["clock_id"]
+        for clock in set(clocks.tolist()):
+            instants = sent.values[(clocks == clock) & sent.valid]
+            if len(instants):
+                n, first, last = self.sending.get(str(clock), (0, int(instants[0]), 0))
+                self.sending[str(clock)] = (
+                    n + len(instants),
+                    min(first, int(instants.min())),
+                    max(last, int(instants.max())),
+                )
 
     def _note_failures(self, batch: Batch) -> None:
         import numpy as np
@@ -139,8 +158,16 @@ def digest(batches: Iterable[Batch], slos: Sequence[Slo] = ()) -> Digest:
         warmups=seen.warmups,
         fresh=seen.fresh,
         connect_mean_ns=float(connects.mean()) if len(connects) else 0.0,
+        retried=seen.retried,
+        sent_rate=_sent_rate(seen.sending),
         bounded=sum(int(split.delayed.sum()) for split in seen.splits),
     )
+
+
+def _sent_rate(sending: dict[str, tuple[int, int, int]]) -> float | None:
+    """Requests per second while sending went on, on the clock with the most; None for one."""
+    n, first, last = max(sending.values(), default=(0, 0, 0))
+    return (n - 1) * 1e9 / (last - first) if n > 1 and last > first else None
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

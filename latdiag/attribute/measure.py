@@ -309,7 +309,10 @@ def _tpot(batch: Batch, streams: Streams, ok: NDArray[np.bool_]) -> _Values:
     values = (streams.last - streams.first + divisor // 2) // divisor
     nowhere = np.zeros(batch.n, dtype=np.bool_)
     kept_anyway = ok & osl.valid & ~defined
-    return _Values(values, known, batch.bools["clock_step"], nowhere, kept_anyway, nowhere)
+    # With an overwritten first stamp the true value is larger, with a last one smaller.
+    known = known & ~streams.first_censored
+    bound = streams.last_censored
+    return _Values(values, known, batch.bools["clock_step"], bound, kept_anyway, nowhere)
 
 
 def _rate(total: int, n: int, span: int) -> Estimate:

@@ -45,6 +45,7 @@ class Streams:
     first: NDArray[np.int64]
     last: NDArray[np.int64]
     first_censored: NDArray[np.bool_]
+    last_censored: NDArray[np.bool_]
     first_tokens: NDArray[np.int64]
     has_answer: NDArray[np.bool_]
     answer: NDArray[np.int64]
@@ -109,6 +110,7 @@ def read_streams(batch: Batch) -> Streams:
         _taken(stamps, bounds[:-1], has),
         _taken(stamps, bounds[1:] - 1, has),
         _taken(censored, bounds[:-1], has),
+        _taken(censored, bounds[1:] - 1, has),
         np.where(known & has, _taken(tokens, bounds[:-1], has), 1),
         has_answer,
         _taken(stamps, answer_at, has_answer),

@@ -2,7 +2,7 @@
 
 For a request with kernel stamps, on one clock::
 
-    client   written - sent, less the connect; and wire - written
+    client   written - sent, less the connect; and wire - written; a first try that was lost
     network  dns + tcp + tls, upload (last byte - first byte on the wire), one round trip,
              retransmissions
     server   the rest until the first token: everything behind the first TCP hop
@@ -44,6 +44,7 @@ COLUMNS = (
     "wire_last_ns",
     "acked_ns",
     "resent_ns",
+    "retry_ns",
     "min_rtt_ns",
     "retransmits",
     "arrivals_ns",
@@ -127,7 +128,9 @@ def split(batch: Batch) -> TtftSplit:
     wire = np.clip(take("wire_ns", take("written_ns")), sent, first[row])
     fresh = ints["tcp_ns"].valid[row]
     connected = take("tls_ns", take("tcp_ns"))
-    connect = np.where(fresh, np.clip(connected - sent, 0, wire - sent), 0)
+    # A first try that a dying connection lost is the client's, not the way to the server.
+    retry = np.clip(take("retry_ns"), 0, wire - sent)
+    connect = np.where(fresh, np.clip(connected - sent - retry, 0, wire - sent - retry), 0)
     after_wire = first[row] - wire
     wire_last = take("wire_last_ns", wire)
     upload = np.clip(wire_last - wire, 0, after_wire)

@@ -20,10 +20,10 @@ _WORDS = {
 _NEXT = {
     "client": "Run latdiag nearer to the server, or on a machine with a free core.",
     "network": "Measure from a host nearer to the server: what remains there is not network.",
-    "queue": "Repeat with --concurrency 1: what goes away was queueing and contention, what stays"
-    " is prefill and frontend; the server's own queue and prefill times split it per request.",
-    "decode": "Repeat with --concurrency 1: if TPOT falls, the batch or others' prefills stretch"
-    " it; if it stays, it is the model's own step time.",
+    "queue": "Run `latdiag load URL --concurrency 1`: what goes away was queueing and contention,"
+    " what stays is prefill and frontend; the server's own times split it per request.",
+    "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, the batch or others'"
+    " prefills stretch it; if it stays, it is the model's own step time.",
     "unattributed": "Run again with more requests; report it if it stays.",
 }
 
@@ -39,7 +39,7 @@ def verdict(breakdowns: Mapping[str, Mapping[str, Any]], valid: bool) -> dict[st
             "insufficient",
             "insufficient",
             f"{n} requests could be taken apart; {_MIN_ROWS} are needed for a verdict.",
-            "Run longer: --duration or --requests; see the failures above, if any.",
+            "See the failures above, if any; `latdiag load URL --duration 60s` measures longer.",
         )
     population = "p95_tail" if tail is not None and tail["n"] >= TAIL_ROWS else "mean"
     chosen = tail if population == "p95_tail" and tail is not None else mean

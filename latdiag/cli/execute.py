@@ -14,6 +14,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from latdiag import __version__
+from latdiag.cli.outcome import conceal, concealed
+from latdiag.model.caveats import caveat
 from latdiag.model.errors import LatdiagError, LocalFault, TargetFault
 from latdiag.model.text import without_credentials
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from latdiag.attribute.slo import Slo
     from latdiag.load.prepare import Prepared, Wish
 
-INVALID, SLO_MISSED, TARGET = 12, 14, 15
+INCONCLUSIVE, INVALID, SLO_MISSED = 11, 12, 14
 
 
 def execute(
@@ -38,14 +40,16 @@ def execute(
     from latdiag.load import stamps
     from latdiag.load.prepare import prepare
     from latdiag.load.processes import run_load
+    from latdiag.load.redact import secrets_of
     from latdiag.report.progress import Progress
     from latdiag.store.writer import create_run, default_run_path
 
+    conceal(*secrets_of(wish.headers, wish.url))
+    if say_cost:
+        _say_cost(wish)
     reason = stamps.why_unavailable()
     wish = replace(wish, kernel_stamps=reason is None)
     prepared = asyncio.run(prepare(wish))
-    if say_cost and not quiet:
-        _say_cost(prepared, wish)
     path = out or default_run_path(verb, datetime.now(UTC))
     path = create_run(path, _header(verb, prepared, wish, reason))
     total = None if wish.requests is None else wish.requests + wish.warmup
@@ -66,6 +70,9 @@ def execute(
         first = end.faults[0]
         raise LocalFault(first["text"], first["remedy"], path)
     result = _read(path, verb, slos)
+    if end.gave_up:
+        why = f"more than {100 * (wish.give_up or 0):.0f} % of the requests failed, so it stopped"
+        result["caveats"].insert(0, caveat("LD110", why=why))
     return result, _exit_code(result, end.signal)
 
 
@@ -81,19 +88,23 @@ def _exit_code(result: dict[str, Any], signal: int) -> int:
     if signal:
         return 128 + signal
     load = result["load"]
-    if load["requests"] and not load["ok"]:
-        worst = result["errors"][0]
+    # What this client cut off says nothing about the target.
+    theirs = [e for e in result["errors"] if e["outcome"] not in ("cut_by_client", "cancelled")]
+    if theirs and not load["ok"]:
+        worst = theirs[0]
         detail = worst["example"] or worst["outcome"]
         raise TargetFault(
             f"{result['target']['url']} gave no usable reply in {load['requests']} requests:"
             f" {detail}",
-            "see the failures in the saved run",
+            f"see the failures in {result['run']}",
             result["run"],
         )
     if not result["valid"]:
         return INVALID
     if any(slo["met"] is False for slo in result["slo"]):
         return SLO_MISSED
+    if any(slo["met"] is None for slo in result["slo"]):
+        return INCONCLUSIVE  # an objective that cannot be judged is not met
     return 0
 
 
@@ -123,16 +134,18 @@ def target_of(text: str) -> Iterator[str]:
         yield url
 
 
-def _say_cost(prepared: Prepared, wish: Wish) -> None:
+def _say_cost(wish: Wish) -> None:
+    """What a probe may spend, before it has spent anything."""
     import click
 
-    requests = wish.requests or 0
+    requests = (wish.requests or 0) + wish.warmup
     isl = wish.isl.mean
     osl = wish.osl.mean if wish.osl else 0
-    tokens = requests * (isl + osl)
+    seconds = (wish.duration_ns or 0) / 1e9
     click.echo(
-        f"probe: at most {requests} requests, about {tokens:,.0f} tokens"
-        f" ({isl:.0f} in, {osl:.0f} out each)",
+        f"{wish.requests} requests and {wish.warmup} to warm up, and a few to find out what the"
+        f" target takes: at most {requests * (isl + osl):,.0f} tokens ({isl:.0f} in, {osl:.0f} out"
+        f" each), {seconds:.0f} s.",
         err=True,
     )
 
@@ -158,8 +171,9 @@ def _header(verb: str, prepared: Prepared, wish: Wish, reason: str | None) -> di
             "arrivals": "closed" if prepared.closed else (wish.rate or "").partition(":")[0],
             "concurrency": len(plan.slots) or None,
             "ramp_ns": wish.ramp_ns,
-            "isl": wish.isl.mean,
+            "isl": None if prepared.prompts else wish.isl.mean,
             "osl": wish.osl.mean if wish.osl else None,
+            "prompts": prepared.prompts,
             "isl_source": prepared.isl_source,
             "shared_prefix": wish.shared_prefix,
             "connections": "reuse" if plan.reuse else "fresh",
@@ -182,7 +196,7 @@ def _header(verb: str, prepared: Prepared, wish: Wish, reason: str | None) -> di
             "system": f"{platform.system()} {platform.release()}",
             "httpx": version("httpx"),
         },
-        "command": redacted_command(sys.argv),
+        "command": concealed(redacted_command(sys.argv)),
     }
 
 
@@ -202,6 +216,6 @@ def redacted_command(argv: Sequence[str]) -> str:
             hide = not equals
         elif "://" in word:
             shown.append(without_credentials(word))
-        else:
-            shown.append(word)
+        else:  # a URL may come without its scheme
+            shown.append(word.partition("?")[0])
     return " ".join(json.dumps(w) if " " in w else w for w in shown)

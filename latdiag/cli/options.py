@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from latdiag.cli.outcome import conceal
 from latdiag.model.errors import UsageFault
 from latdiag.model.units import parse_duration
 
@@ -93,7 +92,9 @@ def headers_of(
     if api_key_env is not None:
         found.append(("Authorization", f"Bearer {_variable(api_key_env)}"))
     for text in plain:
-        name, _, value = text.partition(":")
+        name, colon, value = text.partition(":")
+        if not colon or not value.strip():
+            raise UsageFault("a --header has no value", "write it as 'NAME: VALUE'")
         found.append((_name(name), value.strip()))
     for text in header_env:
         name, _, variable = text.partition(":")
@@ -101,7 +102,6 @@ def headers_of(
     for name, value in found:
         if not value.isprintable() or not value.isascii():
             raise UsageFault(f"the value of header {name} is not printable ASCII", "mend it")
-        conceal(value, *(part for part in value.split() if len(part) >= 6))
     return tuple(found)
 
 

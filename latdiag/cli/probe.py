@@ -11,6 +11,8 @@ from latdiag.cli.options import headers_of, output_options, target_options
 
 #: requests (enough for a p99), streams at once, input and output tokens: 146,000 in all
 _REQUESTS, _CONCURRENCY, _ISL, _OSL = 700, 4, 160, 48
+#: share of failures at which it stops: a probe must not lean on a server that is down
+_GIVE_UP = 0.2
 _LONGEST_NS = 60_000_000_000
 
 
@@ -42,6 +44,7 @@ def probe(url: str, **given: Any) -> int:
             requests=_REQUESTS,
             duration_ns=_LONGEST_NS,
             warmup=_CONCURRENCY,
+            give_up=_GIVE_UP,
             concurrency=_CONCURRENCY,
             ramp_ns=1_000_000_000,
             overlay=parse_overlay(given["body_json"]) if given["body_json"] else None,

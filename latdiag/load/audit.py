@@ -97,7 +97,8 @@ class Audit:
         if first and last and wall > 0:
             cpu = _share(first, last)
             found["reader_cpu"] = cpu
-            found["reader_cpu_worst_5s"] = max(self._worst_cpu, cpu)
+            # A shorter run has no 5 s; in less than one the start of the process counts.
+            found["reader_cpu_worst_5s"] = self._worst_cpu or (cpu if wall >= 1e9 else None)
             if self._queue_known:
                 found["run_queue_share"] = (last.queued_ns - first.queued_ns) / wall
                 found["starved_share"] = (last.starved_ns - first.starved_ns) / wall

@@ -31,6 +31,7 @@ class Exchange:
         "out_of_order",
         "resent_ns",
         "retransmits",
+        "retry_ns",
         "reused",
         "sent_ns",
         "status",
@@ -46,6 +47,8 @@ class Exchange:
         self.sent_ns = self.dns_ns = self.tcp_ns = self.tls_ns = self.written_ns = 0
         self.wire_real_ns = self.wire_last_real_ns = self.acked_real_ns = self.resent_ns = 0
         self.headers_ns = self.headers_real_ns = self.done_ns = 0
+        #: spent on a first try that a dying kept-alive connection lost
+        self.retry_ns = 0
         self.min_rtt_ns = self.retransmits = self.out_of_order = 0
         self.reused = False
         self.status = 0

@@ -46,5 +46,7 @@ class LoadPlan:
     workers: int
     scenario: str = ""
     kernel_stamps: bool = True
+    #: stop when more than this share of at least ten requests failed; None: never
+    give_up: float | None = None
     #: readers run at real-time priority: for a machine that the server shares
     realtime: bool = False

@@ -17,8 +17,9 @@ from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.preflight import Answer, Found, Preflight, locate
 from latdiag.load.promptfile import read_prompts
 from latdiag.load.prompts import calibrate, tokenizer_words
-from latdiag.load.reader import run_at_once
+from latdiag.load.redact import secrets_of
 from latdiag.load.schedule import ClosedLoop, OpenLoop
+from latdiag.load.wake import run_at_once
 from latdiag.load.workload import Workload
 from latdiag.model.errors import TargetFault, UsageFault
 from latdiag.model.records import Outcome
@@ -55,12 +56,13 @@ class Wish:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     verify: bool = True
     timeout_ns: int = 120 * NS_PER_S
-    drain_ns: int = 30 * NS_PER_S
     reuse: bool = True
     workers: int | None = None
     kernel_stamps: bool = True
     #: of the readers: ordinary, realtime, or auto (realtime where this machine is the target)
     priority: str = "auto"
+    #: stop when more than this share of the requests failed; None: never
+    give_up: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Prepared:
     closed: bool
     rate: float | None
     isl_source: str
+    #: prompts in the file, if there is one
+    prompts: int | None
     stop_after: int | None
 
     def work(self, wish: Wish) -> Iterator[Work]:
@@ -96,7 +100,7 @@ class Prepared:
 async def prepare(wish: Wish) -> Prepared:
     """Ask the target what it is and takes, and lay down the plan. TargetFault, UsageFault."""
     base, url, dialect = locate(wish.url, wish.path)
-    secrets = _secrets(wish.headers)
+    secrets = secrets_of(wish.headers, url)
     target = Target(url, wish.headers, wish.verify, secrets)
     prompts = read_prompts(wish.prompts) if wish.prompts is not None else None
     words = tokenizer_words(wish.tokenizer) if wish.tokenizer is not None else None
@@ -106,6 +110,7 @@ async def prepare(wish: Wish) -> Prepared:
             "--rate is an open loop, --concurrency a closed one", "give one of the two"
         )
     # Before the first request: what is nonsense should cost nothing.
+    _check_wish(wish)
     realtime = _realtime(wish.priority, url)
     rate = None if wish.rate is None else OpenLoop.parse(wish.rate, ramp_ns=wish.ramp_ns).rate
     slots = tuple(ClosedLoop(wish.concurrency or 1, wish.ramp_ns).starts()) if closed else ()
@@ -131,13 +136,24 @@ async def prepare(wish: Wish) -> Prepared:
         slots=slots,
         stop_ns=wish.duration_ns,
         timeout_ns=wish.timeout_ns,
-        drain_ns=wish.drain_ns,
+        # What was sent in time gets its whole time: else the long replies would be missing.
+        drain_ns=wish.timeout_ns,
+        give_up=wish.give_up,
         reuse=wish.reuse,
         workers=_workers(wish, len(slots)),
         kernel_stamps=wish.kernel_stamps,
         realtime=realtime,
     )
-    return Prepared(plan, workload, found, closed, rate, workload.isl_source, wish.requests)
+    return Prepared(
+        plan,
+        workload,
+        found,
+        closed,
+        rate,
+        workload.isl_source,
+        len(prompts) if prompts else None,
+        wish.requests,
+    )
 
 
 async def _negotiate(
@@ -145,6 +161,9 @@ async def _negotiate(
 ) -> tuple[Found, Workload]:
     """Model, accepted extras, and how the server counts our text."""
     model, offered, server = wish.model, 0, None
+    named = (wish.overlay or {}).get("model")
+    if isinstance(named, str) and named:  # the body's own word is what the server hears
+        model = named
     if model is None:
         model, offered, server = await preflight.ask_model()
     draft = replace(draft, model=model)
@@ -167,7 +186,7 @@ async def _negotiate(
         refused_extras=wanted - extras,
         server=server,
         peer=preflight.peer,
-        model_asked=wish.model is None,
+        model_asked=offered > 0,
         models_offered=offered,
     )
     return found, workload
@@ -210,13 +229,20 @@ def _check(answer: Answer, target: Target) -> None:
     )
 
 
-def _secrets(headers: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """Header values, and the tokens within them, longest first."""
-    found: set[str] = set()
-    for _, value in headers:
-        found.add(value)
-        found.update(part for part in value.split() if len(part) >= 6)
-    return tuple(sorted((s for s in found if s), key=len, reverse=True))
+def _check_wish(wish: Wish) -> None:
+    """UsageFault for what no server could make sense of."""
+    if "stream" in (wish.overlay or {}):
+        raise UsageFault("--body-json sets stream", "leave it out: only streams have instants")
+    if wish.timeout_ns <= 0:
+        raise UsageFault("--timeout is 0: every request would fail", "give for example 60s")
+    if wish.duration_ns is not None and wish.duration_ns <= 0:
+        raise UsageFault("--duration is 0: nothing would be sent", "give for example 30s")
+    if wish.prompts is None and wish.shared_prefix >= wish.isl.mean > 0 and wish.shared_prefix:
+        raise UsageFault(
+            f"a shared prefix of {wish.shared_prefix} tokens leaves nothing of an input of"
+            f" {wish.isl.mean:g}",
+            "make --isl longer or --shared-prefix shorter",
+        )
 
 
 def _realtime(priority: str, url: str) -> bool:

@@ -47,6 +47,8 @@ class LoadEnd:
 
     begun: int = 0
     signal: int = 0
+    #: too many requests failed for it to make sense to go on
+    gave_up: bool = False
     start_ns: int = 0
     faults: list[dict[str, str]] = field(default_factory=list)
     #: processes that ended otherwise than they should: (what, status)
@@ -150,7 +152,8 @@ class _Load:
         while self._alive():
             self._feed(0.1)
             self._on_progress(self._counts())
-            if (self.signalled or self._end.faults) and not cut_at:
+            self._end.gave_up = self._end.gave_up or self._hopeless()
+            if (self.signalled or self._end.faults or self._end.gave_up) and not cut_at:
                 self._order(CUT + bytes(8))
                 cut_at = time.monotonic()
             if cut_at and time.monotonic() - cut_at > _PATIENCE_S:
@@ -252,6 +255,10 @@ class _Load:
                 if pid := getattr(worker, what):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+
+    def _hopeless(self) -> bool:
+        limit, counts = self._plan.give_up, self._counts()
+        return limit is not None and counts.done >= 10 and counts.failed > limit * counts.done
 
     def _counts(self) -> Counts:
         each = [w.counters.read() for w in self._workers]

@@ -28,7 +28,7 @@ from latdiag.load.plan import LoadPlan
 from latdiag.load.progress import Counters
 from latdiag.load.pulse import BEAT_S, Pulse
 from latdiag.load.transport import StampedTransport
-from latdiag.load.wake import Alarm, WakeSelector, new_loop
+from latdiag.load.wake import Alarm, WakeSelector, new_loop, run_at_once
 
 #: Bytes for the writer that may pile up before a closed loop's next request waits for it.
 _BACKLOG = 64 << 20
@@ -72,15 +72,6 @@ def run_reader(
     reader.say_goodbye()
     if reader.fault is not None:
         raise reader.fault
-
-
-def run_at_once() -> None:
-    """Real-time priority, the lowest there is: before every ordinary process of the machine.
-
-    A reader that the server's own threads keep from its core finds several tokens in one read.
-    Raises PermissionError without the right to it (root, CAP_SYS_NICE).
-    """
-    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
 
 
 class Reader:
@@ -378,9 +369,14 @@ class Reader:
             exchange.fault, exchange.fault_text = "refused", f"this machine: {fault.strerror}"
             self._say_short(fault)
         out.append((2, n, told(exchange)))
-        if exchange.status == 200 and not exchange.fault:
+        if exchange.status == 200 and not exchange.fault and not self._ailing():
             return None
         return retry_after(exchange)
+
+    def _ailing(self) -> bool:
+        """Whether most requests fail although the server says 200: errors in streams, pages."""
+        counts = self._counters.read()
+        return counts.done >= 4 and 2 * counts.failed > counts.done
 
     def _say_short(self, fault: OSError) -> None:
         """A resource of this machine is used up: nothing that the target could be blamed for."""

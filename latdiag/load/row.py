@@ -19,6 +19,8 @@ from latdiag.model.text import shown, without_credentials
 #: it. Two such ends make an interval wrong by 2 ms at most, and hardly any is: the usual case is
 #: a last token and the end of its stream, written a moment apart and read together.
 TOLERANCE_NS = 1_000_000
+#: Events of one reply that are kept: a million tokens, twice.
+_ARRIVALS = 2_000_000
 _INFLATED = 16 << 20
 _ERROR_BODY = 64 << 10
 _TIMINGS = 4096
@@ -139,13 +141,24 @@ class Row:
             self._unreadable = self._unreadable or event.error or ""
         elif event.kind == Kind.ERROR:
             self._error = self._error or self._clean(event.error or "") or "an error event"
+        if event.kind != Kind.OTHER or event.ids:
+            self._arrived(event, real_ns, user_ns)
+        self._last_output = event.kind in _OUTPUT
+        self._note(event)
+
+    def _arrived(self, event: Event, real_ns: int, user_ns: int) -> None:
+        if len(self.kinds) >= _ARRIVALS:
+            self._fault = f"the reply has more than {_ARRIVALS:,} events"
+            return
         self.real_ns.append(real_ns)
         self.user_ns.append(user_ns)
         self.kinds.append(event.kind)
         self.censored.append(0)
         self._ids.append(event.ids)
         self._continuous.append(event.completion_tokens)
-        self._last_output = event.kind in _OUTPUT
+
+    def _note(self, event: Event) -> None:
+        """What an event says about the reply as a whole."""
         if event.finish is not None:
             self._finish = event.finish
         if event.timings is not None:
@@ -231,6 +244,7 @@ class Row:
             "retransmits": told.get("retransmits"),
             "out_of_order": told.get("out_of_order"),
             "resent_ns": told.get("resent_ns") or None,
+            "retry_ns": told.get("retry_ns") or None,
             "retry_after_s": _seconds(told.get("headers", {}).get(b"retry-after")),
             "reply_timings": self._foreign_timings(),
             "outcome": outcome.value,
@@ -258,6 +272,8 @@ class Row:
             return Outcome.PROTOCOL, self._unreadable
         if not self.kinds and not self._saw_done:
             return Outcome.PROTOCOL, "the reply held no event"
+        if self._finish is None and not any(kind in _OUTPUT for kind in self.kinds):
+            return Outcome.PROTOCOL, "the stream ended without a token or a finish_reason"
         if not self._saw_done and self._finish is None:
             return Outcome.CUT, "the stream ended without finish_reason or [DONE]"
         return Outcome.OK, ""

@@ -333,7 +333,8 @@ class StampedTransport(httpx.AsyncBaseTransport):
 
 
 def _forget(exchange: Exchange) -> None:
-    """Clear what the lost first try left, but for when the request began."""
+    """Clear what the lost first try left, but for when the request began and what it cost."""
     sent_ns = exchange.sent_ns
     Exchange.__init__(exchange)
     exchange.sent_ns = sent_ns
+    exchange.retry_ns = monotonic_ns() - sent_ns

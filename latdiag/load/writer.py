@@ -26,7 +26,7 @@ from latdiag.load.progress import Counters
 from latdiag.load.row import Row
 from latdiag.load.series import ClockSeries
 from latdiag.model.errors import LatdiagError, LocalFault
-from latdiag.model.records import OUTPUT_KINDS, StampSource
+from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,8 @@ _FIRST_FLUSH_S = 1.0
 _LONGEST_FLUSH_S = 8.0
 _PART_ROWS = 10_000
 _OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
+#: What ends E2E: content or usage, not a keep-alive after them.
+_COUNTING = _OUTPUT | {int(Kind.USAGE)}
 
 
 def run_writer(
@@ -273,7 +275,8 @@ class Writer:
             told = row.told or {}
             if found["headers_ns"][i] is None:
                 found["headers_ns"][i] = told.get("headers_ns") or None
-            last = int(stamps[offsets[i + 1] - 1]) if offsets[i + 1] > offsets[i] else None
+            counting = [k for k, kind in enumerate(row.kinds) if kind in _COUNTING]
+            last = int(stamps[offsets[i] + counting[-1]]) if counting else None
             done.append(last if last is not None else told.get("done_ns") or None)
         found["done_ns"] = done
         found["stamp_source"] = [

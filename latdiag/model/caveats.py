@@ -33,10 +33,11 @@ class Caveat:
 _ALL = (
     Caveat(
         "LD101",
-        "{failed} of {sent} requests failed; the latencies are those of the others.",
+        "{failed} of {sent} requests failed: they have no E2E and no TPOT, and count in TTFT and"
+        " ITL only with what they streamed before.",
         "Read the failures first: a server that refuses work looks faster than it is.",
-        "A failed request has no end-to-end latency that could be mixed with the others'. It is"
-        " counted, its outcome is printed, and it is left out of every latency.",
+        "A failed request has no end that E2E or TPOT could be taken from. What it streamed before"
+        " is real: to leave its first token out would flatter a server that fails the slow ones.",
     ),
     Caveat(
         "LD102",
@@ -123,6 +124,21 @@ _ALL = (
         " named and left out, the rest counts.",
     ),
     Caveat(
+        "LD115",
+        "{rows} of {requests} requests were sent twice: the server closed a kept-alive connection"
+        " while they were on their way.",
+        "Make the server's keep-alive longer than the pauses, or use --connections fresh.",
+        "No byte of a reply had come, so a fresh connection got the same request, as every HTTP"
+        " client does. The time of the lost try is the client's part of TTFT.",
+    ),
+    Caveat(
+        "LD116",
+        "{requests} requests were made of {prompts} prompts: repeats may hit a prefix cache.",
+        "Give as many prompts as requests, or read TTFT as that of a warm cache.",
+        "A prompts file is used from the start again when it ends. Servers that do not report"
+        " cached tokens serve the repeats faster without a word.",
+    ),
+    Caveat(
         "LD201",
         "Arrivals are stamped in user space ({why}); every instant is late by the client's own"
         " delay.",
@@ -143,7 +159,8 @@ _ALL = (
         "LD204",
         "The server's kernel delayed its ACK on {rows} of {requests} requests; there the"
         " network's share is bounded, not measured.",
-        "The interval says how much is open; --connections fresh gives sharper ones.",
+        "The interval says how much is open; `latdiag load --connections fresh` gives sharper"
+        " ones.",
         "An ACK bounds the way to the server from above only: on a reused connection it may wait"
         " 40 ms, or ride on the reply. Then the network is known to lie between the smallest"
         " round trip seen and the ACK.",
@@ -183,6 +200,15 @@ _ALL = (
         "More --workers, or fewer streams on this machine.",
         "When a stream's next chunk reaches the kernel before the last one was read, both carry"
         " one stamp. Such intervals are censored: counted and left out, never guessed.",
+    ),
+    Caveat(
+        "LD504",
+        "The readers ran at real-time priority on the server's own machine and took up to"
+        " {share:share} of a core before it.",
+        "--priority ordinary leaves the order to the system; a client elsewhere disturbs least.",
+        "A server's threads keep the reader from its core just when tokens come, and then several"
+        " come in one read. With the lowest real-time priority it reads them in time; what it"
+        " takes from the server is what it would take anyway, only sooner.",
     ),
     Caveat(
         "LD502",

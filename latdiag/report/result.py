@@ -60,11 +60,11 @@ def _facts(found: Digest, writers: Sequence[dict[str, Any]]) -> Facts:
     import numpy as np
 
     counts = found.measurement.counts
-    medians = found.split["ttft"]
+    median = found.measurement.reading("ttft", "p50").value
     user = counts.stamp_source.get("user", 0) > 0
     return Facts(
         schedule_lag_p99_ns=float(np.quantile(found.lags, 0.99)) if len(found.lags) else None,
-        median_ttft_ns=float(np.median(medians)) if len(medians) else None,
+        median_ttft_ns=median,
         censored_share=_censored_share(found),
         clock_step_share=counts.clock_step / counts.requests if counts.requests else None,
         user_stamps=user,
@@ -122,7 +122,21 @@ def _self_audit(
             "reason": "no kernel stamps" if worst is None else None,
         }
     )
+    total = [(w.get("audit") or {}).get("run_queue_share") for w in writers]
+    waited = max((share for share in total if share is not None), default=None)
+    rows.append(
+        {
+            "rule": "run_queue_total",
+            "title": "run-queue delay in all, with what waking an idle core takes",
+            "reading": None if waited is None else 100 * waited,
+            "limit": None,
+            "unit": "%",
+            "broken": False,
+            "reason": "not told by this system" if waited is None else None,
+        }
+    )
     return {
+        "priority": (header.get("client") or {}).get("priority"),
         "stamp_source": source,
         "stamp_reason": (header.get("client") or {}).get("stamp_reason"),
         "readings": rows,
@@ -140,12 +154,14 @@ def _load(found: Digest, header: dict[str, Any]) -> dict[str, Any]:
         "ok": counts.ok,
         "failed": dict(counts.failed),
         "offered_rate": plan.get("rate"),
-        "sent_rate": counts.requests / span_s if span_s and plan.get("rate") else None,
+        "sent_rate": found.sent_rate if plan.get("rate") else None,
+        "warmup": found.warmups,
         "duration_s": span_s or None,
         "concurrency": plan.get("concurrency"),
         "arrivals": plan.get("arrivals"),
         "isl": plan.get("isl"),
         "osl": plan.get("osl"),
+        "prompts": plan.get("prompts"),
         "isl_mean": isl.got / isl.rows if isl.rows else None,
         "osl_mean": osl.got / osl.rows if osl.rows else None,
         "connections": plan.get("connections"),
@@ -255,6 +271,14 @@ def _caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, 
     n = len(found.split["ttft"])
     if found.bounded:
         out.append(caveat("LD204", rows=found.bounded, requests=n))
+    if found.retried:
+        out.append(caveat("LD115", rows=found.retried, requests=sent))
+    if (header.get("client") or {}).get("priority") == "realtime":
+        cpu = facts_of_writers(run.writers)["reader_cpu_worst_5s"]
+        out.append(caveat("LD504", share=cpu or 0.0))
+    prompts = (header.get("plan") or {}).get("prompts")
+    if prompts and sent > prompts:
+        out.append(caveat("LD116", prompts=prompts, requests=sent))
     if n and found.fresh > n / 2:
         out.append(caveat("LD502", connect=round(found.connect_mean_ns)))
     if result["verdict"] is not None:

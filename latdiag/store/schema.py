@@ -66,7 +66,8 @@ REQUESTS: dict[str, str] = {
     "stamp_source": "text",
     "min_rtt_ns": "int",  # duration
     "retransmits": "int",
-    "resent_ns": "int",  # duration
+    "resent_ns": "int",
+    "retry_ns": "int",  # duration
     "out_of_order": "int",
     "reused": "bool",
     "clock_step": "bool",

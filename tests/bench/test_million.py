@@ -171,7 +171,8 @@ class Slow:
         if good:
             self.put("e2e", sent, done)
             self.put("response_time", due, done)
-            self.put("tpot", 0, tpot)
+            if outputs and not any(row["censored"][outputs[i]] for i in (0, -1)):
+                self.put("tpot", 0, tpot)
         if outputs and not row["censored"][outputs[0]]:
             first = row["arrivals_ns"][outputs[0]]
             self.put("ttft", sent, first)
@@ -207,6 +208,10 @@ class Slow:
             verdicts: list[bool | None] = [True if tpot is None else None, None]
         else:
             verdicts = [True if tpot is None else tpot < TPOT_BOUND_NS]
+            if tpot is not None and row["censored"][outputs[0]]:
+                verdicts = [None]  # the true value is larger
+            elif tpot is not None and row["censored"][outputs[-1]]:
+                verdicts = [True if verdicts[0] else None]  # the true value is smaller
             within = row["arrivals_ns"][outputs[0]] - row["sent_ns"] < TTFT_BOUND_NS
             # A censored first arrival came no later than its stamp.
             late = None if row["censored"][outputs[0]] else False

@@ -185,7 +185,8 @@ def test_reader_cpu(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def rivals(core: int, count: int) -> Iterator[None]:
     """Processes that do nothing but hold one core."""
-    script = "import os\nos.sched_setaffinity(0, {%d})\nwhile True:\n    pass\n" % core
+    hold = f"os.sched_setaffinity(0, {{{core}}})"
+    script = f"import os\n{hold}\nwhile True:\n    pass\n"
     # Sessions of their own: where the kernel shares cores by session, each is a rival.
     command = [sys.executable, "-c", script]
     busy = [subprocess.Popen(command, start_new_session=True) for _ in range(count)]

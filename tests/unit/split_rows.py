@@ -36,6 +36,8 @@ def row(**given: Any) -> Row:
         "tls_ns": None,
         "done_ns": 75.0,
     }
+    if given.pop("stamped", True) is False:  # by the user, not by the kernel
+        given |= dict.fromkeys(("wire_ns", "wire_last_ns", "acked_ns"))
     found: Row = {"sent_ns": sent}
     for name, default in instants.items():
         at = given.pop(name, default)
@@ -99,6 +101,7 @@ def any_rows(draw: st.DrawFn, least: int = 0, most: int = 12) -> list[Row]:
             arrivals=draw(st.lists(st.floats(-5, 300), max_size=6)),
             min_rtt_ns=draw(st.none() | st.integers(-MS, 300 * MS)),
             resent_ns=draw(st.none() | st.integers(-MS, 300 * MS)),
+            retry_ns=draw(st.none() | st.integers(-MS, 300 * MS)),
             clock_step=draw(st.booleans()),
             outcome=draw(st.sampled_from([Outcome.OK.value] * 3 + [Outcome.CUT.value])),
         )

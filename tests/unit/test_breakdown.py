@@ -58,13 +58,13 @@ def test_without_an_end_the_last_token_is_the_end() -> None:
 
 
 def test_failed_rows_do_not_enter_and_unsplit_ones_are_counted() -> None:
-    rows = [row(), row(outcome=Outcome.CUT.value), row(wire_ns=None), row(clock_step=True)]
+    rows = [row(), row(outcome=Outcome.CUT.value), row(stamped=False), row(clock_step=True)]
     found = parts_of(rows)
     assert len(found.total) == 1 and found.left_out == 2
 
 
 def test_nothing_is_broken_down_without_rows() -> None:
-    for empty in (partition([]), parts_of([]), parts_of([row(wire_ns=None)])):
+    for empty in (partition([]), parts_of([]), parts_of([row(stamped=False)])):
         for interval in INTERVALS:
             assert breakdown(empty, interval, "mean") is None
             assert breakdown(empty, interval, "p95_tail") is None

@@ -117,6 +117,12 @@ def test_a_fresh_connection_is_the_networks_time_up_to_its_last_step(
     assert ms(found.connect) == connect
 
 
+def test_a_first_try_that_was_lost_is_the_clients_time() -> None:
+    """30 ms went to a dying kept-alive connection, then a fresh one took 2 ms."""
+    late = {"wire_ns": 33.0, "wire_last_ns": 33.0, "acked_ns": 35.1, "tcp_ns": 32.0}
+    check(one(retry_ns=30 * MS, **late), 31.0, 2.0 + 2.1, 53.0 - 35.1)
+
+
 def test_a_handshake_that_seems_to_end_after_the_wire_stamp_takes_nothing_from_the_server() -> (
     None
 ):

@@ -69,7 +69,8 @@ def slow_row(row: Row, slow: Slow, bounds: dict[str, int]) -> None:
         later = row.osl - first_tokens
         if row.osl >= 2 and len(out) >= 2 and later > 0:
             span = out[-1][0] - out[0][0]
-            known["tpot"] = ((span + later // 2) // later, False)
+            if not out[0][2]:
+                known["tpot"] = ((span + later // 2) // later, out[-1][2])
         else:
             unbreakable = True
     for name, (value, bound) in known.items():
