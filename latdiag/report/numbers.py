@@ -49,7 +49,7 @@ def metrics(page: Page, result: Mapping[str, Any]) -> None:
     for name, estimate in single.items():
         if estimate.get("value") is not None:
             page.line(f"{_label(page, name):<{width}}{with_interval(page, estimate)}")
-    _notes(page, entries)
+    _notes(page, entries, shown)
     _series(page, result)
 
 
@@ -153,7 +153,7 @@ def _count(n: float) -> str:
     return f"{n / 1e6:.1f}M" if n < 99.95e6 else f"{n / 1e6:.0f}M"
 
 
-def _notes(page: Page, entries: Mapping[str, Any]) -> None:
+def _notes(page: Page, entries: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
     """Why something is not stated, each reason once with all that it holds for."""
     why: dict[str, list[str]] = {}
     for name, metric in entries.items():
@@ -163,9 +163,7 @@ def _notes(page: Page, entries: Mapping[str, Any]) -> None:
                 labels.append(_label(page, name))
     for reason, labels in why.items():
         page.paragraph(f"{', '.join(labels)}: {reason}", "not stated: ", "  ")
-    bare = [
-        _label(page, n) for n, m in entries.items() if any(_bare(e) for e in (m or {}).values())
-    ]
+    bare = [_label(page, n) for n, m in shown.items() if any(_bare(e) for e in m.values())]
     if bare:
         text = f"{', '.join(bare)}: values depend on each other, too few count (eff)"
         page.paragraph(text, "no interval: ", "  ")

@@ -58,13 +58,15 @@ def loaded(
     *options: str,
     before: tuple[str, ...] = (),
     measured: bool = False,
+    as_json: bool = True,
     **variables: str,
 ) -> Ended:
     """``latdiag BEFORE load URL OPTIONS --json`` as a process, run to its end."""
     place = folder / "it.run"
+    asked = ["--json"] if as_json else []
     start = ["-c", _MEASURED] if measured else ["-m", "latdiag"]
     done = subprocess.run(
-        [sys.executable, *start, *before, "load", url, "--out", str(place), "--json", *options],
+        [sys.executable, *start, *before, "load", url, "--out", str(place), *asked, *options],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -182,11 +182,8 @@ OPTIONS = (
 )
 
 
-# ---------------------------------------------------------------------- a load
-@pytest.fixture(scope="module")
-def echoed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Sequence[str], str]:
-    folder = tmp_path_factory.mktemp("canary")
-    ways = scripts()
+def echo(ways: Sequence[tuple[str, Script]]) -> Script:
+    """A server whose answer to the load's request ``n`` is the ``n``-th way."""
 
     def script(wire: Wire, asked: Asked) -> None:
         if asked.method == "GET":
@@ -197,7 +194,16 @@ def echoed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Sequence[st
         else:
             ways[asked.number][1](wire, asked)
 
-    with serving(script) as peer:
+    return script
+
+
+# ---------------------------------------------------------------------- a load
+@pytest.fixture(scope="module")
+def echoed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Sequence[str], str]:
+    folder = tmp_path_factory.mktemp("canary")
+    ways = scripts()
+
+    with serving(echo(ways)) as peer:
         url = peer.url + "/v1?api-key=" + QUERY
         ended = loaded(
             folder,
@@ -248,6 +254,18 @@ def test_the_echoes_were_read_and_the_rest_of_their_words_is_kept(
     assert outcomes == {"ok", "http_error", "rate_limited", "protocol"}
     for name in ("figures 0", "headers 0", "names 0"):
         assert by_name[name]["outcome"] == "ok"
+
+
+def test_the_report_for_people_is_silent_too(tmp_path: Path) -> None:
+    """Examples of failures are printed there: each outcome's first is an echo."""
+    wanted = ("message 4", "limited 2", "error event cut 2", "no json 3", "message cut 2")
+    ways = [way for way in scripts() if way[0] in wanted]
+    options = ("--prompts", str(prompts_file(tmp_path)), "--requests", str(len(ways)), *OPTIONS)
+    with serving(echo(ways)) as peer:
+        ended = loaded(tmp_path, peer.url, *options, before=("-v",), as_json=False, **VARIABLES)
+    assert ended.code == 15 and len(ways) == len(wanted)  # none of them is usable
+    assert "HTTP 4" in ended.out + ended.err
+    assert_silent(ended.out + ended.err)
 
 
 # ---------------------------------------------------------------------- before a load

@@ -127,19 +127,24 @@ def test_an_open_loop_stays_open_when_the_server_is_slow(tmp_path: Path) -> None
 
 
 def test_a_ramp_starts_slowly_in_both_loops(tmp_path: Path) -> None:
-    with streaming(ttft_s=0.01, itl_s=0.002) as peer, ThreadPoolExecutor(2) as pool:
-        common = ("--ramp", "2s", "--duration", "2s", "--osl", "5")
-        opened = pool.submit(finish, peer.url, tmp_path / "o", "--rate", "constant:60", *common)
-        closed = pool.submit(finish, peer.url, tmp_path / "c", "--concurrency", "8", *common)
+    with streaming(ttft_s=0.01, itl_s=0.05) as peer, ThreadPoolExecutor(2) as pool:
+        ramp = ("--ramp", "2s")
+        rate = (*ramp, "--rate", "constant:60", "--duration", "2s", "--osl", "2")
+        slots = (*ramp, "--concurrency", "8", "--requests", "8", "--osl", "50")
+        opened = pool.submit(finish, peer.url, tmp_path / "o", *rate)
+        closed = pool.submit(finish, peer.url, tmp_path / "c", *slots)
         runs = {"open": opened.result()[1], "closed": closed.result()[1]}
-    sent = {name: rows_of(run, "sent_ns")["sent_ns"].astype("int64") for name, run in runs.items()}
-    # The rate grows linearly to 60/s over the 2 s: 60 requests, of which half after 1.41 s.
+    sent = {
+        name: rows_of(run, "sent_ns")["sent_ns"].astype("int64").sort_values()
+        for name, run in runs.items()
+    }
+    # The rate grows linearly to 60/s over the 2 s: 60 requests, of which a quarter by half-time.
     assert len(sent["open"]) == pytest.approx(60, abs=1)
     half = (sent["open"] - sent["open"].min()) < 1.0e9
     assert half.sum() == pytest.approx(15, abs=3)
-    # Slot k starts at k * 250 ms: the later half of the time has more than twice the requests.
-    later = (sent["closed"] - sent["closed"].min()) > 1.0e9
-    assert later.sum() > 1.5 * (~later).sum() > 0
+    # Slot k starts at k * 250 ms, and its stream outlasts the ramp.
+    starts = [(one - sent["closed"].min()) / 1e9 for one in sent["closed"]]
+    assert starts == pytest.approx([0.25 * slot for slot in range(8)], abs=0.12)
 
 
 # ---------------------------------------------------------------------- the same again

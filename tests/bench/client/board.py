@@ -63,6 +63,10 @@ FIGURES: dict[str, tuple[Figure, str]] = {
     "first s": (lambda o: o.first_request_s, "7.2f"),
 }
 
+CLIENTS = (
+    "Clients: ordinary priority, but for latdiag's\nreaders, which by default take real-time"
+    " priority where the server is near and they may (root);\nthe rows 'ordinary' are without."
+)
 LEGEND = """\
 Errors in us, client against truth, absolute values; ITL, TTFT and TPOT without what the client
 marks as censored, "raw" with it; "late %" is the censored share after the ramp. TTFT: from the
@@ -148,9 +152,7 @@ class Board:
             lines += [f"{'':<{width}}   VOID: {'; '.join(o.void)}" for o in outcomes if o.void]
             lines += [f"{'':<{width}}   {n}" for n in dict.fromkeys(_remarks(outcomes))]
         conditions = {o.conditions for outcomes in self.rows.values() for o in outcomes}
-        return "\n".join(
-            [*lines, LEGEND, f"Server: {', '.join(sorted(conditions))}; clients: ordinary."]
-        )
+        return "\n".join([*lines, LEGEND, f"Server: {', '.join(sorted(conditions))}. {CLIENTS}"])
 
     def store(self, path: Path) -> None:
         """Every outcome as JSON, for whoever wants other figures."""

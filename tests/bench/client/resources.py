@@ -120,8 +120,8 @@ def tree(root: int) -> list[int]:
         pid = todo.pop()
         found.append(pid)
         try:
-            for task in os.scandir(PROC / str(pid) / "task"):
-                todo += map(int, (Path(task.path) / "children").read_text().split())
+            for task in (PROC / str(pid) / "task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
         except OSError:
             continue
     return found
@@ -168,8 +168,8 @@ def _stat(pid: int) -> list[str]:
 def _schedstats(pid: int) -> list[tuple[int, int]]:
     """(ns on a CPU, ns waiting for one) of each thread."""
     found = []
-    for task in os.scandir(PROC / str(pid) / "task"):
-        on, waited, _ = (Path(task.path) / "schedstat").read_text().split()
+    for task in (PROC / str(pid) / "task").iterdir():
+        on, waited, _ = (task / "schedstat").read_text().split()
         found.append((int(on), int(waited)))
     return found
 
