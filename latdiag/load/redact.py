@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, unquote_plus, urlsplit
+from urllib.parse import unquote, unquote_plus
 
 from latdiag.model.text import shown
 
@@ -31,8 +31,8 @@ def secrets_of(headers: Iterable[tuple[str, str]], url: str) -> tuple[str, ...]:
     found: set[str] = set()
     for _, value in headers:
         found.update(part for part in value.split() if part.lower() != "bearer")
-    query = urlsplit(url).query
-    for part in query.split("&"):
+    # Not urlsplit: this URL may be one that nobody could split.
+    for part in url.partition("?")[2].partition("#")[0].split("&"):
         written = part.partition("=")[2] or part
         found |= {written, unquote(written), unquote_plus(written)}
     found = {part for part in found if len(part) >= _SHORTEST_TOKEN}

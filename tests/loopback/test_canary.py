@@ -305,7 +305,6 @@ def test_a_model_named_like_the_key_is_not_taken(
     assert_silent(ended.out + ended.err)
 
 
-@pytest.mark.xfail(reason="a load does not yet count the URL's query among its secrets")
 def test_a_query_of_the_url_is_a_secret_too(tmp_path: Path) -> None:
     """Whether a key is in a header or in the URL: its echo is not stored."""
     ways = [SAYS[name] for name in ("message", "plain text", "names", "timing header")]
