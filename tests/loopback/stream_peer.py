@@ -200,7 +200,12 @@ def streaming(ttft_s: float = 0.02, itl_s: float = 0.005, refuse: str = "") -> I
 
 async def _main(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_reader(0, lambda: os.read(0, 64) or stop.set())
+
+    def watch() -> None:
+        if not os.read(0, 64):
+            stop.set()
+
+    asyncio.get_running_loop().add_reader(0, watch)
     stamped = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with contextlib.suppress(OSError):
         # Receive stamps are a switch of the whole kernel, which takes some milliseconds to act:

@@ -316,3 +316,22 @@ def test_a_load_leaves_no_child_no_zombie_and_no_descriptor(tmp_path: Path) -> N
     assert told["child"] is None
     assert told["after"] == told["before"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_load_leaves_nothing_behind(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """While the target is being asked what it is, there is no run yet."""
+    with streaming(ttft_s=30.0) as peer:
+        run = tmp_path / "it.run"
+        command = Command(tmp_path, load(peer.url, run, "--requests", "5"))
+        try:
+            wait_for(lambda: peer.flight()["open"] > 0, 30, "the first question")
+            command.interrupt(number)
+            ended = command.end(15)
+        finally:
+            command.destroy()
+    assert ended.code == code and ended.out == ""
+    assert ended.err in ("interrupted\n", "terminated\n")
+    assert not run.exists() and not command.group()

@@ -173,7 +173,18 @@ def run_client(case: Case, port: int, folder: Path) -> Path:
     scheme = "https" if case.secure else "http"
     command = [sys.executable, "-m", "latdiag", "load", f"{scheme}://{HOST}:{port}"]
     command += ["--concurrency", str(STREAMS), "--requests", str(CELL * len(THINK) * len(HEADERS))]
-    command += ["--isl", str(BODIES[case.body]), "--osl", "3", "--seed", "1", "--model", "mock"]
+    command += [
+        "--priority",
+        "realtime",
+        "--isl",
+        str(BODIES[case.body]),
+        "--osl",
+        "3",
+        "--seed",
+        "1",
+        "--model",
+        "mock",
+    ]
     command += ["--connections", case.connections, "--out", str(run), "--quiet", "--json"]
     command += ["--insecure"] if case.secure else []
     environment = {**os.environ, **with_path(ROOT)}
