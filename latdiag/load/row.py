@@ -44,7 +44,6 @@ class Row:
         "_fault",
         "_finish",
         "_ids",
-        "_last_floor_ns",
         "_last_output",
         "_last_stamp_ns",
         "_last_user_ns",
@@ -57,6 +56,7 @@ class Row:
         "_type",
         "_unreadable",
         "_usage",
+        "_width_ns",
         "begun",
         "censored",
         "kinds",
@@ -90,7 +90,7 @@ class Row:
         self._saw_done = False
         self._timings: Any = None
         self._last_stamp_ns = begun[9]
-        self._last_user_ns = self._last_floor_ns = 0
+        self._last_user_ns = self._width_ns = 0
         self._last_output = False
         self.told: dict[str, Any] | None = None
 
@@ -123,14 +123,17 @@ class Row:
             self._fault = str(fault)
             events = fault.completed
         stamp_ns = real_ns - offset_ns if real_ns else user_ns
+        # What came before the end of this read came after the read before, and after the floor.
+        self._width_ns = stamp_ns - max(floor_ns, self._last_stamp_ns)
         last = len(events) - 1
         for place, event in enumerate(events):
             self._event(self._read(event), real_ns, user_ns)
             if place < last and self._last_output:
                 # A later event came in the same read: the kernel kept that one's stamp.
-                self._overwritten(stamp_ns, floor_ns)
+                self._overwritten()
+        if events and self._last_output and self._stream.pending:
+            self._overwritten()  # by the beginning of the next event
         self._last_stamp_ns, self._last_user_ns = stamp_ns, user_ns
-        self._last_floor_ns = floor_ns
 
     def _event(self, event: Event, real_ns: int, user_ns: int) -> None:
         self._last_output = False
@@ -173,10 +176,9 @@ class Row:
             if value is not None:
                 usage[name] = value
 
-    def _overwritten(self, stamp_ns: int, floor_ns: int) -> None:
-        """The newest arrival lies somewhere after the floor and the read before it."""
-        since_ns = max(floor_ns, self._last_stamp_ns)
-        if stamp_ns - since_ns > TOLERANCE_NS:
+    def _overwritten(self) -> None:
+        """The newest arrival bears the stamp of what came after it in the same read."""
+        if self._width_ns > TOLERANCE_NS:
             self.censored[-1] = 1
 
     def _inflate(self, data: bytes) -> bytes:
@@ -207,7 +209,7 @@ class Row:
         self._status = told["status"]
         if self._last_output and told["done_ns"] == self._last_user_ns and self.kinds:
             # The end of the framing came in the same read as the last token.
-            self._overwritten(self._last_stamp_ns, self._last_floor_ns)
+            self._overwritten()
 
     def columns(self) -> dict[str, Any]:
         """The row's scalar columns but for those that depend on the clock series."""

@@ -139,8 +139,7 @@ def why_unavailable() -> str | None:
         try:
             near.send(b"x")
             far.recv(1)
-            far.send(b"y")
-            received_ns = received(near.recvmsg(1, RX_ANCILLARY)[1])
+            received_ns = _await_received(near, far)
         except OSError as fault:
             return f"the loopback proof failed ({fault})"
         near.setblocking(False)
@@ -150,6 +149,18 @@ def why_unavailable() -> str | None:
         if not {SENT, ACKED} <= kinds:
             return "transmit and acknowledgement stamps do not arrive"
         return None
+
+
+def _await_received(near: socket.socket, far: socket.socket) -> int:
+    """The stamp of a byte received; the kernel begins to stamp some time after it was asked."""
+    received_ns = 0
+    for _ in range(100):
+        far.send(b"y")
+        received_ns = received(near.recvmsg(1, RX_ANCILLARY)[1])
+        if received_ns:
+            break
+        time.sleep(0.001)
+    return received_ns
 
 
 def _await_sent(sock: socket.socket) -> list[Sent]:

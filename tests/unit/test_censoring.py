@@ -59,6 +59,21 @@ def test_a_token_read_with_the_end_mark_is_not_exact() -> None:
     assert marks(row) == [(START + 50 * MS, True)]
 
 
+def test_a_token_read_with_the_beginning_of_the_next_event_is_not_exact() -> None:
+    row = new_row()
+    taken(row, START + 50 * MS, 0, TOKEN + TOKEN[:20])
+    taken(row, START + 60 * MS, 0, TOKEN[20:])
+    assert [flag for _, flag in marks(row)] == [True, False]
+
+
+def test_a_token_read_with_the_end_of_the_framing_is_not_exact() -> None:
+    row = new_row()
+    taken(row, START + 50 * MS, 0, TOKEN)
+    taken(row, START + 60 * MS, 0, TOKEN)
+    row.end({"status": 200, "done_ns": START + 60 * MS + 50 * US})
+    assert [flag for _, flag in marks(row)] == [False, True]
+
+
 def test_a_floor_that_lies_near_makes_the_stamp_good_for_all() -> None:
     row = new_row()
     at = START + 50 * MS
