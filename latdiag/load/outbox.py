@@ -16,11 +16,17 @@ class Outbox:
     """Records in, frames out to a pipe. ``records`` is appended to directly: it is the hot path.
 
     ``backlog``: bytes that the writer has not taken yet. ``on_lost`` is called once if the
-    writer is gone.
+    writer is gone. ``throttle`` is called with True when the backlog is over ``limit``, and with
+    False when half of it is gone: memory stays bounded whatever a server sends.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, fd: int, on_lost: Callable[[], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        fd: int,
+        on_lost: Callable[[], None],
+        throttle: Callable[[bool], None] = lambda _: None,
+        limit: int = 64 << 20,
     ) -> None:
         self.records: list[tuple[Any, ...]] = []
         self.backlog = 0
@@ -28,6 +34,9 @@ class Outbox:
         self._loop = loop
         self._fd = fd
         self._on_lost = on_lost
+        self._throttle = throttle
+        self._limit = limit
+        self._throttled = False
         self._waiting: deque[memoryview] = deque()
         self._watched = False
         os.set_blocking(fd, False)
@@ -42,6 +51,9 @@ class Outbox:
         self.backlog += len(data)
         if not self._watched:
             self._write()
+        if self.backlog > self._limit and not self._throttled:
+            self._throttled = True
+            self._throttle(True)
 
     def _write(self) -> None:
         while self._waiting:
@@ -55,6 +67,9 @@ class Outbox:
                 self._lose()
                 return
             self.backlog -= written
+            if self._throttled and self.backlog < self._limit // 2:
+                self._throttled = False
+                self._throttle(False)
             if written == len(head):
                 self._waiting.popleft()
             else:

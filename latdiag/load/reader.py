@@ -31,7 +31,7 @@ from latdiag.load.transport import StampedTransport
 from latdiag.load.wake import Alarm, WakeSelector, new_loop, run_at_once
 
 #: Bytes for the writer that may pile up before a closed loop's next request waits for it.
-_BACKLOG = 64 << 20
+_BACKLOG = 32 << 20
 
 #: Orders of the parent: a letter and eight bytes (GO: the start, MONOTONIC ns).
 GO, CUT = b"g", b"x"
@@ -104,7 +104,7 @@ class Reader:
         self._headers = raw_headers(plan, self._url)
         seconds = plan.timeout_ns / 1e9
         self._timeout = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
-        self._outbox = Outbox(loop, out_fd, self._end)
+        self._outbox = Outbox(loop, out_fd, self._end, self._hold_back, _BACKLOG)
         self._out = self._outbox.records
         self._queue: deque[tuple[Any, ...]] = deque()
         self._room = max(16, 2 * len(slots)) if slots else 256
@@ -281,9 +281,13 @@ class Reader:
                 continue
             asked = await self._attempt(self._next())
             failures = failures + 1 if asked is not None else 0
-            if asked is not None:
+            if asked is not None and (self._queue or self._more_work):
                 # Without a pause a closed loop would hammer a server that fails at once.
                 await self._pause(max(asked, min(5.0, 0.05 * 2 ** min(failures, 8))))
+
+    def _hold_back(self, wanted: bool) -> None:
+        """The writer lags: leave the bytes in the kernel, which goes on stamping."""
+        (self._transport.pause if wanted else self._transport.resume)()
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, but not beyond the time in which requests may begin."""
