@@ -19,8 +19,9 @@ from latdiag.load.clock import RunQueue
 _BLOCKED_NS = 20_000
 #: A sleep shorter than this is not worth a look at the run queue, which takes some 3 us.
 _SLEPT_NS = 80_000
-#: From a segment's stamp in the kernel to its reader being runnable, generously.
-_WAKE_PATH_NS = 50_000
+#: From a segment's stamp in the kernel to its reader being runnable. Generously: the core of a
+#: virtual machine takes 50 us and more to leave its idle state before it even takes the wake.
+_WAKE_PATH_NS = 500_000
 #: What a wake may wait for its core without any rival: a virtual machine's idle core takes some
 #: 50 us to come back. At thousands of wakes a second that adds up, and it is no starvation.
 FREE_WAKE_NS = 100_000

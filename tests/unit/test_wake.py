@@ -60,8 +60,8 @@ def test_a_wake_is_traced_back_over_its_wait_for_a_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     selector = Scripted(monkeypatch)
-    assert selector.wakes_after(5 * MS) == 50 * US, "the way from the stamp to the reader"
-    assert selector.wakes_after(5 * MS, waited=3 * MS) == 3 * MS + 50 * US
+    assert selector.wakes_after(5 * MS) == 500 * US, "the way from the stamp to the reader"
+    assert selector.wakes_after(5 * MS, waited=3 * MS) == 3 * MS + 500 * US
     assert selector.wakes_after(5 * MS, waited=9 * MS) == 5 * MS, "not before the select began"
 
 
@@ -78,7 +78,7 @@ def test_a_process_that_was_stopped_knows_only_when_it_began_to_wait(
     selector = Scripted(monkeypatch)
     selector.note_stop(signal.SIGCONT, None)
     assert selector.wakes_after(50 * MS) == 50 * MS
-    assert selector.wakes_after(50 * MS) == 50 * US, "once"
+    assert selector.wakes_after(50 * MS) == 500 * US, "once"
     selector.note_stop(signal.SIGCONT, None)
     assert selector.wakes_after(10 * US) == -1, "stopped while it did not sleep"
 
