@@ -10,7 +10,8 @@ For a request with kernel stamps, on one clock::
 The round trip lies in [min_rtt of the connection, ack - wire]: a receiver may delay its ACK up
 to 40 ms and let it ride on the reply, so the ACK bounds it from above only. Where the two differ
 by more than half a millisecond the ACK counts as delayed, and the round trip is min_rtt plus what
-this request's retransmissions cost.
+this request's retransmissions cost. Where they do not, it is their middle: an ACK may ride on
+headers that came within the half millisecond, and the middle is at most half of that wrong.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def split(batch: Batch) -> TtftSplit:
     hi = np.where(has_ack, np.clip(acked - wire_last, 0, room), room)
     hi = np.maximum(hi, lo)
     delayed = ~has_ack | (hi - lo > DELAYED_ACK_NS)
-    trip = np.where(delayed, np.minimum(lo + resent, hi), hi)
+    trip = np.where(delayed, np.minimum(lo + resent, hi), (lo + hi) // 2)
     network = connect + upload + trip
     client = wire - sent - connect
     return TtftSplit(
