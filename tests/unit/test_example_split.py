@@ -49,7 +49,7 @@ def test_the_split_of_one_request(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT)},
     )
     (line,) = done.stdout.splitlines()
-    # client 2 ms until the first byte left; network 2 ms of upload and a round trip in [9.8, 10] ms.
+    # client 2 ms until the first byte left; network 2 ms of upload and a trip in [9.8, 10] ms.
     assert json.loads(line) == {
         "response_id": "r-1",
         "client_ns": 2 * ms,
