@@ -1,109 +1,31 @@
-"""End-to-end latency in components, from what the client alone can prove.
+"""Shares of a population's time: ratios of exact sums, with what they rest on.
 
 Every row is partitioned in integer nanoseconds, so the sums are exact; a share is a ratio of
-sums, never a mean of ratios. What lies behind the first hop until the first token cannot be told
-apart from outside: it is one merged class under ``queue``.
+sums, never a mean of ratios.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from latdiag.attribute.ttft_split import first_output, split
-from latdiag.model.records import Outcome
-from latdiag.stats.dependence import sum_variance
+from latdiag.attribute.parts import INSIDE, Parts, Source
+from latdiag.stats.blocks import resampled_sums
+from latdiag.stats.dependence import inner, sum_variance
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from latdiag.store.batch import Batch
-
-#: What the client cannot tell apart: everything behind the first hop until the first token.
-BEHIND_THE_HOP = ("queue", "prefill", "frontend", "gateway")
-_PARTS = ("client", "network", "queue", "decode", "unattributed")
 #: Fewer rows than this bear no interval of a share.
 TAIL_ROWS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """One entry per row that could be partitioned, in the order of ``sent_ns``; int64 ns.
-
-    ``begin``: due in open loop, sent in closed. ``total = done - begin`` is the sum of the parts.
-    ``network_lo/hi``: what the stamps prove of network; the rest moves to and from ``queue``.
-    """
-
-    total: NDArray[np.int64]
-    ttft: NDArray[np.int64]
-    parts: dict[str, NDArray[np.int64]]
-    network_lo: NDArray[np.int64]
-    network_hi: NDArray[np.int64]
-    delayed: NDArray[np.bool_]
-    left_out: int
-
-
-def partition(batches: Iterable[Batch]) -> Parts:
-    """Partition every successful row; the others, and those without exact stamps, are counted."""
-    import numpy as np
-
-    found: list[dict[str, NDArray[Any]]] = []
-    left_out = 0
-    for batch in batches:
-        piece = _partition(batch)
-        left_out += int((batch.texts["outcome"] == Outcome.OK.value).sum()) - len(piece["total"])
-        found.append(piece)
-    if not found:
-        found.append({name: np.zeros(0, dtype=np.int64) for name in _COLUMNS})
-    joined = {name: np.concatenate([piece[name] for piece in found]) for name in _COLUMNS}
-    # Equal instants are told apart too: the order of the batches must not matter.
-    order = np.lexsort((joined["queue"], joined["total"], joined["sent"]))
-    joined = {name: values[order] for name, values in joined.items()}
-    return Parts(
-        total=joined["total"],
-        ttft=joined["ttft"],
-        parts={name: joined[name] for name in _PARTS},
-        network_lo=joined["network_lo"],
-        network_hi=joined["network_hi"],
-        delayed=joined["delayed"].astype(bool),
-        left_out=left_out,
-    )
-
-
-_COLUMNS = ("sent", "total", "ttft", *_PARTS, "network_lo", "network_hi", "delayed")
-
-
-def _partition(batch: Batch) -> dict[str, NDArray[Any]]:
-    import numpy as np
-
-    ttft = split(batch)
-    _, _, last = first_output(batch)
-    good = batch.texts["outcome"][ttft.row] == Outcome.OK.value
-    row = ttft.row[good]
-    sent = batch.ints["sent_ns"].values[row]
-    due = batch.ints["due_ns"]
-    lag = np.where(due.valid[row], np.maximum(sent - due.values[row], 0), 0)
-    done = batch.ints["done_ns"]
-    ended = np.where(done.valid[row], done.values[row], last[row])
-    total = ended - sent + lag
-    decode = np.maximum(last[row] - (sent + ttft.ttft[good]), 0)
-    client, network, server = ttft.client[good] + lag, ttft.network[good], ttft.server[good]
-    return {
-        "sent": sent,
-        "total": total,
-        "ttft": ttft.ttft[good] + lag,
-        "client": client,
-        "network": network,
-        "queue": server,
-        "decode": decode,
-        # What follows the last token (usage, end mark) belongs to no component known here.
-        "unattributed": total - client - network - server - decode,
-        "network_lo": ttft.network_lo[good],
-        "network_hi": ttft.network_hi[good],
-        "delayed": ttft.delayed[good].astype(np.int64),
-    }
+#: Rows that follow each other more closely than this say little of a tail, unless they come in
+#: so many independent segments.
+_AUTOCORRELATION, _SEGMENTS = 0.7, 4
+_TWO_SIDED = 1.96
+#: Of the draws that say who leads.
+_REPETITIONS = 2000
 
 
 def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | None:
@@ -114,93 +36,213 @@ def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | 
     """
     import numpy as np
 
-    inside = {
-        "client_e2e": _PARTS,
-        "client_ttft": ("client", "network", "queue"),
-        "decode": ("decode",),
-    }[interval]
-    columns = {name: parts.parts[name] for name in inside}
+    columns = {name: parts.parts[name] for name in INSIDE[interval] if name in parts.parts}
     total = np.sum(list(columns.values()), axis=0)
-    rows = np.arange(len(total))
+    rows = chosen_rows(total, population)
     if not len(rows):
         return None
-    if population == "p95_tail":
-        rows = np.flatnonzero(total >= np.quantile(total, 0.95, method="higher"))
-    chosen = {name: values[rows] for name, values in columns.items()}
     whole = int(total[rows].sum())
+    sums = settled({name: int(column[rows].sum()) for name, column in columns.items()}, parts)
     entry: dict[str, Any] = {"interval": interval, "total_ns": whole, "n": len(rows)}
-    bounds = _intervals(chosen, total[rows])
-    slack_lo = int((parts.parts["network"] - parts.network_lo)[rows].sum())
-    slack_hi = int((parts.network_hi - parts.parts["network"])[rows].sum())
-    for name in ("client", "network", "queue", "decode", "unattributed"):
-        if name not in chosen:
-            continue
-        value = int(chosen[name].sum())
-        share = value / whole if whole > 0 else None
-        lo, hi = bounds.get(name, (None, None))
-        if share is not None and lo is not None and hi is not None:
-            # What the stamps leave open between network and the server widens both.
-            down, up = {"network": (slack_lo, slack_hi), "queue": (slack_hi, slack_lo)}.get(
-                name, (0, 0)
-            )
-            least = -1.0 if name == "unattributed" else 0.0
-            lo = min(share, max(least, lo - down / whole))
-            hi = max(share, min(1.0, hi + up / whole))
-        entry[name] = {
-            "share": share,
-            "lo": lo,
-            "hi": hi,
-            "sum_ns": value,
-            "grade": _grade(name, parts.delayed[rows]),
-            "evidence": _evidence(name, parts.delayed[rows]),
-        }
-    if "queue" in entry:
-        entry["queue"]["members"] = list(BEHIND_THE_HOP)
+    entry |= {"segments": parts.segments, "left_out": parts.left_out}
+    entry["insufficient"] = _insufficient(parts, total, len(rows), population)
+    half = {} if entry["insufficient"] else _half_widths(parts, columns, rows, total)
+    for name, value in sums.items():
+        source = parts.sources[name]
+        entry[name] = _share(name, value, whole, half.get(name), _slack(parts, name, rows))
+        entry[name]["grade"] = _grade(name, source, parts.delayed[rows])
+        entry[name]["evidence"] = _evidence(name, source, parts.delayed[rows])
+        if source.members:
+            entry[name]["members"] = list(source.members)
     return entry
 
 
-def _intervals(
-    columns: dict[str, NDArray[np.int64]], total: NDArray[np.int64]
-) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the ratios of sums; none for fewer rows than ``TAIL_ROWS``.
+def leaves(parts: Parts, population: str) -> dict[str, Any]:
+    """The leaves of the parts that have some, as shares of end to end; {} without rows."""
+    import numpy as np
+
+    rows = chosen_rows(parts.total, population)
+    whole = int(parts.total[rows].sum())
+    found: dict[str, Any] = {}
+    for component in dict.fromkeys(name.partition(".")[0] for name in parts.leaves):
+        names = [name for name in parts.leaves if name.partition(".")[0] == component]
+        sums = {name: int(parts.leaves[name][rows].sum()) for name in names}
+        # Leaves are differences of estimates: what one lacks, the one before it had too much.
+        for one, before in reversed(list(zip(names[1:], names[:-1], strict=True))):
+            if sums[one] < 0:
+                sums[before] += sums[one]
+                sums[one] = 0
+        for name, value in sums.items():
+            found[name] = _share(name, value, whole, None, (0, 0))
+            found[name]["grade"] = "C"
+            found[name]["evidence"] = "the laws of designed stages, applied to each request"
+    return found if np.size(rows) else {}
+
+
+def chosen_rows(total: NDArray[np.int64], population: str) -> NDArray[np.int64]:
+    """The rows of a population, by their totals."""
+    import numpy as np
+
+    rows = np.arange(len(total))
+    if population == "p95_tail" and len(rows):
+        rows = np.flatnonzero(total >= np.quantile(total, 0.95, method="higher"))
+    return rows
+
+
+def settled(sums: Mapping[str, int], parts: Parts) -> dict[str, int]:
+    """No sum but ``unattributed`` is negative: what is lacking comes from where it was put."""
+    found = dict(sums)
+    for name, value in sums.items():
+        other = parts.sources[name].settles
+        if found[name] < 0 and other in found:
+            found[other] += found[name]
+            found[name] = 0
+        elif value < 0 and other is None and name != "unattributed":
+            raise ValueError(f"{name} is negative and has nothing to settle with")
+    return found
+
+
+def leads(parts: Parts, first: str, population: str) -> float | None:
+    """How often ``first`` would be ahead of all others, had other requests come: 0 to 1.
+
+    Rows are drawn anew in blocks, each time with laws drawn anew, and what the evidence leaves
+    open counts against ``first``. None where nothing can be said: too few rows, or no time.
+    """
+    import numpy as np
+
+    rows = chosen_rows(parts.total, population)
+    if len(rows) < TAIL_ROWS or int(parts.total[rows].sum()) <= 0:
+        return None
+    random = np.random.default_rng(len(parts.total))
+    segment = parts.segment[rows] if parts.segment is not None else np.zeros(len(rows), int)
+    others = [name for name in parts.parts if name != first]
+    apart = np.array([(parts.parts[first] - parts.parts[name])[rows] for name in others])
+    sums = resampled_sums(apart, segment, _REPETITIONS, random)
+    drawn = random.integers(0, 1 << 30, _REPETITIONS)
+    down, _ = _slack(parts, first, rows)
+    for place, name in enumerate(others):
+        laws = _law_sums(parts, rows, {first: 1.0, name: -1.0})
+        if laws is not None:
+            sums[:, place] += (laws - laws.mean())[drawn % len(laws)]
+        _, up = _slack(parts, name, rows)
+        # What moves from one to the other takes from the lead twice.
+        sums[:, place] -= down + up
+    return float((sums > 0).all(axis=1).mean())
+
+
+# ---------------------------------------------------------------------- what is left open
+def _insufficient(
+    parts: Parts, total: NDArray[np.int64], rows: int, population: str
+) -> str | None:
+    """Why no interval of this population would be worth its name; None where one is."""
+    if rows < TAIL_ROWS:
+        return f"{rows} requests; {TAIL_ROWS} are needed for an interval"
+    if population == "mean":
+        return None
+    spells = _spells(chosen_rows(total, population), parts.segment)
+    if spells < TAIL_ROWS // 2:
+        return (
+            f"{rows} requests, in {spells} separate spells; {TAIL_ROWS // 2} are needed for an"
+            " interval"
+        )
+    if parts.segments < _SEGMENTS and autocorrelation(total) > _AUTOCORRELATION:
+        return (
+            f"the requests depend on each other and come in {parts.segments} independent"
+            f" segments; {_SEGMENTS} are needed"
+        )
+    return None
+
+
+def _spells(rows: NDArray[np.int64], segment: NDArray[np.int64] | None) -> int:
+    """Groups of rows that do not follow each other: a busy spell counts once."""
+    import numpy as np
+
+    if not len(rows):
+        return 0
+    apart = np.diff(rows) > 2
+    if segment is not None:
+        apart |= np.diff(segment[rows]) != 0
+    return 1 + int(apart.sum())
+
+
+def autocorrelation(values: NDArray[np.int64]) -> float:
+    """Of each value with the next, in the order given; 0 where they do not differ."""
+    centred = values - values.mean()
+    power = inner(centred, centred)
+    return inner(centred[1:], centred[:-1]) / power if power > 0 else 0.0
+
+
+def _half_widths(
+    parts: Parts,
+    columns: Mapping[str, NDArray[np.int64]],
+    rows: NDArray[np.int64],
+    total: NDArray[np.int64],
+) -> dict[str, float]:
+    """Half of each 95 % interval: what other requests, and what other designs would have shown.
 
     The ratio is linearised (Cochran, Sampling Techniques, 3rd ed., section 6.4): its variance is
     that of the sum of ``part - ratio * total`` over the rows, which depend on each other in time
     (``stats.dependence``). Measured coverage is in the tests.
     """
-    import math
-
     from scipy.special import stdtrit
 
-    whole = float(total.sum())
-    if len(total) < TAIL_ROWS or whole <= 0:
+    whole = float(total[rows].sum())
+    if whole <= 0:
         return {}
     found = {}
     for name, values in columns.items():
-        ratio = float(values.sum()) / whole
-        spread = sum_variance(values - ratio * total)
-        half = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance) / whole
-        found[name] = (ratio - half, ratio + half)
+        ratio = float(values[rows].sum()) / whole
+        spread = sum_variance(values[rows] - ratio * total[rows])
+        sampled = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance)
+        laws = _TWO_SIDED * _law_deviation(parts, rows, {name: 1.0})
+        found[name] = math.hypot(sampled, laws) / whole
     return found
 
 
-def _grade(name: str, delayed: NDArray[np.bool_]) -> str:
-    if name == "queue":
-        return "E"
-    if name == "network" and bool(delayed.any()):
-        return "D"
-    return "A"
+def _law_deviation(parts: Parts, rows: NDArray[np.int64], signs: Mapping[str, float]) -> float:
+    """Standard deviation, ns, of a signed sum of parts over the laws that were drawn again."""
+    sums = _law_sums(parts, rows, signs)
+    return float(sums.std(ddof=1)) if sums is not None else 0.0
 
 
-def _evidence(name: str, delayed: NDArray[np.bool_]) -> str:
+def _law_sums(
+    parts: Parts, rows: NDArray[np.int64], signs: Mapping[str, float]
+) -> NDArray[np.float64] | None:
+    """A signed sum of parts, ns, once for each time that the laws were drawn again."""
+    found = [
+        sign * parts.draws[n][:, rows].sum(axis=1) for n, sign in signs.items() if n in parts.draws
+    ]
+    return sum(found[1:], found[0]) if found else None
+
+
+def _slack(parts: Parts, name: str, rows: NDArray[np.int64]) -> tuple[int, int]:
+    """(how much less, how much more) the stamps allow between network and what is behind it."""
+    less = int((parts.parts["network"] - parts.network_lo)[rows].sum())
+    more = int((parts.network_hi - parts.parts["network"])[rows].sum())
+    known = {"network": (less, more), parts.behind: (more, less)}.get(name, (0, 0))
+    beside = parts.slack.get(name, (0.0, 0.0))
+    return known[0] + round(beside[0] * len(rows)), known[1] + round(beside[1] * len(rows))
+
+
+def _share(
+    name: str, value: int, whole: int, half: float | None, slack: tuple[int, int]
+) -> dict[str, Any]:
+    share = value / whole if whole > 0 else None
+    lo = hi = None
+    if share is not None and half is not None:
+        least = -1.0 if name == "unattributed" else 0.0
+        lo = min(share, max(least, share - half - slack[0] / whole))
+        hi = max(share, min(1.0, share + half + slack[1] / whole))
+    return {"share": share, "lo": lo, "hi": hi, "sum_ns": value}
+
+
+def _grade(name: str, source: Source, delayed: NDArray[np.bool_]) -> str:
+    bounded = name == "network" and source.grade == "A" and bool(delayed.any())
+    return "D" if bounded else source.grade
+
+
+def _evidence(name: str, source: Source, delayed: NDArray[np.bool_]) -> str:
     late = int(delayed.sum())
-    return {
-        "client": "user and kernel transmit stamps of this client",
-        "network": "transmit and ACK stamps, TCP_INFO min_rtt"
-        + (f"; ACK delayed in {late} of {len(delayed)}: bounded" if late else ""),
-        "queue": "kernel receive stamp of the first token minus the ACK: everything behind the"
-        " first hop",
-        "decode": "kernel receive stamps, first to last token; time on links between steps is"
-        " inside",
-        "unattributed": "from the last token to the last byte that counts",
-    }[name]
+    if name == "network" and late:
+        return f"{source.evidence}; ACK delayed in {late} of {len(delayed)}: bounded"
+    return source.evidence

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from latdiag.attribute import measure, ttft_split
-from latdiag.attribute.breakdown import Parts, partition
+from latdiag.attribute.behind import partition
+from latdiag.attribute.design import DESIGNED
 from latdiag.attribute.measurement import Measurement
+from latdiag.attribute.parts import Parts
 from latdiag.attribute.slo import Slo
 from latdiag.attribute.ttft_split import TtftSplit
 from latdiag.model.records import Outcome
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 COLUMNS = tuple(
     dict.fromkeys((*measure.COLUMNS, *ttft_split.COLUMNS, "status", "error", "reused"))
 )
+
+
 WARMUP = "warmup"
 
 
@@ -59,6 +63,8 @@ class Digest:
     isl: Deviation = field(default_factory=Deviation)
     osl: Deviation = field(default_factory=Deviation)
     warmups: int = 0
+    #: requests that only taught a probe its laws
+    designed: int = 0
     fresh: int = 0
     connect_mean_ns: float = 0.0
     bounded: int = 0
@@ -79,17 +85,21 @@ class _Pass:
         self.retried = 0
         self.failures: dict[str, Failure] = {}
         self.isl, self.osl = Deviation(), Deviation()
-        self.warmups = self.fresh = 0
+        self.warmups = self.designed = self.fresh = 0
         self.connect_ns: list[NDArray[np.int64]] = []
 
     def through(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Hand on the batches without the warm-up, noting what they hold."""
+        """Hand on the batches without warm-up and designed stages, noting what they hold."""
+        import numpy as np
+
         for batch in batches:
             stage = batch.texts["stage"]
-            warm = stage == WARMUP
-            if warm.any():
-                self.warmups += int(warm.sum())
-                batch = batch.select(~warm)
+            aside = np.isin(stage, DESIGNED)
+            if aside.any():
+                warm = int((stage == WARMUP).sum())
+                self.warmups += warm
+                self.designed += int(aside.sum()) - warm
+                batch = batch.select(~aside)
             if batch.n:
                 self._note(batch)
                 yield batch
@@ -156,6 +166,7 @@ def digest(batches: Iterable[Batch], slos: Sequence[Slo] = ()) -> Digest:
         isl=seen.isl,
         osl=seen.osl,
         warmups=seen.warmups,
+        designed=seen.designed,
         fresh=seen.fresh,
         connect_mean_ns=float(connects.mean()) if len(connects) else 0.0,
         retried=seen.retried,

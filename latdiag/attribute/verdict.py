@@ -3,53 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from latdiag.attribute.breakdown import TAIL_ROWS
+from latdiag.attribute.breakdown import TAIL_ROWS, leads
+from latdiag.attribute.health import Health
+from latdiag.attribute.parts import Parts
 
-_MIN_ROWS = 30
+_MIN_ROWS = TAIL_ROWS
+#: A leader leads beyond doubt where 95 of 100 repetitions would say so.
+_BEYOND_DOUBT = 0.95
+#: And holds at least this share at the lower end of its interval.
+_LEAST = 0.2
+#: With more of the time unexplained, or more requests failed, nothing is called healthy.
+_UNKNOWN, _FAILED = 0.1, 0.01
 
 _WORDS = {
     "client": "this client itself",
     "network": "the network",
-    "queue": "whatever lies behind the first hop until the first token (queue, prefill, frontend"
-    " and gateway together)",
+    "gateway": "a gateway or a way behind the first hop",
+    "frontend": "the server's frontend (parse, template, tokenise)",
+    "queue": "waiting behind other requests until the first token (queue and contention)",
+    "prefill": "computing the prompts (prefill)",
+    "interconnect": "moving the KV cache between servers (interconnect)",
     "decode": "decode, the stream of tokens after the first",
     "unattributed": "time that no evidence covers",
+}
+_BEHIND = (
+    "whatever lies behind the first hop until the first token (queue, prefill, frontend and"
+    " gateway together)"
+)
+_LEAVES = {
+    "decode.base": "the model's own step",
+    "decode.batch": "steps made longer by other streams in the batch",
+    "decode.interference": "steps stretched by others' prefills",
+    "decode.stall": "pauses that no step explains",
 }
 _NEXT = {
     "client": "Run latdiag nearer to the server, or on a machine with a free core.",
     "network": "Measure from a host nearer to the server: what remains there is not network.",
-    "queue": "Run `latdiag load URL --concurrency 1`: what goes away was queueing and contention,"
-    " what stays is prefill and frontend; the server's own times split it per request.",
+    "gateway": "Probe the server behind the gateway directly: what goes away is the gateway's.",
+    "frontend": "Give the frontend more processes (vLLM: --api-server-count), or look at its"
+    " spans.",
+    "queue": "Raise what the engine lets in at once (vLLM: --max-num-seqs), or add a replica.",
+    "prefill": "Shorten the prompts or share their prefixes (prefix caching), or give prefill"
+    " more compute.",
+    "interconnect": "Look at the KV link: its bandwidth, its set-up time, and whether the transfer"
+    " overlaps with prefill.",
     "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, the batch or others'"
     " prefills stretch it; if it stays, it is the model's own step time.",
     "unattributed": "Run again with more requests; report it if it stays.",
 }
+_NEXT_LEAF = {
+    "decode.base": "The step itself is slow: a smaller or quantised model, more tensor"
+    " parallelism, or speculative decoding.",
+    "decode.batch": "Let in fewer streams at once (vLLM: --max-num-seqs), or add a replica.",
+    "decode.interference": "Cut prefills smaller (vLLM: a lower --max-num-batched-tokens), or"
+    " disaggregate prefill from decode.",
+    "decode.stall": "Look at the server while it pauses: garbage collection, collectives,"
+    " throttling.",
+}
+_NEXT_CONTENTION = (
+    "All streams that were tried were let in at once, so what they wait for is compute or KV"
+    " memory: smaller prefill chunks, more KV cache, or another replica."
+)
+_NEXT_PACE = (
+    "The model's own pace, and within what readers notice: shorter replies, or a faster model,"
+    " are all that would help."
+)
+_NEXT_MERGED = {
+    "queue": "Run `latdiag probe URL`, whose designed stages split queue, prefill and frontend;"
+    " the server's own times split them per request.",
+    "network": "Probe once more from the gateway's own host: what goes away is network, what"
+    " stays is the gateway or the way behind it.",
+    "prefill": "The server's own spans (OTLP) split prefill from what is merged with it.",
+}
 
 
-def verdict(breakdowns: Mapping[str, Mapping[str, Any]], valid: bool) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a verdict is made from. ``leaves``: the leaves of each population."""
+
+    breakdowns: Mapping[str, Mapping[str, Any]]
+    parts: Parts
+    valid: bool
+    leaves: Mapping[str, Mapping[str, Any]]
+    health: Health | None = None
+    #: share of the requests that failed
+    failed: float = 0.0
+    #: streams that a burst was let in with; None: all
+    let_in: int | None = None
+
+
+def verdict(case: Case) -> dict[str, Any]:
     """The verdict entry of ``--json``. The tail speaks where it holds enough rows."""
-    mean, tail = breakdowns.get("mean"), breakdowns.get("p95_tail")
+    mean, tail = case.breakdowns.get("mean"), case.breakdowns.get("p95_tail")
     if mean is None or mean["n"] < _MIN_ROWS or mean["total_ns"] <= 0:
-        n = 0 if mean is None or mean["total_ns"] <= 0 else mean["n"]
-        return _entry(
-            None,
-            "mean",
-            "insufficient",
-            "insufficient",
-            f"{n} requests could be taken apart; {_MIN_ROWS} are needed for a verdict.",
-            "See the failures above, if any; `latdiag load URL --duration 60s` measures longer.",
-        )
-    population = "p95_tail" if tail is not None and tail["n"] >= TAIL_ROWS else "mean"
-    chosen = tail if population == "p95_tail" and tail is not None else mean
-    ranked = sorted(
-        ((name, entry) for name, entry in chosen.items() if isinstance(entry, dict)),
-        key=lambda item: -item[1]["sum_ns"],
-    )
-    (first, top), (second, runner_up) = ranked[0], ranked[1]
-    who = "the slowest 5 % of requests" if population == "p95_tail" else "all requests"
-    if not valid:
+        return _too_few(0 if mean is None or mean["total_ns"] <= 0 else mean["n"])
+    speaks = tail is not None and tail["insufficient"] is None
+    population = "p95_tail" if speaks else "mean"
+    if not case.valid:
         return _entry(
             None,
             population,
@@ -58,34 +111,109 @@ def verdict(breakdowns: Mapping[str, Mapping[str, Any]], valid: bool) -> dict[st
             "This client broke a rule of its self-audit, so its figures may describe itself.",
             "Mend what is named above and measure again.",
         )
-    if first == "client":
-        kind = "client_limited"
-    elif _apart(top, runner_up):
-        kind = "bottleneck"
-    else:
-        kind = "ambiguous"
-    if kind == "ambiguous":
-        sentence = (
-            f"Of {who}, {_share(top)} of the time is {_WORDS[first]} and {_share(runner_up)} is"
-            f" {_WORDS[second]}: neither leads beyond doubt."
-        )
-    else:
-        sentence = f"{_share(top)} of the time of {who} goes to {_WORDS[first]}."
+    chosen = case.breakdowns[population]
+    ranked = sorted(
+        (name for name, entry in chosen.items() if isinstance(entry, dict)),
+        key=lambda name: -chosen[name]["sum_ns"],
+    )
+    first, second = ranked[0], ranked[1]
+    who = "the slowest 5 % of requests" if speaks else "all requests"
+    unknown = abs((chosen.get("unattributed") or {}).get("share") or 0.0)
+    whole = unknown < _UNKNOWN and case.failed <= _FAILED
+    if whole and case.health is not None and first == "decode" and case.health.good(chosen):
+        return _healthy(case.health, population, _confidence(chosen[first]))
+    ahead = leads(case.parts, first, population)
+    low = chosen[first]["lo"]
+    clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
+    if not clear or first == "unattributed":
+        return _ambiguous(chosen, population, who, first, second)
+    return _bottleneck(case, chosen, population, who, first)
+
+
+def _bottleneck(
+    case: Case, chosen: Mapping[str, Any], population: str, who: str, first: str
+) -> dict[str, Any]:
+    leaf = _top_leaf(case.leaves.get(population) or {}, first)
+    sentence = f"{_share(chosen[first])} of the time of {who} goes to {_words(first, chosen)}"
+    confidence = _confidence(chosen[first])
+    if leaf is not None:
+        sentence += f", most of it to {_LEAVES[leaf]}"
+        # A sentence is as sure as the weakest of what it says.
+        confidence = "inferred" if confidence == "measured" else confidence
+    if case.failed > _FAILED:
+        sentence += f"; {100 * case.failed:.0f} % of the requests failed, which it leaves out"
+    kind = "client_limited" if first == "client" else "bottleneck"
+    following = _following(first, chosen, leaf)
+    if first == "queue" and not chosen[first].get("members") and case.let_in is None:
+        following = _NEXT_CONTENTION
+    if leaf == "decode.base" and case.health is not None and case.health.keeps_tpot:
+        following = _NEXT_PACE
+    return _entry(first, population, confidence, kind, f"{sentence}.", following)
+
+
+def _too_few(n: int) -> dict[str, Any]:
     return _entry(
-        None if kind == "ambiguous" else first,
-        population,
-        "bounded" if "members" in top or top["grade"] != "A" else "measured",
-        kind,
-        sentence,
-        _NEXT[first],
+        None,
+        "mean",
+        "insufficient",
+        "insufficient",
+        f"{n} requests could be taken apart; {_MIN_ROWS} are needed for a verdict.",
+        "See the failures and caveats above, if any; a longer measurement (--budget standard, more"
+        " --max-tokens-total, or `latdiag load URL --duration 60s`) brings more of them.",
     )
 
 
-def _apart(top: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether the leader leads over its whole interval."""
-    if top["lo"] is None or second["hi"] is None:
-        return False
-    return bool(top["lo"] > second["hi"])
+def _healthy(health: Health, population: str, confidence: str) -> dict[str, Any]:
+    return _entry(
+        None,
+        population,
+        "inferred" if confidence == "measured" else confidence,
+        "healthy",
+        f"No bottleneck at this load: {health.sentence()}.",
+        "Raise --rate or --concurrency to find where that ends.",
+    )
+
+
+def _ambiguous(
+    chosen: Mapping[str, Any], population: str, who: str, first: str, second: str
+) -> dict[str, Any]:
+    return _entry(
+        None,
+        population,
+        _confidence(chosen[first]),
+        "ambiguous",
+        f"Of {who}, {_share(chosen[first])} of the time is {_words(first, chosen)} and"
+        f" {_share(chosen[second])} is {_words(second, chosen)}: neither leads beyond doubt.",
+        f"{_following(first, chosen, None)} Or probe longer: --budget standard.",
+    )
+
+
+def _top_leaf(leaves: Mapping[str, Any], component: str) -> str | None:
+    """The leaf that holds more than half of a component."""
+    mine = {name: e["sum_ns"] for name, e in leaves.items() if name.startswith(f"{component}.")}
+    whole = sum(mine.values())
+    top = max(mine, key=lambda name: mine[name], default=None)
+    return top if top is not None and whole > 0 and mine[top] > whole / 2 else None
+
+
+def _words(name: str, chosen: Mapping[str, Any]) -> str:
+    members = chosen[name].get("members") or []
+    if name == "queue" and members:
+        return _BEHIND
+    rest = [_WORDS[member] for member in members if member != name]
+    return _WORDS[name] + (f", not told apart from {' or '.join(rest)}" if rest else "")
+
+
+def _following(name: str, chosen: Mapping[str, Any], leaf: str | None) -> str:
+    if chosen[name].get("members"):
+        return _NEXT_MERGED.get(name, _NEXT[name])
+    return _NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name]
+
+
+def _confidence(entry: Mapping[str, Any]) -> str:
+    if entry.get("members"):
+        return "bounded"
+    return {"A": "measured", "B": "measured", "C": "inferred"}.get(entry["grade"], "bounded")
 
 
 def _share(entry: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ from latdiag.cli.outcome import announce, ending, settle_streams, terminable
 VERBS = {
     "load": ("latdiag.cli.load:load", "Send a workload of yours and measure it: TTFT, TPOT, ITL."),
     "probe": ("latdiag.cli.probe:probe", "Find out where the latency goes, with a verdict."),
+    "diagnose": ("latdiag.cli.diagnose:diagnose", "Attribute the latency of saved runs again."),
+    "demo": ("latdiag.cli.demo:demo", "Serve a simulated LLM with a known fault."),
     "explain": (
         "latdiag.cli.explain:explain",
         "Explain a metric, component, caveat or exit code.",

@@ -8,20 +8,21 @@ import json
 import platform
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latdiag import __version__
 from latdiag.cli.outcome import conceal, concealed
 from latdiag.model.caveats import caveat
-from latdiag.model.errors import LatdiagError, LocalFault, TargetFault
-from latdiag.model.text import without_credentials
+from latdiag.model.errors import LatdiagError, LocalFault, TargetFault, UsageFault
+from latdiag.model.text import shown, without_credentials
 
 if TYPE_CHECKING:
     from latdiag.attribute.slo import Slo
     from latdiag.load.prepare import Prepared, Wish
+    from latdiag.load.processes import LoadEnd
 
 INCONCLUSIVE, INVALID, SLO_MISSED = 11, 12, 14
 
@@ -32,47 +33,86 @@ def execute(
     out: str | None,
     quiet: bool,
     slos: Sequence[Slo] = (),
-    say_cost: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """Run the load of ``wish``; (the result, the exit code). Faults bear the run's path."""
+    from latdiag.load.processes import run_load
+    from latdiag.report.progress import Progress
+
+    begun = begin(verb, wish, out)
+    wish = begun.wish
+    total = None if wish.requests is None else wish.requests + wish.warmup
+    with of_run(begun.path), Progress(total, wish.duration_ns, quiet=quiet) as progress:
+        end = run_load(
+            begun.prepared.plan,
+            begun.prepared.work(wish),
+            begun.path,
+            begun.tag,
+            lambda c: progress.update(c.begun, c.done, c.failed, c.tokens),
+        )
+    return conclude(verb, begun.path, end, hopeless(wish) if end.gave_up else None, slos)
+
+
+class Begun(NamedTuple):
+    """A run that is ready for its requests. ``tag`` begins their ids."""
+
+    wish: Wish
+    prepared: Prepared
+    path: str
+    tag: str
+
+
+def begin(
+    verb: str,
+    wish: Wish,
+    out: str | None,
+    plan: Callable[[Prepared], dict[str, Any]] | None = None,
+) -> Begun:
+    """Ask the target what it is, and make the run. ``plan``: what run.json says of the plan."""
     from dataclasses import replace
 
     from latdiag.load import stamps
     from latdiag.load.prepare import prepare
-    from latdiag.load.processes import run_load
     from latdiag.load.redact import secrets_of
-    from latdiag.report.progress import Progress
     from latdiag.store.writer import create_run, default_run_path
 
     conceal(*secrets_of(wish.headers, wish.url))
-    if say_cost:
-        _say_cost(wish)
     reason = stamps.why_unavailable()
     wish = replace(wish, kernel_stamps=reason is None)
     prepared = asyncio.run(prepare(wish))
     path = out or default_run_path(verb, datetime.now(UTC))
-    path = create_run(path, _header(verb, prepared, wish, reason))
-    total = None if wish.requests is None else wish.requests + wish.warmup
-    tag = f"ld-{secrets.token_hex(4)}"
+    said = plan_of(prepared, wish) | (plan(prepared) if plan else {})
+    path = create_run(path, _header(verb, prepared, said, reason))
+    return Begun(wish, prepared, path, f"ld-{secrets.token_hex(4)}")
+
+
+@contextlib.contextmanager
+def of_run(path: str) -> Iterator[None]:
+    """What stops latdiag in here leaves a run behind, and says where."""
     try:
-        with Progress(total, wish.duration_ns, quiet=quiet) as progress:
-            end = run_load(
-                prepared.plan,
-                prepared.work(wish),
-                path,
-                tag,
-                lambda c: progress.update(c.begun, c.done, c.failed, c.tokens),
-            )
+        yield
     except LatdiagError as fault:
         fault.run = path
         raise
+
+
+def hopeless(wish: Wish) -> str:
+    """Why a load that may give up did."""
+    return f"more than {100 * (wish.give_up or 0):.0f} % of the requests failed, so it stopped"
+
+
+def conclude(
+    verb: str, path: str, end: LoadEnd, cut: str | None = None, slos: Sequence[Slo] = ()
+) -> tuple[dict[str, Any], int]:
+    """(The result of the finished run, the exit code). ``cut``: why it ended before its plan.
+
+    TargetFault where nothing of what the result counts was usable.
+    """
     if end.faults:
         first = end.faults[0]
         raise LocalFault(first["text"], first["remedy"], path)
     result = _read(path, verb, slos)
-    if end.gave_up:
-        why = f"more than {100 * (wish.give_up or 0):.0f} % of the requests failed, so it stopped"
-        result["caveats"].insert(0, caveat("LD110", why=why))
+    if cut is not None:
+        result["caveats"].insert(0, caveat("LD110", why=cut))
     return result, _exit_code(result, end.signal)
 
 
@@ -93,12 +133,7 @@ def _exit_code(result: dict[str, Any], signal: int) -> int:
     if theirs and not load["ok"]:
         worst = theirs[0]
         detail = worst["example"] or worst["outcome"]
-        raise TargetFault(
-            f"{result['target']['url']} gave no usable reply in {load['requests']} requests:"
-            f" {detail}",
-            f"see the failures in {result['run']}",
-            result["run"],
-        )
+        raise useless(result["target"]["url"], load["requests"], detail, result["run"])
     if not result["valid"]:
         return INVALID
     if any(slo["met"] is False for slo in result["slo"]):
@@ -106,6 +141,12 @@ def _exit_code(result: dict[str, Any], signal: int) -> int:
     if any(slo["met"] is None for slo in result["slo"]):
         return INCONCLUSIVE  # an objective that cannot be judged is not met
     return 0
+
+
+def useless(url: str, requests: int, detail: str, path: str) -> TargetFault:
+    """What is raised where no request of a run got a usable reply."""
+    text = f"{url} gave no usable reply in {requests} requests: {detail}"
+    return TargetFault(text, f"see the failures in {path}", path)
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:
@@ -124,33 +165,56 @@ def show(result: dict[str, Any], as_json: bool) -> None:
 
 @contextlib.contextmanager
 def target_of(text: str) -> Iterator[str]:
-    """The URL behind a target: ``demo:echo`` is a server of its own for the time of the run."""
-    if text != "demo:echo":
+    """The URL behind a target: ``demo:NAME`` is a server of its own for the time of the run.
+
+    UsageFault for a NAME that there is not.
+    """
+    scheme, _, name = text.partition(":")
+    if scheme != "demo":
         yield text
-        return
-    from latdiag.sim.echo import running_echo
+    elif name == "echo":
+        from latdiag.sim.echo import running_echo
 
-    with running_echo() as url:
-        yield url
+        with running_echo() as url:
+            yield url
+    else:
+        from latdiag.sim.demo import params_of, running_demo
 
-
-def _say_cost(wish: Wish) -> None:
-    """What a probe may spend, before it has spent anything."""
-    import click
-
-    requests = (wish.requests or 0) + wish.warmup
-    isl = wish.isl.mean
-    osl = wish.osl.mean if wish.osl else 0
-    seconds = (wish.duration_ns or 0) / 1e9
-    click.echo(
-        f"{wish.requests} requests and {wish.warmup} to warm up, and a few to find out what the"
-        f" target takes: at most {requests * (isl + osl):,.0f} tokens ({isl:.0f} in, {osl:.0f} out"
-        f" each), {seconds:.0f} s.",
-        err=True,
-    )
+        try:
+            params = params_of(name)
+        except ValueError as fault:
+            text = f"there is no target {shown(text, 60)}: {shown(fault, 200)}"
+            raise UsageFault(text, "demo:queue, demo:echo, or the URL of a server") from fault
+        with running_demo(name, params=params) as url:
+            yield url
 
 
-def _header(verb: str, prepared: Prepared, wish: Wish, reason: str | None) -> dict[str, Any]:
+def plan_of(prepared: Prepared, wish: Wish) -> dict[str, Any]:
+    """What run.json says of a load's plan."""
+    plan = prepared.plan
+    return {
+        "requests": wish.requests,
+        "duration_ns": wish.duration_ns,
+        "warmup": wish.warmup,
+        "rate": prepared.rate,
+        "arrivals": "closed" if prepared.closed else (wish.rate or "").partition(":")[0],
+        "concurrency": len(plan.slots) or None,
+        "ramp_ns": wish.ramp_ns,
+        "isl": None if prepared.prompts else wish.isl.mean,
+        "osl": wish.osl.mean if wish.osl else None,
+        "prompts": prepared.prompts,
+        "isl_source": prepared.isl_source,
+        "shared_prefix": wish.shared_prefix,
+        "connections": "reuse" if plan.reuse else "fresh",
+        "workers": plan.workers,
+        "seed": wish.seed,
+        "timeout_ns": plan.timeout_ns,
+    }
+
+
+def _header(
+    verb: str, prepared: Prepared, said: dict[str, Any], reason: str | None
+) -> dict[str, Any]:
     """run.json: everything that is known before the first request, nothing that is secret."""
     found, plan = prepared.found, prepared.plan
     return {
@@ -163,24 +227,7 @@ def _header(verb: str, prepared: Prepared, wish: Wish, reason: str | None) -> di
             "peer": found.peer,
         },
         "stacks": [],
-        "plan": {
-            "requests": wish.requests,
-            "duration_ns": wish.duration_ns,
-            "warmup": wish.warmup,
-            "rate": prepared.rate,
-            "arrivals": "closed" if prepared.closed else (wish.rate or "").partition(":")[0],
-            "concurrency": len(plan.slots) or None,
-            "ramp_ns": wish.ramp_ns,
-            "isl": None if prepared.prompts else wish.isl.mean,
-            "osl": wish.osl.mean if wish.osl else None,
-            "prompts": prepared.prompts,
-            "isl_source": prepared.isl_source,
-            "shared_prefix": wish.shared_prefix,
-            "connections": "reuse" if plan.reuse else "fresh",
-            "workers": plan.workers,
-            "seed": wish.seed,
-            "timeout_ns": plan.timeout_ns,
-        },
+        "plan": said,
         "preflight": {
             "model_asked": found.model_asked,
             "models_offered": found.models_offered,

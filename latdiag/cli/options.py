@@ -29,6 +29,8 @@ class Duration(click.ParamType[int]):
 
 
 DURATION = Duration()
+#: As many lengths as the largest probe has requests, and more.
+_DRAWS = 4096
 
 _TARGET = (
     click.option("--model", help="Model to ask for; else the first of /v1/models."),
@@ -103,6 +105,16 @@ def headers_of(
         if not value.isprintable() or not value.isascii():
             raise UsageFault(f"the value of header {name} is not printable ASCII", "mend it")
     return tuple(found)
+
+
+def lengths_in_turn(text: str | None, seed: int, stream: str) -> tuple[int, ...] | None:
+    """Draws of a law of lengths (as ``load`` takes them), to be used in turn; None for none."""
+    from latdiag.load.lengths import Lengths
+
+    if text is None:
+        return None
+    law = Lengths.parse(text).seeded(seed, stream)
+    return tuple(law.draw(index) for index in range(1 if law.kind == "fixed" else _DRAWS))
 
 
 def _name(text: str) -> str:

@@ -34,6 +34,7 @@ class LoadPlan:
 
     ``slots``: start offset of every closed-loop slot; empty in open loop.
     ``stop_ns``: offset after which nothing new is sent; ``drain_ns``: patience after that.
+    ``name`` begins the names of its writers: several loads of one run need names of their own.
     """
 
     target: Target
@@ -50,3 +51,6 @@ class LoadPlan:
     give_up: float | None = None
     #: readers run at real-time priority: for a machine that the server shares
     realtime: bool = False
+    name: str = ""
+    #: a closed loop's slot waits up to so long before each request, at random
+    dither_ns: int = 0

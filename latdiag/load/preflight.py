@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +17,7 @@ import httpx
 from latdiag.load.clock import sample
 from latdiag.load.dialects import DIALECTS, Ask, Dialect, dialect_of_path
 from latdiag.load.exchange import Exchange
+from latdiag.load.lengths import LONGEST
 from latdiag.load.plan import Target
 from latdiag.load.redact import clean
 from latdiag.load.row import Row
@@ -63,6 +64,10 @@ class Found:
     peer: str | None
     model_asked: bool
     models_offered: int = 0
+    #: what a server answers without effort, where a design asked for it
+    cheap_url: str = field(default="", repr=False)
+    #: tokens of input and output together, where the server states it
+    max_model_len: int | None = None
 
 
 def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
@@ -145,8 +150,7 @@ class Preflight:
     # ------------------------------------------------------------------ which model
     async def ask_model(self) -> tuple[str, int, str | None]:
         """(the first model that ``/v1/models`` lists, how many it lists, the Server header)."""
-        parts = urlsplit(self._base)
-        url = urlunsplit((parts.scheme, parts.netloc, parts.path + "/v1/models", parts.query, ""))
+        url = self._url("/v1/models")
         where = without_credentials(url)
         status, headers, reply = await self._get(url)
         if status != 404:
@@ -165,6 +169,16 @@ class Preflight:
             raise TargetFault(f"{where} lists a model by no usable name", "name one with --model")
         said = clean(headers.get("server", ""), b"", self._target.secrets)
         return model, len(listed), said[:80] or None
+
+    async def ask_context(self, model: str) -> tuple[str, int | None]:
+        """(the URL of a reply that costs nothing, ``max_model_len`` of ``model`` if stated)."""
+        url = self._url("/v1/models")
+        status, _, reply = await self._get(url)
+        return (self._url("/health"), None) if status == 404 else (url, _context(reply, model))
+
+    def _url(self, path: str) -> str:
+        parts = urlsplit(self._base)
+        return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
 
     def _usable(self, model: str) -> bool:
         """Whether a listed name can be sent and stored: harmless, and no echo of a credential."""
@@ -314,3 +328,14 @@ class Preflight:
         asked = urlsplit(self._target.url).path
         others = [d.path for d in DIALECTS.values() if not asked.endswith(d.path)]
         return f"try --path {' or --path '.join(others)}, or check --model and the URL's path"
+
+
+def _context(reply: bytes, model: str) -> int | None:
+    """The longest sequence that a list of models states for ``model``; None where it does not."""
+    try:
+        listed = json.loads(reply)["data"]
+        stated = [entry.get("max_model_len") for entry in listed if entry.get("id") == model]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    found = stated[0] if stated else None
+    return found if type(found) is int and 0 < found <= LONGEST else None

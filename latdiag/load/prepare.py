@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class Wish:
     priority: str = "auto"
     #: stop when more than this share of the requests failed; None: never
     give_up: float | None = None
+    #: a design lays down the requests, and needs to know more of the target
+    designed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,32 @@ class Prepared:
             stage = "warmup" if number < wish.warmup else "load"
             body = self.workload.body(number)
             yield Work(number, due_ns, isl or 0, osl or 0, stage, body)
+
+    def shots(
+        self, stage: str, shots: Iterable[tuple[int, int, int]], numbers: Iterator[int]
+    ) -> Iterator[Work]:
+        """The requests of a stage of a design, from (ISL, OSL, due offset in ns or -1) each.
+
+        ``numbers`` makes prompts and ids unique, so it goes on from stage to stage.
+        """
+        for isl, osl, due_ns in sorted(shots, key=lambda shot: shot[2]):
+            number = next(numbers)
+            body = self.workload.shot(number, isl, osl)
+            yield Work(number, due_ns, isl, osl, stage, body)
+
+    def stage_plan(
+        self, name: str, slots: int, scenario: str = "", dither_ns: int = 0
+    ) -> LoadPlan:
+        """The plan of a stage that ends when its requests have. ``slots`` 0: open loop."""
+        return replace(
+            self.plan,
+            name=name,
+            slots=(0,) * slots,
+            scenario=scenario,
+            dither_ns=dither_ns,
+            stop_ns=None,
+            workers=_workers(None, slots),
+        )
 
 
 async def prepare(wish: Wish) -> Prepared:
@@ -140,7 +168,7 @@ async def prepare(wish: Wish) -> Prepared:
         drain_ns=wish.timeout_ns,
         give_up=wish.give_up,
         reuse=wish.reuse,
-        workers=_workers(wish, len(slots)),
+        workers=_workers(wish.workers, len(slots)),
         kernel_stamps=wish.kernel_stamps,
         realtime=realtime,
     )
@@ -178,6 +206,7 @@ async def _negotiate(
     workload = replace(draft, extras=extras)
     if workload.wants_calibration:
         workload = await _calibrated(preflight, workload, answer)
+    cheap_url, context = await preflight.ask_context(model) if wish.designed else ("", None)
     found = Found(
         target=target,
         dialect=draft.dialect.name,
@@ -188,6 +217,8 @@ async def _negotiate(
         peer=preflight.peer,
         model_asked=offered > 0,
         models_offered=offered,
+        cheap_url=cheap_url,
+        max_model_len=context,
     )
     return found, workload
 
@@ -268,11 +299,11 @@ def _realtime(priority: str, url: str) -> bool:
     return True
 
 
-def _workers(wish: Wish, slots: int) -> int:
+def _workers(asked: int | None, slots: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if wish.workers is not None:
-        if not 1 <= wish.workers <= _MAX_WORKERS:
+    if asked is not None:
+        if not 1 <= asked <= _MAX_WORKERS:
             raise UsageFault(f"--workers must be 1 to {_MAX_WORKERS}", "leave it to latdiag")
-        return min(wish.workers, slots) if slots else wish.workers
+        return min(asked, slots) if slots else asked
     wanted = -(-slots // STREAMS_PER_READER) if slots else 1
     return max(1, min(wanted, (cores or 2) - 1))

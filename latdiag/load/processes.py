@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from latdiag.load import stamps
 from latdiag.load.children import fork, reaped
@@ -35,6 +36,13 @@ _PATIENCE_S = 60.0
 _LEAD_NS = 10 * NS_PER_MS
 #: What an open loop asks for: as many connections as the system grants, up to this.
 _MANY_DESCRIPTORS = 65536
+
+
+class Pair(NamedTuple):
+    """What the two processes of a worker do, where it is not the usual; called as those are."""
+
+    read: Callable[[LoadPlan, str, tuple[int, ...], int, int, int, Counters], None]
+    write: Callable[[LoadPlan, str, str, int, int, Counters], None]
 
 
 @dataclass(slots=True)
@@ -77,16 +85,18 @@ def run_load(
     run_path: str,
     run_tag: str,
     on_progress: Callable[[Counts], None],
+    pair: Pair | None = None,
 ) -> LoadEnd:
     """Execute a plan into the run at ``run_path`` (created before); returns when it is written."""
     _allow_descriptors(plan)
-    load = _Load(plan, work, run_path, run_tag, on_progress)
-    with _signals_noted(load), _stamps_kept_on(plan):
+    pair = pair or Pair(run_reader, run_writer)
+    load = _Load(plan, work, run_path, run_tag, on_progress, pair)
+    with _signals_noted(load), stamps_kept_on(plan):
         return load.run()
 
 
 @contextlib.contextmanager
-def _stamps_kept_on(plan: LoadPlan) -> Iterator[None]:
+def stamps_kept_on(plan: LoadPlan) -> Iterator[None]:
     """Let a socket ask for stamps all the time.
 
     Receive stamps are a switch of the whole kernel, which follows the first socket that asks and
@@ -107,8 +117,10 @@ class _Load:
         run_path: str,
         run_tag: str,
         on_progress: Callable[[Counts], None],
+        pair: Pair,
     ) -> None:
         self._plan = plan
+        self._pair = pair
         self._work = work
         self._run_path = run_path
         self._tag = run_tag
@@ -139,7 +151,7 @@ class _Load:
     def _start(self) -> None:
         try:
             for k in range(self._plan.workers):
-                self._spawn(f"w{k}", self._plan.slots[k :: self._plan.workers])
+                self._spawn(f"{self._plan.name}w{k}", self._plan.slots[k :: self._plan.workers])
         except OSError as fault:
             raise LocalFault(
                 f"the processes of the load cannot be started: {fault.strerror}",
@@ -190,11 +202,11 @@ class _Load:
 
         def write() -> None:
             _close([*ours, *siblings, work_in, control_in, read_out])
-            run_writer(self._plan, self._run_path, name, read_in, report_out, counters)
+            self._pair.write(self._plan, self._run_path, name, read_in, report_out, counters)
 
         def read() -> None:
             _close([*ours, *siblings, read_in, report_out])
-            run_reader(self._plan, name, slots, work_in, read_out, control_in, counters)
+            self._pair.read(self._plan, name, slots, work_in, read_out, control_in, counters)
 
         os.set_blocking(work_out, False)
         os.set_blocking(report_in, False)
@@ -325,18 +337,7 @@ class _Load:
             return False
         request_id = f"{self._tag}-{work.number:08x}".encode()
         token = os.urandom(24).hex().encode()
-        item = (
-            work.number,
-            work.due_ns,
-            work.isl,
-            work.osl,
-            work.stage,
-            work.body,
-            request_id,
-            token[:32],
-            token[32:],
-        )
-        worker.pending = memoryview(encode([item]))
+        worker.pending = memoryview(encode([(*work, request_id, token[:32], token[32:])]))
         return True
 
     def _close_work(self, *workers: _Worker) -> None:

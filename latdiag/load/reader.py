@@ -10,6 +10,7 @@ import asyncio
 import errno
 import gc
 import os
+import random
 import signal
 from collections import deque
 from contextlib import suppress
@@ -279,6 +280,7 @@ class Reader:
             if self._outbox.backlog > _BACKLOG:
                 await self._pause(BEAT_S)
                 continue
+            await self._pause(random.random() * self._plan.dither_ns / 1e9)
             asked = await self._attempt(self._next())
             failures = failures + 1 if asked is not None else 0
             if asked is not None and (self._queue or self._more_work):

@@ -114,6 +114,15 @@ class Workload:
         assert isl is not None
         return self._said(self._prompt(isl, index if self.unique else 0), osl)
 
+    def shot(self, index: int, isl: int, osl: int) -> bytes:
+        """The body of request ``index`` with lengths that a design lays down, not the laws."""
+        return self._said(self._prompt(isl, index), osl)
+
+    def refusable(self, index: int, isl: int) -> bytes:
+        """A body that is ordinary but for a temperature that no model can have."""
+        overlay = {**(self.overlay or {}), "temperature": -1}
+        return replace(self, overlay=overlay).shot(index, isl, 1)
+
     def calibrating_body(self, words: int, index: int) -> bytes:
         """A request of one output token whose prompt is a text of so many words, unlike any."""
         table = self.words or Words()

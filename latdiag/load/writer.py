@@ -49,8 +49,9 @@ def run_writer(
     in_fd: int,
     report_fd: int,
     counters: Counters,
+    row: type[Row] = Row,
 ) -> None:
-    """The life of a writer process: until its reader's pipe ends."""
+    """The life of a writer process: until its reader's pipe ends. ``row``: what attempts are."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent decides; the run is finished anyhow
     with suppress(OSError):
@@ -65,7 +66,7 @@ def run_writer(
 
     from latdiag.store.writer import RunWriter
 
-    writer = Writer(plan, RunWriter(run_path, name), name, counters, report)
+    writer = Writer(plan, RunWriter(run_path, name), name, counters, report, row)
     writer.live(in_fd)
 
 
@@ -77,8 +78,10 @@ class Writer:
         name: str,
         counters: Counters,
         report: Callable[[LatdiagError], None],
+        row: type[Row] = Row,
     ) -> None:
         self._plan = plan
+        self._row = row
         self._run = run
         self._name = name
         self._counters = counters
@@ -132,7 +135,7 @@ class Writer:
                 _, n, real_ns, user_ns, floor_ns, data = record
                 rows[n].take(real_ns, user_ns, floor_ns, data, offset_ns)
             elif kind == Record.BEGUN:
-                rows[record[1]] = Row(record, self._read, self._secrets)
+                rows[record[1]] = self._row(record, self._read, self._secrets)
             elif kind == Record.HEAD:
                 rows[record[1]].head(*record[2:])
             elif kind == Record.ENDED:
@@ -237,9 +240,8 @@ class Writer:
         token_offsets = np.concatenate(
             ([0], np.cumsum([len(t) if t is not None else 0 for t in tokens]))
         ).astype(np.int64)
-        columns: dict[str, Any] = {name: [s[name] for s in scalars] for name in scalars[0]}
-        for name, value in self._common.items():
-            columns[name] = [value] * len(rows)
+        columns: dict[str, Any] = {n: [value] * len(rows) for n, value in self._common.items()}
+        columns |= {name: [s[name] for s in scalars] for name in scalars[0]}
         columns["arrivals_ns"] = ListColumn(stamps, offsets)
         columns["arrivals_user_ns"] = ListColumn(user, offsets)
         columns["kinds"] = ListColumn(_flat(rows, "kinds", np.int8), offsets)

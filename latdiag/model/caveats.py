@@ -139,6 +139,14 @@ _ALL = (
         " cached tokens serve the repeats faster without a word.",
     ),
     Caveat(
+        "LD117",
+        "These {runs} runs are of {targets} different targets or models; every figure is of all"
+        " their requests together.",
+        "Diagnose them apart; what is said at the top is of the first one.",
+        "Several runs are read as one. That makes sense of repetitions against one server; of"
+        " different servers the figures are a mixture that none of them shows.",
+    ),
+    Caveat(
         "LD201",
         "Arrivals are stamped in user space ({why}); every instant is late by the client's own"
         " delay.",

@@ -8,18 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from latdiag.model.probe_terms import PROBE_TERMS
 from latdiag.model.records import Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """``also``: other words that lead here; ``see``: words to read next."""
-
-    word: str
-    title: str
-    text: str
-    also: tuple[str, ...] = ()
-    see: tuple[str, ...] = ()
+from latdiag.model.term import Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +26,8 @@ class AuditRule:
 
 
 _VERDICT_WORDS = (
-    "confidence", "measured", "bounded", "inferred", "insufficient", "dominant", "bottleneck",
-    "healthy", "workload", "at_limit", "ambiguous", "client_limited",
+    "confidence", "measured", "bounded", "inferred", "dominant", "bottleneck", "workload",
+    "at_limit", "client_limited",
 )  # fmt: skip
 
 TERMS = (
@@ -147,7 +138,7 @@ TERMS = (
         "One sentence: which component dominates, how sure that is (measured, bounded, inferred,"
         " insufficient) and what to do next. 'I cannot tell' and 'healthy' are verdicts too.",
         also=_VERDICT_WORDS,
-        see=("grade", "population"),
+        see=("healthy", "ambiguous", "insufficient", "grade", "population"),
     ),
     Term(
         "split",
@@ -219,6 +210,7 @@ TERMS = (
         also=("exit code", "exit codes", "status"),
         see=("0", "2", "12", "15"),
     ),
+    *PROBE_TERMS,
 )
 
 OUTCOMES: Mapping[Outcome, str] = {

@@ -1,7 +1,7 @@
 """A result for people: 79 columns, no boxes, colour on one word. It shows what ``--json`` holds.
 
-Order: is it valid, what was run, the metrics, where the time went, the verdict, how the client
-itself did, what to be careful about, where the run is.
+Order: is it valid, what was run, the metrics, where the time went, what a probe learned, the
+verdict, how the client itself did, what to be careful about, where the run is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from latdiag.report import head, numbers, where
+from latdiag.report import head, numbers, where, why
+from latdiag.report.learned import learned
 from latdiag.report.page import Page
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _SECTIONS = (
     numbers.objectives,
     where.split,
     where.breakdowns,
+    learned,
     where.verdict,
     head.self_audit,
     head.caveats,
@@ -52,10 +54,24 @@ def compose(result: Mapping[str, Any], ascii_only: bool) -> Page:
 
 def render(result: Mapping[str, Any], console: Console) -> None:
     """Print ``result`` to ``console``; in ASCII unless it is a terminal that takes UTF-8."""
+    _print(compose(result, _ascii_only(console)), console)
+
+
+def render_claims(document: Mapping[str, Any], console: Console) -> None:
+    """Print the claims on one component (``why.claims_on``), as ``render`` does."""
+    page = Page(_ascii_only(console))
+    why.claims(page, document)
+    _print(page, console)
+
+
+def _ascii_only(console: Console) -> bool:
+    utf8 = console.encoding.lower().replace("-", "").startswith("utf8")
+    return not (console.is_terminal and utf8)
+
+
+def _print(page: Page, console: Console) -> None:
     from rich.text import Text
 
-    utf8 = console.encoding.lower().replace("-", "").startswith("utf8")
-    page = compose(result, ascii_only=not (console.is_terminal and utf8))
     for line in page.lines:
         # Text objects are never parsed for markup; soft_wrap leaves the width to the page.
         text = Text.assemble(*((span.text, span.style) for span in line))

@@ -115,9 +115,11 @@ def caveats(page: Page, result: Mapping[str, Any]) -> None:
 
 
 def saved(page: Page, result: Mapping[str, Any]) -> None:
-    """The run's path, whole: it is what the next command takes."""
+    """The run's path, whole: it is what the next command takes. Of several, each."""
     page.gap()
-    if result.get("run"):
-        page.whole(page.word(result["run"], 4096), "Saved ")
-    else:
+    read = result.get("verb") == "diagnose"
+    paths = [path for path in result.get("runs") or [result.get("run")] if path]
+    for path in paths:
+        page.whole(page.word(path, 4096), "Read " if read else "Saved ")
+    if not paths:
         page.line("No run was saved.")

@@ -21,11 +21,11 @@ SCHEMA_VERSION = 1
 _ORDER = (
     "schema", "error", "verb", "run", "valid", "invalid_because", "target", "stacks", "load",
     "self_audit", "metrics", "split", "slo", "errors", "breakdown", "leaves", "by", "verdict",
-    "caveats",
+    "learned", "claims", "caveats",
 )  # fmt: skip
 _METRIC_ORDER = tuple(metric.name for metric in METRICS)
 #: Keys below which components stand in time order.
-_BREAKDOWNS = ("breakdown", "by", "leaves")
+_BREAKDOWNS = ("breakdown", "by", "leaves", "claims")
 
 
 def blank(verb: str) -> dict[str, Any]:
@@ -48,6 +48,8 @@ def blank(verb: str) -> dict[str, Any]:
         "leaves": {},
         "by": {},
         "verdict": None,
+        "learned": None,
+        "claims": {},
         "caveats": [],
     }
 

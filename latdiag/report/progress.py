@@ -43,6 +43,7 @@ class Progress:
         self._active = not quiet and self._stream is not None and self._stream.isatty()
         self._live: Live | None = None
         self._begun_ns = 0
+        self._label = ""
         self._drawn_ns: int | None = None
         #: (instant, tokens) of the last seconds, for the rate
         self._tokens: deque[tuple[int, int]] = deque()
@@ -67,6 +68,13 @@ class Progress:
         if self._live is not None:
             self._quietly(self._live.stop)
             self._live = None
+
+    def begin(self, label: str, total_requests: int | None) -> None:
+        """Another piece of work: counts, time and bounds begin again. ``label`` goes before."""
+        self._label, self._total_requests, self._total_ns = label, total_requests, None
+        self._begun_ns = self._clock()
+        self._drawn_ns = None
+        self._tokens.clear()
 
     def update(self, sent: int, done: int, failed: int, tokens: int) -> None:
         """Counts since the beginning. Cheap to call often: it redraws five times a second."""
@@ -100,17 +108,18 @@ class Progress:
         return (tokens - before) * NS_PER_S / (now - then) if now > then else None
 
     def _line(self, elapsed_ns: int, sent: int, done: int, failed: int, rate: float | None) -> str:
+        label = [self._label] if self._label else []
         parts = [f"{sent} sent, {done} done, {failed} failed"]
         if rate is not None:
             parts.append(f"{rate:.0f} tok/s")
         part = self._fraction(elapsed_ns, done)
         if part is None:
-            return "  ".join((*parts, show_duration(elapsed_ns)))
+            return "  ".join((*label, *parts, show_duration(elapsed_ns)))
         bar = "#" * round(part * _BAR)
         parts.insert(0, f"{100 * part:3.0f} % [{bar:<{_BAR}}]")
         if part > 0:
             parts.append(f"{show_duration(self._left(elapsed_ns, done))} left")
-        return "  ".join(parts)
+        return "  ".join(label + parts)
 
     def _fraction(self, elapsed_ns: int, done: int) -> float | None:
         """How far, by the bound that is nearest to being reached; at most 1."""

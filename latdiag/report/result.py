@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from latdiag.attribute import attribution, observations
 from latdiag.attribute import digest as digests
-from latdiag.attribute.breakdown import BEHIND_THE_HOP, TAIL_ROWS, breakdown
+from latdiag.attribute.breakdown import TAIL_ROWS
 from latdiag.attribute.digest import Digest
 from latdiag.attribute.slo import Slo
 from latdiag.attribute.validity import Facts, Reading, facts_of_writers, readings
-from latdiag.attribute.verdict import verdict
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
 from latdiag.report import json as result_json
@@ -49,8 +49,8 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
         {"outcome": name, "count": f.count, "status": f.status, "example": f.example}
         for name, f in sorted(found.failures.items(), key=lambda item: -item[1].count)
     ]
-    if verb == "probe":
-        _attribute(result, found)
+    if verb in ("probe", "diagnose"):
+        _attribute(result, found, run)
     result["caveats"] = _caveats(result, found, run)
     return result
 
@@ -223,15 +223,17 @@ def _part(
 
 
 # ---------------------------------------------------------------------- where the time went
-def _attribute(result: dict[str, Any], found: Digest) -> None:
-    for population in ("mean", "p95_tail"):
-        entry = breakdown(found.parts, "client_e2e", population)
-        if entry is not None:
-            result["breakdown"][population] = entry
-    for interval in ("client_ttft", "decode"):
-        by = {p: breakdown(found.parts, interval, p) for p in ("mean", "p95_tail")}
-        result["by"][interval] = {p: entry for p, entry in by.items() if entry is not None}
-    result["verdict"] = verdict(result["breakdown"], result["valid"])
+def _attribute(result: dict[str, Any], found: Digest, run: Run) -> None:
+    """A probe's designed stages teach the laws; any other load is explained without."""
+    seen = None
+    if found.designed:
+        seen = observations.observe(run.batches(list(observations.COLUMNS)))
+    counts = found.measurement.counts
+    failed = sum(counts.failed.values()) / counts.requests if counts.requests else 0.0
+    said = attribution.attribute(found.parts, seen, result["valid"], failed)
+    result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
+    result["verdict"], result["learned"] = said.verdict, said.learned
+    result["claims"] = said.claims
 
 
 # ---------------------------------------------------------------------- what to be careful about
@@ -315,7 +317,10 @@ def _attribution_caveats(result: dict[str, Any]) -> list[dict[str, str]]:
     tail = result["breakdown"].get("p95_tail")
     if tail is not None and tail["n"] < TAIL_ROWS:
         out.append(caveat("LD302", n=tail["n"], needs=20 * TAIL_ROWS))
-    members = f"{', '.join(BEHIND_THE_HOP[:-1])} and {BEHIND_THE_HOP[-1]}"
-    splits = "Spans or /metrics of the server split them."
-    out.append(caveat("LD401", members=members, splits=splits))
+    for entry in (result["breakdown"].get("mean") or {}).values():
+        if isinstance(entry, dict) and entry.get("members"):
+            members = entry["members"]
+            named = f"{', '.join(members[:-1])} and {members[-1]}"
+            splits = "Spans or /metrics of the server split them."
+            out.append(caveat("LD401", members=named, splits=splits))
     return out

@@ -1,4 +1,4 @@
-"""Where the time went: the split of TTFT, the breakdowns, the verdict."""
+"""Where the time went: the split of TTFT, the breakdowns with their leaves, the verdict."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from latdiag.model.components import COMPONENTS
 from latdiag.report.page import Page, Span, figure, quantity
 
 _PARTS = ("client", "network", "server")
-_POPULATIONS = {"mean": "all requests", "p95_tail": "the slowest 5 %"}
-_INTERVALS = {
+#: How people call a population.
+POPULATIONS = {"mean": "all requests", "p95_tail": "the slowest 5 %"}
+INTERVALS = {
     "client_e2e": "end to end",
     "client_ttft": "until the first token",
     "decode": "from the first token to the last",
     "server": "inside the server",
 }
-_GRADES = {
+GRADES = {
     "A": "measured per request",
     "B": "from the server's aggregates",
     "C": "identified by a probe",
@@ -48,7 +49,7 @@ def _part(
         page.paragraph(f"unknown ({page.word(reason or 'not measured', 160)})", f"  {name:<9}")
         return
     bar = page.bar(part["p50_ms"] / whole if whole else 0.0, _BAR)
-    bounds = _bounds(part.get("lo"), part.get("hi"), "ms")
+    bounds = _ms_bounds(part.get("lo"), part.get("hi"))
     p95 = part.get("p95_ms")
     tail = "unknown" if p95 is None else quantity(p95, "ms")
     page.line(
@@ -59,26 +60,33 @@ def _part(
 def breakdowns(page: Page, result: Mapping[str, Any]) -> None:
     """Each population's breakdown, then what the grades in them mean."""
     grades: set[str] = set()
+    leaves = result.get("leaves") or {}
     for population, found in (result.get("breakdown") or {}).items():
         if found:
-            grades |= _breakdown(page, population, found)
+            grades |= _breakdown(page, population, found, leaves.get(population) or {})
     if grades:
-        legend = "; ".join(f"{grade} {_GRADES[grade]}" for grade in sorted(grades & set(_GRADES)))
+        legend = "; ".join(f"{grade} {GRADES[grade]}" for grade in sorted(grades & set(GRADES)))
         page.paragraph(legend, "  grade: ", "    ")
 
 
-def _breakdown(page: Page, population: str, found: Mapping[str, Any]) -> set[str]:
-    """One title and one row a component; the grades that occur."""
+def _breakdown(
+    page: Page, population: str, found: Mapping[str, Any], leaves: Mapping[str, Any]
+) -> set[str]:
+    """One title and one row a component, each leaf below its own; the grades that occur."""
     page.gap()
-    n = found.get("n")
     interval = found.get("interval", "")
-    who = _POPULATIONS.get(population) or page.word(population, 30)
-    what = _INTERVALS.get(interval) or page.word(interval, 30)
+    who = POPULATIONS.get(population) or page.word(population, 30)
+    what = INTERVALS.get(interval) or page.word(interval, 30)
     title = f"Where the time of {who} went, {what}"
+    n = found.get("n")
     if n:
         total = quantity(found.get("total_ns", 0) / n / 1e6, "ms")
-        title += f" ({n} requests, {total} each)"
+        title += f" ({requests(found)}, {total} each)"
     page.paragraph(title, "", "  ")
+    if found.get("insufficient"):
+        # Figures of so few requests would be read as if they meant something.
+        page.paragraph(page.word(found["insufficient"], 300), "  insufficient: ", "    ")
+        return set()
     grades = set()
     for name in COMPONENTS:
         if name not in found:
@@ -89,7 +97,15 @@ def _breakdown(page: Page, population: str, found: Mapping[str, Any]) -> set[str
             continue
         _entry(page, name, entry, n)
         grades.add(page.word(entry.get("grade") or "", 1))
+        grades |= _leaves(page, name, leaves)
     return grades
+
+
+def requests(found: Mapping[str, Any]) -> str:
+    """``36 requests in 2 segments``; a single segment goes without saying."""
+    segments = found.get("segments") or 1
+    apart = f" in {segments} segments" if segments > 1 else ""
+    return f"{found.get('n') or 0} requests{apart}"
 
 
 def _entry(page: Page, name: str, entry: Mapping[str, Any], n: int | None) -> None:
@@ -100,25 +116,43 @@ def _entry(page: Page, name: str, entry: Mapping[str, Any], n: int | None) -> No
         page.paragraph(label.replace("+", " + "), "  ", "    ")
         label = ""
     time = quantity(entry["sum_ns"] / n / 1e6, "ms") if n else ""
+    page.line(f"  {label:<14}{time:>11}{_shown(page, entry)}")
+
+
+def _leaves(page: Page, component: str, leaves: Mapping[str, Any]) -> set[str]:
+    """``decode.batch  12 %``: the leaves of one component, and their grades."""
+    grades = set()
+    for name, entry in leaves.items():
+        if name.partition(".")[0] != component or not isinstance(entry, Mapping):
+            continue
+        page.line(f"    {page.word(name, 22):<23}{_shown(page, entry)}")
+        grades.add(page.word(entry.get("grade") or "", 1))
+    return grades
+
+
+def _shown(page: Page, entry: Mapping[str, Any]) -> str:
+    """Share, interval, grade and bar: what every row ends with."""
     share = entry.get("share")
-    percent = "unknown" if share is None else f"{_percent(share)} %"
-    bounds = _bounds(entry.get("lo"), entry.get("hi"), "share")
+    value = "unknown" if share is None else f"{percent(share)} %"
+    bounds = percent_bounds(entry.get("lo"), entry.get("hi"))
     grade = page.word(entry.get("grade") or "?", 1)
-    bar = page.bar(share or 0.0, _BAR)
-    page.line(f"  {label:<14}{time:>11}{percent:>8} {bounds:<14}{grade:<2} {bar}")
+    return f"{value:>8} {bounds:<14}{grade:<2} {page.bar(share or 0.0, _BAR)}"
 
 
-def _bounds(lo: float | None, hi: float | None, unit: str) -> str:
+def percent_bounds(lo: float | None, hi: float | None) -> str:
+    """``[42, 95]`` in percent; nothing where there is no interval."""
+    return "" if lo is None or hi is None else f"[{percent(lo)}, {percent(hi)}]"
+
+
+def _ms_bounds(lo: float | None, hi: float | None) -> str:
     if lo is None or hi is None:
         return ""
-    if unit == "share":
-        return f"[{_percent(lo)}, {_percent(hi)}]"
-    bounds = figure(lo, unit), figure(hi, unit)
+    bounds = figure(lo, "ms"), figure(hi, "ms")
     # Nothing open at three digits: an interval of no width would only look like one.
     return "" if bounds[0] == bounds[1] else f"[{bounds[0]}, {bounds[1]}]"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Whole percent; what rounds to nothing has no sign."""
     return f"{round(100 * share) or 0}"
 

@@ -15,26 +15,29 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from latdiag.sim.http import (
+    LAST_CHUNK,
+    Refusal,
+    Request,
+    Requests,
+    chunk,
+    json_object,
+    reply,
+    stream_head,
+)
+from latdiag.sim.process import announce, running
+
 MODEL = "echo"
-_MAX_HEAD, _MAX_BODY, _MAX_TOKENS = 64 << 10, 64 << 20, 100_000
+_MAX_BODY, _MAX_TOKENS = 64 << 20, 100_000
+_READ_SIZE = 64 << 10
 #: The end of a stream leaves apart from its last token, or one read would bring both.
 _END_S = 0.002
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
-
-
-class Refusal(Exception):
-    """An HTTP error to answer with: status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,6 @@ class Pace:
     def due(self, begun: float, index: int) -> float:
         """Loop time at which token ``index`` leaves, of a request that was read at ``begun``."""
         return begun + self.ttft_s + index * self.itl_s
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    method: str
-    path: str
-    headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,61 +68,19 @@ class Ask:
     token_ids: bool = False
 
 
-async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """Request line and headers; None when the client closed between two requests."""
-    try:
-        raw = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
-        return None
-    except asyncio.LimitOverrunError as exc:
-        raise Refusal(400, f"the head is larger than {_MAX_HEAD} bytes") from exc
-    first, *rest = raw.decode("latin-1").split("\r\n")
-    parts = first.split(" ")
-    if len(parts) != 3:
-        raise Refusal(400, "not an HTTP request line")
-    pairs = (line.partition(":") for line in rest if line)
-    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    return Head(parts[0], parts[1].partition("?")[0], headers)
-
-
-async def read_body(reader: asyncio.StreamReader, head: Head) -> bytes:
-    """The body, by length or by chunks."""
-    if "chunked" in head.headers.get("transfer-encoding", "").lower():
-        return await _read_chunks(reader)
-    length = _number(head.headers.get("content-length", "0"), 10)
-    return await reader.readexactly(length)
-
-
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
-    body = bytearray()
-    while True:
-        line = await reader.readuntil(b"\r\n")
-        size = _number(line.partition(b";")[0].strip().decode("latin-1"), 16)
-        if len(body) + size > _MAX_BODY:
-            raise Refusal(400, "the body is too large")
-        body += (await reader.readexactly(size + 2))[:size]
-        if not size:
-            return bytes(body)
-
-
-def _number(text: str, base: int) -> int:
-    try:
-        value = int(text, base)
-    except ValueError as exc:
-        raise Refusal(400, "a length that is not a number") from exc
-    if not 0 <= value <= _MAX_BODY:
-        raise Refusal(400, "the body is too large")
-    return value
+async def read_request(reader: asyncio.StreamReader, requests: Requests) -> Request | None:
+    """The next request of a connection; None at the connection's end."""
+    while (request := requests.next()) is None:
+        data = await reader.read(_READ_SIZE)
+        if not data:
+            return None
+        requests.feed(data)
+    return request
 
 
 def parse_ask(body: bytes, chat: bool) -> Ask:
     """The request's body; Refusal where it is not what the API takes."""
-    try:
-        fields = json.loads(body)
-    except ValueError as exc:
-        raise Refusal(400, "the body is not JSON") from exc
-    if not isinstance(fields, dict):
-        raise Refusal(400, "the body is not a JSON object")
+    fields = json_object(body)
     words = _prompt(fields.get("messages" if chat else "prompt"), chat)
     wanted = fields.get("max_completion_tokens") or fields.get("max_tokens") or 16
     if type(wanted) is not int or not 1 <= wanted <= _MAX_TOKENS:
@@ -231,53 +185,53 @@ class Echo:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Requests of one connection, until the client closes it or breaks the protocol."""
+        requests = Requests(_MAX_BODY)
         try:
-            while await self._one(reader, writer):
+            while await self._one(reader, requests, writer):
                 pass
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except OSError:
             pass  # the client went away in the middle
         finally:
             writer.close()
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _one(
+        self, reader: asyncio.StreamReader, requests: Requests, writer: asyncio.StreamWriter
+    ) -> bool:
         """One request and its reply; whether the connection may bear another."""
         try:
-            head = await read_head(reader)
-            if head is None:
-                return False
-            body = await read_body(reader, head)
+            request = await read_request(reader, requests)
         except Refusal as refusal:
             # Where the next request begins is not known after a broken one.
-            await _send_json(writer, refusal.status, _error(str(refusal)))
+            await _send_json(writer, refusal.status, refusal.body)
+            return False
+        if request is None:
             return False
         begun = asyncio.get_running_loop().time()
         try:
-            await self._answer(head, body, begun, writer)
+            await self._answer(request, begun, writer)
         except Refusal as refusal:
-            await _send_json(writer, refusal.status, _error(str(refusal)))
-        return head.headers.get("connection", "").lower() != "close"
+            await _send_json(writer, refusal.status, refusal.body)
+        return request.keeps
 
-    async def _answer(
-        self, head: Head, body: bytes, begun: float, writer: asyncio.StreamWriter
-    ) -> None:
-        if head.path == "/v1/models":
-            _allow(head, "GET")
+    async def _answer(self, request: Request, begun: float, writer: asyncio.StreamWriter) -> None:
+        if request.path == "/v1/models":
+            _allow(request, "GET")
             models = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
             await _send_json(writer, 200, json.dumps(models).encode())
             return
-        if head.path not in ("/v1/chat/completions", "/v1/completions"):
-            raise Refusal(404, f"nothing here; try /v1/chat/completions, not {head.path[:100]}")
-        _allow(head, "POST")
-        ask = parse_ask(body, head.path == "/v1/chat/completions")
+        if request.path not in ("/v1/chat/completions", "/v1/completions"):
+            raise Refusal(404, f"nothing here; try /v1/chat/completions, not {request.path[:100]}")
+        _allow(request, "POST")
+        ask = parse_ask(request.body, request.path == "/v1/chat/completions")
         number, created = next(self._numbers), int(time.time())
         if not ask.stream:
             await _sleep_until(self._pace.due(begun, ask.osl - 1))
             await _send_json(writer, 200, whole(ask, number, created))
             return
         async for data in self._paced(chunks(ask, number, created), begun, writer):
-            writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+            writer.write(chunk(data))
             await writer.drain()
-        writer.write(b"0\r\n\r\n")
+        writer.write(LAST_CHUNK)
         await writer.drain()
 
     async def _paced(
@@ -288,10 +242,7 @@ class Echo:
     ) -> AsyncIterator[bytes]:
         """Headers at once, then each event when it is due."""
         first, tokens, last = events
-        writer.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n"
-        )
+        writer.write(stream_head())
         for data in first:
             yield data
         for index, data in enumerate(tokens):
@@ -301,21 +252,13 @@ class Echo:
         yield b"".join(last)
 
 
-def _allow(head: Head, method: str) -> None:
-    if head.method != method:
-        raise Refusal(405, f"{head.path} takes {method}")
-
-
-def _error(message: str) -> bytes:
-    return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+def _allow(request: Request, method: str) -> None:
+    if request.method != method:
+        raise Refusal(405, f"{request.path} takes {method}")
 
 
 async def _send_json(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
-    head = (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
+    writer.write(reply(status, body))
     await writer.drain()
 
 
@@ -332,11 +275,9 @@ async def serve(port: int, pace: Pace) -> None:
         loop.add_signal_handler(number, stop.set)
     if not sys.stdin.isatty():
         loop.add_reader(sys.stdin.fileno(), _watch, stop)
-    server = await asyncio.start_server(
-        Echo(pace).serve, "127.0.0.1", port, limit=_MAX_HEAD, backlog=1024
-    )
+    server = await asyncio.start_server(Echo(pace).serve, "127.0.0.1", port, backlog=1024)
     bound = server.sockets[0].getsockname()[1]
-    print(f"http://127.0.0.1:{bound}/v1", flush=True)
+    announce(bound)
     await stop.wait()
     server.close()
 
@@ -354,26 +295,10 @@ def running_echo(port: int = 0, *, ttft_ms: float = 50.0, itl_ms: float = 10.0) 
     It ends with the block, and with this process however that ends. A Ctrl-C in the terminal
     does not reach it, so that the client can still finish what is in flight.
     """
-    pace = ["--ttft-ms", str(ttft_ms), "--itl-ms", str(itl_ms)]
-    # By path, and -P: no module of the working directory can take the place of one it needs.
-    command = [sys.executable, "-P", __file__, "--port", str(port), *pace]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        url = process.stdout.readline().strip()
-        if not url:
-            raise OSError(f"the echo server did not start on port {port}")
-        yield url
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    pace = ["--port", str(port), "--ttft-ms", str(ttft_ms), "--itl-ms", str(itl_ms)]
+    failure = f"the echo server did not start on port {port}"
+    with running("echo", *pace, failure=failure) as child:
+        yield f"{child.url}/v1"
 
 
 def main() -> None:

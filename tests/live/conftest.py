@@ -1,6 +1,6 @@
 """Real servers, where their installation is on this machine: run with ``pytest -m live``.
 
-The scripts that install and start them are found by LATDIAG_LIVE_TOOLS, or beside the checkout.
+The scripts that install and start them are found by LATDIAG_LIVETOOLS, or beside the checkout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 _ROOT = Path(__file__).parents[2]
-_TOOLS = Path(os.environ.get("LATDIAG_LIVE_TOOLS", _ROOT.parent / "shared" / "tools" / "live"))
+TOOLS = Path(os.environ.get("LATDIAG_LIVETOOLS", _ROOT.parent / "shared" / "tools" / "live"))
 _LIVE = Path(os.environ.get("LATDIAG_LIVE", Path.home() / ".cache" / "latdiag-live"))
 
 
@@ -36,11 +36,12 @@ class Stack:
         self._names: list[str] = []
 
     def up(self, component: str, name: str, *options: str) -> dict[str, str]:
-        if not (_LIVE / "installed" / component).exists() or not _TOOLS.is_dir():
+        if not (_LIVE / "installed" / component).exists() or not TOOLS.is_dir():
             pytest.skip(f"{component} is not installed")
-        self._names.append(name)
+        if name not in self._names:
+            self._names.append(name)
         done = subprocess.run(
-            [_TOOLS / "up.sh", component, "--as", name, *options],
+            [TOOLS / "up.sh", component, "--as", name, *options],
             capture_output=True,
             text=True,
             timeout=300,
@@ -52,9 +53,13 @@ class Stack:
         pairs = (line.partition("=") for line in done.stdout.splitlines() if "=" in line)
         return {key: value for key, _, value in pairs}
 
+    def stop(self, name: str) -> None:
+        self._names.remove(name)
+        subprocess.run([TOOLS / "down.sh", name], capture_output=True, timeout=60, check=True)
+
     def down(self) -> None:
-        for name in reversed(self._names):
-            subprocess.run([_TOOLS / "down.sh", name], capture_output=True, timeout=60, check=True)
+        for name in reversed(dict.fromkeys(self._names)):
+            subprocess.run([TOOLS / "down.sh", name], capture_output=True, timeout=60, check=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.breakdown import BEHIND_THE_HOP, TAIL_ROWS, Parts, breakdown, partition
+from latdiag.attribute.behind import BEHIND_THE_HOP, SOURCES, partition
+from latdiag.attribute.breakdown import TAIL_ROWS, breakdown
+from latdiag.attribute.parts import Parts
 from latdiag.model.records import Outcome
 
 from .split_rows import MS, Row, any_rows, batch, row
@@ -33,8 +35,8 @@ def test_one_request_in_closed_loop() -> None:
     found = parts_of([row()])
     assert sums(found) == {
         "client": 1_000_000,
-        "network": 2_100_000,
-        "queue": 49_900_000,
+        "network": 2_050_000,  # the middle of min_rtt (2.0) and ACK - wire (2.1)
+        "queue": 49_950_000,
         "decode": 20_000_000,
         "unattributed": 2_000_000,
     }
@@ -73,7 +75,7 @@ def test_nothing_is_broken_down_without_rows() -> None:
 def test_one_row_has_shares_but_no_intervals() -> None:
     entry = breakdown(parts_of([row()]), "client_e2e", "mean")
     assert entry is not None and entry["n"] == 1 and entry["total_ns"] == 75 * MS
-    assert entry["queue"]["share"] == pytest.approx(49.9 / 75)
+    assert entry["queue"]["share"] == pytest.approx(49.95 / 75)
     assert all(entry[name]["lo"] is None and entry[name]["hi"] is None for name in NAMES)
     assert entry["queue"]["members"] == list(BEHIND_THE_HOP)
 
@@ -220,7 +222,7 @@ def drawn(n: int, random_: np.random.Generator, memory: float) -> Parts:
     parts = {name: np.rint(values).astype(np.int64) for name, values in columns.items()}
     total = np.sum(list(parts.values()), axis=0)
     network, delayed = parts["network"], np.zeros(n, dtype=bool)
-    return Parts(total, total, parts, network, network, delayed, 0)
+    return Parts(total, total, parts, network, network, delayed, 0, SOURCES)
 
 
 def true_shares() -> dict[str, float]:

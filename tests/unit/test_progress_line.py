@@ -74,3 +74,31 @@ def test_a_terminal_that_goes_away_does_not_end_the_measurement() -> None:
                 progress.update(second, second, 0, 0)
                 stream.gone = error
         assert stream.getvalue().count(" sent, ") == 1
+
+
+def test_each_piece_of_work_has_its_label_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm")
+    now = 0
+    stream = _Terminal()
+
+    def last() -> str:
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+        return plain.replace("\r", "\n").strip().splitlines()[-1]
+
+    with Progress(None, None, stream=stream, clock=lambda: now) as progress:
+        progress.begin("S3: what a prompt costs", 8)
+        for _ in range(4):
+            now += 1_000_000_000
+            progress.update(5, 4, 0, 100)
+        bar = f"[{'##########':<20}]"
+        said = f" 50 % {bar}  5 sent, 4 done, 0 failed  0 tok/s  4.0 s left"
+        assert last() == f"S3: what a prompt costs  {said}"
+        progress.begin("S6: 4 at once", 4)
+        # No redraw is due yet, but the work is another: it is told at once, and counted alone.
+        progress.update(1, 0, 0, 0)
+        assert last() == f"S6: 4 at once    0 % [{'':<20}]  1 sent, 0 done, 0 failed"
+        now += 2_000_000_000
+        progress.update(4, 2, 1, 30)
+        assert last().startswith("S6: 4 at once   50 %")
+        assert last().endswith("4 sent, 2 done, 1 failed  15 tok/s  2.0 s left")

@@ -32,7 +32,7 @@ from latdiag.report.numbers import metrics as metrics_section
 from latdiag.report.page import Page
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-NAMES = ("load", "probe", "invalid")
+NAMES = ("load", "probe", "invalid", "diagnose")
 SCHEMA = json.loads(report_json.schema_text())
 RESULT = jsonschema.Draft202012Validator({"$ref": "#/$defs/result", "$defs": SCHEMA["$defs"]})
 HOSTILE = (
@@ -119,8 +119,9 @@ def test_the_schema_is_a_schema_and_takes_the_examples() -> None:
 
 
 def test_the_schemas_words_are_those_of_the_model() -> None:
-    shares = set(SCHEMA["$defs"]["breakdown"]["properties"]) - {"interval", "total_ns", "n"}
-    assert shares == set(COMPONENTS)
+    about = {"interval", "total_ns", "n", "segments", "insufficient"}
+    shares = set(SCHEMA["$defs"]["breakdown"]["properties"]) - about
+    assert shares == set(COMPONENTS) == set(SCHEMA["$defs"]["component"]["enum"])
     assert set(SCHEMA["$defs"]["outcome"]["enum"]) == set(Outcome)
 
 
@@ -136,6 +137,11 @@ def test_the_schemas_words_are_those_of_the_model() -> None:
         (("caveats",), [{"code": "LD901", "text": "a", "remedy": "b"}]),
         (("verdict",), {"dominant": "gpu"}),
         (("breakdown",), {"mean": {"interval": "client_e2e", "queue": {}}}),
+        (("learned",), {"step_ms": 4.0}),
+        (("claims",), {"gpu": []}),
+        (("claims",), {"queue": [{"share": 0.4}]}),
+        (("leaves",), {"mean": {"decode.base": {"share": 0.4}}}),
+        (("verb",), "guess"),
     ],
 )
 def test_the_schema_refuses_what_the_contract_does_not_allow(
@@ -153,7 +159,7 @@ def test_every_key_of_the_contract_is_required(key: str) -> None:
     assert not _valid(result)
 
 
-@pytest.mark.parametrize("name", ["load", "probe"])
+@pytest.mark.parametrize("name", ["load", "probe", "diagnose"])
 def test_the_examples_breakdowns_add_up(name: str) -> None:
     """An example that breaks the contract would teach it wrong."""
     result = _result(name)
@@ -163,7 +169,7 @@ def test_the_examples_breakdowns_add_up(name: str) -> None:
 
 
 def test_a_blank_result_is_valid_and_renders() -> None:
-    for verb in ("load", "probe"):
+    for verb in ("load", "probe", "diagnose"):
         blank = report_json.blank(verb)
         assert _valid(blank)
         assert "unknown target" in _text(blank)
@@ -312,7 +318,7 @@ def test_a_metric_that_equals_another_is_not_printed_twice() -> None:
 
 def test_the_verdict_names_every_member_of_a_merged_class() -> None:
     result = _result("probe")
-    result["verdict"]["kind"] = "bottleneck"
+    result["verdict"].update(dominant="gateway", confidence="bounded")
     assert "\nGATEWAY+FRONTEND+QUEUE+PREFILL (bounded). " in _text(result)
     result["verdict"].update(kind="at_limit", dominant="decode")
     assert "\nAT LIMIT (bounded). " in _text(result)

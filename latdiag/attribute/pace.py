@@ -1,0 +1,129 @@
+"""How fast a server has answered so far: what the design of the next stage needs to know.
+
+Rough on purpose: it decides how long a stage takes, never what is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from latdiag.attribute.observations import Observations
+
+#: Stages whose requests ran alone.
+ALONE = ("warmup", "S2", "S3", "S5")
+_LEAST_GAP_NS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``ttft = base + slope * isl`` of requests alone, ns; ``gap_ns``: median time per token.
+
+    ``floor_ns``: TTFT that no prompt can go below: the path there and back. ``let_in``: streams
+    that ran at once in the burst where not all did; None where all did. ``chunk``: tokens that
+    an arrival brings. ``longest_gap_ns``: between two arrivals of the long stream.
+    """
+
+    base_ns: float
+    slope_ns: float
+    gap_ns: float
+    floor_ns: float
+    let_in: int | None
+    chunk: float = 1.0
+    longest_gap_ns: float = 0.0
+
+    def ttft_ns(self, isl: float) -> float:
+        """TTFT expected of a prompt of ``isl`` tokens, alone."""
+        return self.base_ns + self.slope_ns * isl
+
+
+def pace(seen: Observations) -> Pace:
+    """From everything that was observed; needs one request that succeeded."""
+    import numpy as np
+
+    rows = seen.of("S2", "S3", "S5")
+    if not len(rows):
+        rows = seen.of(*ALONE)
+    ttft = (seen.first - seen.begin)[rows].astype(float)
+    isl = seen.isl[rows].astype(float)
+    slope = _slope(isl, ttft)
+    base = float(np.median(ttft - slope * isl)) if len(rows) else 0.0
+    paths = seen.answer[(seen.scenario == "get") & (seen.answer >= 0)]
+    trips = seen.network[seen.of(*ALONE)]
+    floor = (float(np.median(paths)) if len(paths) else 0.0) + (
+        float(np.median(trips)) if len(trips) else 0.0
+    )
+    return Pace(
+        max(base, 0.0), slope, _gap(seen), floor, let_in(seen), _chunk(seen), _longest_gap(seen)
+    )
+
+
+def _slope(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> float:
+    """Theil-Sen: the median of the slopes between all pairs (Sen 1968); 0 where there are none."""
+    import numpy as np
+
+    a, b = np.triu_indices(len(isl), 1)
+    apart = isl[b] != isl[a]
+    if not apart.any():
+        return 0.0
+    slopes = (ttft[b] - ttft[a])[apart] / (isl[b] - isl[a])[apart]
+    return max(0.0, float(np.median(slopes)))
+
+
+def _chunk(seen: Observations) -> float:
+    """Tokens an arrival, of the longest reply so far."""
+    import numpy as np
+
+    sizes = np.diff(seen.offsets)
+    row = int(sizes.argmax()) if len(sizes) and sizes.max() else None
+    return max(1.0, float(seen.osl[row] / sizes[row])) if row is not None else 1.0
+
+
+def _longest_gap(seen: Observations) -> float:
+    import numpy as np
+
+    found = [
+        float(np.diff(seen.arrivals[seen.offsets[r] : seen.offsets[r + 1]]).max(initial=0))
+        for r in seen.of("S2").tolist()
+    ]
+    return max(found, default=0.0)
+
+
+def _gap(seen: Observations) -> float:
+    """Median over rows of the mean time per token after the first."""
+    import numpy as np
+
+    rows = seen.of(*ALONE)
+    span = (seen.last - seen.first)[rows].astype(float)
+    more = np.maximum(seen.later(rows), 1.0)
+    known = span > 0
+    if not known.any():
+        return float(_LEAST_GAP_NS)
+    return max(float(_LEAST_GAP_NS), float(np.median((span / more)[known])))
+
+
+def let_in(seen: Observations) -> int | None:
+    """How many streams of a burst ran at once, in the smallest burst where not all did.
+
+    Who was not let in gets its first token only after another of its burst has ended, and later
+    than the first of them by half of a whole reply at least. Replies that ended early say
+    nothing: one may end before another has begun although all were let in.
+    """
+    import numpy as np
+
+    rows = seen.of("S6")
+    whole = rows[seen.osl[rows] >= 0.8 * seen.osl[rows].max()] if len(rows) else rows
+    for begin in np.unique(seen.begin[whole]):
+        burst = whole[seen.begin[whole] == begin]
+        if len(burst) < int((seen.begin[rows] == begin).sum()):
+            continue
+        first, last = seen.first[burst], seen.last[burst]
+        half = float(np.median(last - first)) / 2
+        late = (first >= last.min()) & (first - first.min() > half)
+        if late.any():
+            return max(1, int((~late).sum()))
+    return None

@@ -1,0 +1,69 @@
+"""Latencies of requests in parts, whatever evidence they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: What each interval holds, in time order; a part that is not there is left out.
+INSIDE = {
+    "client_e2e": (
+        *("client", "network", "gateway", "frontend", "queue", "prefill"),
+        *("interconnect", "decode", "unattributed"),
+    ),
+    "client_ttft": ("client", "network", "gateway", "frontend", "queue", "prefill"),
+    "decode": ("interconnect", "decode"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a part rests on. ``members``: components merged in it, its own name first.
+
+    ``settles``: the part that gives and takes where this one's sum, a difference of estimates,
+    comes out below nothing.
+    """
+
+    grade: str
+    evidence: str
+    members: tuple[str, ...] = ()
+    settles: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """One entry per row that could be partitioned, in the order of ``sent_ns``; int64 ns.
+
+    ``total = done - begin`` is the sum of the parts in every row (begin: due in open loop, sent in
+    closed). ``network_lo/hi``: what the stamps prove of network; the rest moves to and from
+    ``behind``. ``draws``: for a part that rests on fitted laws, (laws drawn again, rows): what
+    they would make of each row. ``slack``: (less, more) ns a row that the evidence leaves
+    open for a part beside that. ``leaves``: finer than parts, by ``component.what``; they may be
+    negative, and those of one component add up to its part. ``alone``: what each request would
+    take on an idle server. ``segment``: the independent repetition that each row belongs to.
+    """
+
+    total: NDArray[np.int64]
+    ttft: NDArray[np.int64]
+    parts: dict[str, NDArray[np.int64]]
+    network_lo: NDArray[np.int64]
+    network_hi: NDArray[np.int64]
+    delayed: NDArray[np.bool_]
+    left_out: int
+    sources: Mapping[str, Source]
+    behind: str = "queue"
+    draws: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    slack: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    leaves: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    alone: NDArray[np.int64] | None = None
+    segment: NDArray[np.int64] | None = None
+
+    @property
+    def segments(self) -> int:
+        """How many independent repetitions there are."""
+        return len(set(self.segment.tolist())) if self.segment is not None else 1

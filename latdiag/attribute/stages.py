@@ -1,0 +1,79 @@
+"""What a probe is made of: requests in stages, what it may spend, and what that costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+#: The stage whose requests are explained; all others only teach.
+WORKLOAD = "S10"
+#: The stages that are kept out of every metric.
+DESIGNED = ("warmup", "S1", "S2", "S3", "S5", "S6", "S8")
+
+
+class Shot(NamedTuple):
+    """One request. ``at_ns``: when it is due, from the start of its stage; -1: closed loop."""
+
+    isl: int
+    osl: int
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Requests that run together; the next stage begins when all have ended.
+
+    ``slots``: closed loop with so many; 0: open loop. ``segment``: numbers independent repetitions
+    of the workload from 1. ``dither_ns``: a closed loop waits up to so long before each request,
+    at random, or it would keep step with a timer of the server. ``why``: what is found out, for
+    people who wait.
+    """
+
+    name: str
+    shots: tuple[Shot, ...]
+    slots: int = 0
+    why: str = ""
+    segment: int = 0
+    dither_ns: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(shot.isl + shot.osl for shot in self.shots)
+
+
+@dataclass(frozen=True, slots=True)
+class PathStage:
+    """S0 and S1: ``gets`` cheap GETs, of which ``fresh`` on connections of their own, and a
+    refused POST for every input length in ``refused``."""
+
+    gets: int
+    refused: tuple[int, ...]
+    fresh: int
+    name: str = "S1"
+    why: str = "the path to the server and its frontend"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a probe may spend, and the user's own workload where there is one.
+
+    ``isl``, ``osl``: lengths to use in turn. ``rate`` (requests/s) and ``concurrency`` exclude
+    each other; with neither, the probe chooses a modest rate from what it has seen.
+    """
+
+    budget: str
+    max_tokens: int
+    max_model_len: int | None
+    seed: int
+    isl: tuple[int, ...] | None = None
+    osl: tuple[int, ...] | None = None
+    rate: float | None = None
+    concurrency: int | None = None
+
+
+class Cost(NamedTuple):
+    """The most that a probe makes of requests and tokens, and the seconds that it plans for."""
+
+    requests: int
+    tokens: int
+    seconds: float

@@ -1,0 +1,123 @@
+"""``latdiag diagnose``: where the latency of a saved run went, as often as you like."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latdiag.model.caveats import caveat
+from latdiag.model.components import COMPONENTS
+from latdiag.model.errors import UsageFault
+
+if TYPE_CHECKING:
+    from latdiag.store.run import Run
+
+
+@click.command(name="diagnose", context_settings={"max_content_width": 79})
+@click.argument("runs", metavar="RUN..", nargs=-1, required=True)
+@click.option("--why", metavar="COMPONENT", help="Every claim on it, those that lost too.")
+@click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
+def diagnose(runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_json: bool) -> int:
+    """Attribute the latency of RUN again, offline; nothing is sent and nothing is written.
+
+    RUN: what a probe or a load has saved; a path, a URI or a glob. Of several, the requests of
+    all are taken together.
+
+    \b
+    latdiag diagnose latdiag-runs/20260101T120000Z-probe-host.run
+    latdiag diagnose 'latdiag-runs/*-load-*.run' --slo 'ttft.p95<500ms'
+    latdiag diagnose latdiag-runs/NAME.run --why queue
+    """
+    from latdiag.attribute.slo import parse_slos
+    from latdiag.cli.execute import show
+    from latdiag.report.result import result_of
+    from latdiag.store.run import Run
+
+    component = None if why is None else _component(why)
+    objectives = parse_slos(slos)
+    run = Run.open(*runs)
+    _check_together(run)
+    result = result_of(run, "diagnose", objectives)
+    if len(run.paths) > 1:
+        result["runs"] = run.paths
+        result["caveats"] += _caveats(run)
+    if component is None:
+        show(result, as_json)
+    else:
+        _show_claims(result, component, as_json)
+    return _exit_code(result)
+
+
+def _component(word: str) -> str:
+    """The component that ``word`` names; UsageFault, with all of them, if it is none."""
+    name = word.strip().lower()
+    if name in COMPONENTS:
+        return name
+    component = name.partition(".")[0]
+    others = f"the components are {', '.join(COMPONENTS)}"
+    if component in COMPONENTS:
+        raise UsageFault(f"{word!r} is a part of a component; {others}", f"--why {component}")
+    raise UsageFault(f"there is no component {word!r}; {others}", "latdiag explain component")
+
+
+def _check_together(run: Run) -> None:
+    """UsageFault for runs whose rows cannot be attributed as one."""
+    places = [path if "://" in path else os.path.realpath(path) for path in run.paths]
+    for place, path in zip(places, run.paths, strict=True):
+        if places.count(place) > 1:
+            raise UsageFault(f"{path} is named more than once", "name every run once")
+    designed = [bool((header.get("plan") or {}).get("designed")) for header in run.headers]
+    if len(designed) < 2 or not any(designed):
+        return
+    if not all(designed):
+        # Its laws are learned for its own workload; the load's rows would silently be left out.
+        raise UsageFault(
+            "a probe and a load explain their requests by different evidence",
+            "diagnose them apart",
+        )
+    if len(run.clock_ids) > 1:
+        # Streams count as running together by their instants.
+        raise UsageFault(
+            "these probes were made on different machines or across a reboot, and their clocks"
+            " cannot be compared",
+            "diagnose them apart",
+        )
+
+
+def _caveats(run: Run) -> list[dict[str, str]]:
+    targets = {
+        ((header.get("target") or {}).get("url"), (header.get("target") or {}).get("model"))
+        for header in run.headers
+    }
+    if len(targets) < 2:
+        return []
+    return [caveat("LD117", targets=len(targets), runs=len(run.headers))]
+
+
+def _show_claims(result: dict[str, Any], component: str, as_json: bool) -> None:
+    from latdiag.report.why import claims_on
+
+    document = claims_on(result, component)
+    if as_json:
+        from latdiag.report.json import dump
+
+        click.echo(dump(document))
+        return
+    from latdiag.report.console import render_claims, stdout_console
+
+    render_claims(document, stdout_console())
+
+
+def _exit_code(result: dict[str, Any]) -> int:
+    """As of the run when it was made, but that a useless target is a finding here."""
+    from latdiag.cli.execute import INCONCLUSIVE, INVALID, SLO_MISSED
+
+    if not result["valid"]:
+        return INVALID
+    met = [slo["met"] for slo in result["slo"]]
+    if False in met:
+        return SLO_MISSED
+    return INCONCLUSIVE if None in met else 0

@@ -1,0 +1,135 @@
+"""The demo stack as others use it: a faulty server by name, for the time of a block.
+
+The server, and a relay in front of it where its network is slow, are processes of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latdiag.sim import relay, server
+from latdiag.sim.params import FAULTS, Params
+from latdiag.sim.process import Child, running
+from latdiag.sim.spans import traces_url
+
+#: What each fault does, for people.
+MEANINGS = {
+    "healthy": "a small server with nothing wrong: short queues, steps and prompts",
+    "queue": "too few seats in the batch: requests wait before anything is computed for them",
+    "prefill": "prompts take long to compute, replies are fast",
+    "decode": "every step of the replies is slow",
+    "interference": "the prompts of others stop or stretch the steps of running replies",
+    "kv-transfer": "prefill and decode are apart, and the KV cache takes long to get across",
+    "network": "a long way between client and server, which itself is fast",
+}
+
+
+@dataclass(slots=True)
+class Demo:
+    """A running demo. ``url``: its API; ``pids``: of its processes, the server's first.
+
+    ``report`` is filled when it has ended: ``lateness`` of the tokens against the schedule (n,
+    p50_us, p99_us, max_ns), ``relay_lateness`` of the bytes that the relay passed on or None,
+    ``spans`` (sent, dropped) or None.
+    """
+
+    url: str
+    params: Params
+    children: tuple[Child, ...]
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(child.pid for child in self.children)
+
+    def wait(self) -> int:
+        """Until the server ends, which it does not by itself; its exit status."""
+        return self.children[0].wait()
+
+
+def params_of(fault: str) -> Params:
+    """The preset of a fault. Raises ValueError with the names that there are."""
+    try:
+        return FAULTS[fault]
+    except KeyError:
+        raise ValueError(f"no fault {fault!r}; there are {', '.join(FAULTS)}") from None
+
+
+@contextlib.contextmanager
+def serving(
+    params: Params,
+    *,
+    seed: int = 0,
+    port: int = 0,
+    truth: Path | None = None,
+    otlp: str | None = None,
+    model: str = "demo",
+) -> Iterator[Demo]:
+    """A demo server with these constants; see ``running_demo``."""
+    slow = params.network_ms > 0 or params.network_jitter_ms > 0
+    setup = server.Setup(
+        params=params,
+        seed=seed,
+        port=0 if slow else port,
+        model=model,
+        truth=None if truth is None else str(truth.absolute()),
+        otlp=None if otlp is None else traces_url(otlp),
+    )
+    failure = f"the demo server did not start on port {port}"
+    ended: list[Child] = []
+    demo: Demo | None = None
+    try:
+        with contextlib.ExitStack() as stack:
+            behind = stack.enter_context(running("server", setup.to_json(), failure=failure))
+            ended.append(behind)
+            if slow:
+                way = relay.Setup(
+                    upstream=behind.port,
+                    delay_ms=params.network_ms,
+                    jitter_ms=params.network_jitter_ms,
+                    port=port,
+                    seed=seed,
+                )
+                given = relay.arguments(way)
+                ended.append(stack.enter_context(running("relay", given, failure=failure)))
+            demo = Demo(f"{ended[-1].url}/v1", params, tuple(ended))
+            yield demo
+    finally:
+        if demo is not None:
+            demo.report.update(_report(ended))
+
+
+def _report(ended: list[Child]) -> dict[str, Any]:
+    behind, *between = [child.report for child in ended]
+    return {
+        "lateness": behind.get("lateness"),
+        "relay_lateness": between[0].get("lateness") if between else None,
+        "spans": behind.get("spans"),
+    }
+
+
+@contextlib.contextmanager
+def running_demo(
+    fault: str = "healthy",
+    *,
+    seed: int = 0,
+    params: Params | None = None,
+    port: int = 0,
+    truth: Path | None = None,
+    otlp: str | None = None,
+    model: str = "demo",
+) -> Iterator[str]:
+    """The URL (``http://127.0.0.1:PORT/v1``) of a demo server with a fault, for the block's time.
+
+    ``params``: in place of the fault's own. ``truth``: a file that gets a line of JSON for each
+    finished request, see ``server.truth_line``. ``otlp``: URL of a collector (OTLP over HTTP)
+    for its spans. It ends with the block, and with this process however that ends. Raises
+    ValueError for an unknown fault or such a URL, OSError where a process does not start.
+    """
+    constants = params_of(fault) if params is None else params
+    with serving(constants, seed=seed, port=port, truth=truth, otlp=otlp, model=model) as demo:
+        yield demo.url

@@ -1,0 +1,391 @@
+"""The demo server: a simulated engine in real time behind OpenAI's API.
+
+The engine runs on a schedule of its own; this shell submits what arrives, with the instant at
+which it arrived, and sends each token as soon as the schedule says. What it is late by does not
+move the schedule, and is measured.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import random
+import secrets
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any, TextIO
+
+from latdiag.sim import http, openai, spans
+from latdiag.sim.connection import Connection, want_stamps
+from latdiag.sim.engine import Emission, Engine
+from latdiag.sim.exposition import CONTENT_TYPE, Metrics
+from latdiag.sim.loop import READ, Loop
+from latdiag.sim.params import Params
+from latdiag.sim.process import announce, run_at_once, say_report, settle_memory
+from latdiag.sim.truth import Truth
+
+_MAX_CONNECTIONS = 1024
+#: Bytes of a body: so much, and so much for each token of the longest prompt.
+_BODY_ROOM, _BODY_PER_TOKEN = 1 << 20, 32
+_ID_LIMIT = 200
+#: With nothing in flight, memory is tidied up after so many requests.
+_TIDY_AFTER = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a server is started with; travels as JSON. ``truth``: path, ``otlp``: URL, or None."""
+
+    params: Params
+    seed: int = 0
+    port: int = 0
+    model: str = "demo"
+    truth: str | None = None
+    otlp: str | None = None
+
+    def to_json(self) -> str:
+        own = {name: getattr(self, name) for name in ("seed", "port", "model", "truth", "otlp")}
+        return json.dumps({**own, "params": self.params.to_json()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Setup:
+        found = json.loads(text)
+        return cls(**(found | {"params": Params.from_json(found["params"])}))
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """A request in the engine. ``next_bytes``: of its next token, if it is streamed."""
+
+    key: str
+    connection: Connection
+    request: http.Request
+    ask: openai.Ask
+    reply: openai.Reply
+    context: spans.Context
+    reason: str
+    osl: int
+    arrived_ns: int
+    next_bytes: bytes = b""
+    last_ns: int = 0
+    late_ns: int = 0
+
+    @property
+    def request_id(self) -> str:
+        return self.reply.id.partition("-")[2]
+
+
+class Server:
+    """The shell. ``run`` returns when ``stop`` was called, or stdin is at its end."""
+
+    def __init__(self, setup: Setup, listener: socket.socket, truth: TextIO | None) -> None:
+        params = setup.params
+        self._setup, self._params = setup, params
+        self._rules = openai.Rules(
+            setup.model, params.max_model_len, params.refuses, params.eos_mean
+        )
+        self._engine = Engine(params, setup.seed)
+        self._random = random.Random(f"{setup.seed} lengths")
+        self._created_s = time.time()
+        self.metrics = Metrics(setup.model, params, self._created_s)
+        self._loop = Loop()
+        self._listener = listener
+        self._max_body = _BODY_ROOM + _BODY_PER_TOKEN * params.max_model_len
+        self._connections: dict[Connection, None] = {}
+        self._inbox: deque[tuple[Connection, http.Request, int]] = deque()
+        self._later: list[tuple[int, int, Callable[[], None]]] = []
+        self._streams: dict[str, Stream] = {}
+        self._by_connection: dict[Connection, Stream] = {}
+        self._numbers = count()
+        self._untidy = 0
+        self._stopped = False
+        self._truth = truth
+        self._exporter = spans.Exporter(setup.otlp) if setup.otlp else None
+        listener.setblocking(False)
+        want_stamps(listener)
+        self._loop.watch(listener, READ, self._accept)
+        self._loop.end_by(self.stop)
+
+    # ------------------------------------------------------------------ its life
+    def stop(self) -> None:
+        self._stopped = True
+
+    def run(self) -> dict[str, Any]:
+        """Serve until stopped; what there was: requests, lateness, spans."""
+        while not self._stopped:
+            self._loop.wait(self._due_ns())
+            self._carry_out(monotonic_ns())
+            if self._inbox:
+                self._serve(*self._inbox.popleft())
+            elif self._untidy > _TIDY_AFTER and not self._streams:
+                self._untidy = 0
+                settle_memory()
+        for connection in list(self._connections):
+            connection.drop()
+        self._loop.close()
+        exported = self._exporter.close() if self._exporter else None
+        return {"lateness": self.metrics.late.report(), "spans": exported}
+
+    def _due_ns(self) -> int | None:
+        """When there is something to do; 0: now."""
+        if self._inbox:
+            return 0
+        due_ns = self._engine.next_ns()
+        if self._later and (due_ns is None or self._later[0][0] < due_ns):
+            due_ns = self._later[0][0]
+        return due_ns
+
+    def _carry_out(self, now_ns: int) -> None:
+        """All that is due: first what clients wait for, then the bookkeeping."""
+        while self._later and self._later[0][0] <= now_ns:
+            heapq.heappop(self._later)[2]()
+        emitted = self._engine.advance(now_ns)
+        streams, late = self._streams, self.metrics.late
+        for emission in emitted:
+            stream = streams.get(emission.key)  # None: its client went away a moment ago
+            if stream is not None and stream.next_bytes:
+                stream.connection.send(stream.next_bytes)
+                late_ns = monotonic_ns() - emission.at_ns
+                late.add(late_ns)
+                if late_ns > stream.late_ns:
+                    stream.late_ns = late_ns
+        for emission in emitted:
+            if (stream := streams.get(emission.key)) is not None:
+                self._note(stream, emission)
+            elif emission.last:
+                self._engine.pop_truth(emission.key)
+
+    # ------------------------------------------------------------------ connections
+    def _accept(self, _mask: int) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # it is gone again, or there is no descriptor left
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            idle = next((one for one in self._connections if not one.busy), None)
+            if idle is None:
+                sock.close()
+                return
+            idle.drop()
+        connection = Connection(sock, self._loop, self._max_body, self._arrived, self._gone)
+        self._connections[connection] = None
+
+    def _arrived(self, connection: Connection, request: http.Request, at_ns: int) -> None:
+        self._inbox.append((connection, request, at_ns))
+
+    def _gone(self, connection: Connection, spoilt: bool) -> None:
+        """A client went away, or was dropped: the engine need not go on for it."""
+        self._connections.pop(connection, None)
+        self.metrics.own["connections_dropped"] += spoilt
+        stream = self._by_connection.pop(connection, None)
+        if stream is not None:
+            del self._streams[stream.key]
+            self._engine.cancel(stream.key, monotonic_ns())
+            self.metrics.aborted()
+
+    # ------------------------------------------------------------------ requests
+    def _serve(self, connection: Connection, request: http.Request, at_ns: int) -> None:
+        if connection.closed:
+            return
+        try:
+            self._route(connection, request, at_ns)
+        except http.Refusal as refusal:
+            self._answer(connection, request, refusal.status, refusal.body)
+
+    def _route(self, connection: Connection, request: http.Request, at_ns: int) -> None:
+        path = request.path
+        if path in (openai.CHAT, openai.COMPLETIONS):
+            _allow(request, "POST")
+            ask = openai.parse_ask(request.body, chat=path == openai.CHAT, rules=self._rules)
+            self._submit(connection, request, ask, at_ns)
+            return
+        plain = {"/health": self._health, "/metrics": self._exposition, "/v1/models": self._models}
+        if path not in plain:
+            raise http.Refusal(404, f"nothing here; try {openai.CHAT}, not {path[:100]}")
+        _allow(request, "GET")
+        self._answer(connection, request, 200, *plain[path]())
+
+    def _health(self) -> tuple[bytes, str]:
+        return b"", "text/plain"
+
+    def _models(self) -> tuple[bytes, str]:
+        return openai.models(self._rules, int(self._created_s)), "application/json"
+
+    def _exposition(self) -> tuple[bytes, str]:
+        if self._exporter is not None:
+            self.metrics.own["spans_dropped"] = self._exporter.dropped
+        return self.metrics.render(self._engine.gauges()).encode(), CONTENT_TYPE
+
+    def _answer(
+        self,
+        connection: Connection,
+        request: http.Request,
+        status: int,
+        body: bytes,
+        kind: str = "application/json",
+    ) -> None:
+        connection.send(http.reply(status, body, kind, keeps=request.keeps))
+        connection.done(keeps=request.keeps)
+
+    def _submit(
+        self, connection: Connection, request: http.Request, ask: openai.Ask, at_ns: int
+    ) -> None:
+        """Hand a request to the engine. Headers leave when it has been parsed, as in vLLM, and so
+        does the answer to one that is refused."""
+        params = self._params
+        parsed_ns = at_ns + round(params.frontend_ms * 1e6 + params.frontend_us * 1e3 * ask.isl)
+        key = str(next(self._numbers))
+        osl, reason = ask.length(params.eos_mean, self._random.random())
+        refusal = ask.refusal
+        if refusal is None:
+            prompt = ask.prompt if params.prefix_cache else None
+            try:
+                self._engine.submit(key, at_ns, ask.isl, osl, prompt)
+            except ValueError as exc:
+                refusal = http.Refusal(400, str(exc), "prompt")
+        if refusal is not None:
+            self._refuse_at(parsed_ns, connection, request, refusal)
+            return
+        response_id = f"{'chatcmpl' if ask.chat else 'cmpl'}-{_request_id(request)}"
+        chunks = request.chunks
+        reply = openai.Reply(ask, response_id, int(time.time()), self._rules.model, reason, chunks)
+        context = spans.Context(request.headers.get("traceparent"))
+        stream = Stream(key, connection, request, ask, reply, context, reason, osl, at_ns)
+        self._streams[key] = self._by_connection[connection] = stream
+        if ask.stream:
+            head = http.stream_head(chunks=chunks, keeps=request.keeps)
+            self._at(parsed_ns, lambda: connection.send(head))
+            stream.next_bytes = reply.token(0, osl == 1)
+
+    def _refuse_at(
+        self, at_ns: int, connection: Connection, request: http.Request, refusal: http.Refusal
+    ) -> None:
+        def refuse() -> None:
+            self.metrics.own["requests_refused"] += 1
+            self._answer(connection, request, refusal.status, refusal.body)
+
+        self._at(at_ns, refuse)
+
+    def _at(self, at_ns: int, act: Callable[[], None]) -> None:
+        heapq.heappush(self._later, (at_ns, next(self._numbers), act))
+
+    # ------------------------------------------------------------------ tokens
+    def _note(self, stream: Stream, emission: Emission) -> None:
+        """A token has left: count it, and prepare the next one or finish."""
+        metrics, index = self.metrics, emission.index
+        if not index:
+            metrics.first_token(emission.at_ns - stream.arrived_ns, stream.ask.isl)
+        metrics.token(emission.at_ns - stream.last_ns if index else None)
+        stream.last_ns = emission.at_ns
+        if emission.last:
+            self._finish(stream)
+        elif stream.ask.stream:
+            stream.next_bytes = stream.reply.token(index + 1, index + 2 == stream.osl)
+
+    def _finish(self, stream: Stream) -> None:
+        """The end of the reply, the truth, the span."""
+        truth = self._engine.pop_truth(stream.key)
+        cached = truth.cached if self._params.prefix_cache else None
+        connection, request = stream.connection, stream.request
+        del self._streams[stream.key], self._by_connection[connection]
+        if stream.ask.stream:
+            connection.send(stream.reply.end(stream.osl, cached))
+            connection.done(keeps=request.keeps and request.chunks)
+        else:
+            stream.late_ns = max(0, monotonic_ns() - truth.finished_ns)
+            self._answer(connection, request, 200, stream.reply.whole(stream.osl, cached))
+        self._untidy += 1
+        self.metrics.finished(truth, stream.ask.max_tokens, stream.reason)
+        if self._truth is not None:
+            self._truth.write(truth_line(stream, truth))
+            self._truth.flush()
+        if self._exporter is not None and stream.context.sampled:
+            said = spans.attributes(
+                truth,
+                stream.reply.id,
+                chat=stream.ask.chat,
+                max_tokens=stream.ask.max_tokens,
+                temperature=stream.ask.temperature,
+            )
+            real_ns = time.time_ns() - monotonic_ns()
+            self._exporter.offer(spans.record(stream.context, truth, real_ns, said))
+
+
+def truth_line(stream: Stream, truth: Truth) -> str:
+    """A finished request as a line of the truth file. Instants are CLOCK_MONOTONIC, in ns;
+    ``late_ns``: of its most belated token."""
+    fields = {
+        "request_id": stream.request_id,
+        "trace_id": stream.context.trace_id,
+        "arrived_ns": truth.arrived_ns,
+        "first_ns": truth.first_ns,
+        "finished_ns": truth.finished_ns,
+        "isl": truth.isl,
+        "osl": truth.osl,
+        "cached": truth.cached,
+        "leaves": truth.leaves,
+        "first_token_leaves": truth.first_token_leaves,
+        "late_ns": stream.late_ns,
+    }
+    return json.dumps(fields) + "\n"
+
+
+def _allow(request: http.Request, method: str) -> None:
+    if request.method != method:
+        raise http.Refusal(405, f"{request.path} takes {method}")
+
+
+def _request_id(request: http.Request) -> str:
+    """The x-request-id, if it is one that can be part of a response's id; else a new one."""
+    given = request.headers.get("x-request-id", "")
+    if 0 < len(given) <= _ID_LIMIT and given.isascii() and given.isprintable():
+        return given
+    return secrets.token_hex(8)
+
+
+def listening(port: int) -> socket.socket:
+    """A listener on 127.0.0.1; port 0: a free one. Raises OSError."""
+    return socket.create_server(("127.0.0.1", port), backlog=1024)
+
+
+def _raise_descriptor_limit() -> None:
+    """Room for all the connections that are allowed, as far as this process may have it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def main() -> None:
+    """A server process: its Setup as JSON is the argument. See ``process.running``."""
+    setup = Setup.from_json(sys.argv[1])
+    try:
+        _raise_descriptor_limit()
+        with ExitStack() as stack:
+            listener = stack.enter_context(listening(setup.port))
+            truth = None
+            if setup.truth is not None:
+                truth = stack.enter_context(Path(setup.truth).open("w", encoding="utf-8"))
+            server = Server(setup, listener, truth)
+            settle_memory()
+            run_at_once()
+            announce(listener.getsockname()[1])
+            report = server.run()
+    except OSError as exc:
+        sys.exit(f"demo: {exc}")
+    say_report(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""Spans as vLLM exports them: one ``llm_request`` a request, by OTLP over HTTP.
+
+The server only writes a line into a pipe, and drops the span where the pipe is full; a process of
+its own makes protobuf of it and waits for the collector. So no export can delay a token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import select
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from latdiag.sim.exposition import intervals
+from latdiag.sim.process import command, say_report
+from latdiag.sim.truth import Truth
+
+NAME, SCOPE = "llm_request", "vllm.tracing.otel"
+#: Flags of a span: "the parent is known to be remote, or not" and "it is".
+_HAS_REMOTE, _IS_REMOTE = 0x100, 0x200
+_SERVER_KIND = 2
+
+_BATCH, _BATCH_S = 256, 0.2
+_TIMEOUT_S, _ATTEMPTS, _PAUSE_S = 2.0, 2, 0.2
+_PIPE_SIZE, _F_SETPIPE_SZ = 1 << 20, 1031
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class Context:
+    """Whose child a span is. ``parent``: empty for a root. ``sampled``: whether it is exported."""
+
+    __slots__ = ("parent", "sampled", "trace_id")
+
+    def __init__(self, traceparent: str | None) -> None:
+        found = _TRACEPARENT.fullmatch(traceparent or "")
+        version, trace, parent, flags = found.groups()[:4] if found else ("ff", "", "", "")
+        valid = version != "ff" and trace.strip("0") and parent.strip("0")
+        self.trace_id = trace if valid else secrets.token_hex(16)
+        self.parent = parent if valid else ""
+        # The SDK that vLLM uses follows the parent in this.
+        self.sampled = not valid or bool(int(flags, 16) & 1)
+
+
+def attributes(
+    truth: Truth, response_id: str, *, chat: bool, max_tokens: int, temperature: float
+) -> dict[str, str | int | float]:
+    """The attributes of a request's span, in vLLM's order; times in seconds."""
+    times = {name: ns / 1e9 for name, ns in intervals(truth).items()}
+    found: dict[str, str | int | float] = {
+        "gen_ai.latency.time_to_first_token": times["ttft"],
+        "gen_ai.latency.e2e": times["e2e"],
+        "gen_ai.latency.time_in_queue": times["queue"],
+        "gen_ai.usage.prompt_tokens": truth.isl,
+        "gen_ai.usage.completion_tokens": truth.osl,
+        "gen_ai.latency.time_in_model_prefill": times["prefill"],
+        "gen_ai.latency.time_in_model_decode": times["decode"],
+        "gen_ai.latency.time_in_model_inference": times["inference"],
+        "gen_ai.request.id": response_id if chat else f"{response_id}-0",
+        "gen_ai.request.top_p": 1.0,
+        "gen_ai.request.max_tokens": max_tokens,
+    }
+    if temperature:  # vLLM leaves out what is 0
+        found["gen_ai.request.temperature"] = temperature
+    found["gen_ai.request.n"] = 1
+    return found
+
+
+def record(context: Context, truth: Truth, real_ns: int, said: Mapping[str, Any]) -> bytes:
+    """A span as the line that goes to the exporter. ``real_ns``: REALTIME minus MONOTONIC."""
+    fields = {
+        "trace_id": context.trace_id,
+        "span_id": secrets.token_hex(8),
+        "parent": context.parent,
+        "start_ns": truth.arrived_ns + real_ns,
+        "end_ns": truth.finished_ns + real_ns,
+        "attributes": said,
+    }
+    return json.dumps(fields).encode() + b"\n"
+
+
+class Exporter:
+    """The server's end of the pipe. ``dropped``: spans that found it full."""
+
+    def __init__(self, url: str) -> None:
+        self.offered = self.dropped = 0
+        self._process = subprocess.Popen(
+            command("spans", url), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        self._fd = self._process.stdin.fileno()
+        os.set_blocking(self._fd, False)
+        if sys.platform.startswith("linux"):
+            import fcntl
+
+            try:
+                fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _PIPE_SIZE)
+            except OSError:
+                pass  # smaller, then
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def offer(self, line: bytes) -> None:
+        """Hand over a span, or drop it: never waits. ``line`` has at most PIPE_BUF bytes, which
+        a pipe takes whole or not at all."""
+        self.offered += 1
+        try:
+            if len(line) <= select.PIPE_BUF:
+                os.write(self._fd, line)
+                return
+        except OSError:
+            pass
+        self.dropped += 1
+
+    def close(self) -> dict[str, int]:
+        """Let it deliver what it has; counts of spans: sent, and dropped wherever."""
+        sent = 0
+        try:
+            said, _ = self._process.communicate(timeout=_ATTEMPTS * _TIMEOUT_S + 1)
+            sent = json.loads(said)["sent"]
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+        except ValueError:
+            pass  # it came to an end of its own, and said nothing
+        return {"sent": sent, "dropped": self.offered - sent}
+
+
+# ---------------------------------------------------------------------- the exporter's process
+def export_request(records: Sequence[Mapping[str, Any]], instance: str) -> bytes:
+    """An ExportTraceServiceRequest with these spans, serialised."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTraceServiceRequest,
+    )
+    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+
+    resource: dict[str, str | int | float] = {
+        "service.instance.id": instance,
+        "service.name": "latdiag-demo",
+        "vllm.instrumenting_module_name": "vllm.llm_engine",
+        "vllm.process_id": str(os.getpid()),
+    }
+    spans = [_span(one) for one in records]
+    scoped = ScopeSpans(scope=InstrumentationScope(name=SCOPE), spans=spans)
+    of_all = ResourceSpans(
+        resource=Resource(attributes=_key_values(resource)), scope_spans=[scoped]
+    )
+    return bytes(ExportTraceServiceRequest(resource_spans=[of_all]).SerializeToString())
+
+
+def _span(one: Mapping[str, Any]) -> Any:
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+    remote = _IS_REMOTE if one["parent"] else 0
+    return Span(
+        trace_id=bytes.fromhex(one["trace_id"]),
+        span_id=bytes.fromhex(one["span_id"]),
+        parent_span_id=bytes.fromhex(one["parent"]),
+        name=NAME,
+        kind=_SERVER_KIND,  # type: ignore[arg-type]
+        start_time_unix_nano=one["start_ns"],
+        end_time_unix_nano=one["end_ns"],
+        attributes=_key_values(one["attributes"]),
+        status=Status(),
+        flags=_HAS_REMOTE | remote,
+    )
+
+
+def _key_values(values: Mapping[str, str | int | float]) -> list[Any]:
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+    fields = {str: "string_value", int: "int_value", float: "double_value"}
+    return [
+        KeyValue(key=key, value=AnyValue(**{fields[type(value)]: value}))  # type: ignore[arg-type]
+        for key, value in values.items()
+    ]
+
+
+def traces_url(url: str) -> str:
+    """Where spans go: ``/v1/traces`` of a collector, unless the URL has a path of its own."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"not an http URL: {url[:200]}")
+    return url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1/traces"
+
+
+def post(url: str, body: bytes) -> bool:
+    """One export; whether the collector took it. Neither proxies nor redirects are followed."""
+    import http.client
+
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    try:
+        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        connection.request("POST", path, body, {"Content-Type": "application/x-protobuf"})
+        return 200 <= connection.getresponse().status < 300
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+class Lines:
+    """The lines of a pipe. ``ended``: its other end is closed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.ended = False
+
+    def batches(self) -> Iterator[list[bytes]]:
+        """All of them in batches, each handed out some moments after its first line came."""
+        held, lines, begun = b"", list[bytes](), 0.0
+        while not self.ended:
+            patience = max(0.0, begun + _BATCH_S - time.monotonic()) if lines else None
+            if lines and (len(lines) >= _BATCH or not patience):
+                yield lines[:_BATCH]
+                del lines[:_BATCH]
+                continue
+            if not select.select([self._fd], [], [], patience)[0]:
+                continue
+            data = os.read(self._fd, 1 << 16)
+            self.ended = not data
+            begun = begun if lines else time.monotonic()
+            *whole, held = (held + data).split(b"\n")
+            lines += whole
+        for place in range(0, len(lines), _BATCH):
+            yield lines[place : place + _BATCH]
+
+
+def deliver(url: str, lines: Sequence[bytes], instance: str) -> bool:
+    """Export spans, with a second attempt; whether the collector took them."""
+    body = export_request([json.loads(line) for line in lines], instance)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_S)
+        if post(url, body):
+            return True
+    return False
+
+
+def main() -> None:
+    """Export the spans that come as lines on stdin to the URL; say on stdout how many were sent.
+
+    Once the other end is closed, the first batch that the collector does not take is the last:
+    nobody waits longer than that for a collector that is not there.
+    """
+    url, instance = traces_url(sys.argv[1]), str(uuid.uuid4())
+    incoming, sent = Lines(sys.stdin.fileno()), 0
+    for lines in incoming.batches():
+        if deliver(url, lines, instance):
+            sent += len(lines)
+        elif incoming.ended:
+            break
+    say_report({"sent": sent})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The design of a probe: it ends, keeps to its limits, and asks what it must ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latdiag.attribute.design import (
+    BUDGETS,
+    DESIGNED,
+    MAX_TOKENS,
+    WORKLOAD,
+    Limits,
+    PathStage,
+    Shot,
+    Stage,
+    cost,
+    probe,
+)
+
+from .fake_server import FakeServer, probed, servers, steps
+
+QUICK = Limits("quick", MAX_TOKENS["quick"], None, 7)
+
+
+@st.composite
+def any_limits(draw: st.DrawFn) -> Limits:
+    """Every kind of limit; ``standard`` seldom, for it has ten times the requests."""
+    budget = draw(st.sampled_from(["quick", "quick", "quick", "standard"]))
+    lengths = st.lists(st.integers(1, 3000), min_size=1, max_size=30).map(tuple)
+    load = draw(st.sampled_from(["own", "rate", "concurrency"]))
+    return Limits(
+        budget,
+        draw(st.sampled_from([1, 50, 500, 3_000, 20_000, 200_000, 1_000_000])),
+        draw(st.sampled_from([None, 128, 256, 512, 1024, 2048, 4096, 32_768])),
+        draw(st.integers(0, 2**32 - 1)),
+        draw(st.none() | lengths),
+        draw(st.none() | lengths),
+        draw(st.sampled_from([0.01, 2.0, 500.0])) if load == "rate" else None,
+        draw(st.sampled_from([1, 16, 1000])) if load == "concurrency" else None,
+    )
+
+
+def made(server: FakeServer) -> list[Shot]:
+    return [s for stage in server.stages if isinstance(stage, Stage) for s in stage.shots]
+
+
+def tokens(server: FakeServer) -> int:
+    """The most that its requests can have taken, warm-up included."""
+    return sum(shot.isl + shot.osl for shot in made(server))
+
+
+def by_name(server: FakeServer) -> dict[str, list[Stage]]:
+    found: dict[str, list[Stage]] = {}
+    for stage in server.stages:
+        if isinstance(stage, Stage):
+            found.setdefault(stage.name, []).append(stage)
+    return found
+
+
+# ---------------------------------------------------------------------- what always holds
+@settings(deadline=None, max_examples=120)
+@given(any_limits(), servers())
+def test_it_ends_and_never_asks_for_more_tokens_than_it_may(
+    limits: Limits, server: FakeServer
+) -> None:
+    for count, _ in enumerate(steps(server, limits)):
+        assert count < 60
+        assert tokens(server) <= limits.max_tokens
+
+
+@settings(deadline=None, max_examples=120)
+@given(any_limits(), servers())
+def test_no_request_is_longer_than_the_servers_context(limits: Limits, server: FakeServer) -> None:
+    probed(server, limits)
+    for shot in made(server):
+        assert shot.isl >= 1 and shot.osl >= 1
+        if limits.max_model_len is not None:
+            assert shot.isl + shot.osl <= limits.max_model_len, shot
+    for stage in server.stages:
+        if isinstance(stage, PathStage) and limits.max_model_len is not None:
+            assert max(stage.refused, default=0) < limits.max_model_len
+
+
+@settings(deadline=None, max_examples=120)
+@given(any_limits(), servers())
+def test_the_cost_that_is_said_first_is_not_exceeded(limits: Limits, server: FakeServer) -> None:
+    said = cost(limits)
+    probed(server, limits)
+    path = [s for s in server.stages if isinstance(s, PathStage)]
+    requests = len(made(server)) + sum(s.gets + len(s.refused) for s in path)
+    assert requests <= said.requests
+    assert tokens(server) <= said.tokens <= limits.max_tokens
+    assert said.seconds > 0
+
+
+def test_the_cost_knows_which_of_the_users_lengths_will_be_sent() -> None:
+    """Long prompts first, short ones after: a mean over more than are sent says too little."""
+    limits = replace(QUICK, isl=(5000,) * 100 + (1,) * 100, max_tokens=10**7)
+    assert tokens(probed(FakeServer(), limits)) <= cost(limits).tokens
+
+
+@settings(deadline=None, max_examples=60)
+@given(any_limits(), servers())
+def test_stages_are_what_the_loop_can_execute(limits: Limits, server: FakeServer) -> None:
+    probed(server, limits)
+    for stage in server.stages:
+        if isinstance(stage, PathStage):
+            continue
+        assert stage.name in (*DESIGNED, WORKLOAD) and stage.shots and stage.why
+        assert (stage.slots > 0) == all(shot.at_ns < 0 for shot in stage.shots)
+        assert (stage.slots == 0) == all(shot.at_ns >= 0 for shot in stage.shots)
+        dues = [shot.at_ns for shot in stage.shots]
+        assert stage.name != WORKLOAD or dues == sorted(dues)
+        assert (stage.segment > 0) == (stage.name == WORKLOAD)
+
+
+# ---------------------------------------------------------------------- a server that behaves
+def test_a_healthy_server_gets_every_stage_and_a_workload_in_segments() -> None:
+    server = probed(FakeServer(), QUICK)
+    names = by_name(server)
+    assert list(names) == ["warmup", "S2", "S3", "S5", "S6", "S8", "S10"]
+    budget = BUDGETS["quick"]
+    assert [s.segment for s in names["S10"]] == list(range(1, budget.segments + 1))
+    assert sum(len(s.shots) for s in names["S10"]) == budget.requests
+    assert all(stage.slots == 1 for name in ("S2", "S3", "S5") for stage in names[name])
+    assert [len(stage.shots) for stage in names["S6"]] == list(budget.batches)
+    lengths = {shot.isl for stage in names["S3"] for shot in stage.shots}
+    assert min(lengths) == 32 and 1024 in lengths and len(lengths) >= 9
+    assert max(lengths) == budget.longest
+    path = server.stages[0]
+    assert isinstance(path, PathStage) and (path.gets, path.fresh) == (10, 3)
+    assert Counter(path.refused) == {32: 3, 512: 3, 1024: 3}
+
+
+def test_the_order_of_lengths_is_random_and_the_seed_decides_it() -> None:
+    orders = {}
+    for seed in range(6):
+        server = probed(FakeServer(), replace(QUICK, seed=seed))
+        orders[seed] = [shot.isl for shot in by_name(server)["S3"][0].shots]
+    assert len({tuple(order) for order in orders.values()}) == 6
+    assert len({tuple(sorted(order)) for order in orders.values()}) == 1
+    again = probed(FakeServer(), QUICK)
+    assert made(again) == made(probed(FakeServer(), QUICK))
+
+
+def test_a_slow_server_gets_fewer_requests_and_not_more_time() -> None:
+    """Its prompts take 2 s, its tokens 100 ms: the quick budget still ends in some minutes."""
+    slow = probed(FakeServer(base_ms=2000.0, gap_ms=100.0), QUICK)
+    assert len(made(slow)) < len(made(probed(FakeServer(), QUICK))) / 1.5
+    assert sum(len(s.shots) for s in by_name(slow)["S10"]) >= 30
+    lengths = [shot.isl for stage in by_name(slow)["S3"] for shot in stage.shots]
+    assert max(lengths) <= 1024
+
+
+def test_the_load_leaves_a_server_room() -> None:
+    """At most 3 streams in flight on average, prefill at most 30 % busy, and never over 6/s."""
+    for server in (FakeServer(), FakeServer(base_ms=300.0), FakeServer(gap_ms=120.0)):
+        probed(server, replace(QUICK, budget="standard", max_tokens=10**7))
+        shots = [shot for stage in by_name(server)["S10"] for shot in stage.shots]
+        spans = [stage.shots[-1].at_ns / 1e9 for stage in by_name(server)["S10"]]
+        rate = len(shots) / sum(spans)
+        prefill = server.base_ms + server.token_us * sum(s.isl for s in shots) / len(shots) / 1000
+        stay = prefill + server.gap_ms * sum(s.osl for s in shots) / len(shots)
+        assert rate < 6 * 1.1
+        assert rate * stay / 1000 < 3 * 1.15 and rate * prefill / 1000 < 0.3 * 1.15
+
+
+def test_a_server_that_lets_in_one_is_not_thrown_at_and_not_flooded() -> None:
+    """It queues, but no more than a fifth more comes than it can serve (mean of 12 probes)."""
+    stays, spans = [], []
+    for seed in range(12):
+        names = by_name(probed(FakeServer(slots=1, gap_ms=40.0), replace(QUICK, seed=seed)))
+        assert "S8" not in names and max(len(s.shots) for s in names["S6"]) <= 4
+        shots = [shot for stage in names["S10"] for shot in stage.shots]
+        stays.append(sum(5.0 + 0.02 * s.isl + 40.0 * s.osl for s in shots) / 1000)
+        # From the first arrival to the last there is one interval less than requests.
+        spans += [
+            s.shots[-1].at_ns / 1e9 * (len(s.shots) + 1) / len(s.shots) for s in names["S10"]
+        ]
+    assert 0.9 < sum(stays) / sum(spans) < 1.2 * 1.1
+
+
+def test_injected_prompts_meet_streams_that_run() -> None:
+    """Every prompt of S8 comes and is answered while all other streams decode."""
+    server = probed(
+        FakeServer(token_us=100.0), replace(QUICK, budget="standard", max_tokens=10**7)
+    )
+    (stage,) = by_name(server)["S8"]
+    rows = [row for row in server.rows if row.stage == "S8"]
+    streams = [row for row in rows if row.isl == 32]
+    prompts = [row for row in rows if row.isl > 32]
+    assert len(streams) == 4 and len(prompts) == BUDGETS["standard"].injections
+    for prompt in prompts:
+        for stream in streams:
+            assert stream.arrivals[1] < prompt.begin < prompt.arrivals[0] < stream.arrivals[-1]
+    assert len({shot.at_ns % 1_000_000 for shot in stage.shots}) > 3, "dithered"
+
+
+# ---------------------------------------------------------------------- the user's own workload
+def test_a_users_lengths_are_used_in_turn_and_at_the_users_rate() -> None:
+    limits = replace(QUICK, isl=(100, 200), osl=(5, 6, 7), rate=3.0, max_tokens=10**7)
+    shots = [s for stage in by_name(probed(FakeServer(), limits))["S10"] for s in stage.shots]
+    assert [(s.isl, s.osl) for s in shots[:6]] == [
+        (100, 5), (200, 6), (100, 7), (200, 5), (100, 6), (200, 7),
+    ]  # fmt: skip
+    stages = by_name(probed(FakeServer(), limits))["S10"]
+    span = sum(stage.shots[-1].at_ns / 1e9 for stage in stages)
+    assert len(shots) / span == pytest.approx(3.0, rel=0.3)
+
+
+def test_a_users_concurrency_makes_a_closed_loop() -> None:
+    limits = replace(QUICK, concurrency=8)
+    stages = by_name(probed(FakeServer(), limits))["S10"]
+    assert all(stage.slots == 8 for stage in stages)
+
+
+# ---------------------------------------------------------------------- what ends it early
+def test_it_stops_after_the_first_request_if_nothing_comes_back() -> None:
+    server = probed(FakeServer(fails=1), QUICK)
+    assert list(by_name(server)) == ["warmup"]
+
+
+def test_it_sends_nothing_by_itself() -> None:
+    """A generator: the path first, and nothing more until it is told what came of it."""
+    design = probe(QUICK)
+    assert isinstance(next(design), PathStage)
+    design.close()

@@ -1,0 +1,67 @@
+"""Health: what load costs over being alone, and the objectives that a reader would set."""
+
+from __future__ import annotations
+
+import pytest
+
+from latdiag.attribute import blackbox
+from latdiag.attribute.health import PRESET, Health, health
+from latdiag.model.metrics import SLO_PRESETS
+
+from .probe_rows import MS, Reply, gets, reply, seen
+
+
+def probe(slower: float, wait: float = 0.0, step: float = 10.0) -> list[Reply]:
+    """A server that takes ``slower`` times as long in its workload, and waits before."""
+    rows = gets([0.3] * 8)
+    for k, isl in enumerate((32, 128, 512, 1024) * 3):
+        rows.append(reply("S3", isl, 1000 * k + 500, 10 + 0.02 * isl, [step] * 8))
+    for k in range(40):
+        isl = 100 + 10 * k
+        server, gaps = wait + 10 + 0.02 * isl, [step * slower] * 20
+        rows.append(reply("S10", isl, 50_000 + 2000 * k, server, gaps, scenario="segment-1"))
+    return rows
+
+
+def measured(rows: list[Reply]) -> Health:
+    found = blackbox.explain(seen(rows))
+    assert found is not None
+    well = health(seen(rows), found[0])
+    assert well is not None
+    return well
+
+
+def test_an_idle_server_takes_what_it_takes_alone() -> None:
+    well = measured(probe(1.0))
+    assert well.over_alone == pytest.approx(1.0, abs=0.02)
+    assert well.tpot_ns == pytest.approx(10 * MS) and well.n == 40
+    # The slowest prompts: 490 tokens at 0.02 ms, 10 ms, and 0.3 ms of client and round trip.
+    assert well.ttft_ns == pytest.approx(19.7 * MS, rel=0.02)
+
+
+def test_steps_that_grow_and_waiting_both_count() -> None:
+    assert measured(probe(1.5)).over_alone == pytest.approx(1.46, abs=0.03)
+    assert measured(probe(1.0, wait=100.0)).over_alone == pytest.approx(1.46, abs=0.04)
+
+
+def test_the_limits_are_those_of_the_preset() -> None:
+    """500 ms to the first token and 30 ms from token to token."""
+    assert set(SLO_PRESETS[PRESET]) == {"ttft.p99<500ms", "tpot.p99<30ms"}
+    shares = {"queue": {"share": 0.1}, "decode": {"share": 0.9}}
+    for ttft, tpot, good in ((499, 29, True), (501, 29, False), (499, 31, False)):
+        assert Health(1.0, ttft * MS, tpot * MS, 9).good(shares) == good
+
+
+@pytest.mark.parametrize("name", ["client", "network", "gateway", "queue", "interconnect"])
+def test_what_a_server_could_do_without_may_not_stand_out(name: str) -> None:
+    well = Health(1.0, 1.0 * MS, 1.0 * MS, 9)
+    assert well.good({name: {"share": 0.19}, "decode": {"share": 0.81}})
+    assert not well.good({name: {"share": 0.21}, "decode": {"share": 0.79}})
+
+
+def test_single_tokens_have_no_pace_and_no_workload_has_no_health() -> None:
+    rows = [r for r in probe(1.0) if r.stage != "S10"]
+    found = blackbox.explain(seen(rows))
+    assert found is not None and health(seen(rows), found[0]) is None
+    rows += [reply("S10", 100, 50_000 + 2000 * k, 12.0, []) for k in range(40)]
+    assert measured(rows).tpot_ns == 0.0

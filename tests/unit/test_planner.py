@@ -1,0 +1,285 @@
+"""The planning process: what passes its pipe, what it sees, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Generator, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from latdiag.attribute.design import Limits, PathStage, Shot, Stage
+from latdiag.cli import planner
+from latdiag.cli.planner import Design
+from latdiag.model.errors import LatdiagError, LocalFault, RunFault
+from latdiag.store.batch import Batch
+from latdiag.store.writer import RunWriter, create_run
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMITS = Limits("quick", 1000, None, 7)
+
+numbers = st.integers(1, 10**7)
+words = st.text(max_size=20)
+shots = st.builds(Shot, numbers, numbers, st.integers(-1, 10**15))
+stages = st.builds(
+    Stage,
+    name=words,
+    shots=st.lists(shots, max_size=5).map(tuple),
+    slots=st.integers(0, 500),
+    why=words,
+    segment=st.integers(0, 9),
+)
+paths = st.builds(
+    PathStage,
+    gets=numbers,
+    refused=st.lists(numbers, max_size=5).map(tuple),
+    fresh=numbers,
+    name=words,
+    why=words,
+)
+lengths = st.none() | st.lists(numbers, min_size=1, max_size=5).map(tuple)
+limits = st.builds(
+    Limits,
+    budget=st.sampled_from(["quick", "standard", "deep"]),
+    max_tokens=numbers,
+    max_model_len=st.none() | numbers,
+    seed=st.integers(0, 2**63),
+    isl=lengths,
+    osl=lengths,
+    rate=st.none() | st.floats(0.001, 1e6),
+    concurrency=st.none() | numbers,
+)
+
+
+# ---------------------------------------------------------------------- over the pipe
+@given(stage=stages | paths | st.none())
+@settings(deadline=None)
+def test_a_stage_is_the_same_at_the_other_end(stage: Stage | PathStage | None) -> None:
+    said = None if stage is None else planner._as_message(stage)
+    assert planner._stage_of(json.loads(json.dumps(said))) == stage
+
+
+@given(given_limits=limits)
+@settings(deadline=None)
+def test_limits_are_the_same_at_the_other_end(given_limits: Limits) -> None:
+    said = json.loads(json.dumps(asdict(given_limits)))
+    assert planner._limits_of(said) == given_limits
+
+
+def test_numbers_of_numpy_pass_as_plain_ones() -> None:
+    shot = Shot(np.int64(5), np.int64(6), np.int64(7))
+    for stage in (Stage("S3", (shot,), np.int64(2)), PathStage(np.int64(3), (np.int64(4),), 1)):
+        sent = json.loads(json.dumps(planner._as_message(stage)))
+        found = planner._stage_of(sent)
+        assert found == stage and found is not None
+        assert "int64" not in repr(found)
+
+
+@pytest.mark.parametrize("kind", [LocalFault, RunFault])
+def test_a_fault_keeps_its_class_and_words(kind: type[LatdiagError]) -> None:
+    found = planner._fault_of(planner._told(kind("the disk is full", "free some")))
+    assert type(found) is kind
+    assert (found.text, found.remedy) == ("the disk is full", "free some")
+
+
+def test_any_other_exception_is_a_bug_of_ours_with_its_traceback() -> None:
+    try:
+        raise ZeroDivisionError("float division by zero")
+    except ZeroDivisionError as raised:
+        found = planner._fault_of(planner._told(raised))
+    assert type(found) is LatdiagError and found.exit_code == 1
+    assert found.text == (
+        "a bug in latdiag: the design of the probe failed:"
+        " ZeroDivisionError: float division by zero"
+    )
+    assert "test_planner.py" in found.__notes__[0]
+
+
+# ---------------------------------------------------------------------- what a design sees
+def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) -> None:
+    path = create_run(str(tmp_path / "a.run"), {})
+    writer = RunWriter(path, "w")
+    seen: list[list[str]] = []
+
+    def probe(_limits: Limits) -> Generator[Stage, Any, None]:
+        for number in range(3):
+            observed = yield Stage(f"S{number}", (Shot(1, 1, -1),), 1)
+            seen.append(observed)
+
+    def observe(batches: Iterable[Batch]) -> Any:
+        return [name for batch in batches for name in batch.texts["stage"].tolist()]
+
+    design = Design(probe, observe, ("stage",))
+    steps = planner._steps(design, path, asdict(LIMITS))
+    told = []
+    outcomes = [("ok", 200), ("rate_limited", 429), ("http_error", 503)]
+    for place, step in enumerate(steps):
+        told.append((step["stage"] and step["stage"]["name"], step["refused"]))
+        if place < 3:
+            outcome, status = outcomes[place]
+            row: dict[str, Any] = {"request_id": [f"r{place}"], "attempt": [1]}
+            row |= {"stage": [f"S{place}"], "outcome": [outcome], "status": [status]}
+            writer.write_part(row)
+    assert seen == [["S0"], ["S0", "S1"], ["S0", "S1", "S2"]]
+    assert told == [("S0", 0), ("S1", 0), ("S2", 1), (None, 2)]
+
+
+def test_a_design_that_wants_nothing_is_at_its_end(tmp_path: Path) -> None:
+    def probe(_limits: Limits) -> Generator[Stage, Any, None]:
+        yield from ()
+
+    design = Design(probe, list, ())
+    steps = planner._steps(design, create_run(str(tmp_path / "a.run"), {}), asdict(LIMITS))
+    assert list(steps) == [{"stage": None, "refused": 0}]
+
+
+# ---------------------------------------------------------------------- the process
+#: A parent with a planner of the design in argv[1], its run at argv[2]; says what each step is.
+PARENT = """
+import json, os, signal, sys, time
+from latdiag.attribute.design import Limits, PathStage, Shot, Stage
+from latdiag.cli import planner
+from latdiag.cli.planner import Design, Planner
+from latdiag.model.errors import LatdiagError
+from latdiag.store.writer import create_run
+
+def one(_limits):
+    seen = yield Stage("S3", (Shot(_limits.seed, 2, -1),), 1)
+    yield Stage("S4", (Shot(seen, 2, 0),))
+
+def breaks(_limits):
+    yield Stage("S3", ())
+    raise ValueError("no root in [0, 1]")
+
+def dies(_limits):
+    yield Stage("S3", ())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def sleeps(_limits):
+    time.sleep(60)
+    yield Stage("S3", ())
+
+def much(_limits):
+    yield Stage("S3", (Shot(10**7, 10**7, 10**15),) * 50_000)
+
+def unwritable(_limits):
+    yield Stage("S3", ((1, "two", 3),))
+
+def missing():
+    import no_such_package
+
+def of(probe):
+    return lambda: Design(probe, lambda batches: sum(b.n for b in batches) + 1, ("stage",))
+
+before = sorted(os.listdir("/proc/self/fd"))
+name = sys.argv[1]
+if name == "grown":
+    planner._LONGEST = 1 << 10
+    name = "much"
+design = missing if name == "missing" else of(globals()[name])
+said, large = [], False
+try:
+    with Planner(design) as planning:
+        pid = planning._pid
+        print(pid, flush=True)
+        if sys.argv[3:] == ["wait"]:
+            time.sleep(60)
+        planning.begin(create_run(sys.argv[2], {}), Limits("quick", 9, None, 7))
+        while (step := planning.step(lambda: name == "sleeps")) is not None:
+            said.append(repr(step)[:1000])
+            large = large is True or step.stage is not None and len(step.stage.shots) == 50_000
+            if step.stage is None:
+                break
+except LatdiagError as fault:
+    said.append([type(fault).__name__, fault.text, "".join(fault.__notes__)
+                 if hasattr(fault, "__notes__") else ""])
+if large:
+    said.append("all of it")
+alive = os.path.exists(f"/proc/{pid}")
+print(json.dumps([said, alive, sorted(os.listdir("/proc/self/fd")) == before,
+                  sorted({"numpy", "pyarrow", "pandas", "scipy"} & set(sys.modules))]))
+"""
+
+
+def parent(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PARENT, name, str(folder / "a.run"), *more],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(folder: Path, name: str) -> list[Any]:
+    """What the parent says; nothing of the planner is left, and the parent has stayed light."""
+    running = parent(folder, name)
+    out, _ = running.communicate(timeout=50)
+    assert running.returncode == 0
+    told, alive, closed, heavy = json.loads(out.splitlines()[1])
+    assert not alive and closed and not heavy
+    assert isinstance(told, list)
+    return told
+
+
+def test_the_parent_gets_the_stages_in_turn_and_stays_light(tmp_path: Path) -> None:
+    first, second, end = said(tmp_path, "one")
+    assert "name='S3'" in first and "Shot(isl=7, osl=2, at_ns=-1)" in first
+    assert "name='S4'" in second and "Shot(isl=1, osl=2, at_ns=0)" in second
+    assert end == "Step(stage=None, refused=0)"
+
+
+def test_what_breaks_in_there_is_raised_here(tmp_path: Path) -> None:
+    _, fault = said(tmp_path, "breaks")
+    assert fault[0] == "LatdiagError" and fault[1].endswith("ValueError: no root in [0, 1]")
+    assert "in breaks" in fault[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("missing", "No module named 'no_such_package'"), ("unwritable", "two")]
+)
+def test_what_breaks_before_the_first_stage_is_too(tmp_path: Path, name: str, words: str) -> None:
+    (fault,) = said(tmp_path, name)
+    assert fault[0] == "LatdiagError" and words in fault[1]
+
+
+def test_a_planner_that_is_killed_is_this_machines_fault(tmp_path: Path) -> None:
+    _, fault = said(tmp_path, "dies")
+    assert fault[:2] == [
+        "LocalFault",
+        "the planning process ended before its time (killed by SIGKILL)",
+    ]
+
+
+def test_a_wait_ends_when_it_is_interrupted(tmp_path: Path) -> None:
+    assert said(tmp_path, "sleeps") == []
+
+
+def test_a_large_stage_passes_whole(tmp_path: Path) -> None:
+    assert said(tmp_path, "much")[-1] == "all of it"
+
+
+def test_a_message_beyond_the_bound_is_not_even_awaited(tmp_path: Path) -> None:
+    (fault,) = said(tmp_path, "grown")
+    assert fault[0] == "LatdiagError" and "bytes at once" in fault[1]
+
+
+def test_a_planner_ends_with_its_parent(tmp_path: Path) -> None:
+    running = parent(tmp_path, "one", "wait")
+    assert running.stdout is not None
+    watched = os.pidfd_open(int(running.stdout.readline()))
+    running.kill()
+    running.communicate(timeout=30)
+    poll = select.poll()
+    poll.register(watched, select.POLLIN)
+    ended = poll.poll(30_000)
+    os.close(watched)
+    assert ended
