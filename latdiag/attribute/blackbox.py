@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from latdiag.attribute.design import WORKLOAD
 from latdiag.attribute.laws import Laws, company, first_gap, learn
+from latdiag.attribute.pace import let_in
 from latdiag.attribute.parts import Parts, Source
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         sources=sources(laws),
         behind="prefill",
         draws=draws,
-        slack=_slack(laws),
+        slack=_slack(laws, 0.0 if let_in(seen) or not len(rows) else columns["queue"].mean()),
         leaves=_leaves(seen, rows, laws, columns),
         alone=_alone(seen, rows, laws, columns),
         segment=np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
@@ -124,8 +125,11 @@ def _decode_source(laws: Laws) -> Source:
     return Source("C" if shaken or laws.bursts_ns or laws.transfer is not None else "A", _DECODE)
 
 
-def _slack(laws: Laws) -> dict[str, tuple[float, float]]:
-    """(less, more) ns a request that the evidence leaves open between two parts."""
+def _slack(laws: Laws, unexplained: float) -> dict[str, tuple[float, float]]:
+    """(less, more) ns a request that the evidence leaves open between two parts.
+
+    ``unexplained``: mean wait of a request although all streams were let in at once.
+    """
     jitter = laws.path.jitter_ns if laws.path is not None else 0.0
     # A way that delays unevenly, and keeps the order, draws a stream out.
     less_or_more = {"network": [0.0, jitter], "decode": [jitter, 0.0]}
@@ -140,6 +144,10 @@ def _slack(laws: Laws) -> dict[str, tuple[float, float]]:
         hidden = float(laws.own.at(least)[0] - laws.frontend.at(least)[0])
         less_or_more["frontend"][1] += max(0.0, hidden)
         less_or_more["prefill"] = [max(0.0, hidden), 0.0]
+    if laws.sharing.verdict == "separate" and laws.transfer is None and unexplained > 0:
+        # Between engines there may be a link, and what waits may wait for that.
+        less_or_more["queue"] = [unexplained, 0.0]
+        less_or_more.setdefault("prefill", [0.0, 0.0])[1] += unexplained
     return {name: (less, more) for name, (less, more) in less_or_more.items()}
 
 

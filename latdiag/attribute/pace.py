@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: Stages whose requests ran alone.
 ALONE = ("warmup", "S2", "S3", "S5")
 _LEAST_GAP_NS = 100_000
+#: Streams of a burst that were let in at once begin within this share of the others' wait.
+_TOGETHER = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ def let_in(seen: Observations) -> int | None:
         first, last = seen.first[burst], seen.last[burst]
         half = float(np.median(last - first)) / 2
         late = (first >= last.min()) & (first - first.min() > half)
-        if late.any():
+        # Where each waits for the one before (prompts or transfers in a row), the first ones
+        # come as far apart as the last.
+        early = first[~late] - first.min()
+        if late.any() and early.max(initial=0) < _TOGETHER * float(
+            (first[late] - first.min()).min()
+        ):
             return max(1, int((~late).sum()))
     return None
