@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 #: Points of a line over time.
 _STEPS = 24
+#: What would tell merged classes apart.
+_SPLITS = {
+    "network": "A probe from the gateway's own host splits them.",
+    "server": "Spans or /metrics of the server split them.",
+}
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
 
@@ -321,6 +326,6 @@ def _attribution_caveats(result: dict[str, Any]) -> list[dict[str, str]]:
         if isinstance(entry, dict) and entry.get("members"):
             members = entry["members"]
             named = f"{', '.join(members[:-1])} and {members[-1]}"
-            splits = "Spans or /metrics of the server split them."
+            splits = _SPLITS["network" if "network" in members else "server"]
             out.append(caveat("LD401", members=named, splits=splits))
     return out
