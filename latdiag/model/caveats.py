@@ -202,6 +202,24 @@ _ALL = (
         " way to the engine counts as server time.",
     ),
     Caveat(
+        "LD403",
+        "The {rows} designed requests taught too little, so queue, prefill and frontend stay"
+        " merged.",
+        "See the failures above; a server that takes longer prompts, a larger --max-tokens-total"
+        " or kernel stamps may change that.",
+        "The probe learns what a prompt and a step cost alone from requests of its own. Where too"
+        " few of them succeeded, or bore no stamps that can be taken apart, only what any load"
+        " shows can be said.",
+    ),
+    Caveat(
+        "LD404",
+        "Requests of others are not seen: what they cost is in queue and decode.",
+        "Probe while nobody else uses the server, or let it speak: its spans and /metrics know"
+        " all requests.",
+        "From outside a stream that is slowed by a stranger looks like one that is slowed by the"
+        " probe's own streams, or by a server that is slow.",
+    ),
+    Caveat(
         "LD501",
         "{share:share} of the arrivals could not be stamped apart (read too late); the intervals"
         " that touch them are left out.",

@@ -289,7 +289,7 @@ def _caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, 
     if n and found.fresh > n / 2:
         out.append(caveat("LD502", connect=round(found.connect_mean_ns)))
     if result["verdict"] is not None:
-        out += _attribution_caveats(result)
+        out += _attribution_caveats(result, found)
     if n:
         out.append(caveat("LD402", peer=(header.get("target") or {}).get("peer") or "the target"))
     return out
@@ -317,8 +317,12 @@ def _header_caveats(header: dict[str, Any]) -> list[dict[str, str]]:
     return out
 
 
-def _attribution_caveats(result: dict[str, Any]) -> list[dict[str, str]]:
+def _attribution_caveats(result: dict[str, Any], found: Digest) -> list[dict[str, str]]:
     out = []
+    if found.designed and result["learned"] is None:
+        out.append(caveat("LD403", rows=found.designed))
+    if result["learned"] is not None:
+        out.append(caveat("LD404"))
     tail = result["breakdown"].get("p95_tail")
     if tail is not None and tail["n"] < TAIL_ROWS:
         out.append(caveat("LD302", n=tail["n"], needs=20 * TAIL_ROWS))

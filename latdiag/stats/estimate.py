@@ -266,7 +266,7 @@ def mean_estimate(
         return Estimate(center, None, None, n, 1, f"mean of {source}; one row has no interval")
     alone = squares / (n - 1) if n > 1 else 0.0
     variance = max(spread.variance / n**2, alone / n)
-    n_effective = n if variance == 0.0 else max(1, min(n, int(alone / variance)))
+    n_effective = n if variance == 0.0 else max(1, min(n, int(alone / variance * (1 + 1e-9))))
     freedom = min(spread.freedom, n_effective - 1)
     if freedom < 1 or (spread.serial and n_effective < sample_bound(0.5)):
         # Below that the variance of a correlated series cannot be told from the series itself.

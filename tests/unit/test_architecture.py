@@ -254,7 +254,7 @@ def test_the_readme_has_two_lines_to_copy_and_ci_runs_those() -> None:
     first, second = lines[0][0], lines[1][0]
     for line in (first, second):
         assert "-m venv " in line and "pip install" in line
-    assert "latdiag load demo:echo " in first and "pytest" in second
+    assert "latdiag probe demo:queue" in first and "pytest" in second
     shown = subprocess.run(
         ["bash", str(ROOT / ".ci" / "run"), "--show"], capture_output=True, text=True, check=True
     )
