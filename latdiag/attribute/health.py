@@ -28,7 +28,7 @@ _LONG_ENOUGH = 5
 _UNDER_ALONE = 0.8
 #: Parts that a server can be without; from this share on, one of them is worth a name.
 _AVOIDABLE = ("client", "network", "gateway", "queue", "interconnect")
-_WORTH_A_NAME = 0.2
+_WORTH_A_NAME, _MAY_BE = 0.2, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Health:
 
     def good(self, shares: Mapping[str, Any]) -> bool:
         """Nothing avoidable stands out, load costs little, and nobody waits."""
-        if any((shares.get(name) or {}).get("share", 0) >= _WORTH_A_NAME for name in _AVOIDABLE):
+        if any(_stands_out(shares.get(name) or {}) for name in _AVOIDABLE):
             return False
         ttft, tpot = _limits()
         as_alone = _UNDER_ALONE <= self.over_alone <= _OVER_ALONE
@@ -64,6 +64,12 @@ class Health:
             f" TTFT {show_ms(self.ttft_ns)} ms and TPOT {show_ms(self.tpot_ns)} ms (p95) keep to"
             f" {PRESET}"
         )
+
+
+def _stands_out(entry: Mapping[str, Any]) -> bool:
+    """Whether a part is large, or may well be."""
+    share, most = entry.get("share") or 0.0, entry.get("hi") or 0.0
+    return bool(share >= _WORTH_A_NAME or most >= _MAY_BE)
 
 
 def health(seen: Observations, parts: Parts) -> Health | None:
