@@ -111,8 +111,12 @@ TERMS = (
         "merged",
         "Merged class",
         "Components that the evidence at hand cannot tell apart, shown as one entry that names"
-        " its members. More evidence splits it; a guess would not.",
-        also=("members", "merged class"),
+        " its members. More evidence splits it; a guess would not. From outside alone nobody tells"
+        " apart: tokenising and the constant part of prefill; collectives and compute within a"
+        " step; a larger batch and requests of others; waiting to be let in and others' work in"
+        " the same steps (both are queue); a queue in a gateway and one in the engine; a KV"
+        " transfer before the first token and prefill; the way there and the way back.",
+        also=("members", "merged class", "identifiable", "identifiability", "contention"),
         see=("grade", "LD401"),
     ),
     Term(
