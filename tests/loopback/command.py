@@ -26,14 +26,6 @@ class Ended:
     seconds: float
 
 
-def _as_in_a_terminal(then: Callable[[], None] | None) -> None:
-    """A shell without job control starts what runs in the background with SIGINT ignored, and
-    that is inherited: then no Ctrl-C of a test would arrive."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if then is not None:
-        then()
-
-
 class Command:
     """A running ``latdiag ARGUMENTS``. ``setup``: Python that runs before, to break something.
 
@@ -59,7 +51,7 @@ class Command:
                 stderr=err,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 start_new_session=True,
-                preexec_fn=lambda: _as_in_a_terminal(before_exec),
+                preexec_fn=before_exec,
             )
         self.pid = self.process.pid
 
