@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -105,13 +106,13 @@ def test_dynamos_knobs_move_what_they_turn(stack: Stack, tmp_path: Path) -> None
 
 @pytest.fixture
 def path_ms() -> Iterator[float]:
-    """Two namespaces with 60 ms between them, one way."""
+    """Two namespaces with 120 ms between them, one way."""
     script = str(TOOLS / "netem.sh")
     names = ("--a", "latdiag-a", "--b", "latdiag-b")
-    done = subprocess.run([script, *names, "up", "--delay", "60"], capture_output=True, text=True)
+    done = subprocess.run([script, *names, "up", "--delay", "120"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no path: {done.stderr[-200:]}")
-    yield 60.0
+    yield 120.0
     subprocess.run([script, *names, "down"], capture_output=True, check=True)
 
 
@@ -144,7 +145,7 @@ def test_a_way_that_tcp_sees_is_network_alone(path_ms: float, tmp_path: Path) ->
     finally:
         server.stdin.close()
         server.wait(20)
-    import json
+        server.stdout.close()
 
     result = json.loads(done.stdout)
     assert done.returncode in (0, 12), done.stderr
