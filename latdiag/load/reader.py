@@ -280,12 +280,14 @@ class Reader:
             if self._outbox.backlog > _BACKLOG:
                 await self._pause(BEAT_S)
                 continue
-            await self._pause(random.random() * self._plan.dither_ns / 1e9)
             asked = await self._attempt(self._next())
             failures = failures + 1 if asked is not None else 0
-            if asked is not None and (self._queue or self._more_work):
+            if not (self._queue or self._more_work):
+                continue
+            if asked is not None:
                 # Without a pause a closed loop would hammer a server that fails at once.
                 await self._pause(max(asked, min(5.0, 0.05 * 2 ** min(failures, 8))))
+            await self._pause(random.random() * self._plan.dither_ns / 1e9)
 
     def _hold_back(self, wanted: bool) -> None:
         """The writer lags: leave the bytes in the kernel, which goes on stamping."""
