@@ -7,15 +7,11 @@ has parsed them. Each leaves at a random moment, so that no timer of the server'
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import secrets
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
@@ -32,8 +28,8 @@ from latdiag.load.progress import Counters, Counts
 from latdiag.load.pulse import Pulse
 from latdiag.load.reader import CUT, GO, ORDER_SIZE
 from latdiag.load.row import Row
+from latdiag.load.settle import settled
 from latdiag.load.transport import StampedTransport
-from latdiag.load.wake import WakeSelector, new_loop, run_at_once
 from latdiag.load.writer import run_writer
 from latdiag.model.records import Outcome
 
@@ -144,7 +140,7 @@ def _read_path(
     counters: Counters,
 ) -> None:
     """The life of the process that asks: ``run_reader`` for these requests."""
-    loop, selector = _settled(plan, name)
+    loop, selector = settled(plan, name)
     transports = [
         StampedTransport(
             verify=tls_context(plan.target.verify),
@@ -175,23 +171,6 @@ def _read_path(
     outbox.close()
     if asker.fault is not None:
         raise asker.fault
-
-
-def _settled(plan: LoadPlan, name: str) -> tuple[asyncio.SelectorEventLoop, WakeSelector]:
-    """This process as a reader is: deaf to signals, first in the queue, without collections."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text(f"latdiag-read-{name}"[:15])
-    if plan.realtime:
-        run_at_once()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    loop, selector = new_loop()
-    asyncio.set_event_loop(loop)
-    signal.signal(signal.SIGCONT, selector.note_stop)
-    return loop, selector
 
 
 class _Asker:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import os
 import random
-import signal
 from collections import deque
-from contextlib import suppress
-from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
@@ -28,8 +24,9 @@ from latdiag.load.outbox import Outbox
 from latdiag.load.plan import LoadPlan
 from latdiag.load.progress import Counters
 from latdiag.load.pulse import BEAT_S, Pulse
+from latdiag.load.settle import settled
 from latdiag.load.transport import StampedTransport
-from latdiag.load.wake import Alarm, WakeSelector, new_loop, run_at_once
+from latdiag.load.wake import Alarm, WakeSelector
 
 #: Bytes for the writer that may pile up before a closed loop's next request waits for it.
 _BACKLOG = 32 << 20
@@ -52,19 +49,7 @@ def run_reader(
 
     Raises what a request's code raised, if that ended it: after all that was read is handed over.
     """
-    # The parent decides about signals: a Ctrl-C in the terminal reaches the whole group.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text(f"latdiag-read-{name}"[:15])
-    if plan.realtime:
-        run_at_once()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    loop, selector = new_loop()
-    asyncio.set_event_loop(loop)
-    signal.signal(signal.SIGCONT, selector.note_stop)
+    loop, selector = settled(plan, name)
     reader = Reader(loop, selector, plan, slots, (work_fd, out_fd, control_fd), counters)
     try:
         loop.run_until_complete(reader.live())
