@@ -53,15 +53,16 @@ def partition(batches: Iterable[Batch]) -> Parts:
     # Equal instants are told apart too: the order of the batches must not matter.
     order = np.lexsort((joined["queue"], joined["total"], joined["sent"]))
     joined = {name: values[order] for name, values in joined.items()}
+    less = (joined["network"] - joined["network_lo"]).astype(float)
+    more = (joined["network_hi"] - joined["network"]).astype(float)
     return Parts(
         total=joined["total"],
         ttft=joined["ttft"],
         parts={name: joined[name] for name in _PARTS},
-        network_lo=joined["network_lo"],
-        network_hi=joined["network_hi"],
         delayed=joined["delayed"].astype(bool),
         left_out=left_out,
         sources=SOURCES,
+        slack={"network": (less, more), "queue": (more, less)},
     )
 
 

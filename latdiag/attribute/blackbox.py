@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: How often the laws are drawn again for the intervals.
 _DRAWS = 100
 
+#: Between which evidence may leave time open.
+PARTS = ("network", "frontend", "queue", "prefill", "decode")
 _CLIENT = Source("A", "due and sent, user and kernel transmit stamps of this client")
 _QUEUE = (
     "until the first token, beyond what the same prompt takes alone: admission and others' work"
@@ -57,19 +59,16 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         if name not in ("client", "unattributed")
     }
     total = (seen.done - seen.begin)[rows]
-    lo, hi = _network_bounds(seen, rows, columns["network"], laws)
+    waits = 0.0 if let_in(seen) or not len(rows) else float(columns["queue"].mean())
     parts = Parts(
         total=total,
         ttft=(seen.first - seen.begin)[rows],
         parts=columns,
-        network_lo=lo,
-        network_hi=hi,
         delayed=seen.delayed[rows],
         left_out=ok - len(rows),
         sources=sources(laws),
-        behind="prefill",
         draws=draws,
-        slack=_slack(laws, 0.0 if let_in(seen) or not len(rows) else columns["queue"].mean()),
+        slack=_slack(seen, rows, laws, waits),
         leaves=_leaves(seen, rows, laws, columns),
         alone=_alone(seen, rows, laws, columns),
         segment=np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
@@ -125,30 +124,40 @@ def _decode_source(laws: Laws) -> Source:
     return Source("C" if shaken or laws.bursts_ns or laws.transfer is not None else "A", _DECODE)
 
 
-def _slack(laws: Laws, unexplained: float) -> dict[str, tuple[float, float]]:
-    """(less, more) ns a request that the evidence leaves open between two parts.
+def _slack(
+    seen: Observations, rows: NDArray[np.int64], laws: Laws, unexplained: float
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """(less, more) ns of each row that the evidence leaves open between two parts.
 
     ``unexplained``: mean wait of a request although all streams were let in at once.
     """
-    jitter = laws.path.jitter_ns if laws.path is not None else 0.0
-    # A way that delays unevenly, and keeps the order, draws a stream out.
-    less_or_more = {"network": [0.0, jitter], "decode": [jitter, 0.0]}
+    import numpy as np
+
+    less = {name: np.zeros(len(rows)) for name in PARTS}
+    more = {name: np.zeros(len(rows)) for name in PARTS}
+
+    def may_move(ns: Any, one: str, other: str) -> None:
+        less[one] += ns
+        more[other] += ns
+
+    may_move((seen.network - seen.network_lo)[rows], "network", "prefill")
     front = "frontend" if laws.frontend is not None else "prefill"
-    less_or_more.setdefault(front, [0.0, 0.0])
-    if laws.path is not None and not laws.path.is_way:
-        # So short a GET may be an HTTP layer as well as a way.
-        less_or_more["network"][1] += laws.path.floor_ns
-        less_or_more[front][0] += laws.path.floor_ns
+    if laws.path is None:
+        may_move((seen.network_hi - seen.network)[rows], "prefill", "network")
+    else:
+        # A way that delays unevenly, and keeps the order, draws a stream out.
+        may_move(laws.path.jitter_ns, "decode", "network")
+        if not laws.path.is_way:
+            # So short a GET may be an HTTP layer as well as a way.
+            may_move(laws.path.floor_ns, front, "network")
     if laws.frontend is not None:
         least = laws.own.tokens[laws.own.tokens.argmin()][None]
         hidden = float(laws.own.at(least)[0] - laws.frontend.at(least)[0])
-        less_or_more["frontend"][1] += max(0.0, hidden)
-        less_or_more["prefill"] = [max(0.0, hidden), 0.0]
+        may_move(max(0.0, hidden), "prefill", "frontend")
     if laws.sharing.verdict == "separate" and laws.transfer is None and unexplained > 0:
         # Between engines there may be a link, and what waits may wait for that.
-        less_or_more["queue"] = [unexplained, 0.0]
-        less_or_more.setdefault("prefill", [0.0, 0.0])[1] += unexplained
-    return {name: (less, more) for name, (less, more) in less_or_more.items()}
+        may_move(unexplained, "queue", "prefill")
+    return {name: (less[name], more[name]) for name in PARTS}
 
 
 def _columns(
@@ -178,20 +187,6 @@ def _columns(
     found["decode"] = stream
     found["unattributed"] = (seen.done - seen.last)[rows]
     return found
-
-
-def _network_bounds(
-    seen: Observations, rows: NDArray[np.int64], network: NDArray[np.int64], laws: Laws
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What is proven of network: no round trip is longer than a whole cheap GET."""
-    import numpy as np
-
-    less = (seen.network - seen.network_lo)[rows]
-    more = (seen.network_hi - seen.network)[rows]
-    if laws.path is not None:
-        # That a short GET may be a way is counted apart (``_slack``).
-        more = np.zeros_like(more)
-    return network - less, network + more
 
 
 def _leaves(

@@ -216,12 +216,11 @@ def _law_sums(
 
 
 def _slack(parts: Parts, name: str, rows: NDArray[np.int64]) -> tuple[int, int]:
-    """(how much less, how much more) the stamps allow between network and what is behind it."""
-    less = int((parts.parts["network"] - parts.network_lo)[rows].sum())
-    more = int((parts.network_hi - parts.parts["network"])[rows].sum())
-    known = {"network": (less, more), parts.behind: (more, less)}.get(name, (0, 0))
-    beside = parts.slack.get(name, (0.0, 0.0))
-    return known[0] + round(beside[0] * len(rows)), known[1] + round(beside[1] * len(rows))
+    """(how much less, how much more) the evidence allows for a part over these rows, ns."""
+    if name not in parts.slack:
+        return 0, 0
+    less, more = parts.slack[name]
+    return round(float(less[rows].sum())), round(float(more[rows].sum()))
 
 
 def _share(

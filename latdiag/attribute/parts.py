@@ -40,25 +40,24 @@ class Parts:
     """One entry per row that could be partitioned, in the order of ``sent_ns``; int64 ns.
 
     ``total = done - begin`` is the sum of the parts in every row (begin: due in open loop, sent in
-    closed). ``network_lo/hi``: what the stamps prove of network; the rest moves to and from
-    ``behind``. ``draws``: for a part that rests on fitted laws, (laws drawn again, rows): what
-    they would make of each row. ``slack``: (less, more) ns a row that the evidence leaves
-    open for a part beside that. ``leaves``: finer than parts, by ``component.what``; they may be
-    negative, and those of one component add up to its part. ``alone``: what each request would
-    take on an idle server. ``segment``: the independent repetition that each row belongs to.
+    closed). ``slack``: (less, more) ns of each row that the evidence leaves open for a part; what
+    one may lack another may have. ``draws``: for a part that rests on fitted laws, (laws drawn
+    again, rows): what they would make of each row. ``leaves``: finer than parts, by
+    ``component.what``; they may be negative, and those of one component add up to its part.
+    ``alone``: what each request would take on an idle server. ``segment``: the independent
+    repetition that each row belongs to.
     """
 
     total: NDArray[np.int64]
     ttft: NDArray[np.int64]
     parts: dict[str, NDArray[np.int64]]
-    network_lo: NDArray[np.int64]
-    network_hi: NDArray[np.int64]
     delayed: NDArray[np.bool_]
     left_out: int
     sources: Mapping[str, Source]
-    behind: str = "queue"
     draws: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    slack: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    slack: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(
+        default_factory=dict
+    )
     leaves: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     alone: NDArray[np.int64] | None = None
     segment: NDArray[np.int64] | None = None

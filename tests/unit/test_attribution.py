@@ -34,8 +34,8 @@ def whole_of(found: Observations) -> Parts:
         "unattributed": (found.done - found.last)[rows],
     }
     total, ttft = (found.done - found.begin)[rows], (found.first - found.begin)[rows]
-    still, flags = columns["network"], found.delayed[rows]
-    return Parts(total, ttft, columns, still, still, flags, 0, SOURCES)
+    flags = found.delayed[rows]
+    return Parts(total, ttft, columns, flags, 0, SOURCES)
 
 
 def attributed(rows: list[Reply], valid: bool = True) -> Attribution:

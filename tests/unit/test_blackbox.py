@@ -232,8 +232,9 @@ def test_sums_are_exact_and_merges_are_those_that_are_allowed(rows: list[Reply])
     assert np.array_equal(np.sum(inside, axis=0), parts.ttft)
     for name in set(parts.parts) - {"queue", "interconnect", "unattributed"}:
         assert (parts.parts[name] >= 0).all(), name
-    assert (parts.network_lo <= parts.parts["network"]).all()
-    assert (parts.parts["network"] <= parts.network_hi).all()
+    assert all((open_ >= 0).all() for both in parts.slack.values() for open_ in both)
+    lacking = sum(less.sum() for less, _ in parts.slack.values())
+    assert lacking == pytest.approx(sum(more.sum() for _, more in parts.slack.values()))
     merged = {source.members for source in parts.sources.values() if source.members}
     assert merged <= MERGES
     shown = [m for s in parts.sources.values() for m in s.members]

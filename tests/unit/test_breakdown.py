@@ -164,8 +164,9 @@ def test_sums_are_exact_and_only_unattributed_is_negative(rows: list[Row]) -> No
     assert np.array_equal(total, found.total)
     for name in NAMES[:-1]:
         assert (found.parts[name] >= 0).all(), name
-    assert (found.network_lo <= found.parts["network"]).all()
-    assert (found.parts["network"] <= found.network_hi).all()
+    assert all((open_ >= 0).all() for both in found.slack.values() for open_ in both)
+    assert (found.slack["network"][0] <= found.parts["network"]).all()
+    assert (found.slack["queue"][0] <= found.parts["queue"]).all()
     good = sum(each["outcome"] == "ok" for each in rows)
     assert len(found.total) + found.left_out == good
 
@@ -221,8 +222,8 @@ def drawn(n: int, random_: np.random.Generator, memory: float) -> Parts:
     }
     parts = {name: np.rint(values).astype(np.int64) for name, values in columns.items()}
     total = np.sum(list(parts.values()), axis=0)
-    network, delayed = parts["network"], np.zeros(n, dtype=bool)
-    return Parts(total, total, parts, network, network, delayed, 0, SOURCES)
+    delayed = np.zeros(n, dtype=bool)
+    return Parts(total, total, parts, delayed, 0, SOURCES)
 
 
 def true_shares() -> dict[str, float]:

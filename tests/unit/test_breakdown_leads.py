@@ -27,10 +27,9 @@ def made(
     parts = {name: np.zeros(n, dtype=np.int64) for name in NAMES}
     parts |= {name: np.asarray(values, dtype=np.int64) * MS for name, values in columns.items()}
     total = np.sum(list(parts.values()), axis=0)
-    still = parts["network"]
     known = {name: SOURCES.get(name, Source("C", "a test")) for name in parts} | (sources or {})
     flags = np.zeros(n, dtype=bool)
-    return Parts(total, total, parts, still, still, flags, 0, known, **more)
+    return Parts(total, total, parts, flags, 0, known, **more)
 
 
 def said(parts: Parts, population: str = "mean") -> dict[str, Any]:
@@ -188,7 +187,8 @@ def test_what_the_stamps_leave_open_leaves_one_part_and_enters_the_other(
 ) -> None:
     """55 against 45: 6 ms less of network are 6 ms more of what is behind it, 49 against 51."""
     parts = made({"network": np.full(100, 55), "prefill": np.full(100, 45)})
-    open_ = replace(parts, network_lo=parts.network_lo - open_ms * MS, behind="prefill")
+    none, some = np.zeros(100), np.full(100, open_ms * MS)
+    open_ = replace(parts, slack={"network": (some, none), "prefill": (none, some)})
     assert leads(open_, "network", "mean") == certain
     entry = said(open_)
     assert (entry["network"]["lo"] > entry["prefill"]["hi"]) == bool(certain)
@@ -196,6 +196,6 @@ def test_what_the_stamps_leave_open_leaves_one_part_and_enters_the_other(
 
 def test_what_evidence_leaves_open_beside_widens_its_own_side_only() -> None:
     parts = made({"network": np.full(100, 40), "decode": np.full(100, 60)})
-    entry = said(replace(parts, slack={"network": (0.0, 5.0 * MS)}))
+    entry = said(replace(parts, slack={"network": (np.zeros(100), np.full(100, 5.0 * MS))}))
     assert entry["network"]["hi"] == pytest.approx(0.45)
     assert entry["network"]["lo"] == pytest.approx(0.40)

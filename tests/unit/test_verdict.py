@@ -38,9 +38,9 @@ def parts(
         ms = np.where(slow, 300 * _share(tail or {}, name), 100 * _share(shares, name))
         columns[name] = np.rint(ms * random.lognormal(0, spread, n) * MS).astype(np.int64)
     total = np.sum(list(columns.values()), axis=0)
-    still, flags = columns["network"], np.zeros(n, dtype=bool)
+    flags = np.zeros(n, dtype=bool)
     known = {name: SOURCES.get(name, Source("C", "a test")) for name in names} | (sources or {})
-    return Parts(total, total, columns, still, still, flags, 0, known, **more)
+    return Parts(total, total, columns, flags, 0, known, **more)
 
 
 def _share(shares: Shares, name: str) -> float:
@@ -98,7 +98,7 @@ def test_requests_that_took_no_time_bear_no_verdict() -> None:
     found = parts(QUEUE)
     flat = {name: np.zeros(1000, dtype=np.int64) for name in NAMES}
     none = flat["queue"]
-    still = Parts(none, none, flat, none, none, found.delayed, 0, SOURCES)
+    still = Parts(none, none, flat, found.delayed, 0, SOURCES)
     assert of(still)["kind"] == "insufficient"
 
 
@@ -119,9 +119,7 @@ def test_a_tail_of_one_queue_leaves_the_word_to_the_mean() -> None:
     total = columns["queue"] + columns["decode"]
     flags = np.zeros(1000, dtype=bool)
     for segment, population in ((None, "mean"), (np.arange(1000) // 250, "p95_tail")):
-        found = Parts(
-            total, total, columns, flags * 0, flags * 0, flags, 0, SOURCES, segment=segment
-        )
+        found = Parts(total, total, columns, flags, 0, SOURCES, segment=segment)
         assert of(found)["population"] == population
 
 
