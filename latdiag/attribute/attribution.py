@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,19 +40,28 @@ class Attribution:
 
 
 def attribute(
-    whole: Parts, seen: Observations | None, valid: bool, failed: float = 0.0
+    whole: Parts,
+    seen: Observations | None,
+    valid: bool,
+    failed: float = 0.0,
+    spoken: Parts | None = None,
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
-    ``failed``: share of the workload's requests that failed.
+    ``failed``: share of the workload's requests that failed. ``spoken``: the workload as servers
+    state it, where they do.
 
-    What the probe could not teach stays merged as in ``whole``.
+    The best rung is used: servers before a probe, a probe before the client alone. What a rung
+    cannot tell stays merged as in the one below.
     """
     explained = blackbox.explain(seen) if seen is not None else None
-    parts, laws = explained if explained is not None else (whole, None)
+    probed, laws = explained if explained is not None else (whole, None)
+    parts = probed if spoken is None else spoken
     shares = _populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     by = {interval: _populations(parts, interval) for interval in ("client_ttft", "decode")}
-    well = health(seen, parts) if seen is not None and laws is not None else None
+    well = health(seen, probed) if seen is not None and laws is not None else None
+    lower = [probed] if spoken is not None else []
+    lower += [whole] if laws is not None else []
     limit = let_in(seen) if seen is not None else None
     return Attribution(
         breakdown=shares,
@@ -60,7 +69,7 @@ def attribute(
         by=by,
         verdict=verdict(Case(shares, parts, valid, fine, well, failed, limit)),
         learned=_learned(laws, seen) if laws is not None and seen is not None else None,
-        claims=_claims(shares, _populations(whole, "client_e2e") if laws is not None else {}),
+        claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
     )
 
 
@@ -69,13 +78,15 @@ def _populations(parts: Parts, interval: str) -> dict[str, Any]:
     return {population: entry for population, entry in found.items() if entry is not None}
 
 
-def _claims(best: Mapping[str, Any], bounds: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _claims(
+    best: Mapping[str, Any], bounds: Sequence[Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
     """Per component every statement that evidence makes of it: the one used, and those that lost.
 
-    What the client alone proves of everything behind the hop holds whatever the probe says.
+    What the client alone proves of everything behind the hop holds whatever else is said.
     """
     claims: dict[str, list[dict[str, Any]]] = {}
-    for entries, used in ((best, True), (bounds, False)):
+    for entries, used in ((best, True), *((each, False) for each in bounds)):
         for population, shares in entries.items():
             for name, entry in shares.items():
                 if not isinstance(entry, dict):
@@ -83,20 +94,24 @@ def _claims(best: Mapping[str, Any], bounds: Mapping[str, Any]) -> dict[str, lis
                 if not used and "members" not in entry and _same(best, population, name, entry):
                     continue
                 for member in entry.get("members") or [name]:
-                    claims.setdefault(member, []).append(
-                        {
-                            "population": population,
-                            "of": entry.get("members") or [name],
-                            "share": entry["share"],
-                            "lo": entry["lo"],
-                            "hi": entry["hi"],
-                            "grade": entry["grade"],
-                            "evidence": entry["evidence"],
-                            "used": used,
-                            "why": None if used else "a lower rung: more is merged in it",
-                        }
-                    )
+                    claims.setdefault(member, []).append(_claim(population, name, entry, used))
     return claims
+
+
+def _claim(population: str, name: str, entry: Mapping[str, Any], used: bool) -> dict[str, Any]:
+    merged = bool(entry.get("members"))
+    lost = "a lower rung: more is merged in it" if merged else "a lower rung of evidence"
+    return {
+        "population": population,
+        "of": entry.get("members") or [name],
+        "share": entry["share"],
+        "lo": entry["lo"],
+        "hi": entry["hi"],
+        "grade": entry["grade"],
+        "evidence": entry["evidence"],
+        "used": used,
+        "why": None if used else lost,
+    }
 
 
 def _same(best: Mapping[str, Any], population: str, name: str, entry: Mapping[str, Any]) -> bool:

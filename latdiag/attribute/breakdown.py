@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from latdiag.attribute.parts import INSIDE, Parts, Source
+from latdiag.attribute.parts import Parts, Source
 from latdiag.stats.blocks import resampled_sums
 from latdiag.stats.dependence import inner, sum_variance
 
@@ -36,7 +36,7 @@ def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | 
     """
     import numpy as np
 
-    columns = {name: parts.parts[name] for name in INSIDE[interval] if name in parts.parts}
+    columns = parts.inside(interval)
     total = np.sum(list(columns.values()), axis=0)
     rows = chosen_rows(total, population)
     if not len(rows):
@@ -74,8 +74,8 @@ def leaves(parts: Parts, population: str) -> dict[str, Any]:
                 sums[one] = 0
         for name, value in sums.items():
             found[name] = _share(name, value, whole, None, (0, 0))
-            found[name]["grade"] = "C"
-            found[name]["evidence"] = "the laws of designed stages, applied to each request"
+            source = parts.leaf_source
+            found[name]["grade"], found[name]["evidence"] = source.grade, source.evidence
     return found if np.size(rows) else {}
 
 

@@ -43,9 +43,11 @@ class Parts:
     closed). ``slack``: (less, more) ns of each row that the evidence leaves open for a part; what
     one may lack another may have. ``draws``: for a part that rests on fitted laws, (laws drawn
     again, rows): what they would make of each row. ``leaves``: finer than parts, by
-    ``component.what``; they may be negative, and those of one component add up to its part.
+    ``component.what``; they may be negative, and those of one component add up to no more than
+    its part.
     ``alone``: what each request would take on an idle server. ``segment``: the independent
-    repetition that each row belongs to.
+    repetition that each row belongs to. ``within``: columns of an interval (client_ttft, decode)
+    where they are not those of ``parts`` that INSIDE names.
     """
 
     total: NDArray[np.int64]
@@ -59,8 +61,16 @@ class Parts:
         default_factory=dict
     )
     leaves: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    leaf_source: Source = Source("C", "the laws of designed stages, applied to each request")
     alone: NDArray[np.int64] | None = None
     segment: NDArray[np.int64] | None = None
+    within: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
+
+    def inside(self, interval: str) -> dict[str, NDArray[np.int64]]:
+        """The columns that an interval is the sum of, in time order."""
+        if interval in self.within:
+            return dict(self.within[interval])
+        return {name: self.parts[name] for name in INSIDE[interval] if name in self.parts}
 
     @property
     def segments(self) -> int:

@@ -96,7 +96,7 @@ def readings(facts: Facts) -> list[Reading]:
             "loop_lag",
             loop_lag if facts.user_stamps else None,
             USER_LOOP_LAG_NS / NS_PER_MS,
-            "the kernel stamps, so a late loop does no harm",
+            untold if facts.user_stamps else "the kernel stamps, so a late loop does no harm",
         ),
     )
     return [

@@ -34,6 +34,7 @@ _BEHIND = (
     " gateway together)"
 )
 _LEAVES = {
+    "queue.admission": "waiting for a seat in the batch",
     "decode.base": "the model's own step",
     "decode.batch": "steps made longer by other streams in the batch",
     "decode.interference": "steps stretched by others' prefills",
@@ -55,6 +56,7 @@ _NEXT = {
     "unattributed": "Run again with more requests; report it if it stays.",
 }
 _NEXT_LEAF = {
+    "queue.admission": _NEXT["queue"],
     "decode.base": "The step itself is slow: a smaller or quantised model, more tensor"
     " parallelism, or speculative decoding.",
     "decode.batch": "Let in fewer streams at once (vLLM: --max-num-seqs), or add a replica.",
@@ -133,18 +135,21 @@ def verdict(case: Case) -> dict[str, Any]:
 def _bottleneck(
     case: Case, chosen: Mapping[str, Any], population: str, who: str, first: str
 ) -> dict[str, Any]:
-    leaf = _top_leaf(case.leaves.get(population) or {}, first)
+    fine = case.leaves.get(population) or {}
+    leaf = _top_leaf(fine, first, chosen[first]["sum_ns"])
     sentence = f"{_share(chosen[first])} of the time of {who} goes to {_words(first, chosen)}"
     confidence = _confidence(chosen[first])
     if leaf is not None:
         sentence += f", most of it to {_LEAVES[leaf]}"
         # A sentence is as sure as the weakest of what it says.
-        confidence = "inferred" if confidence == "measured" else confidence
+        weaker = confidence == "measured" and fine[leaf]["grade"] not in ("A", "B")
+        confidence = "inferred" if weaker else confidence
     if case.failed > _FAILED:
         sentence += f"; {100 * case.failed:.0f} % of the requests failed, which it leaves out"
     kind = "client_limited" if first == "client" else "bottleneck"
     following = _following(first, chosen, leaf)
-    if first == "queue" and not chosen[first].get("members") and case.let_in is None:
+    contended = first == "queue" and not chosen[first].get("members") and leaf is None
+    if contended and case.let_in is None:
         following = _NEXT_CONTENTION
     if leaf == "decode.base" and case.health is not None and case.health.keeps_tpot:
         following = _NEXT_PACE
@@ -188,10 +193,10 @@ def _ambiguous(
     )
 
 
-def _top_leaf(leaves: Mapping[str, Any], component: str) -> str | None:
-    """The leaf that holds more than half of a component."""
-    mine = {name: e["sum_ns"] for name, e in leaves.items() if name.startswith(f"{component}.")}
-    whole = sum(mine.values())
+def _top_leaf(leaves: Mapping[str, Any], component: str, whole: int) -> str | None:
+    """The leaf that holds more than half of a component, of those that advice differs by."""
+    mine = {name: leaves[name]["sum_ns"] for name in _LEAVES if name in leaves}
+    mine = {name: ns for name, ns in mine.items() if name.startswith(f"{component}.")}
     top = max(mine, key=lambda name: mine[name], default=None)
     return top if top is not None and whole > 0 and mine[top] > whole / 2 else None
 

@@ -19,8 +19,18 @@ from latdiag.cli.outcome import announce, ending, settle_streams, terminable
 VERBS = {
     "load": ("latdiag.cli.load:load", "Send a workload of yours and measure it: TTFT, TPOT, ITL."),
     "probe": ("latdiag.cli.probe:probe", "Find out where the latency goes, with a verdict."),
+    "import": ("latdiag.cli.import_:import_", "Make a run of what others have recorded."),
+    "collect": (
+        "latdiag.cli.collect:collect",
+        "Collect what servers say: spans and metrics.",
+    ),
     "diagnose": ("latdiag.cli.diagnose:diagnose", "Attribute the latency of saved runs again."),
+    "compare": ("latdiag.cli.compare:compare", "Say how far two runs lie apart, and in what."),
     "demo": ("latdiag.cli.demo:demo", "Serve a simulated LLM with a known fault."),
+    "stacks": (
+        "latdiag.cli.stacks:stacks",
+        "What serving stacks can tell, and which is at a URL.",
+    ),
     "explain": (
         "latdiag.cli.explain:explain",
         "Explain a metric, component, caveat or exit code.",

@@ -41,6 +41,13 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 @click.option("--draw", is_flag=True, help="Draw all constants anew; the fault stays.")
 @click.option("--truth", metavar="FILE", help="Where each request's time really went, as JSON.")
 @click.option("--otlp", metavar="URL", help="Send spans there as vLLM does (OTLP over HTTP).")
+@click.option(
+    "--telemetry",
+    metavar="LIST",
+    default="",
+    help="Faults of what it says, not of what it does: skew, step, drift, lost, late,"
+    " repeated, unordered, reset; skew=-500 and the like.",
+)
 @click.option("--quiet", is_flag=True, help="Nothing but the URL.")
 @click.option("--json", "as_json", is_flag=True, help="JSON: a line at the start, one at the end.")
 def demo(fault: str, **given: Any) -> int:
@@ -51,8 +58,10 @@ def demo(fault: str, **given: Any) -> int:
     \b
     latdiag demo queue
     latdiag demo decode --port 0 --set weights_ms=60 --truth truth.jsonl
+    latdiag demo kv-transfer --otlp http://127.0.0.1:4318 --telemetry skew,lost=0.1
     """
     from latdiag.sim.demo import serving
+    from latdiag.sim.telemetry import telemetry_of
 
     constants = _constants(fault, given["seed"], given["draw"], given["changes"])
     served: Demo | None = None
@@ -64,6 +73,7 @@ def demo(fault: str, **given: Any) -> int:
             port=given["port"],
             truth=Path(given["truth"]) if given["truth"] else None,
             otlp=given["otlp"],
+            telemetry=telemetry_of(given["telemetry"]),
         ) as served:
             _say_start(served, fault, given)
             try:
@@ -180,4 +190,6 @@ def _end(report: Mapping[str, Any]) -> Iterator[str]:
     if report["lateness"] and not report["lateness"]["n"]:
         yield "no token was asked for"
     if report["spans"]:
-        yield f"{report['spans']['sent']} spans sent, {report['spans']['dropped']} dropped"
+        told = report["spans"]
+        more = [f"{told[name]} {name} on purpose" for name in ("lost", "repeated") if name in told]
+        yield ", ".join([f"{told['sent']} spans sent", f"{told['dropped']} dropped", *more])

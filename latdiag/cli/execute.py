@@ -21,6 +21,7 @@ from latdiag.model.text import shown, without_credentials
 
 if TYPE_CHECKING:
     from latdiag.attribute.slo import Slo
+    from latdiag.cli.gather import Gather
     from latdiag.load.prepare import Prepared, Wish
     from latdiag.load.processes import LoadEnd
 
@@ -33,15 +34,21 @@ def execute(
     out: str | None,
     quiet: bool,
     slos: Sequence[Slo] = (),
+    gather: Gather = lambda path: contextlib.nullcontext(),
 ) -> tuple[dict[str, Any], int]:
-    """Run the load of ``wish``; (the result, the exit code). Faults bear the run's path."""
+    """Run the load of ``wish``; (the result, the exit code). Faults bear the run's path.
+
+    ``gather``: what is done around it, to hear what the servers say.
+    """
     from latdiag.load.processes import run_load
     from latdiag.report.progress import Progress
 
     begun = begin(verb, wish, out)
     wish = begun.wish
     total = None if wish.requests is None else wish.requests + wish.warmup
-    with of_run(begun.path), Progress(total, wish.duration_ns, quiet=quiet) as progress:
+    shown_ = Progress(total, wish.duration_ns, quiet=quiet)
+    # What gathers begins before the progress does, which has a thread, and outlives it.
+    with of_run(begun.path), gather(begun.path), shown_ as progress:
         end = run_load(
             begun.prepared.plan,
             begun.prepared.work(wish),
@@ -164,8 +171,9 @@ def show(result: dict[str, Any], as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def target_of(text: str) -> Iterator[str]:
-    """The URL behind a target: ``demo:NAME`` is a server of its own for the time of the run.
+def target_of(text: str, spans_to: str | None = None) -> Iterator[str]:
+    """The URL behind a target: ``demo:NAME`` is a server of its own for the time of the run,
+    which sends its spans to ``spans_to`` (a collector's URL).
 
     UsageFault for a NAME that there is not.
     """
@@ -185,7 +193,7 @@ def target_of(text: str) -> Iterator[str]:
         except ValueError as fault:
             text = f"there is no target {shown(text, 60)}: {shown(fault, 200)}"
             raise UsageFault(text, "demo:queue, demo:echo, or the URL of a server") from fault
-        with running_demo(name, params=params) as url:
+        with running_demo(name, params=params, otlp=spans_to) as url:
             yield url
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from latdiag.cli.gather import gather_options
 from latdiag.cli.options import DURATION, headers_of, output_options, target_options
 
 
@@ -34,6 +35,7 @@ from latdiag.cli.options import DURATION, headers_of, output_options, target_opt
 )
 @click.option("--workers", type=int, help="Reader processes; else as many as cores need.")
 @target_options
+@gather_options
 @output_options
 def load(url: str, **given: Any) -> int:
     """Send requests to URL (an OpenAI-compatible endpoint, or demo:echo) and measure.
@@ -45,11 +47,13 @@ def load(url: str, **given: Any) -> int:
     """
     from latdiag.attribute.slo import parse_slos
     from latdiag.cli.execute import execute, show, target_of
+    from latdiag.cli.gather import gatherer, spans_to
 
     objectives = parse_slos(given["slos"])
-    with target_of(url) as place:
+    with target_of(url, spans_to(given)) as place:
         wish = _wish(place, given)
-        result, code = execute("load", wish, given["out"], given["quiet"], objectives)
+        gather = gatherer(given)
+        result, code = execute("load", wish, given["out"], given["quiet"], objectives, gather)
     show(result, given["as_json"])
     return code
 

@@ -73,7 +73,9 @@ _OUTPUT = (
 )
 
 
-def _apply(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
+def applied(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
+    """Options that several verbs share, as one decorator."""
+
     def decorate(command: _Command) -> _Command:
         for option in reversed(options):
             command = option(command)
@@ -82,8 +84,8 @@ def _apply(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
     return decorate
 
 
-target_options = _apply(_TARGET)
-output_options = _apply(_OUTPUT)
+target_options = applied(_TARGET)
+output_options = applied(_OUTPUT)
 
 
 def headers_of(

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latdiag.cli.gather import gather_options
 from latdiag.cli.options import headers_of, lengths_in_turn, output_options, target_options
 from latdiag.model.errors import TargetFault, UsageFault
 
 if TYPE_CHECKING:
     from latdiag.attribute.design import Limits, PathStage, Stage
     from latdiag.cli.execute import Begun
+    from latdiag.cli.gather import Gather
     from latdiag.cli.planner import Planner
     from latdiag.load.prepare import Prepared, Wish
     from latdiag.load.processes import LoadEnd
@@ -55,6 +57,7 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 @click.option("--osl", help="Output tokens of your workload; or a distribution.")
 @click.option("--seed", type=int, help="Of prompts, lengths and arrivals; else a new one.")
 @target_options
+@gather_options
 @output_options
 def probe(url: str, **given: Any) -> int:
     """Find out where the latency of URL goes, from outside alone.
@@ -68,14 +71,15 @@ def probe(url: str, **given: Any) -> int:
     latdiag probe http://localhost:8000 --budget standard --rate 4 --isl lognormal:900,0.7
     """
     from latdiag.cli.execute import show, target_of
+    from latdiag.cli.gather import gatherer, spans_to
     from latdiag.cli.planner import Planner
 
-    limits = _limits(given)
-    with target_of(url) as place:
+    limits, gather = _limits(given), gatherer(given)
+    with target_of(url, spans_to(given)) as place:
         wish = _wish(place, given, limits.seed)
         _say_cost(limits)
         with Planner() as planner:
-            result, code = _probe(planner, wish, limits, given)
+            result, code = _probe(planner, wish, limits, gather, given)
     show(result, given["as_json"])
     return code
 
@@ -156,7 +160,7 @@ def _say_cost(limits: Limits) -> None:
 
 
 def _probe(
-    planner: Planner, wish: Wish, limits: Limits, given: dict[str, Any]
+    planner: Planner, wish: Wish, limits: Limits, gather: Gather, given: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Execute the design into a run; (the result, the exit code)."""
     from latdiag.cli.execute import begin, conclude, of_run
@@ -167,7 +171,13 @@ def _probe(
     limits = replace(limits, max_model_len=begun.prepared.found.max_model_len)
     probing = _Probing(begun, limits)
     shown, stamped = Progress(None, None, quiet=given["quiet"]), begun.prepared.plan
-    with of_run(begun.path), shown as progress, stamps_kept_on(stamped), _signals_noted(probing):
+    with (
+        of_run(begun.path),
+        gather(begun.path),
+        shown as progress,
+        stamps_kept_on(stamped),
+        _signals_noted(probing),
+    ):
         planner.begin(begun.path, limits)
         end = probing.through(planner, progress)
     if probing.useless and not end.signal and not end.faults:

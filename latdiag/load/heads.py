@@ -7,22 +7,12 @@ from typing import Any
 
 import httpx
 
-from latdiag.load.exchange import Exchange
+from latdiag.load.exchange import TIMING_HEADERS, Exchange
 from latdiag.load.plan import LoadPlan
 
 _TOLD = tuple(n for n in Exchange.__slots__ if n not in ("headers", "wire_key", "last_key"))
 #: Reply headers that the writer needs; no other leaves the process.
-_HEADERS = frozenset(
-    {
-        b"content-type",
-        b"retry-after",
-        b"location",
-        b"server-timing",
-        b"openai-processing-ms",
-        b"x-envoy-upstream-service-time",
-        b"server",
-    }
-)
+_HEADERS = frozenset({b"content-type", b"retry-after", b"location", b"server", *TIMING_HEADERS})
 
 
 def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:

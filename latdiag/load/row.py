@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from latdiag.load.dialects import Event
+from latdiag.load.exchange import TIMING_HEADERS
 from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.sse import EventStream, SseFault
 from latdiag.load.tokens import token_counts
@@ -311,10 +312,13 @@ class Row:
         stated: dict[str, Any] = {}
         if self._timings is not None:
             stated["body"] = self._own_names(self._timings)
-        for name in (b"server-timing", b"openai-processing-ms", b"x-envoy-upstream-service-time"):
-            value = (self.told or {}).get("headers", {}).get(name, b"")
+        headers = (self.told or {}).get("headers", {})
+        for name in TIMING_HEADERS:
+            value = headers.get(name)
+            if not value or len(value) > _TIMING_HEADER:
+                continue
             text = shown(value.decode("latin-1"), _TIMING_HEADER)
-            if 0 < len(value) <= _TIMING_HEADER and not self._repeats(text):
+            if not self._repeats(text):
                 stated[name.decode()] = text
         if not stated:
             return None

@@ -147,6 +147,22 @@ _ALL = (
         " different servers the figures are a mixture that none of them shows.",
     ),
     Caveat(
+        "LD121",
+        "A and B are not the same workload ({what}); --force compared them all the same.",
+        "Read every difference as one of the workload first; runs that differ in one thing say"
+        " what that thing does.",
+        "Latency follows the work: longer prompts, longer answers, more requests at once or"
+        " another model take another time on the very same server. Such runs are refused by"
+        " `latdiag compare` unless --force is given.",
+    ),
+    Caveat(
+        "LD123",
+        "{n} parts of the capture could not be read ({worst}).",
+        "See the list that `latdiag import` prints, and record again what is missing.",
+        "What was not readable is missing from every figure: requests, spans or scrapes. It is"
+        " counted by what it was and why it was left out.",
+    ),
+    Caveat(
         "LD201",
         "Arrivals are stamped in user space ({why}); every instant is late by the client's own"
         " delay.",
@@ -172,6 +188,21 @@ _ALL = (
         "An ACK bounds the way to the server from above only: on a reused connection it may wait"
         " 40 ms, or ride on the reply. Then the network is known to lie between the smallest"
         " round trip seen and the ACK.",
+    ),
+    Caveat(
+        "LD211",
+        "The clock of {sender} was stepped {steps} times against the client's.",
+        "Look at its time service. Components are lengths on one clock each and do not change,"
+        " but for requests astride a step, which are left out.",
+        "No single offset between two clocks fits the causal order of all requests: a request"
+        " cannot arrive before it was sent, nor end after its reply was read.",
+    ),
+    Caveat(
+        "LD212",
+        "The clock of {sender} drifts against the client's by {ppm} ppm.",
+        "Look at its time service; no component depends on it.",
+        "The offset between two clocks moves steadily: at 100 ppm, 6 ms a minute. Components are"
+        " differences on one clock and feel one part in ten thousand of it.",
     ),
     Caveat(
         "LD301",
@@ -218,6 +249,47 @@ _ALL = (
         " all requests.",
         "From outside a stream that is slowed by a stranger looks like one that is slowed by the"
         " probe's own streams, or by a server that is slow.",
+    ),
+    Caveat(
+        "LD411",
+        "Of {rows} of {requests} requests no server said anything: they are in the metrics, not"
+        " in the breakdown.",
+        "Wait longer for late spans (--wait), and see that the server samples every trace that"
+        " asks for it (traceparent flags 01).",
+        "Requests are joined to spans by the trace id that they bear, else by their request or"
+        " response id. Those without a span would have to be guessed: they are left out, and"
+        " counted.",
+    ),
+    Caveat(
+        "LD412",
+        "Of {requests} joined requests {partial} have evidence with gaps, and {contradicted} have"
+        " evidence that contradicts what the client saw.",
+        "Gaps: look for spans that are dropped or come late. Contradictions: look at the clocks"
+        " above.",
+        "A span that is lost leaves time that no signal parts; a server that states more time"
+        " than the client saw had its clock stepped, or was joined wrongly. Where enough other"
+        " requests are whole, these are left out of the breakdown, and counted.",
+    ),
+    Caveat(
+        "LD413",
+        "The client of this run stamped in user space: {share:share} of the time lies between its"
+        " stamps and the servers' own, and is unattributed, not network.",
+        "Measure with kernel stamps (`latdiag load`, `latdiag probe`): they take the client's own"
+        " lag out.",
+        "A stamp in user space is late by whatever its process was busy with. What the client"
+        " waited beyond the server's own interval, and beyond a measured round trip, may be the"
+        " network, the server's HTTP layer or the client itself.",
+    ),
+    Caveat(
+        "LD415",
+        "{k} tokens at a time arrive every {t:ms} ms although the server makes one every"
+        " {s:ms} ms: something between holds them back (a gateway that buffers the stream).",
+        "Let the gateway pass small chunks on at once (HAProxy: option http-no-delay; nginx:"
+        " proxy_buffering off), or measure behind it.",
+        "A server writes a chunk for every step of its engine. Where several come together, again"
+        " and again, and it says that it made them one after the other, a proxy gathers them: the"
+        " first token waits with the others, so TTFT and the gaps between tokens are the"
+        " proxy's, and only the sum of the stream is the server's.",
     ),
     Caveat(
         "LD501",

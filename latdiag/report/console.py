@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from latdiag.report import head, numbers, where, why
 from latdiag.report.learned import learned
 from latdiag.report.page import Page
+from latdiag.report.servers import servers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +26,7 @@ _SECTIONS = (
     where.breakdowns,
     learned,
     where.verdict,
+    servers,
     head.self_audit,
     head.caveats,
     head.saved,

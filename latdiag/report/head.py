@@ -26,7 +26,8 @@ def invalid(page: Page, result: Mapping[str, Any]) -> None:
 def what_was_run(page: Page, result: Mapping[str, Any]) -> None:
     """Target, stack, model; requests offered, sent and failed; lengths."""
     target, load = result.get("target") or {}, result.get("load") or {}
-    url = page.word(target.get("url") or "unknown target", 300)
+    where = target.get("url") or ", ".join(target.get("captures") or ()) or "unknown target"
+    url = page.word(where, 300)
     # The URL may be long and is worth copying: it is wrapped where the others are cut.
     page.whole(url, f"{page.word(result.get('verb') or 'result', 20)} ")
     model = page.word(target.get("model") or "unknown", 60)

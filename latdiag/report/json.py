@@ -21,7 +21,7 @@ SCHEMA_VERSION = 1
 _ORDER = (
     "schema", "error", "verb", "run", "valid", "invalid_because", "target", "stacks", "load",
     "self_audit", "metrics", "split", "slo", "errors", "breakdown", "leaves", "by", "verdict",
-    "learned", "claims", "caveats",
+    "learned", "claims", "evidence", "imported", "collected", "compared", "caveats",
 )  # fmt: skip
 _METRIC_ORDER = tuple(metric.name for metric in METRICS)
 #: Keys below which components stand in time order.

@@ -14,6 +14,7 @@ from latdiag.attribute.validity import Facts, Reading, facts_of_writers, reading
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
 from latdiag.report import json as result_json
+from latdiag.report.spoken import Spoken, spoken
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,9 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
     """Everything that is said of ``run``. ``verb``: load or probe (which adds breakdowns)."""
     header = run.header
     found = digests.digest(run.batches(list(digests.COLUMNS)), slos)
-    said = readings(_facts(found, run.writers))
+    # What gathers beside the load counts spans, and audits nobody.
+    writers = [writer for writer in run.writers if writer.get("kind") != "otlp"]
+    said = readings(_facts(found, writers))
     result = result_json.blank(verb)
     result["run"] = run.paths[0]
     result["invalid_because"] = [_broken(reading) for reading in said if reading.broken]
@@ -44,8 +47,11 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
     target = header.get("target") or {}
     result["target"] = {key: target.get(key) for key in ("url", "model", "dialect", "peer")}
     result["stacks"] = header.get("stacks") or []
+    captures = (header.get("imported") or {}).get("captures")
+    if captures:
+        result["target"]["captures"] = [str(each.get("name")) for each in captures]
     result["load"] = _load(found, header)
-    result["self_audit"] = _self_audit(found, said, header, run.writers)
+    result["self_audit"] = _self_audit(found, said, header, writers)
     shown = found.measurement.to_json()
     result["metrics"] = shown["metrics"]
     result["split"] = {"ttft": _split(found)}
@@ -54,9 +60,10 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
         {"outcome": name, "count": f.count, "status": f.status, "example": f.example}
         for name, f in sorted(found.failures.items(), key=lambda item: -item[1].count)
     ]
-    if verb in ("probe", "diagnose"):
-        _attribute(result, found, run)
-    result["caveats"] = _caveats(result, found, run)
+    servers = spoken(run)
+    if servers is not None or verb in ("probe", "diagnose"):
+        _attribute(result, found, run, servers)
+    result["caveats"] += _caveats(result, found, run)
     return result
 
 
@@ -228,14 +235,25 @@ def _part(
 
 
 # ---------------------------------------------------------------------- where the time went
-def _attribute(result: dict[str, Any], found: Digest, run: Run) -> None:
-    """A probe's designed stages teach the laws; any other load is explained without."""
+def _attribute(result: dict[str, Any], found: Digest, run: Run, servers: Spoken | None) -> None:
+    """A probe's designed stages teach the laws; any other load is explained without. Servers
+    that spoke of the requests know best."""
     seen = None
     if found.designed:
         seen = observations.observe(run.batches(list(observations.COLUMNS)))
     counts = found.measurement.counts
     failed = sum(counts.failed.values()) / counts.requests if counts.requests else 0.0
-    said = attribution.attribute(found.parts, seen, result["valid"], failed)
+    parts = None
+    if servers is not None:
+        parts, result["evidence"] = servers.parts, servers.document
+        result["caveats"] += servers.caveats
+        known = {stack["name"] for stack in result["stacks"]}
+        named = [name for name in servers.stacks if name not in known]
+        result["stacks"] = [
+            *result["stacks"],
+            *({"name": n, "grounds": "its spans"} for n in named),
+        ]
+    said = attribution.attribute(found.parts, seen, result["valid"], failed, parts)
     result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
     result["verdict"], result["learned"] = said.verdict, said.learned
     result["claims"] = said.claims
@@ -264,6 +282,7 @@ def _caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, 
         out.append(caveat("LD111", rows=run.open_rows))
     for what in run.caveats:
         out.append(caveat("LD114", what=what))
+    out += _skipped_caveats(run)
     limited = counts.failed.get("rate_limited", 0)
     if limited:
         out.append(caveat("LD113", rows=limited, sent=sent))
@@ -293,6 +312,17 @@ def _caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, 
     if n:
         out.append(caveat("LD402", peer=(header.get("target") or {}).get("peer") or "the target"))
     return out
+
+
+def _skipped_caveats(run: Run) -> list[dict[str, str]]:
+    """Parts of a capture that an import could not read."""
+    skipped: dict[str, int] = {}
+    for writer in run.writers:
+        for what, n in ((writer.get("counts") or {}).get("skipped") or {}).items():
+            skipped[str(what)] = skipped.get(str(what), 0) + (n if isinstance(n, int) else 0)
+    if not skipped:
+        return []
+    return [caveat("LD123", n=sum(skipped.values()), worst=max(skipped, key=lambda w: skipped[w]))]
 
 
 def _length_caveats(found: Digest, good: int) -> list[dict[str, str]]:

@@ -97,7 +97,9 @@ def _breakdown(
             continue
         _entry(page, name, entry, n)
         grades.add(page.word(entry.get("grade") or "", 1))
-        grades |= _leaves(page, name, leaves)
+        fine = {leaf: e for leaf, e in leaves.items() if leaf.partition(".")[0] == name}
+        if [e.get("sum_ns") for e in fine.values()] != [entry["sum_ns"]]:  # the same, once more
+            grades |= _leaves(page, fine)
     return grades
 
 
@@ -119,11 +121,11 @@ def _entry(page: Page, name: str, entry: Mapping[str, Any], n: int | None) -> No
     page.line(f"  {label:<14}{time:>11}{_shown(page, entry)}")
 
 
-def _leaves(page: Page, component: str, leaves: Mapping[str, Any]) -> set[str]:
+def _leaves(page: Page, leaves: Mapping[str, Any]) -> set[str]:
     """``decode.batch  12 %``: the leaves of one component, and their grades."""
     grades = set()
     for name, entry in leaves.items():
-        if name.partition(".")[0] != component or not isinstance(entry, Mapping):
+        if not isinstance(entry, Mapping):
             continue
         page.line(f"    {page.word(name, 22):<23}{_shown(page, entry)}")
         grades.add(page.word(entry.get("grade") or "", 1))

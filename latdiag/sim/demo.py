@@ -15,6 +15,7 @@ from latdiag.sim import relay, server
 from latdiag.sim.params import FAULTS, Params
 from latdiag.sim.process import Child, running
 from latdiag.sim.spans import traces_url
+from latdiag.sim.telemetry import Telemetry
 
 #: What each fault does, for people.
 MEANINGS = {
@@ -34,7 +35,7 @@ class Demo:
 
     ``report`` is filled when it has ended: ``lateness`` of the tokens against the schedule (n,
     p50_us, p99_us, max_ns), ``relay_lateness`` of the bytes that the relay passed on or None,
-    ``spans`` (sent, dropped) or None.
+    ``spans`` or None: see ``spans.Exporter.close``.
     """
 
     url: str
@@ -68,6 +69,7 @@ def serving(
     truth: Path | None = None,
     otlp: str | None = None,
     model: str = "demo",
+    telemetry: Telemetry | None = None,
 ) -> Iterator[Demo]:
     """A demo server with these constants; see ``running_demo``."""
     slow = params.network_ms > 0 or params.network_jitter_ms > 0
@@ -78,6 +80,7 @@ def serving(
         model=model,
         truth=None if truth is None else str(truth.absolute()),
         otlp=None if otlp is None else traces_url(otlp),
+        telemetry=telemetry or Telemetry(),
     )
     failure = f"the demo server did not start on port {port}"
     ended: list[Child] = []
@@ -122,14 +125,19 @@ def running_demo(
     truth: Path | None = None,
     otlp: str | None = None,
     model: str = "demo",
+    telemetry: Telemetry | None = None,
 ) -> Iterator[str]:
     """The URL (``http://127.0.0.1:PORT/v1``) of a demo server with a fault, for the block's time.
 
     ``params``: in place of the fault's own. ``truth``: a file that gets a line of JSON for each
-    finished request, see ``server.truth_line``. ``otlp``: URL of a collector (OTLP over HTTP)
-    for its spans. It ends with the block, and with this process however that ends. Raises
-    ValueError for an unknown fault or such a URL, OSError where a process does not start.
+    finished request, see ``truth.Truth.line``. ``otlp``: URL of a collector (OTLP over HTTP)
+    for its spans, of two servers where prefill and decode are apart; those have ``/metrics`` of
+    their own too, at ``/prefill/metrics`` and ``/decode/metrics``. ``telemetry``: what is wrong
+    with what is said, which changes nothing that is done. It ends with the block, and with this
+    process however that ends. Raises ValueError for an unknown fault or such a URL, OSError where
+    a process does not start.
     """
     constants = params_of(fault) if params is None else params
-    with serving(constants, seed=seed, port=port, truth=truth, otlp=otlp, model=model) as demo:
+    given: dict[str, Any] = {"truth": truth, "otlp": otlp, "telemetry": telemetry}
+    with serving(constants, seed=seed, port=port, model=model, **given) as demo:
         yield demo.url

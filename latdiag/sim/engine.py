@@ -10,14 +10,14 @@ import heapq
 import random
 from collections.abc import Sequence
 
-from latdiag.sim.inflight import HANDOVER, PARSE, Emission, Request
+from latdiag.sim.inflight import HANDOVER, PARSE, Crossing, Emission, Request
 from latdiag.sim.kv_link import Link
 from latdiag.sim.law import StepLaw
 from latdiag.sim.params import Params
 from latdiag.sim.steploop import StepLoop
-from latdiag.sim.truth import Truth
+from latdiag.sim.truth import DECODE, PREFILL, WHOLE, Truth
 
-__all__ = ["Emission", "Engine"]
+__all__ = ["Crossing", "Emission", "Engine"]
 
 # Kinds of events, in the order in which they count at one instant. Steps begin after all.
 _CANCEL, _READY, _STEP, _SETUP, _LINK = range(5)
@@ -53,6 +53,7 @@ class Engine:
         self._truths: dict[str, Truth] = {}
         self._in_frontend = 0
         self._crossing: set[Request] = set()  # between the two loops
+        self._crossings: list[Crossing] = []
         self._prompt_tokens = self._tokens = 0
 
     def submit(
@@ -72,7 +73,7 @@ class Engine:
         request = Request(key, at_ns, isl, osl, prompt)
         parse_ns = round(self._frontend_ns + self._frontend_token_ns * isl)
         request.spent[PARSE] = parse_ns
-        request.mark_ns = at_ns + parse_ns
+        request.mark_ns = request.queued_ns = at_ns + parse_ns
         self._live[key] = request
         self._in_frontend += 1
         self._push(at_ns + parse_ns, _READY, request)
@@ -113,19 +114,29 @@ class Engine:
         """Truth of a finished request, once. Raises KeyError for any other."""
         return self._truths.pop(key)
 
-    def gauges(self) -> dict[str, float]:
-        """State now (running, waiting, transferring, kv_usage) and counts since the start."""
-        loops = self._loops
+    def take_crossings(self) -> list[Crossing]:
+        """What went from one server to the other since this was last asked, in order."""
+        found, self._crossings = self._crossings, []
+        return found
+
+    def gauges(self, part: str = WHOLE) -> dict[str, float]:
+        """State now (running, waiting, transferring, kv_usage) and counts since the start.
+
+        ``part``: of the prefill or the decode server alone, where they are apart. Who waits for
+        a transfer is with the decode server.
+        """
+        loops = {PREFILL: [self._first], DECODE: [self._last]}.get(part, self._loops)
+        cache = None if part == DECODE else self._first
         return {
             "running": sum(loop.running for loop in loops),
             "waiting": sum(len(loop.waiting) for loop in loops),
             "in_frontend": self._in_frontend,
-            "transferring": len(self._crossing),
+            "transferring": 0 if part == PREFILL else len(self._crossing),
             "kv_usage": sum(loop.blocks.usage for loop in loops) / len(loops),
             "steps": sum(loop.steps for loop in loops),
             "preemptions": sum(loop.preemptions for loop in loops),
-            "prefix_queries": self._first.cache_queries,
-            "prefix_hits": self._first.cache_hits,
+            "prefix_queries": cache.cache_queries if cache else 0,
+            "prefix_hits": cache.cache_hits if cache else 0,
             "prompt_tokens": self._prompt_tokens,
             "generation_tokens": self._tokens,
             "transfers": self._link.transfers,
@@ -165,13 +176,18 @@ class Engine:
             self._crossing.discard(request)
 
     def _collect(self, loop: StepLoop, at_ns: int) -> None:
-        """Takes what a loop is done with."""
+        """Takes what a loop is done with, and notes what it let in from the other one."""
+        split = len(self._loops) > 1
+        for request in loop.resumed:
+            self._crossings.append(Crossing(request.key, at_ns, None))
+        loop.resumed.clear()
         for request in loop.finished:
             del self._live[request.key]
-            self._truths[request.key] = request.truth(at_ns)
+            self._truths[request.key] = request.truth(at_ns, split=split)
         loop.finished.clear()
         for request in loop.handed:
             self._crossing.add(request)
+            self._crossings.append(Crossing(request.key, at_ns, request.leave(at_ns)))
             self._push(at_ns + self._link.setup_ns, _SETUP, request)
         loop.handed.clear()
 

@@ -1,4 +1,4 @@
-"""``/metrics`` as vLLM writes it: the same names, types, labels and buckets, from the truth.
+"""``/metrics`` as vLLM writes it: the same names, types, labels and buckets.
 
 The names are typed out here and checked against recorded replies of vLLM in the tests. Only
 ``latdiag_demo_*`` is our own.
@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from latdiag.sim.loop import Lateness
 from latdiag.sim.params import Params
-from latdiag.sim.truth import Truth
+from latdiag.sim.truth import Visit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -76,18 +76,25 @@ class Histogram:
 
 
 class Metrics:
-    """What was observed since the start. ``created_s``: when that was, seconds since 1970."""
+    """What a server observed since its process began, at ``created_s`` (seconds since 1970).
 
-    def __init__(self, model: str, params: Params, created_s: float) -> None:
+    ``before``: counts of the engine (``Engine.gauges``) that an earlier process has told of.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        params: Params,
+        created_s: float,
+        before: Mapping[str, float] | None = None,
+    ) -> None:
         self._labels = {"engine": "0", "model_name": model}
         self._params = params
         self._created_s = created_s
+        self._before = before or {}
         self._histograms = {name: Histogram(b) for name, (b, _) in _HISTOGRAMS.items()}
         self._reasons = dict.fromkeys(_REASONS, 0)
         self._prompt_tokens = self._generation_tokens = 0
-        self.late = Lateness()
-        #: other figures about the server itself: name without prefix, value
-        self.own = {"spans_dropped": 0, "connections_dropped": 0, "requests_refused": 0}
 
     def token(self, gap_ns: int | None) -> None:
         """A token left, so long after the one before it."""
@@ -102,23 +109,25 @@ class Metrics:
     def aborted(self) -> None:
         self._reasons["abort"] += 1
 
-    def finished(self, truth: Truth, max_tokens: int, reason: str) -> None:
-        """A request came to its end, for one of vLLM's reasons (stop, length)."""
+    def finished(
+        self, visit: Visit, times: Mapping[str, int], max_tokens: int, reason: str
+    ) -> None:
+        """A request came to its end, for one of vLLM's reasons (stop, length). ``times``: see
+        ``telemetry.stated``."""
         self._reasons[reason] += 1
-        times = intervals(truth)
+        # Of a reply of one token vLLM observes a TPOT of 0.
+        tpot = times["decode"] / max(1, visit.osl - 1)
         seen: dict[str, float] = {
             "e2e_request_latency_seconds": times["e2e"] / 1e9,
             "request_queue_time_seconds": times["queue"] / 1e9,
             "request_inference_time_seconds": times["inference"] / 1e9,
             "request_prefill_time_seconds": times["prefill"] / 1e9,
             "request_decode_time_seconds": times["decode"] / 1e9,
-            "request_prompt_tokens": truth.isl,
-            "request_generation_tokens": truth.osl,
+            "request_time_per_output_token_seconds": tpot / 1e9,
+            "request_prompt_tokens": visit.isl,
+            "request_generation_tokens": visit.osl,
             "request_params_max_tokens": max_tokens,
         }
-        if truth.osl > 1:
-            tpot = times["decode"] / (truth.osl - 1)
-            seen["request_time_per_output_token_seconds"] = tpot / 1e9
         for name, value in seen.items():
             self._histograms[name].observe(value)
 
@@ -130,9 +139,12 @@ class Metrics:
         lines = [*self._gauge_lines(gauges), *self._counter_lines(gauges)]
         for name, histogram in self._histograms.items():
             lines += self._histogram_lines(name, histogram)
-        return "\n".join([*lines, *self._own_lines()]) + "\n"
+        return "\n".join(lines) + "\n"
 
     def _gauge_lines(self, gauges: Mapping[str, float]) -> Iterator[str]:
+        name = "process_start_time_seconds"
+        yield from _head(name, "gauge", "When this process began, in seconds since 1970.")
+        yield _line(name, {}, self._created_s)
         for name, key, text in _GAUGES:
             yield from _head(f"vllm:{name}", "gauge", text)
             yield _line(f"vllm:{name}", self._labels, gauges[key])
@@ -151,7 +163,8 @@ class Metrics:
 
     def _counter_lines(self, gauges: Mapping[str, float]) -> Iterator[str]:
         for name, key, text in _COUNTERS:
-            yield from self._counter(name, text, [({}, gauges[key])])
+            value = gauges[key] - self._before.get(key, 0)
+            yield from self._counter(name, text, [({}, value)])
         yield from self._counter("prompt_tokens", "Input tokens.", [({}, self._prompt_tokens)])
         text = "Output tokens."
         yield from self._counter("generation_tokens", text, [({}, self._generation_tokens)])
@@ -179,39 +192,30 @@ class Metrics:
         yield from _head(f"{name}_created", "gauge", text)
         yield _line(f"{name}_created", self._labels, self._created_s)
 
-    def _own_lines(self) -> Iterator[str]:
+
+class Own:
+    """What the demo says of itself: how late it sent, what it dropped and refused."""
+
+    def __init__(self) -> None:
+        self.late = Lateness()
+        #: name without prefix, value
+        self.counts = {"spans_dropped": 0, "connections_dropped": 0, "requests_refused": 0}
+
+    def render(self) -> str:
+        """The text, to be read after a server's or alone."""
         late, name = self.late, "latdiag_demo_emission_lateness_seconds"
         counts = [*late.at_most(_LATE_US), late.n]
-        yield from _head(name, "histogram", "Token sent minus its instant on the schedule.")
-        yield from _buckets(name, {}, tuple(us / 1e6 for us in _LATE_US), counts)
-        yield _line(f"{name}_sum", {}, late.sum_ns / 1e9)
+        lines = [*_head(name, "histogram", "Token sent minus its instant on the schedule.")]
+        lines += _buckets(name, {}, tuple(us / 1e6 for us in _LATE_US), counts)
+        lines.append(_line(f"{name}_sum", {}, late.sum_ns / 1e9))
         name = "latdiag_demo_emission_lateness_max_seconds"
-        yield from _head(name, "gauge", "The worst of it since the start.")
-        yield _line(name, {}, late.max_ns / 1e9)
-        for what, value in self.own.items():
+        lines += _head(name, "gauge", "The worst of it since the start.")
+        lines.append(_line(name, {}, late.max_ns / 1e9))
+        for what, value in self.counts.items():
             name = f"latdiag_demo_{what}_total"
-            yield from _head(name, "counter", f"{what.replace('_', ' ').capitalize()}.")
-            yield _line(name, {}, value)
-
-
-def intervals(truth: Truth) -> dict[str, int]:
-    """What vLLM says about a request, in ns: ttft, e2e, queue, prefill, decode, inference.
-
-    As in vLLM the queue ends when the request is first scheduled, and prefill takes all from
-    there to the first token, whatever that was.
-    """
-    ttft = truth.first_ns - truth.arrived_ns
-    queue = truth.first_token_leaves["queue.admission"]
-    decode = truth.finished_ns - truth.first_ns
-    prefill = ttft - truth.first_token_leaves["frontend.parse"] - queue
-    return {
-        "ttft": ttft,
-        "e2e": truth.finished_ns - truth.arrived_ns,
-        "queue": queue,
-        "prefill": prefill,
-        "decode": decode,
-        "inference": prefill + decode,
-    }
+            lines += _head(name, "counter", f"{what.replace('_', ' ').capitalize()}.")
+            lines.append(_line(name, {}, value))
+        return "\n".join(lines) + "\n"
 
 
 def _head(name: str, kind: str, text: str) -> tuple[str, str]:

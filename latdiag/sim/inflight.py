@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from latdiag.sim.kv_blocks import Holding
-from latdiag.sim.truth import ENGINE_LEAVES, Truth
+from latdiag.sim.truth import DECODE, ENGINE_LEAVES, PREFILL, WHOLE, Truth, Visit
 
 #: Places of the leaves in ``Request.spent``.
 PARSE, ADMISSION, PREEMPTED, OWN, CONTENTION, RECOMPUTE = range(6)
@@ -20,6 +20,15 @@ class Emission(NamedTuple):
     at_ns: int
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a token
     last: bool
+
+
+class Crossing(NamedTuple):
+    """A request leaves its prefill server, with its ``visit`` there, or (None) is scheduled on
+    its decode server."""
+
+    key: str
+    at_ns: int
+    visit: Visit | None
 
 
 class Account(NamedTuple):
@@ -39,11 +48,17 @@ class Account(NamedTuple):
 
 class Request:
     """State of a request. Every instant of its life is booked under one leaf exactly once:
-    waits by ``mark_ns``, prefill step by step, decode by the loop's totals since ``mark``."""
+    waits by ``mark_ns``, prefill step by step, decode by the loop's totals since ``mark``.
+
+    Beside that, and independent of it, the instants that the server it is on would stamp:
+    ``here_ns`` (there since), ``queued_ns``, ``scheduled_ns``, ``token_ns`` (its first one there;
+    -1: not yet).
+    """
 
     __slots__ = ("arrived_ns", "base_ns", "cached", "computed", "first_ns", "first_spent",
-                 "generated", "gone", "holding", "isl", "key", "kv_ready", "mark", "mark_ns",
-                 "order", "osl", "prompt", "recompute", "room", "spent", "target",
+                 "generated", "gone", "here_ns", "holding", "isl", "key", "kv_ready", "mark",
+                 "mark_ns", "order", "osl", "prompt", "queued_ns", "recompute", "room",
+                 "scheduled_ns", "spent", "target", "token_ns", "visits",
                  "wait_leaf")  # fmt: skip
 
     def __init__(
@@ -71,6 +86,9 @@ class Request:
         self.mark_ns = 0
         self.mark = Account(0, 0, 0)
         self.base_ns = 0
+        self.here_ns = self.queued_ns = arrived_ns
+        self.scheduled_ns = self.token_ns = -1
+        self.visits: tuple[Visit, ...] = ()
 
     def release(self) -> None:
         """Its KV blocks go back to where they came from."""
@@ -82,6 +100,23 @@ class Request:
         """Books the wait that began at ``mark_ns``."""
         self.spent[self.wait_leaf] += until_ns - self.mark_ns
         self.mark_ns = until_ns
+
+    def scheduled(self, now_ns: int) -> None:
+        """It is let in; as in vLLM only the first time on a server counts."""
+        if self.scheduled_ns < 0:
+            self.scheduled_ns = now_ns
+
+    def leave(self, now_ns: int) -> Visit:
+        """Its prefill is over, and the decode server is asked for the rest."""
+        self.visits += (self._visit(PREFILL, now_ns, 1),)
+        self.here_ns = self.queued_ns = now_ns
+        self.scheduled_ns = self.token_ns = -1
+        return self.visits[0]
+
+    def _visit(self, part: str, now_ns: int, osl: int) -> Visit:
+        token_ns = now_ns if self.token_ns < 0 else self.token_ns
+        times = (self.here_ns, self.queued_ns, self.scheduled_ns, token_ns, now_ns)
+        return Visit(part, *times, self.isl, osl)
 
     def enter_decode(self, account: Account) -> None:
         self.mark = account
@@ -101,10 +136,14 @@ class Request:
         if not index:
             self.first_ns = at_ns
             self.first_spent = self.spent.copy()
+        if self.token_ns < 0:
+            self.token_ns = at_ns
         self.generated = index + 1
         return Emission(self.key, at_ns, index, index + 1 == self.osl)
 
-    def truth(self, finished_ns: int) -> Truth:
+    def truth(self, finished_ns: int, *, split: bool) -> Truth:
+        """``split``: prefill and decode are apart."""
+        part = WHOLE if not split else DECODE if self.visits else PREFILL
         return Truth(
             key=self.key,
             arrived_ns=self.arrived_ns,
@@ -115,4 +154,5 @@ class Request:
             cached=self.cached,
             leaves=dict(zip(ENGINE_LEAVES, self.spent, strict=True)),
             first_token_leaves=dict(zip(ENGINE_LEAVES, self.first_spent, strict=True)),
+            visits=(*self.visits, self._visit(part, finished_ns, self.osl)),
         )

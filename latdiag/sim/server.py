@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from time import monotonic_ns
@@ -25,12 +25,14 @@ from typing import Any, TextIO
 
 from latdiag.sim import http, openai, spans
 from latdiag.sim.connection import Connection, want_stamps
-from latdiag.sim.engine import Emission, Engine
-from latdiag.sim.exposition import CONTENT_TYPE, Metrics
+from latdiag.sim.engine import Crossing, Emission, Engine
+from latdiag.sim.exposition import CONTENT_TYPE
 from latdiag.sim.loop import READ, Loop
 from latdiag.sim.params import Params
 from latdiag.sim.process import announce, run_at_once, say_report, settle_memory
-from latdiag.sim.truth import Truth
+from latdiag.sim.telemetry import Telemetry
+from latdiag.sim.teller import Tellers
+from latdiag.sim.truth import DECODE, PREFILL, WHOLE
 
 _MAX_CONNECTIONS = 1024
 #: Bytes of a body: so much, and so much for each token of the longest prompt.
@@ -50,20 +52,27 @@ class Setup:
     model: str = "demo"
     truth: str | None = None
     otlp: str | None = None
+    telemetry: Telemetry = field(default_factory=Telemetry)
 
     def to_json(self) -> str:
         own = {name: getattr(self, name) for name in ("seed", "port", "model", "truth", "otlp")}
-        return json.dumps({**own, "params": self.params.to_json()})
+        own |= {name: getattr(self, name).to_json() for name in ("params", "telemetry")}
+        return json.dumps(own)
 
     @classmethod
     def from_json(cls, text: str) -> Setup:
         found = json.loads(text)
-        return cls(**(found | {"params": Params.from_json(found["params"])}))
+        found["params"] = Params.from_json(found["params"])
+        found["telemetry"] = Telemetry.from_json(found["telemetry"])
+        return cls(**found)
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A request in the engine. ``next_bytes``: of its next token, if it is streamed."""
+    """A request in the engine. ``next_bytes``: of its next token, if it is streamed.
+
+    ``part``: of the server that it is on, ``here_ns``: since when.
+    """
 
     key: str
     connection: Connection
@@ -73,7 +82,8 @@ class Stream:
     context: spans.Context
     reason: str
     osl: int
-    arrived_ns: int
+    part: str
+    here_ns: int
     next_bytes: bytes = b""
     last_ns: int = 0
     late_ns: int = 0
@@ -81,6 +91,11 @@ class Stream:
     @property
     def request_id(self) -> str:
         return self.reply.id.partition("-")[2]
+
+    @property
+    def asked(self) -> spans.Asked:
+        ask = self.ask
+        return spans.Asked(self.reply.id, ask.chat, ask.max_tokens, ask.temperature)
 
 
 class Server:
@@ -95,7 +110,9 @@ class Server:
         self._engine = Engine(params, setup.seed)
         self._random = random.Random(f"{setup.seed} lengths")
         self._created_s = time.time()
-        self.metrics = Metrics(setup.model, params, self._created_s)
+        self._tellers = Tellers(
+            params, setup.model, setup.telemetry, self._engine.gauges, setup.otlp, setup.seed
+        )
         self._loop = Loop()
         self._listener = listener
         self._max_body = _BODY_ROOM + _BODY_PER_TOKEN * params.max_model_len
@@ -108,7 +125,6 @@ class Server:
         self._untidy = 0
         self._stopped = False
         self._truth = truth
-        self._exporter = spans.Exporter(setup.otlp) if setup.otlp else None
         listener.setblocking(False)
         want_stamps(listener)
         self._loop.watch(listener, READ, self._accept)
@@ -131,8 +147,8 @@ class Server:
         for connection in list(self._connections):
             connection.drop()
         self._loop.close()
-        exported = self._exporter.close() if self._exporter else None
-        return {"lateness": self.metrics.late.report(), "spans": exported}
+        spans_told = self._tellers.close()
+        return {"lateness": self._tellers.own.late.report(), "spans": spans_told}
 
     def _due_ns(self) -> int | None:
         """When there is something to do; 0: now."""
@@ -148,7 +164,7 @@ class Server:
         while self._later and self._later[0][0] <= now_ns:
             heapq.heappop(self._later)[2]()
         emitted = self._engine.advance(now_ns)
-        streams, late = self._streams, self.metrics.late
+        streams, late = self._streams, self._tellers.own.late
         for emission in emitted:
             stream = streams.get(emission.key)  # None: its client went away a moment ago
             if stream is not None and stream.next_bytes:
@@ -157,6 +173,9 @@ class Server:
                 late.add(late_ns)
                 if late_ns > stream.late_ns:
                     stream.late_ns = late_ns
+        for crossing in self._engine.take_crossings():
+            if (stream := streams.get(crossing.key)) is not None:
+                self._cross(stream, crossing)
         for emission in emitted:
             if (stream := streams.get(emission.key)) is not None:
                 self._note(stream, emission)
@@ -184,12 +203,12 @@ class Server:
     def _gone(self, connection: Connection, spoilt: bool) -> None:
         """A client went away, or was dropped: the engine need not go on for it."""
         self._connections.pop(connection, None)
-        self.metrics.own["connections_dropped"] += spoilt
+        self._tellers.own.counts["connections_dropped"] += spoilt
         stream = self._by_connection.pop(connection, None)
         if stream is not None:
             del self._streams[stream.key]
             self._engine.cancel(stream.key, monotonic_ns())
-            self.metrics.aborted()
+            self._tellers[stream.part].metrics.aborted()
 
     # ------------------------------------------------------------------ requests
     def _serve(self, connection: Connection, request: http.Request, at_ns: int) -> None:
@@ -207,7 +226,12 @@ class Server:
             ask = openai.parse_ask(request.body, chat=path == openai.CHAT, rules=self._rules)
             self._submit(connection, request, ask, at_ns)
             return
-        plain = {"/health": self._health, "/metrics": self._exposition, "/v1/models": self._models}
+        pages = self._tellers.pages()
+        if path in pages:
+            _allow(request, "GET")
+            self._answer(connection, request, 200, pages[path]().encode(), CONTENT_TYPE)
+            return
+        plain = {"/health": self._health, "/v1/models": self._models}
         if path not in plain:
             raise http.Refusal(404, f"nothing here; try {openai.CHAT}, not {path[:100]}")
         _allow(request, "GET")
@@ -218,11 +242,6 @@ class Server:
 
     def _models(self) -> tuple[bytes, str]:
         return openai.models(self._rules, int(self._created_s)), "application/json"
-
-    def _exposition(self) -> tuple[bytes, str]:
-        if self._exporter is not None:
-            self.metrics.own["spans_dropped"] = self._exporter.dropped
-        return self.metrics.render(self._engine.gauges()).encode(), CONTENT_TYPE
 
     def _answer(
         self,
@@ -255,10 +274,12 @@ class Server:
             self._refuse_at(parsed_ns, connection, request, refusal)
             return
         response_id = f"{'chatcmpl' if ask.chat else 'cmpl'}-{_request_id(request)}"
+        self._tellers.request(at_ns)
         chunks = request.chunks
         reply = openai.Reply(ask, response_id, int(time.time()), self._rules.model, reason, chunks)
         context = spans.Context(request.headers.get("traceparent"))
-        stream = Stream(key, connection, request, ask, reply, context, reason, osl, at_ns)
+        part = self._tellers.first
+        stream = Stream(key, connection, request, ask, reply, context, reason, osl, part, at_ns)
         self._streams[key] = self._by_connection[connection] = stream
         if ask.stream:
             head = http.stream_head(chunks=chunks, keeps=request.keeps)
@@ -269,7 +290,7 @@ class Server:
         self, at_ns: int, connection: Connection, request: http.Request, refusal: http.Refusal
     ) -> None:
         def refuse() -> None:
-            self.metrics.own["requests_refused"] += 1
+            self._tellers.own.counts["requests_refused"] += 1
             self._answer(connection, request, refusal.status, refusal.body)
 
         self._at(at_ns, refuse)
@@ -278,13 +299,26 @@ class Server:
         heapq.heappush(self._later, (at_ns, next(self._numbers), act))
 
     # ------------------------------------------------------------------ tokens
+    def _cross(self, stream: Stream, crossing: Crossing) -> None:
+        """A request left the prefill server, or is scheduled on the decode server, where its first
+        token is at hand: it came with the cache."""
+        teller, at_ns = self._tellers[stream.part], crossing.at_ns
+        teller.first_token(stream.here_ns, at_ns, stream.ask.isl)
+        stream.last_ns = at_ns
+        if crossing.visit is not None:
+            teller.finished(crossing.visit, stream.asked, stream.context, "length")
+            stream.part, stream.here_ns = DECODE, at_ns
+
     def _note(self, stream: Stream, emission: Emission) -> None:
         """A token has left: count it, and prepare the next one or finish."""
-        metrics, index = self.metrics, emission.index
-        if not index:
-            metrics.first_token(emission.at_ns - stream.arrived_ns, stream.ask.isl)
-        metrics.token(emission.at_ns - stream.last_ns if index else None)
-        stream.last_ns = emission.at_ns
+        index, at_ns = emission.index, emission.at_ns
+        teller = self._tellers[stream.part]
+        if index:
+            teller.token(stream.last_ns, at_ns)
+            stream.last_ns = at_ns
+        elif stream.part == WHOLE or (stream.part == PREFILL and emission.last):
+            teller.first_token(stream.here_ns, at_ns, stream.ask.isl)
+            stream.last_ns = at_ns
         if emission.last:
             self._finish(stream)
         elif stream.ask.stream:
@@ -303,39 +337,12 @@ class Server:
             stream.late_ns = max(0, monotonic_ns() - truth.finished_ns)
             self._answer(connection, request, 200, stream.reply.whole(stream.osl, cached))
         self._untidy += 1
-        self.metrics.finished(truth, stream.ask.max_tokens, stream.reason)
         if self._truth is not None:
-            self._truth.write(truth_line(stream, truth))
+            trace_id = stream.context.trace_id
+            self._truth.write(truth.line(stream.request_id, trace_id, stream.late_ns))
             self._truth.flush()
-        if self._exporter is not None and stream.context.sampled:
-            said = spans.attributes(
-                truth,
-                stream.reply.id,
-                chat=stream.ask.chat,
-                max_tokens=stream.ask.max_tokens,
-                temperature=stream.ask.temperature,
-            )
-            real_ns = time.time_ns() - monotonic_ns()
-            self._exporter.offer(spans.record(stream.context, truth, real_ns, said))
-
-
-def truth_line(stream: Stream, truth: Truth) -> str:
-    """A finished request as a line of the truth file. Instants are CLOCK_MONOTONIC, in ns;
-    ``late_ns``: of its most belated token."""
-    fields = {
-        "request_id": stream.request_id,
-        "trace_id": stream.context.trace_id,
-        "arrived_ns": truth.arrived_ns,
-        "first_ns": truth.first_ns,
-        "finished_ns": truth.finished_ns,
-        "isl": truth.isl,
-        "osl": truth.osl,
-        "cached": truth.cached,
-        "leaves": truth.leaves,
-        "first_token_leaves": truth.first_token_leaves,
-        "late_ns": stream.late_ns,
-    }
-    return json.dumps(fields) + "\n"
+        teller = self._tellers[stream.part]
+        teller.finished(truth.visits[-1], stream.asked, stream.context, stream.reason)
 
 
 def _allow(request: http.Request, method: str) -> None:

@@ -1,4 +1,4 @@
-"""Spans as vLLM exports them: one ``llm_request`` a request, by OTLP over HTTP.
+"""Spans as vLLM exports them: one ``llm_request`` a request and server, by OTLP over HTTP.
 
 The server only writes a line into a pipe, and drops the span where the pipe is full; a process of
 its own makes protobuf of it and waits for the collector. So no export can delay a token.
@@ -6,6 +6,7 @@ its own makes protobuf of it and waits for the collector. So no export can delay
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import re
@@ -15,20 +16,24 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-from latdiag.sim.exposition import intervals
 from latdiag.sim.process import command, say_report
-from latdiag.sim.truth import Truth
+from latdiag.sim.telemetry import Clock, Deliveries, Telemetry, stated
+from latdiag.sim.truth import PREFILL, Visit
 
 NAME, SCOPE = "llm_request", "vllm.tracing.otel"
 #: Flags of a span: "the parent is known to be remote, or not" and "it is".
 _HAS_REMOTE, _IS_REMOTE = 0x100, 0x200
 _SERVER_KIND = 2
 
-_BATCH, _BATCH_S = 256, 0.2
+_BATCH, _BATCH_NS = 256, 200_000_000
+#: Ends the second copy of a line, which JSON does not mind.
+_AGAIN = b" "
 _TIMEOUT_S, _ATTEMPTS, _PAUSE_S = 2.0, 2, 0.2
 _PIPE_SIZE, _F_SETPIPE_SZ = 1 << 20, 1031
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
@@ -49,50 +54,74 @@ class Context:
         self.sampled = not valid or bool(int(flags, 16) & 1)
 
 
-def attributes(
-    truth: Truth, response_id: str, *, chat: bool, max_tokens: int, temperature: float
-) -> dict[str, str | int | float]:
-    """The attributes of a request's span, in vLLM's order; times in seconds."""
-    times = {name: ns / 1e9 for name, ns in intervals(truth).items()}
-    found: dict[str, str | int | float] = {
+Attributes = dict[str, str | int | float]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asked for, as far as its spans say it. ``response_id``: of the reply."""
+
+    response_id: str
+    chat: bool
+    max_tokens: int
+    temperature: float = 1.0
+
+
+def attributes(visit: Visit, clock: Clock, asked: Asked) -> Attributes:
+    """The attributes of a request's span, in vLLM's order; times in seconds.
+
+    A prefill server is asked for one token, with the id of the whole.
+    """
+    times = {name: ns / 1e9 for name, ns in stated(visit, clock).items()}
+    found: Attributes = {
         "gen_ai.latency.time_to_first_token": times["ttft"],
         "gen_ai.latency.e2e": times["e2e"],
         "gen_ai.latency.time_in_queue": times["queue"],
-        "gen_ai.usage.prompt_tokens": truth.isl,
-        "gen_ai.usage.completion_tokens": truth.osl,
+        "gen_ai.usage.prompt_tokens": visit.isl,
+        "gen_ai.usage.completion_tokens": visit.osl,
         "gen_ai.latency.time_in_model_prefill": times["prefill"],
         "gen_ai.latency.time_in_model_decode": times["decode"],
         "gen_ai.latency.time_in_model_inference": times["inference"],
-        "gen_ai.request.id": response_id if chat else f"{response_id}-0",
+        "gen_ai.request.id": asked.response_id if asked.chat else f"{asked.response_id}-0",
         "gen_ai.request.top_p": 1.0,
-        "gen_ai.request.max_tokens": max_tokens,
+        "gen_ai.request.max_tokens": 1 if visit.part == PREFILL else asked.max_tokens,
     }
-    if temperature:  # vLLM leaves out what is 0
-        found["gen_ai.request.temperature"] = temperature
+    if asked.temperature:  # vLLM leaves out what is 0
+        found["gen_ai.request.temperature"] = asked.temperature
     found["gen_ai.request.n"] = 1
     return found
 
 
-def record(context: Context, truth: Truth, real_ns: int, said: Mapping[str, Any]) -> bytes:
-    """A span as the line that goes to the exporter. ``real_ns``: REALTIME minus MONOTONIC."""
-    fields = {
+def record(
+    context: Context, visit: Visit, clock: Clock, real_ns: int, asked: Asked
+) -> dict[str, Any]:
+    """A span as it goes to the exporter. ``real_ns``: REALTIME minus MONOTONIC here."""
+    return {
         "trace_id": context.trace_id,
         "span_id": secrets.token_hex(8),
         "parent": context.parent,
-        "start_ns": truth.arrived_ns + real_ns,
-        "end_ns": truth.finished_ns + real_ns,
-        "attributes": said,
+        "start_ns": clock.wall(visit.arrived_ns) + real_ns,
+        "end_ns": clock.wall(visit.finished_ns) + real_ns,
+        "attributes": attributes(visit, clock, asked),
     }
-    return json.dumps(fields).encode() + b"\n"
+
+
+def line(one: Mapping[str, Any]) -> bytes:
+    """A ``record`` as a line of the pipe."""
+    return json.dumps(one).encode() + b"\n"
 
 
 class Exporter:
-    """The server's end of the pipe. ``dropped``: spans that found it full."""
+    """The server's end of the pipe. ``dropped``: spans that found it full. ``faults``: of what
+    arrives, for the ``part`` that the server has, and ``seed``: of their chances."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, faults: Telemetry | None = None, part: str = "", seed: int = 0
+    ) -> None:
         self.offered = self.dropped = 0
+        given = (url, (faults or Telemetry()).to_json(), part, str(seed))
         self._process = subprocess.Popen(
-            command("spans", url), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command("spans", *given), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdin is not None
         self._fd = self._process.stdin.fileno()
@@ -121,18 +150,31 @@ class Exporter:
             pass
         self.dropped += 1
 
+    def end(self) -> None:
+        """No more spans: what is held back leaves at once."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.stdin = None
+
     def close(self) -> dict[str, int]:
-        """Let it deliver what it has; counts of spans: sent, and dropped wherever."""
-        sent = 0
+        """Let it deliver what it has, what is held back too; counts of spans.
+
+        ``sent``: different ones, ``dropped``: wherever; with telemetry faults also ``lost`` on
+        purpose, and how many were ``repeated``.
+        """
+        said: Any = b""
+        counts: dict[str, int] = {}
         try:
             said, _ = self._process.communicate(timeout=_ATTEMPTS * _TIMEOUT_S + 1)
-            sent = json.loads(said)["sent"]
+            counts = json.loads(said)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
         except ValueError:
             pass  # it came to an end of its own, and said nothing
-        return {"sent": sent, "dropped": self.offered - sent}
+        sent, lost = counts.get("sent", 0), counts.get("lost", 0)
+        more = {name: counts[name] for name in ("lost", "repeated") if counts.get(name)}
+        return {"sent": sent, "dropped": self.offered - sent - lost, **more}
 
 
 # ---------------------------------------------------------------------- the exporter's process
@@ -214,30 +256,53 @@ def post(url: str, body: bytes) -> bool:
 
 
 class Lines:
-    """The lines of a pipe. ``ended``: its other end is closed."""
+    """The lines of a pipe. ``ended``: its other end is closed. ``dues``: from the instant (ns)
+    at which a line came, those at which it is to be handed out."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, dues: Callable[[int], Sequence[int]] = lambda at: (at,)) -> None:
+        self._fd, self._dues = fd, dues
+        self._numbers = count()
+        self._held: list[tuple[int, int, bytes]] = []
         self.ended = False
 
     def batches(self) -> Iterator[list[bytes]]:
-        """All of them in batches, each handed out some moments after its first line came."""
-        held, lines, begun = b"", list[bytes](), 0.0
+        """All of them in batches, each handed out some moments after its first line was due;
+        at the end at once, whether due or not."""
+        rest, lines, begun_ns = b"", list[bytes](), 0
         while not self.ended:
-            patience = max(0.0, begun + _BATCH_S - time.monotonic()) if lines else None
-            if lines and (len(lines) >= _BATCH or not patience):
+            now_ns = time.monotonic_ns()
+            due = self._take(now_ns)
+            begun_ns = begun_ns if lines else now_ns
+            lines += due
+            if lines and (len(lines) >= _BATCH or now_ns >= begun_ns + _BATCH_NS):
                 yield lines[:_BATCH]
                 del lines[:_BATCH]
                 continue
+            next_ns = [begun_ns + _BATCH_NS] if lines else [one[0] for one in self._held[:1]]
+            patience = max(0, next_ns[0] - now_ns) / 1e9 if next_ns else None
             if not select.select([self._fd], [], [], patience)[0]:
                 continue
             data = os.read(self._fd, 1 << 16)
             self.ended = not data
-            begun = begun if lines else time.monotonic()
-            *whole, held = (held + data).split(b"\n")
-            lines += whole
+            *whole, rest = (rest + data).split(b"\n")
+            self._hold(whole)
+        lines += self._take(None)
         for place in range(0, len(lines), _BATCH):
             yield lines[place : place + _BATCH]
+
+    def _hold(self, lines: Sequence[bytes]) -> None:
+        now_ns = time.monotonic_ns()
+        for one in lines:
+            for copy, due_ns in enumerate(self._dues(now_ns)):
+                again = one + _AGAIN if copy else one
+                heapq.heappush(self._held, (due_ns, next(self._numbers), again))
+
+    def _take(self, now_ns: int | None) -> list[bytes]:
+        """What is due, in order; all of it without an instant."""
+        found, held = list[bytes](), self._held
+        while held and (now_ns is None or held[0][0] <= now_ns):
+            found.append(heapq.heappop(held)[2])
+        return found
 
 
 def deliver(url: str, lines: Sequence[bytes], instance: str) -> bool:
@@ -252,19 +317,22 @@ def deliver(url: str, lines: Sequence[bytes], instance: str) -> bool:
 
 
 def main() -> None:
-    """Export the spans that come as lines on stdin to the URL; say on stdout how many were sent.
+    """Export the spans that come as lines on stdin; say on stdout how many were sent.
 
-    Once the other end is closed, the first batch that the collector does not take is the last:
-    nobody waits longer than that for a collector that is not there.
+    Arguments: the URL, a Telemetry as JSON, the server's part, a seed. Once the other end is
+    closed, the first batch that the collector does not take is the last: nobody waits longer
+    than that for a collector that is not there.
     """
-    url, instance = traces_url(sys.argv[1]), str(uuid.uuid4())
-    incoming, sent = Lines(sys.stdin.fileno()), 0
+    url, faults, part, seed = sys.argv[1:]
+    deliveries = Deliveries(Telemetry.from_json(faults), part, int(seed))
+    incoming, instance = Lines(sys.stdin.fileno(), deliveries.of), str(uuid.uuid4())
+    sent = 0
     for lines in incoming.batches():
-        if deliver(url, lines, instance):
-            sent += len(lines)
+        if deliver(traces_url(url), lines, instance):
+            sent += sum(not one.endswith(_AGAIN) for one in lines)
         elif incoming.ended:
             break
-    say_report({"sent": sent})
+    say_report({"sent": sent, "lost": deliveries.lost, "repeated": deliveries.repeated})
 
 
 if __name__ == "__main__":

@@ -41,7 +41,8 @@ class StepLoop:
 
     ``running`` requests are either ``prefilling`` or ``decoding``. With ``hands_over`` a request
     that has more tokens to come leaves after its prefill (list ``handed``) and keeps its blocks
-    until the engine releases them. What ended is in ``finished`` until the engine takes it.
+    until the engine releases them. What ended is in ``finished`` until the engine takes it, and
+    what came from such a loop and was let in here is in ``resumed``.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StepLoop:
         self.decoding: list[Request] = []
         self.step: Step | None = None
         self.handed: list[Request] = []
+        self.resumed: list[Request] = []
         self.finished: list[Request] = []
         self.steps = self.preemptions = self.admitted = 0
         self.cache_queries = self.cache_hits = 0  # prompt tokens
@@ -145,6 +147,7 @@ class StepLoop:
             return None
         self.waiting.popleft()
         request.waited(now_ns)
+        request.scheduled(now_ns)
         request.holding = holding
         request.room = needed * self.blocks.size
         self.admitted += 1
@@ -165,6 +168,8 @@ class StepLoop:
 
     def _resume(self, request: Request, now_ns: int, out: list[Emission]) -> None:
         """Its prefill was elsewhere. A first token that was kept back leaves now."""
+        self.resumed.append(request)
+        request.token_ns = now_ns
         if not request.generated:
             out.append(request.emit(now_ns))
             if request.osl == 1:

@@ -35,7 +35,18 @@ class ListColumn:
     valid: NDArray[np.bool_] | None = None
 
 
-#: What a column may be given as: a sequence or array, ``Ints``, ``Lists`` or ``ListColumn``.
+@dataclass(frozen=True, slots=True)
+class MapColumn:
+    """A map column for writing: row i holds ``keys[offsets[i]:offsets[i + 1]]`` and the values
+    of the same places. No row is null, and no key may be twice in a row (not checked here)."""
+
+    offsets: NDArray[np.integer[Any]]
+    keys: Sequence[str]
+    values: Sequence[str]
+
+
+#: What a column may be given as: a sequence or array, ``Ints``, ``Lists``, ``ListColumn`` or
+#: ``MapColumn``.
 Column = Any
 
 
@@ -87,7 +98,7 @@ def flat_array(name: str, word: str, column: Column) -> Any:
 def _rows_of(column: Column) -> int:
     if isinstance(column, Ints):
         return len(column.values)
-    if isinstance(column, Lists | ListColumn):
+    if isinstance(column, Lists | ListColumn | MapColumn):
         return len(column.offsets) - 1
     return len(column)
 
@@ -156,14 +167,21 @@ def _texts(name: str, column: Column) -> Any:
     import numpy as np
     import pyarrow as pa
 
-    try:
-        encoded = [b"" if value is None else _utf8(value) for value in column]
-    except (AttributeError, TypeError):
-        raise ValueError(f"column {name}: values that are not text") from None
+    texts = ["" if value is None else value for value in column]
     valid = np.array([value is not None for value in column], dtype=bool)
-    offsets = _running([len(raw) for raw in encoded], name)
-    buffers = [_bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+    try:
+        joined = "".join(texts)
+        raw = joined.encode()
+    except TypeError:
+        raise ValueError(f"column {name}: values that are not text") from None
+    except UnicodeEncodeError:
+        raw = b""
+    lengths: Any = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    if len(raw) != len(joined):  # not ASCII: lengths in bytes differ from those in characters
+        encoded = [_utf8(text) for text in texts]
+        raw, lengths = b"".join(encoded), [len(each) for each in encoded]
+    buffers = [_bitmap(valid), pa.py_buffer(_running(lengths, name)), pa.py_buffer(raw)]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
 
 
 def _utf8(text: str) -> bytes:
@@ -238,15 +256,33 @@ def _maps(name: str, column: Column) -> Any:
     import numpy as np
     import pyarrow as pa
 
-    rows = [[] if row is None else list(dict(row).items()) for row in column]
-    valid = np.array([row is not None for row in column], dtype=bool)
-    offsets = _running([len(row) for row in rows], name)
-    pairs = [pair for row in rows for pair in row]
+    if isinstance(column, MapColumn):
+        offsets, valid = _checked_map(name, column), None
+        keys, values = column.keys, column.values
+    else:
+        rows = [[] if row is None else list(dict(row).items()) for row in column]
+        valid = np.array([row is not None for row in column], dtype=bool)
+        offsets = _running([len(row) for row in rows], name)
+        keys = [key for row in rows for key, _ in row]
+        values = [value for row in rows for _, value in row]
     kind = arrow_type("map")
-    keys, values = _texts(name, [k for k, _ in pairs]), _texts(name, [v for _, v in pairs])
-    inner = pa.StructArray.from_arrays([keys, values], fields=[kind.key_field, kind.item_field])
+    inner = pa.StructArray.from_arrays(
+        [_texts(name, keys), _texts(name, values)], fields=[kind.key_field, kind.item_field]
+    )
     buffers = [_bitmap(valid), pa.py_buffer(offsets)]
-    return pa.Array.from_buffers(kind, len(rows), buffers, children=[inner])
+    return pa.Array.from_buffers(kind, len(offsets) - 1, buffers, children=[inner])
+
+
+def _checked_map(name: str, column: MapColumn) -> Any:
+    """The offsets (int32) of a flat map. ValueError where they do not fit its items."""
+    import numpy as np
+
+    offsets = np.asarray(column.offsets, dtype=np.int64)
+    items = len(column.keys)
+    fits = offsets.size and offsets[0] == 0 and offsets[-1] == items == len(column.values)
+    if not fits or (np.diff(offsets) < 0).any() or items > _MAX_ITEMS:
+        raise ValueError(f"column {name}: offsets that do not fit its items")
+    return offsets.astype(np.int32)
 
 
 _BUILDERS: dict[str, Callable[[str, Column], Any]] = {

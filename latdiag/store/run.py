@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from latdiag.store.batch import Batch
+    from latdiag.store.evidence import Said
 
 BATCH_ROWS = 10_000
 
@@ -113,6 +114,23 @@ class Run:
         return _frame(
             "requests", names, [d.requests(names, BATCH_ROWS) for d in self._directories]
         )
+
+    def said(
+        self,
+        columns: Sequence[str],
+        kinds: Sequence[str],
+        wanted: Callable[[str], bool] = lambda name: True,
+        rows: int = BATCH_ROWS,
+    ) -> Iterator[Said]:
+        """Rows of ``evidence`` of some kinds, in batches; ``wanted``: by their foreign name."""
+        from latdiag.store.evidence import to_said
+
+        names = list(dict.fromkeys(("kind", "foreign_name", *_known("evidence", columns))))
+        for directory in self._directories:
+            for record_batch in directory.evidence(names, rows):
+                said = to_said(record_batch, tuple(kinds), wanted)
+                if said.n:
+                    yield said
 
     def evidence(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows of the table ``evidence`` as a pandas frame; labels are dicts."""

@@ -72,6 +72,14 @@ def test_a_slow_network_and_spans_are_told_of_at_the_end(tmp_path: Path) -> None
     assert "relayed pieces left later" in err and "0 spans sent, 1 dropped" in err
 
 
+def test_what_is_lost_on_purpose_is_told_of_at_the_end(tmp_path: Path) -> None:
+    options = ("--otlp", "http://127.0.0.1:9", "--telemetry", "lost=1,skew")
+    command, url = started(tmp_path, "kv-transfer", "--set", "kv_setup_ms=1", *options)
+    stream(url, {"prompt": "a", "max_tokens": 2})
+    command.interrupt()
+    assert "0 spans sent, 0 dropped, 2 lost on purpose" in command.end().err
+
+
 def test_quiet_leaves_the_url_alone(tmp_path: Path) -> None:
     command, url = started(tmp_path, "--quiet", "--draw", "--seed", "3")
     assert httpx.get(f"{url}/models").status_code == 200
@@ -121,6 +129,8 @@ def test_a_server_that_dies_is_said(tmp_path: Path) -> None:
         (["--set", "refuses=everything"], "everything"),
         (["--set", "first_token=never"], "first_token"),
         (["--otlp", "localhost:4318"], "not an http URL"),
+        (["--telemetry", "skw"], "there are skew, step"),
+        (["--telemetry", "lost=3"], "a share"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error_with_a_way_out(

@@ -35,7 +35,11 @@ HEAVY = {
 }  # fmt: skip
 #: Imported inside functions only; the others of these have one home.
 LATE = {"numpy", "pandas", "scipy", "pyarrow", "grpc", "opentelemetry", "rich", "tokenizers"}
-HOMES = {"click": "latdiag/cli/", "httpx": "latdiag/load/", "httptools": "latdiag/load/"}
+HOMES = {
+    "click": ("latdiag/cli/",),
+    "httpx": ("latdiag/load/", "latdiag/ingest/"),
+    "httptools": ("latdiag/load/", "latdiag/ingest/"),
+}
 
 
 def _sources(*folders: str) -> list[Path]:

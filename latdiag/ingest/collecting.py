@@ -1,0 +1,329 @@
+"""The life of the collecting child: doors open, rows written every few seconds, scrapes made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from latdiag.ingest.clock import Clock, clock_id
+from latdiag.ingest.otlp.forward import Forwarding, refuse_own
+from latdiag.ingest.otlp.grpc_door import GrpcDoor
+from latdiag.ingest.otlp.http_door import HttpDoor
+from latdiag.ingest.otlp.intake import Intake
+from latdiag.ingest.otlp.limits import Refusal
+from latdiag.ingest.prometheus.scrape import Scraper
+from latdiag.model.errors import LatdiagError
+from latdiag.model.units import NS_PER_S
+from latdiag.store.place import place_of
+from latdiag.store.writer import RunWriter
+
+if TYPE_CHECKING:
+    from latdiag.ingest.collector import CollectPlan
+    from latdiag.store.columns import Column
+
+_T = TypeVar("_T")
+_TICK_S = 0.1
+_PART_ROWS = 20_000
+_FIRST_FLUSH_S, _LONGEST_FLUSH_S = 1.0, 8.0
+_STATE_EVERY_S = 2.0
+#: For exports that are under way at the end, and for those that wait to be passed on.
+_GRACE_S, _FORWARD_S = 1.0, 5.0
+#: Senders and problems that are told one by one.
+_TOLD = 100
+#: For what is being written, or scraped, at the end.
+_PATIENCE_S = 20.0
+
+
+def live(plan: CollectPlan, channel: socket.socket) -> None:
+    """Collect until the parent says that it is over, or is gone."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text("latdiag-collect")
+    with contextlib.suppress(OSError):
+        os.nice(10)  # what it does can wait; what a load's reader does cannot
+    # Libraries log what senders say, with tracebacks; ours reach nobody here.
+    logging.disable(logging.CRITICAL)
+    asyncio.run(_Life(plan).run(channel))
+
+
+class _Life:
+    def __init__(self, plan: CollectPlan) -> None:
+        self._plan = plan
+        self._run = RunWriter(plan.run_path, plan.writer)
+        self._place = place_of(plan.run_path)
+        self._forwarding = Forwarding(plan.forward) if plan.forward else None
+        token = plan.otlp.token if plan.otlp else None
+        self._intake = Intake(plan.keep, token, self._forwarding.add if self._forwarding else None)
+        self._grpc, self._http = GrpcDoor(self._intake), HttpDoor(self._intake)
+        self._scraper = Scraper(plan.metrics, plan.families) if plan.metrics else None
+        self._clock = Clock()
+        self._written_rows = self._written_bytes = self._sample_rows = self._lost = 0
+        self._scrapes: dict[str, int] = {}
+        self._problems: dict[tuple[str, str], int] = {}
+        self._begun_s = time.monotonic()
+        self._flushed_s = self._state_s = self._sampled_s = 0.0
+        # One thread for all writing: each more would keep memory of its own.
+        self._writing = ThreadPoolExecutor(1)
+        self._over = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._why: str | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._working: list[asyncio.Task[None]] = []
+        self._listening: asyncio.Task[None] | None = None
+        self._bug: BaseException | None = None
+
+    async def run(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        reader, self._mouth = await asyncio.open_connection(sock=channel, limit=1 << 20)
+        try:
+            where = await self._open()
+        except LatdiagError as fault:
+            self._say_fault(fault)
+            await self._mouth.drain()
+            return
+        await self._write_state()
+        self._say({"said": "ready", **where})
+        self._listening = self._begin(self._obey(reader))
+        self._working = [self._begin(self._write_always())]
+        if self._scraper is not None:
+            self._working.append(self._begin(self._scrape_always()))
+        await self._over.wait()
+        await self._close()
+        if self._bug is not None:
+            raise self._bug  # which ends this process with status 1
+        self._say({"said": "end", "counts": self._counts()})
+        with contextlib.suppress(OSError):
+            await self._mouth.drain()
+            self._mouth.close()
+            await self._mouth.wait_closed()
+
+    async def _open(self) -> dict[str, str | None]:
+        """Open the doors; where they are."""
+        otlp = self._plan.otlp
+        grpc = await self._grpc.open(otlp.grpc) if otlp and otlp.grpc else None
+        http = await self._http.open(otlp.http) if otlp and otlp.http else None
+        if self._forwarding is not None:
+            own = [address for address in (grpc, http) if address]
+            refuse_own(self._forwarding.destination, own)
+            self._forwarding.start()
+        return {"grpc": grpc, "http": http}
+
+    async def _close(self) -> None:
+        """Shut the doors, write what is there, pass on what waits, and say so in the run."""
+        self._intake.closed = self._intake.closed or Refusal(
+            "closing", "the receiver ends", retry=True
+        )
+        await asyncio.gather(self._grpc.close(_GRACE_S), self._http.close(_GRACE_S))
+        # Not cancelled: what is being written is to be counted.
+        await asyncio.wait(self._working, timeout=_PATIENCE_S)
+        if self._listening is not None:
+            self._listening.cancel()
+        await self._flush()
+        if self._forwarding is not None:
+            await self._forwarding.finish(_FORWARD_S)
+        await self._write_state(final=True)
+
+    # ------------------------------------------------------------------ the parent
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task; if it fails, everything ends, in good order."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._bug = self._bug or task.exception()
+            self._why = "bug"
+            self._over.set()
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait; whether there is still something to do afterwards."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), seconds)
+        return not self._over.is_set()
+
+    async def _obey(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            asked = json.loads(line)
+            if asked["do"] == "counts":
+                self._say({"said": "counts", "counts": self._counts()})
+            elif asked["do"] == "edge":
+                problems = await self._scrape(asked["label"])
+                self._say({"said": "edge", "problems": problems})
+            elif asked["do"] == "finish":
+                self._begin(self._finish(asked["wait_ns"], asked["limit_ns"]))
+            else:
+                self._hurry.set()
+        if self._why is None:
+            self._why = "parent_lost"
+            self._over.set()
+
+    def _say(self, said: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self._mouth.write(json.dumps(said).encode() + b"\n")
+
+    def _say_fault(self, fault: LatdiagError) -> None:
+        self._say(
+            {"said": "fault", "code": fault.code, "text": fault.text, "remedy": fault.remedy}
+        )
+
+    async def _finish(self, wait_ns: int, limit_ns: int) -> None:
+        """Wait until no span came for ``wait_ns``, or ``limit_ns`` is over."""
+        begun = time.monotonic_ns()
+        while not self._hurry.is_set():
+            now = time.monotonic_ns()
+            quiet = now - max(begun, self._intake.last_ns)
+            if quiet >= wait_ns or now - begun >= limit_ns:
+                break
+            await asyncio.sleep(min(_TICK_S, (wait_ns - quiet) / NS_PER_S))
+        self._why = self._why or "complete"
+        self._over.set()
+
+    # ------------------------------------------------------------------ writing
+    async def _write_always(self) -> None:
+        while await self._pause(_TICK_S):
+            now = time.monotonic()
+            age = now - self._begun_s
+            longest = min(_LONGEST_FLUSH_S, max(_FIRST_FLUSH_S, age / 30))
+            if now - self._sampled_s >= 1.0:
+                self._clock.sample()
+                self._sampled_s = now
+            if len(self._intake.rows) >= _PART_ROWS or now - self._flushed_s >= longest:
+                await self._flush()
+                self._flushed_s = now
+            if now - self._state_s >= _STATE_EVERY_S:
+                await self._write_state()
+                self._state_s = now
+
+    async def _flush(self) -> None:
+        """Write the spans that wait; new ones may come in meanwhile."""
+        intake = self._intake
+        rows = len(intake.rows)
+        if not rows:
+            return
+        intake.writing_rows, intake.writing_bytes = rows, intake.waiting_bytes
+        intake.waiting_bytes = 0
+        columns = intake.rows.take()
+        if await self._write(columns):
+            self._written_rows += rows
+        else:
+            self._lost += rows
+        intake.writing_rows = intake.writing_bytes = 0
+
+    async def _write(self, columns: dict[str, Column]) -> bool:
+        """Write rows of evidence; whether that could be done. Faults are told, and end intake."""
+        try:
+            self._written_bytes += await self._in_writer(self._write_part, columns)
+        except LatdiagError as fault:
+            self._say_fault(fault)
+            self._intake.closed = Refusal("disk", "the receiver cannot write any more")
+            return False
+        cap = self._plan.max_disk
+        if cap is not None and self._written_bytes >= cap:
+            self._intake.closed = Refusal("disk_cap", "the receiver has taken all it may store")
+        return True
+
+    async def _in_writer(self, work: Callable[[Any], _T], given: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work, given)
+
+    def _write_part(self, columns: dict[str, Column]) -> int:
+        """Bytes of the part that was written."""
+        name = self._run.write_evidence(columns)
+        return self._place.source(name)[1] if name is not None else 0
+
+    async def _write_state(self, final: bool = False) -> None:
+        self._clock.sample()
+        ended = self._why if final else None
+        state = {
+            "writer": self._plan.writer,
+            "kind": "otlp",
+            "pid": os.getpid(),
+            "state": "closed" if ended == "complete" else "open",
+            "ended": ended,
+            "clock_id": clock_id(),
+            "clock": [list(s) for s in self._clock.samples],
+            "clock_steps": [list(s) for s in self._clock.steps],
+            "counts": self._counts(),
+        }
+        try:
+            await self._in_writer(self._run.write_state, state)
+        except LatdiagError as fault:
+            self._say_fault(fault)
+            self._intake.closed = Refusal("disk", "the receiver cannot write any more")
+
+    # ------------------------------------------------------------------ scraping
+    async def _scrape_always(self) -> None:
+        while await self._pause(self._plan.scrape_every_ns / NS_PER_S):
+            await self._scrape("periodic")
+
+    async def _scrape(self, label: str) -> list[dict[str, Any]]:
+        """Scrape all servers and write what they say; what was missing."""
+        closed = self._intake.closed
+        if self._scraper is None or (closed is not None and closed.reason.startswith("disk")):
+            return []
+        # In a thread, on a loop of its own: instants of scrapes do not wait for spans.
+        columns, problems = await asyncio.to_thread(self._scraper.scrape, label)
+        rows = len(columns.get("kind", ()))
+        if rows and await self._write(columns):
+            self._sample_rows += rows
+        self._scrapes[label] = self._scrapes.get(label, 0) + 1
+        for problem in problems:
+            key = (problem.replica, problem.text)
+            if key in self._problems or len(self._problems) < _TOLD:
+                self._problems[key] = self._problems.get(key, 0) + max(1, problem.count)
+        return [{"replica": p.replica, "text": p.text, "count": p.count} for p in problems]
+
+    # ------------------------------------------------------------------ counts
+    def _counts(self) -> dict[str, Any]:
+        """What came so far: the counts of the state, of ``snapshot`` and of ``finish``."""
+        intake, forwarding = self._intake, self._forwarding
+        closed = intake.closed
+        return {
+            "exports": intake.tally.exports,
+            "accepted": intake.tally.accepted,
+            "refused": intake.refused(),
+            "refused_exports": dict(intake.tally.refused_exports),
+            "other_signals": dict(intake.tally.other_signals),
+            "dropped_attributes": intake.rows.dropped_attributes,
+            "rows": self._written_rows,
+            "samples": self._sample_rows,
+            "bytes": self._written_bytes,
+            "lost": self._lost,
+            "disk_cap_reached": closed is not None and closed.reason == "disk_cap",
+            "forwarded": forwarding.forwarded if forwarding else None,
+            "forward_failed": forwarding.failed if forwarding else None,
+            "forward_failure": forwarding.last_failure if forwarding else None,
+            "scrapes": dict(self._scrapes),
+            "scrape_problems": [
+                {"replica": replica, "text": text, "count": count}
+                for (replica, text), count in self._problems.items()
+            ],
+            "senders": self._told_senders(),
+            "cpu_ns": time.process_time_ns(),
+        }
+
+    def _told_senders(self) -> list[dict[str, Any]]:
+        """The senders with most spans."""
+        seen = sorted(self._intake.rows.senders.seen.items(), key=lambda s: -s[1].spans)
+        return [
+            {
+                "sender": name,
+                "service": one.service,
+                "known": one.known,
+                "spans": one.spans,
+                "first_ns": one.first_ns,
+                "last_ns": one.last_ns,
+                "span_names": sorted(one.names, key=lambda n: -one.names[n]),
+            }
+            for name, one in seen[:_TOLD]
+        ]

@@ -1,0 +1,96 @@
+"""A few GETs of a server, to see who it is. No POST, no redirects, everything bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+
+#: A scrape may be large; nothing else that is asked for is.
+_LARGEST = 32 << 20
+_PATIENCE_S = 5.0
+_HEADERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """The reply to one GET. ``status`` 0: none came, ``fault`` says why (dns, refused, timeout,
+    tls, too large, compressed, protocol). ``text`` is empty where there is a fault."""
+
+    url: str
+    status: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
+    text: str = ""
+    fault: str = ""
+
+
+def beside(base: str, path: str) -> str:
+    """The URL of ``path`` on the server whose base URL is ``base``; its query is kept."""
+    parts = urlsplit(base)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
+
+
+def look(
+    urls: Sequence[str], home: str, headers: Sequence[tuple[str, str]], verify: bool
+) -> list[Glimpse]:
+    """GET each of ``urls``, one after the other, within 5 s and 32 MiB each.
+
+    ``headers``, which may hold a key, go to the origin of ``home`` alone.
+    """
+    return asyncio.run(_look(urls, home, headers, verify))
+
+
+async def _look(
+    urls: Sequence[str], home: str, headers: Sequence[tuple[str, str]], verify: bool
+) -> list[Glimpse]:
+    async with httpx.AsyncClient(
+        verify=verify, trust_env=False, follow_redirects=False, timeout=_PATIENCE_S
+    ) as client:
+        return [
+            await _glimpse(client, url, headers if _origin(url) == _origin(home) else ())
+            for url in urls
+        ]
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or usual
+
+
+async def _glimpse(
+    client: httpx.AsyncClient, url: str, headers: Sequence[tuple[str, str]]
+) -> Glimpse:
+    # A reply of a few bytes may inflate to gigabytes: none is asked for, none is read.
+    own = {"User-Agent": "latdiag", "Accept-Encoding": "identity"}
+    sent = [*own.items(), *headers]
+    try:
+        async with asyncio.timeout(_PATIENCE_S), client.stream("GET", url, headers=sent) as reply:
+            had = tuple(list(reply.headers.multi_items())[:_HEADERS])
+            if reply.headers.get("content-encoding", "identity").lower() != "identity":
+                return Glimpse(url, reply.status_code, had, fault="compressed")
+            parts = bytearray()
+            async for part in reply.aiter_raw(1 << 16):
+                parts += part
+                if len(parts) > _LARGEST:
+                    return Glimpse(url, reply.status_code, had, fault="too large")
+            return Glimpse(url, reply.status_code, had, parts.decode("utf-8", "replace"))
+    except (TimeoutError, httpx.TimeoutException):
+        return Glimpse(url, fault="timeout")
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as fault:
+        return Glimpse(url, fault=_named(fault))
+
+
+def _named(fault: Exception) -> str:
+    """What kept a reply from coming, in a word."""
+    text = str(fault).lower()
+    if "name or service" in text or "name resolution" in text or "nodename" in text:
+        return "dns"
+    if "certificate" in text or "ssl" in text or "tls" in text:
+        return "tls"
+    if isinstance(fault, httpx.ConnectError):
+        return "refused"
+    return "protocol"

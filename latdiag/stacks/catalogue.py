@@ -1,0 +1,192 @@
+"""All stacks: those of this package, found by themselves, and those of other packages.
+
+A third party adds a stack by an entry point of the group ``latdiag.stacks`` that loads to a
+``Stack``. One that does not load, or that clashes with what is there, is left out and said
+(``broken``); it never stops a run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from latdiag import stacks as package
+from latdiag.stacks.signal import Signal, Stack
+
+GROUP = "latdiag.stacks"
+
+#: The kinds of signals that are read from ``/metrics``.
+METRIC_KINDS = ("counter", "histogram", "gauge")
+
+#: Families that say something of the process itself and belong to no stack (a restart).
+PROCESS_FAMILIES = frozenset({"process_start_time_seconds"})
+
+_SELECTOR = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_]\w*="[^"\\]*",?)*)\})?')
+_LABEL = re.compile(r'([a-zA-Z_]\w*)="([^"\\]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A stack of another package that was left out: the entry point's name, and why (both are
+    strings from outside)."""
+
+    entry: str
+    why: str
+
+
+def selector(foreign: str) -> tuple[str, dict[str, str]]:
+    """The family and the labels that a metric signal's ``foreign`` asks for.
+
+    ``family`` or ``family{label="value"}``, as a query is written. Raises ValueError for
+    anything else.
+    """
+    match = _SELECTOR.fullmatch(foreign)
+    if match is None:
+        raise ValueError(f"not a metric family with labels: {foreign!r}")
+    return match[1], dict(_LABEL.findall(match[2] or ""))
+
+
+@cache
+def stacks() -> tuple[Stack, ...]:
+    """Every stack: the built-in ones by name, then those of entry points by name."""
+    return _found()[0]
+
+
+@cache
+def broken() -> tuple[Broken, ...]:
+    """The entry points whose stack was left out."""
+    return _found()[1]
+
+
+def stack(name: str) -> Stack:
+    """The stack of this name; KeyError where there is none."""
+    for known in stacks():
+        if known.name == name:
+            return known
+    raise KeyError(name)
+
+
+@cache
+def signals(kind: str) -> dict[str, tuple[Signal, ...]]:
+    """The signals of one kind by what they are called (metrics: by family, labels left out).
+
+    Several signals may go by one name: a family with different labels, an attribute whose
+    meaning depends on the role.
+    """
+    found: dict[str, tuple[Signal, ...]] = {}
+    for known in stacks():
+        for signal in known.signals:
+            if signal.kind == kind:
+                name = selector(signal.foreign)[0] if kind in METRIC_KINDS else signal.foreign
+                found[name] = (*found.get(name, ()), signal)
+    return found
+
+
+@cache
+def families() -> frozenset[str]:
+    """The metric families that scrapes keep, as the signals name them."""
+    return PROCESS_FAMILIES.union(*(signals(kind) for kind in METRIC_KINDS))
+
+
+@cache
+def text_attributes() -> frozenset[str]:
+    """The text attributes of spans that are kept: keys, signs of roles, and what a stack asks."""
+    found: set[str] = set()
+    for known in stacks():
+        found.update(known.texts, known.ranks)
+        found.update(key.attribute for key in known.keys)
+        found.update(role.attribute[0] for role in known.roles if role.attribute)
+    return frozenset(found)
+
+
+def clashes(known: Iterable[Stack], new: Stack) -> str:
+    """Why ``new`` cannot stand beside ``known`` (a name that is taken), or an empty string.
+
+    Within a stack a name may stand for several signals if their roles differ.
+    """
+    meanings: dict[str, set[str]] = {}
+    for signal in new.signals:
+        roles, known_roles = set(signal.roles), meanings.setdefault(signal.name, set())
+        if known_roles & roles or (known_roles and not roles) or "" in known_roles:
+            return f"its signal {signal.name} means two things in one role"
+        known_roles |= roles or {""}
+    names = set(meanings)
+    for old in known:
+        if old.name == new.name:
+            return f"there is a stack {old.name} already"
+        taken = names & {signal.name for signal in old.signals}
+        if taken:
+            return f"{old.name} has a signal {min(taken)} already"
+    return ""
+
+
+def unfit(new: Stack) -> str:
+    """Why a stack that another package brings cannot be used, or an empty string.
+
+    A pattern that does not compile or a family that cannot be read would stop a run much later.
+    """
+    try:
+        for mark in new.marks:
+            re.compile(mark.pattern)
+        for key in new.keys:
+            re.compile(key.ending)
+        for signal in new.signals:
+            if not isinstance(signal, Signal):
+                return "one of its signals is none"
+            if signal.kind in METRIC_KINDS:
+                selector(signal.foreign)
+    except (re.error, ValueError, TypeError, AttributeError) as exc:
+        return str(exc)
+    return ""
+
+
+def gather(
+    own: Iterable[Stack], points: Iterable[EntryPoint]
+) -> tuple[tuple[Stack, ...], tuple[Broken, ...]]:
+    """``own`` and what the entry points load to, and the entry points that were left out.
+
+    Raises ValueError if two of ``own`` clash: that is a fault of this package.
+    """
+    found: list[Stack] = []
+    for mine in own:
+        why = unfit(mine) or clashes(found, mine)
+        if why:
+            raise ValueError(f"stack {mine.name}: {why}")
+        found.append(mine)
+    left_out: list[Broken] = []
+    for point in sorted(points, key=lambda each: (each.name, each.value)):
+        try:
+            theirs = point.load()
+        except Exception as exc:  # whatever another package does on import, the run goes on
+            left_out.append(Broken(point.name, f"{type(exc).__name__}: {exc}"))
+            continue
+        if not isinstance(theirs, Stack):
+            left_out.append(Broken(point.name, "it loads to something that is not a Stack"))
+            continue
+        why = unfit(theirs) or clashes(found, theirs)
+        if why:
+            left_out.append(Broken(point.name, why))
+        else:
+            found.append(theirs)
+    return tuple(found), tuple(left_out)
+
+
+def built_in() -> tuple[Stack, ...]:
+    """``STACK`` of every module of this package that has one, by module name."""
+    found = []
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda each: each.name):
+        loaded = importlib.import_module(f"{package.__name__}.{module.name}")
+        known = getattr(loaded, "STACK", None)
+        if isinstance(known, Stack):
+            found.append(known)
+    return tuple(found)
+
+
+@cache
+def _found() -> tuple[tuple[Stack, ...], tuple[Broken, ...]]:
+    return gather(built_in(), entry_points(group=GROUP))

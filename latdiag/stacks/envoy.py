@@ -1,0 +1,58 @@
+"""Envoy: a span of the request as it came in, and one of what was sent upstream."""
+
+from __future__ import annotations
+
+from latdiag.stacks.signal import HIDDEN, Key, Mark, Signal, Stack, Switch, of
+
+_BEHIND = of("frontend", "queue", "prefill", "interconnect", "decode") | HIDDEN
+
+STACK = Stack(
+    name="envoy",
+    title="Envoy",
+    layer="gateway",
+    provenance="captured",
+    versions="1.40",
+    signals=(
+        Signal(
+            "envoy.ingress",
+            "span",
+            "ingress",
+            covers=_BEHIND | of("gateway"),
+            rest="gateway.proc",
+        ),
+        # What it waits for: the server behind it, and the way there.
+        Signal(
+            "envoy.upstream",
+            "span",
+            "router ",
+            covers=_BEHIND,
+            rest="frontend.parse",
+            prefix=True,
+        ),
+        # It ends with the upstream's headers, which some engines send long before the first token.
+        Signal(
+            "envoy.upstream_time",
+            "header",
+            "x-envoy-upstream-service-time",
+            "ms",
+            documented=True,
+            note="until the headers of the server behind it: no interval of the stream",
+        ),
+    ),
+    marks=(
+        Mark("scope", "envoy"),
+        Mark("header", "server: envoy"),
+        Mark("header", r"x-envoy-.*"),
+        Mark("service", "envoy.*", certain=False),
+    ),
+    keys=(Key("guid:x-request-id", "request_id"),),
+    switches=(
+        Switch(
+            "spans",
+            ("envoy.ingress", "envoy.upstream"),
+            "tracing.provider envoy.tracers.opentelemetry with spawn_upstream_span: true",
+        ),
+    ),
+    captures=("envoy-1.40-vllm",),
+    texts=("guid:x-request-id", "upstream_cluster"),
+)

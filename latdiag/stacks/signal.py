@@ -1,0 +1,152 @@
+"""How a timing signal of a serving stack is described.
+
+A signal states the length of an interval. ``covers`` is the set of leaves that the interval
+contains; from that alone one rule (``latdiag.attribute.claims``) knows what is inside what, and
+what is left when the inner ones are taken away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from latdiag.model.components import LEAVES
+
+#: The leaves by component, as ``covers`` is written: ``of("queue", "prefill")``.
+_BY_COMPONENT: dict[str, frozenset[str]] = {}
+for _leaf in LEAVES:
+    _BY_COMPONENT[_leaf.component] = _BY_COMPONENT.get(_leaf.component, frozenset()) | {_leaf.name}
+
+#: What can only be inside another interval in the stacks known here, never be seen alone: waits
+#: after a preemption, recompute, collectives in a step, KV reloaded in a step.
+HIDDEN = frozenset(
+    {
+        "queue.preempted",
+        "prefill.recompute",
+        "interconnect.collective",
+        "interconnect.offload",
+    }
+)
+
+
+def of(*names: str) -> frozenset[str]:
+    """The leaves of components (``queue``) and single leaves (``decode.interference``)."""
+    found: frozenset[str] = frozenset()
+    for name in names:
+        found |= _BY_COMPONENT.get(name, frozenset({name}))
+    unknown = found - {leaf.name for leaf in LEAVES}
+    if unknown:
+        raise ValueError(f"no leaf {', '.join(sorted(unknown))}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An end of an interval: ``edge`` (start or end) of the interval of another ``signal``; of
+    the span that bears the attribute where that is empty."""
+
+    edge: str
+    signal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One signal. ``name``: ours, unique over all stacks (``vllm.queue``).
+
+    ``kind``: span, attribute (of a span), reply (a JSON path in the body), header, counter,
+    histogram or gauge. ``foreign``: what the stack calls it; of a span whose name has a changing
+    end, the beginning (``prefix``). ``unit``: of its value (s, ms, us, ns; 1 for none; B).
+    ``rest``: the leaf that has what is left of the interval when everything narrower is taken
+    away; what remains of ``covers`` where that is empty. ``roles``: in which role of the server
+    it means this; empty for any. Of an attribute: ``bearer`` is the signal of its span, and one
+    of ``starts`` and ``ends`` says where the interval lies (``ends_by``: and ends no later than
+    there). ``first_token``: its end is the first token that the client sees. ``drain_on_read``:
+    reading it empties it. ``documented``: known from documents alone, though the stack is
+    captured (off by default, or another set-up): it counts one rung lower.
+    """
+
+    name: str
+    kind: str
+    foreign: str
+    unit: str = "ns"
+    covers: frozenset[str] = frozenset()
+    rest: str = ""
+    roles: tuple[str, ...] = ()
+    bearer: str = ""
+    starts: Place | None = None
+    ends: Place | None = None
+    ends_by: Place | None = None
+    prefix: bool = False
+    first_token: bool = False
+    drain_on_read: bool = False
+    documented: bool = False
+    versions: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """How the role of a server in a trace is known. All that is given must hold.
+
+    ``span``: a span whose name begins so is of that role, and what hangs below it too.
+    ``attribute``: (name, value) on the span. ``leg``: ``first`` where another server's span of
+    the same kind in the trace does not match, and ``second`` where another is a first leg.
+    """
+
+    role: str
+    span: str = ""
+    attribute: tuple[str, str] | None = None
+    leg: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An attribute that names the request. ``holds``: request_id (the x-request-id that was sent)
+    or response_id (the reply's id); ``ending``: a regular expression for what the stack adds."""
+
+    attribute: str
+    holds: str
+    ending: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A sign that a stack is there. ``where``: models (owned_by), header (``name: value`` with
+    the name in lower case), metric (family), scope or service (of spans), span (name), reply (a
+    JSON path in a body); version only tells which version. ``pattern``: a regular expression that
+    must match it whole."""
+
+    where: str
+    pattern: str
+    certain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A signal that may be off: how one knows, and what turns it on."""
+
+    what: str
+    signals: tuple[str, ...]
+    flag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A serving stack. ``layer``: gateway or engine. ``provenance``: ``captured`` (``captures``:
+    folders of recordings of it) or ``documented``, which counts one rung lower. ``ranks``:
+    attributes that number the ranks of one server: of spans that differ in these alone, one is
+    as good as all. ``texts``: text attributes of its spans that are kept beside its signals and
+    keys."""
+
+    name: str
+    title: str
+    layer: str
+    provenance: str
+    versions: str
+    signals: tuple[Signal, ...]
+    marks: tuple[Mark, ...]
+    roles: tuple[Role, ...] = ()
+    keys: tuple[Key, ...] = ()
+    switches: tuple[Switch, ...] = ()
+    captures: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    ranks: tuple[str, ...] = ()

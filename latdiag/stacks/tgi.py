@@ -1,0 +1,31 @@
+"""Text Generation Inference: times in headers of replies that do not stream.
+
+A stream bears none of them, so a load only has them from recordings of others. ``x-compute-time``
+is the total once more, in seconds. All are of the router's monotonic clock, whole milliseconds.
+"""
+
+from __future__ import annotations
+
+from latdiag.stacks.signal import HIDDEN, Mark, Signal, Stack, of
+
+_ALL = of("frontend", "queue", "prefill", "decode") | HIDDEN
+
+
+def _time(name: str, header: str, covers: frozenset[str], rest: str) -> Signal:
+    return Signal(f"tgi.{name}", "header", header, "ms", covers=covers, rest=rest)
+
+
+STACK = Stack(
+    name="tgi",
+    title="Text Generation Inference",
+    layer="engine",
+    provenance="documented",
+    versions="db931fc",
+    signals=(
+        _time("total", "x-total-time", _ALL, "frontend.parse"),
+        _time("validation", "x-validation-time", of("frontend"), "frontend.parse"),
+        _time("queue", "x-queue-time", of("queue"), "queue.admission"),
+        _time("inference", "x-inference-time", of("prefill", "decode") | HIDDEN, "decode.base"),
+    ),
+    marks=(Mark("header", r"x-compute-type: .*"), Mark("metric", r"tgi_.*")),
+)

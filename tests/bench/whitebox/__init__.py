@@ -1,0 +1,1 @@
+"""Whether what spans make latdiag say is true: demo servers with faults, and their own books."""

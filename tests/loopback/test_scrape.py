@@ -1,0 +1,176 @@
+"""Scrapes over real sockets: what comes, what is late, too big, elsewhere or no exporter."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import zlib
+
+import pytest
+
+from latdiag.ingest.prometheus import scrape as scraping
+from latdiag.ingest.prometheus.scrape import Scraper, metrics_url
+from latdiag.store.columns import arrow_table
+
+from .peers import Asked, Script, Wire, serving
+
+FAMILIES = frozenset({"a", "done_total"})
+TEXT = b'# TYPE a gauge\na{x="1"} 3\n# TYPE done_total counter\ndone_total 7\nother 1\n'
+
+
+def reply(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+def test_several_servers_are_scraped_at_once_into_rows() -> None:
+    asked: list[Asked] = []
+
+    def script(wire: Wire, one: Asked) -> None:
+        asked.append(one)
+        time.sleep(0.2)
+        wire.send(reply(TEXT, "Content-Type: text/plain; version=0.0.4"))
+
+    with serving(script) as first, serving(script) as second:
+        before = time.monotonic_ns()
+        columns, problems = Scraper([first.url, f"{second.url}/metrics"], FAMILIES).scrape("begin")
+        after = time.monotonic_ns()
+    assert problems == []
+    rows = arrow_table("evidence", columns).to_pylist()
+    assert [(row["foreign_name"], row["value"]) for row in rows] == [
+        ("a", 3.0),
+        ("done_total", 7.0),
+    ] * 2
+    assert [row["replica"] for row in rows] == [f"{first.url}/metrics"] * 2 + [
+        f"{second.url}/metrics"
+    ] * 2
+    assert all(before <= row["window_start_ns"] <= after for row in rows)
+    assert {one.target for one in asked} == {"/metrics"}
+    # Both were asked before either answered.
+    instants = {row["window_start_ns"] for row in rows}
+    assert max(instants) - min(instants) < 200_000_000
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "identity"])
+def test_compressed_and_plain_bodies_are_read(encoding: str) -> None:
+    body = gzip.compress(TEXT) if "gzip" in encoding else TEXT
+    with serving(lambda wire, _: wire.send(reply(body, f"Content-Encoding: {encoding}"))) as peer:
+        columns, problems = Scraper([peer.url], FAMILIES).scrape("end")
+    assert columns["value"] == [3.0, 7.0] and problems == []
+
+
+def bomb(size: int) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join(packer.compress(b"\n" * (1 << 20)) for _ in range(size)) + packer.flush()
+
+
+def _hang(wire: Wire, _: Asked) -> None:
+    wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\na 1")
+    time.sleep(3)
+
+
+def _drip(wire: Wire, _: Asked) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"y" * 40:
+        wire.send(bytes([byte]))
+        time.sleep(0.1)
+
+
+FAULTS = {
+    "redirect": (reply(b"", "Location: http://127.0.0.1:1/", status="307 Moved"), "redirect"),
+    "not found": (reply(b"no", status="404 Not Found"), "HTTP 404"),
+    "no exporter": (reply(b"<html>hello</html>"), "no Prometheus exposition"),
+    "no known family": (reply(b"# TYPE b gauge\nb 1\n"), "none of its metrics is known"),
+    "bomb": (reply(bomb(40), "Content-Encoding: gzip"), "longer than 32 MiB"),
+    "not gzip": (reply(TEXT, "Content-Encoding: gzip"), "but it is not"),
+    "half gzip": (reply(gzip.compress(TEXT)[:-9], "Content-Encoding: gzip"), "ends early"),
+    "other encoding": (reply(TEXT, "Content-Encoding: br"), "not asked for"),
+    "cut": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\na 1", "RemoteProtocolError"),
+    "no http": (b"hello\r\n\r\n", "RemoteProtocolError"),
+    "openmetrics without end": (
+        reply(TEXT, "Content-Type: application/openmetrics-text"),
+        "end mark",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_no_scrape_is_one_sentence(name: str) -> None:
+    said, sentence = FAULTS[name]
+
+    def script(wire: Wire, _: Asked) -> None:
+        wire.send(said)
+        wire.close()
+
+    with serving(script) as peer:
+        columns, problems = Scraper([peer.url], FAMILIES).scrape("begin")
+    assert not columns.get("kind")
+    assert len(problems) == 1 and sentence in problems[0].text
+    assert problems[0].replica == f"{peer.url}/metrics" and problems[0].count == 0
+
+
+@pytest.mark.parametrize("script", [_hang, _drip], ids=["hang", "drip"])
+def test_a_slow_server_costs_its_time_and_no_more(script: Script) -> None:
+    with serving(script) as slow, serving(lambda wire, _: wire.send(reply(TEXT))) as good:
+        columns, problems = Scraper([slow.url, good.url], FAMILIES, 0.5).scrape("begin")
+    assert columns["value"] == [3.0, 7.0]
+    assert [problem.text for problem in problems] == ["no whole reply within 0.5 s"]
+
+
+def test_a_server_that_is_away_is_said() -> None:
+    with serving(lambda wire, _: None) as peer:
+        url = peer.url
+    columns, problems = Scraper([url], FAMILIES).scrape("begin")
+    assert columns == {} and "ConnectError" in problems[0].text
+
+
+def test_malformed_lines_are_counted_by_reason() -> None:
+    body = TEXT + b'a{x="2"} NaN\na{x="3"} huh\na{x="4"} huh\n'
+    with serving(lambda wire, _: wire.send(reply(body))) as peer:
+        columns, problems = Scraper([peer.url], FAMILIES).scrape("begin")
+    assert columns["value"] == [3.0, 7.0]
+    assert {(one.count, one.text) for one in problems} == {
+        (1, "a value that is NaN or infinite"),
+        (2, "a line that cannot be read"),
+    }
+
+
+def test_all_replies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraping, "MOST_TOGETHER", 3 * len(TEXT) // 2)
+    with (
+        serving(lambda wire, _: wire.send(reply(TEXT))) as first,
+        serving(lambda wire, _: wire.send(reply(TEXT))) as second,
+    ):
+        columns, problems = Scraper([first.url, second.url], FAMILIES).scrape("begin")
+    assert columns["value"] == [3.0, 7.0]
+    assert len(problems) == 1 and "together" in problems[0].text
+
+
+def test_credentials_are_used_and_never_stored() -> None:
+    asked: list[Asked] = []
+
+    def script(wire: Wire, one: Asked) -> None:
+        asked.append(one)
+        wire.send(reply(TEXT))
+
+    with serving(script) as peer:
+        host = peer.url.removeprefix("http://")
+        urls = [f"http://user:hunter2@{host}/m?token=s3cret", f"http://{host}/m?token=other"]
+        columns, problems = Scraper(
+            urls, FAMILIES, headers={"Authorization-2": "bearer-s3cret"}
+        ).scrape("begin")
+    text = repr((columns, problems))
+    assert "hunter2" not in text and "s3cret" not in text
+    assert any(one.header("authorization") for one in asked)
+    assert {one.header("authorization-2") for one in asked} == {"bearer-s3cret"}
+    # Two servers that only differ in what is left out keep apart.
+    assert set(columns["replica"]) == {f"{peer.url}/m#1", f"{peer.url}/m#2"}
+
+
+def test_urls_may_be_short_and_must_be_urls() -> None:
+    assert metrics_url("host:8000") == "http://host:8000/metrics"
+    assert metrics_url("https://host/x/prom") == "https://host/x/prom"
+    for bad in ("ftp://host", "http://", "http://host:99999", "http://[::1"):
+        with pytest.raises(ValueError, match="URL"):
+            metrics_url(bad)
+    with pytest.raises(ValueError, match="at most"):
+        Scraper([f"http://h{i}" for i in range(300)], FAMILIES)

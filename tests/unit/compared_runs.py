@@ -1,0 +1,95 @@
+"""Saved runs to compare, and ``latdiag compare`` called on them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from latdiag.cli import run
+from latdiag.report import json as report_json
+from latdiag.store.writer import create_run
+
+from .probe_rows import Reply, reply
+from .saved_probe import save
+
+SCHEMA = json.loads(report_json.schema_text())
+
+
+def load(n: int = 700, *, queue: float = 20.0, step: float = 10.0, seed: int = 1) -> list[Reply]:
+    """A load of ``n`` requests, 120 ms apart, of 24 tokens; ms."""
+    random = np.random.default_rng(seed)
+    return [
+        reply(
+            "load", 256, 120.0 * place, queue + random.exponential(8.0),
+            (step * random.lognormal(0, 0.05, 23)).tolist(),
+        )
+        for place in range(n)
+    ]  # fmt: skip
+
+
+def said(capsys: pytest.CaptureFixture[str], *args: object, code: int = 0) -> str:
+    capsys.readouterr()
+    assert run(["compare", *map(str, args)]) == code
+    return capsys.readouterr().out
+
+
+def result(capsys: pytest.CaptureFixture[str], *args: object, code: int = 0) -> dict[str, Any]:
+    document = json.loads(said(capsys, *args, "--json", code=code))
+    jsonschema.validate(document, SCHEMA)
+    assert isinstance(document, dict)
+    return document
+
+
+def differences(node: Any, place: str = "") -> dict[str, dict[str, Any]]:
+    """Every difference of a comparison by its place."""
+    if not isinstance(node, dict):
+        return {}
+    here = {place: node} if "contains_zero" in node else {}
+    for key, below in node.items():
+        here |= differences(below, f"{place}.{key}")
+    return here
+
+
+def two_runs(folder: Path) -> Path:
+    """a and b: the same load, b with 6 ms more queue, from another target."""
+    save(folder / "a.run", load(), designed=False)
+    other = load(queue=26.0, seed=2)
+    save(folder / "b.run", other, designed=False, url="http://127.0.0.2:8000/v1")
+    return folder
+
+
+def header(**changes: Any) -> dict[str, Any]:
+    plan = {
+        "arrivals": "poisson", "rate": 8.0, "concurrency": None, "isl": 256, "osl": 24,
+        "prompts": None, "shared_prefix": 0, "connections": "reuse", "seed": 1, "warmup": 0,
+        "designed": False,
+    }  # fmt: skip
+    found: dict[str, Any] = {
+        "tool": {"name": "latdiag", "verb": "load", "version": "1.0"},
+        "target": {"url": "http://127.0.0.1:8000/v1", "model": "m", "dialect": "openai-chat"},
+        "stacks": [{"name": "vllm", "version": "0.24.0"}],
+        "plan": plan,
+        "client": {"priority": "ordinary", "python": "3.11.7", "httpx": "0.28"},
+    }
+    for path, value in changes.items():
+        inner, _, key = path.partition("__")
+        if key:
+            found[inner] = {**found[inner], key: value}
+        else:
+            found[inner] = value
+    return found
+
+
+def with_header(folder: Path, name: str, rows: Sequence[Reply], **changes: Any) -> str:
+    """A saved run whose header says what the test wants."""
+    path = save(folder / name, rows, designed=False, since=10**15 + len(name))
+    bare = folder / f".{name}"
+    create_run(str(bare), header(**changes))
+    (bare / "run.json").replace(Path(path) / "run.json")
+    return path

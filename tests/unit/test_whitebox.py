@@ -1,0 +1,227 @@
+"""What must hold of any evidence, however broken: over random traces of all stacks.
+
+The same over a million of them: tests/bench/whitebox/test_million_traces.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from latdiag.attribute import whitebox
+from latdiag.attribute.answered import Answered
+from latdiag.attribute.offsets import offsets
+from latdiag.attribute.parts import Parts
+from latdiag.attribute.spans import Spans
+
+from .random_traces import MS, requests, traces
+
+N = 400
+SEEDS = range(12)
+
+
+def told(spans: Spans, seen: Answered) -> tuple[Parts, whitebox.Findings]:
+    parts, facts, _ = whitebox.explain(spans, seen)
+    assert parts is not None
+    return parts, facts
+
+
+def same(one: Parts, other: Parts) -> bool:
+    """Every column of both, in every interval."""
+    return (
+        set(one.parts) == set(other.parts)
+        and all(np.array_equal(one.parts[k], other.parts[k]) for k in one.parts)
+        and one.within.keys() == other.within.keys()
+        and all(
+            np.array_equal(one.within[i][k], other.within[i][k])
+            for i in one.within
+            for k in one.within[i]
+        )
+        and {k: v.members for k, v in one.sources.items()}
+        == {k: v.members for k, v in other.sources.items()}
+    )
+
+
+def check_sums(parts: Parts) -> None:
+    """Exact in integer nanoseconds, in every row of every interval; only U is negative."""
+    whole = sum(parts.parts.values())
+    assert np.array_equal(whole, parts.total)
+    ttft = sum(parts.within["client_ttft"].values())
+    assert np.array_equal(ttft, parts.ttft)
+    for columns in (parts.parts, parts.within["client_ttft"]):
+        for name, values in columns.items():
+            assert values.dtype == np.int64
+            assert name == "unattributed" or (values >= 0).all(), name
+    for leaf, values in parts.leaves.items():
+        assert (values >= 0).all(), leaf
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kernel", [True, False])
+def test_sums_are_exact_and_only_unattributed_is_negative(seed: int, kernel: bool) -> None:
+    random = np.random.default_rng(seed)
+    parts, facts = told(traces(N, random), requests(N, random, kernel))
+    check_sums(parts)
+    assert facts.joined == N
+    assert facts.told + facts.partial + facts.contradicted >= facts.joined
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_order_in_which_spans_come_changes_nothing(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    spans, seen = traces(N, random), requests(N, random)
+    shuffled = spans.select(random.permutation(spans.n))
+    assert same(told(spans, seen)[0], told(shuffled, seen)[0])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_clock_that_is_wrong_by_a_constant_changes_nothing(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    spans, seen = traces(N, random), requests(N, random)
+    wrong = random.integers(-(10**17), 10**17, len(spans.senders))[spans.sender]
+    skewed = replace(spans, start=spans.start + wrong, end=spans.end + wrong)
+    assert same(told(spans, seen)[0], told(skewed, seen)[0])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_clock_of_the_client_that_is_wrong_changes_nothing(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    spans, seen = traces(N, random), requests(N, random)
+    instants = {n: getattr(seen, n) + 10**16 for n in ("begin", "sent", "first", "last", "done")}
+    assert same(told(spans, seen)[0], told(spans, replace(seen, **instants))[0])
+
+
+def test_no_span_no_parts() -> None:
+    random = np.random.default_rng(0)
+    parts, facts, _ = whitebox.explain(traces(0, random), requests(5, random))
+    assert parts is None
+    assert (facts.requests, facts.joined) == (5, 0)
+
+
+# ---------------------------------------------------------------------- spans as they should be
+def vllm(n: int, random: np.random.Generator, skew: int = 0) -> tuple[Spans, Answered]:
+    """Consistent requests: 1 ms of network, then the server's span, tokens as they leave."""
+    seen = requests(n, random)
+    queue, prefill, front, decode = (random.integers(1, 200 * MS, n) for _ in range(4))
+    sent = np.arange(n, dtype=np.int64) * 1000 * MS
+    server = queue + prefill + front
+    first = sent + 2 * MS + server
+    seen = replace(
+        seen,
+        begin=sent,
+        sent=sent,
+        first=first,
+        last=first + decode,
+        done=first + decode,
+        client=np.full(n, MS // 2),
+        network=np.full(n, MS),
+        network_lo=np.full(n, MS),
+        network_hi=np.full(n, MS),
+    )
+    spans = traces(n, random)
+    one = spans.select(np.unique(spans.trace, return_index=True)[1])
+    times = {
+        "time_to_first_token": server,
+        "e2e": server + decode,
+        "time_in_queue": queue,
+        "time_in_model_prefill": prefill,
+        "time_in_model_decode": decode,
+    }
+    values = dict(one.values)
+    for name, ns in times.items():
+        values[f"gen_ai.latency.{name}"] = ns / 1e9
+    start = sent + skew
+    return replace(
+        one,
+        name=np.full(n, "llm_request", dtype=object),
+        above=np.full(n, "client", dtype=object),
+        start=start,
+        end=start + server + decode,
+        sender=np.zeros(n, dtype=np.int64),
+        senders=("one",),
+        values=values,
+    ), seen
+
+
+def medians(spans: Spans, seen: Answered) -> dict[str, float]:
+    return told(spans, seen)[1].medians
+
+
+def test_two_attributes_swapped_swap_their_components() -> None:
+    spans, seen = vllm(200, np.random.default_rng(3))
+    right = medians(spans, seen)
+    a, b = "gen_ai.latency.time_in_queue", "gen_ai.latency.time_in_model_prefill"
+    values = {**spans.values, a: spans.values[b], b: spans.values[a]}
+    wrong = medians(replace(spans, values=values), seen)
+    assert wrong["queue"] != right["queue"]
+    assert (wrong["queue"], wrong["prefill"]) == (right["prefill"], right["queue"])
+
+
+def test_an_attribute_that_is_lost_leaves_its_time_to_none_but_unattributed() -> None:
+    spans, seen = vllm(200, np.random.default_rng(4))
+    right, _ = told(spans, seen)
+    gone = np.full(spans.n, np.nan)
+    values = {**spans.values, "gen_ai.latency.time_in_queue": gone}
+    wrong, facts = told(replace(spans, values=values), seen)
+    merged = {m for s in wrong.sources.values() for m in s.members}
+    # In every request: then the two are told together, and nobody is blamed.
+    assert merged == {"frontend", "queue"}
+    both = right.parts["frontend"] + right.parts["queue"]
+    assert np.array_equal(wrong.parts["frontend"], both)
+    assert facts.partial == 0
+
+
+def test_requests_with_a_gap_are_left_out_where_others_are_whole() -> None:
+    spans, seen = vllm(200, np.random.default_rng(5))
+    queue = spans.values["gen_ai.latency.time_in_queue"].copy()
+    queue[:40] = np.nan
+    values = {**spans.values, "gen_ai.latency.time_in_queue": queue}
+    parts, facts = told(replace(spans, values=values), seen)
+    assert (facts.partial, facts.told, parts.left_out) == (40, 160, 40)
+    assert not any(source.members for source in parts.sources.values())
+
+
+def test_a_server_that_states_more_than_the_client_saw_is_not_believed() -> None:
+    spans, seen = vllm(200, np.random.default_rng(6))
+    end = spans.end.copy()
+    end[:10] += 200 * MS
+    _, facts = told(replace(spans, end=end), seen)
+    assert (facts.contradicted, facts.told) == (10, 190)
+
+
+def test_a_clock_that_steps_is_found_and_its_step_measured() -> None:
+    spans, seen = vllm(400, np.random.default_rng(7), skew=10**15)
+    step = np.where(np.arange(400) >= 200, 200 * MS, 0)
+    spans = replace(spans, start=spans.start + step, end=spans.end + step)
+    parts, facts, joined = whitebox.explain(spans, seen)
+    (clock,) = offsets(joined, seen)
+    ((at, by),) = clock.steps
+    assert at == 200
+    assert by == pytest.approx(200 * MS, abs=2 * clock.half_ns + MS)
+    assert abs(clock.offset_ns - 10**15) <= clock.half_ns + 2 * MS
+    assert parts is not None and facts.told == 400
+    straight, _ = told(*vllm(400, np.random.default_rng(7)))
+    assert same(parts, straight)
+
+
+def test_ids_join_what_a_trace_id_does_not() -> None:
+    spans, seen = vllm(100, np.random.default_rng(8))
+    ids = np.array([f"{r}-0" for r in seen.response_id], dtype=object)
+    other = replace(
+        spans,
+        trace=np.array([f"{at + 10**6:032x}" for at in range(100)], dtype=object),
+        texts={**spans.texts, "gen_ai.request.id": ids},
+    )
+    facts = told(other, seen)[1]
+    assert facts.by == {"trace_id": 0, "request_id": 0, "response_id": 100}
+    assert same(told(spans, seen)[0], told(other, seen)[0])
+
+
+def test_an_id_that_two_requests_bear_joins_nothing() -> None:
+    spans, seen = vllm(100, np.random.default_rng(9))
+    ids = seen.trace_id.copy()
+    ids[1] = ids[0]
+    facts = told(spans, replace(seen, trace_id=ids))[1]
+    assert facts.joined == 98
