@@ -2,9 +2,9 @@
 
 The client knows of each request what lies behind the first hop until the first token; the servers
 know what queue and prefill took of all of them. The sums hold to the nanosecond. Whose they are
-goes by rank: long waits to requests that waited long (attribution.md 1.5). What other hand-outs
-would make of each request are the ``draws``, so that every population bears how much depends on
-it: all requests nothing, the slowest 5 % much.
+goes by rank: long waits to requests that waited long. What the extreme hand-outs would make of
+each request are the ``draws``, so that every population bears how much depends on it: of all
+requests nothing, of the slowest 5 % much (between them lies the Frechet range of its sum).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latdiag.attribute.aggregates_shares import HANDED_OUT, PHASES, Share, Told
-from latdiag.attribute.aggregates_tail import Tail, coupled_tail, observations
+from latdiag.attribute.aggregates_division import handed_out
+from latdiag.attribute.aggregates_shares import HANDED_OUT, PHASES, Told
+from latdiag.attribute.aggregates_tail import Tail, coupled_tail
 from latdiag.attribute.answered import Answered
 from latdiag.attribute.behind import BEHIND_THE_HOP, SOURCES
 from latdiag.attribute.breakdown import chosen_rows
@@ -50,8 +51,8 @@ def explain(
         for name in HANDED_OUT
         if used and all(any(share.component == name for share in told.shares) for told in used)
     ]
-    if not set(known) & set(PHASES):
-        return "they do not tell queue or prefill apart from the rest"
+    if PHASES[0] not in known:
+        return "they do not tell how long requests were queued"
     pieces = []
     for at, told in enumerate(windows):
         mine = np.flatnonzero(held.place == at)
@@ -168,9 +169,9 @@ def _divided(
         # A server's frontend and the client's stamps end at different sides of one token.
         if share.component == "frontend":
             sums[at] = min(sums[at], room - sum(sums[:at]))
-    ways = [_handed_out(named, sums, behind, behind, None)]
+    ways = [handed_out(named, sums, behind, behind, None)]
     for first, later in ((whole, -whole), (-whole, whole), (behind, -behind), (-behind, behind)):
-        ways.append(_handed_out(named, sums, behind, first, later))
+        ways.append(handed_out(named, sums, behind, first, later))
     less = {name: np.zeros(len(mine)) for name in known}
     more = {name: np.zeros(len(mine)) for name in known}
     for share, value in zip(named, sums, strict=True):
@@ -180,69 +181,6 @@ def _divided(
         less[share.component] += weight * min(value, share.sum_ns - share.lo_ns + missing)
         more[share.component] += weight * (share.hi_ns - share.sum_ns + missing)
     return _Piece(ways, less, more)
-
-
-def _handed_out(
-    named: Sequence[Share],
-    sums: Sequence[int],
-    behind: NDArray[np.int64],
-    first: NDArray[np.int64],
-    later: NDArray[np.int64] | None,
-) -> dict[str, NDArray[np.int64]]:
-    """Every sum on requests: the first component's in the order of ``first``, the others' in that
-    of ``later``, or of what is left (None). Nobody gets more than is left."""
-    import numpy as np
-
-    found: dict[str, NDArray[np.int64]] = {}
-    left = behind.copy()
-    for share, value in zip(named, sums, strict=True):
-        leads = share.component == named[0].component
-        key = first if leads else left if later is None else later
-        spread = np.empty(len(left))
-        spread[np.argsort(key, kind="stable")] = _quantiles(share, value, len(left))
-        taken = poured(spread, left, value)
-        column = found.setdefault(share.component, np.zeros(len(left), dtype=np.int64))
-        column += taken
-        left -= taken
-    return found
-
-
-def _quantiles(share: Share, sum_ns: int, n: int) -> NDArray[np.float64]:
-    """What each of ``n`` requests has of a sum, ascending: as its histogram is spread."""
-    import numpy as np
-
-    total = share.counts[-1] if share.counts else 0
-    if not total:
-        return np.full(n, sum_ns / max(1, n))
-    values = observations(share.bounds_ns, share.counts, share.sum_ns)
-    spread = values[((np.arange(n) + 0.5) * len(values) / n).astype(np.int64)]
-    summed = float(spread.sum())
-    return spread * (sum_ns / summed) if summed > 0 else np.full(n, sum_ns / n)
-
-
-def poured(wanted: NDArray[np.float64], room: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Whole numbers near ``wanted`` that add up to ``total``, each from 0 to its ``room``.
-
-    What is too much is taken where there is some, in proportion; what is lacking goes where there
-    is room left, in proportion. ValueError for a total that is negative or has no room.
-    """
-    import numpy as np
-
-    if not 0 <= total <= int(room.sum()):
-        raise ValueError(f"{total} ns do not fit into {int(room.sum())}")
-    found = np.minimum(np.maximum(np.rint(wanted), 0).astype(np.int64), room)
-    while lacking := total - int(found.sum()):
-        spare = room - found if lacking > 0 else found
-        takers = np.flatnonzero(spare)
-        if abs(lacking) <= len(takers):
-            # Less than one each is left: those with most to spare give or take it.
-            moved = np.zeros_like(spare)
-            moved[np.argsort(-spare, kind="stable")[: abs(lacking)]] = 1
-        else:
-            ratio = abs(lacking) / int(spare.sum())
-            moved = np.minimum((spare * ratio).astype(np.int64), spare)
-        found += moved if lacking > 0 else -moved
-    return found
 
 
 # ---------------------------------------------------------------------- all windows

@@ -4,7 +4,7 @@ sums of what lies before the first token, each of one component."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latdiag.attribute.aggregates_claims import Aggregates, Claim
 from latdiag.attribute.aggregates_traffic import UNIT_NS, Total, components_of
@@ -24,6 +24,7 @@ class Share:
 
     component: str
     leaf: str
+    role: str
     foreign: str
     grade: str
     sum_ns: int
@@ -56,6 +57,7 @@ def shares(found: Aggregates, totals: Sequence[Total]) -> tuple[Share, ...]:
             if not _is_whole(total, found):
                 return ()  # with a phase half told, the rest would be told wrongly
             taken.append(_share(claim, claim.sum_ns, total))
+    taken = _at_once(taken)
     claimed = {share.component for share in taken}
     for total in totals:  # what took no time at all is claimed by nothing, and known all the same
         components = components_of(total.signal.covers - HIDDEN)
@@ -64,8 +66,24 @@ def shares(found: Aggregates, totals: Sequence[Total]) -> tuple[Share, ...]:
         if nothing and phase and components[0] not in claimed:
             grade = "C" if total.signal.documented else "B"
             foreign = total.signal.foreign
-            taken.append(Share(components[0], "", foreign, grade, 0, 0, 0))
+            taken.append(Share(components[0], _leaf(total), total.role, foreign, grade, 0, 0, 0))
     return tuple(taken)
+
+
+def _at_once(found: list[Share]) -> list[Share]:
+    """With what servers of two roles wait for each other, which may be the same time: sure is no
+    more than the longer of the two."""
+    sums: dict[str, int] = {}
+    for share in found:
+        if share.component == "interconnect":
+            sums[share.role] = sums.get(share.role, 0) + share.lo_ns
+    longest = max(sums, key=lambda role: sums[role], default="")
+    return [
+        replace(share, lo_ns=0)
+        if share.component == "interconnect" and share.role != longest
+        else share
+        for share in found
+    ]
 
 
 def _is_early(claim: Claim, signal: Signal, shown: Sequence[frozenset[str]]) -> bool:
@@ -87,12 +105,13 @@ def _is_whole(total: Total, found: Aggregates) -> bool:
 
 def _share(claim: Claim, sum_ns: int, total: Total) -> Share:
     scale = UNIT_NS[total.signal.unit]
-    bounds, counts = total.buckets
-    visible = total.signal.covers - HIDDEN
+    # What is left of an interval is not spread as the interval is.
+    whole = abs(total.sum_ns - sum_ns) <= 1
+    bounds, counts = total.buckets if whole else ((), ())
     return Share(
         claim.components[0],
-        # Of several leaves the signal cannot say which.
-        claim.leaf if len(visible) == 1 else "",
+        _leaf(total),
+        total.role,
         total.signal.foreign,
         claim.grade,
         sum_ns,
@@ -101,3 +120,9 @@ def _share(claim: Claim, sum_ns: int, total: Total) -> Share:
         tuple(bound * scale for bound in bounds),
         counts,
     )
+
+
+def _leaf(total: Total) -> str:
+    """The only leaf that a signal is of; empty for several, of which it cannot say which."""
+    visible = total.signal.covers - HIDDEN
+    return min(visible) if len(visible) == 1 else ""

@@ -154,12 +154,14 @@ def own(at: Edges, sent: Attempts) -> Own:
     return Own(int((sent.served & inside).sum()), int(unsure.sum()))
 
 
-def with_roles(samples: Iterable[Sample], signals: Iterable[Signal]) -> list[Sample]:
+def with_roles(samples: Iterable[Sample], signals: Sequence[Signal]) -> list[Sample]:
     """The samples of servers whose role nobody named, with the one that their labels name.
 
-    Labels name a role where every signal that asks for them is of that one role.
+    Labels name a role where every signal that asks for them is of that one role. A role that no
+    signal knows (a recording's word for its only server) is none.
     """
-    rows = list(samples)
+    known = {role for signal in signals for role in signal.roles}
+    rows = [row if row.role in known else replace(row, role="") for row in samples]
     asked: dict[str, list[tuple[dict[str, str], str]]] = {}
     for signal in signals:
         if signal.kind in METRIC_KINDS and len(signal.roles) == 1:

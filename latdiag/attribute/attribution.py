@@ -45,23 +45,25 @@ def attribute(
     valid: bool,
     failed: float = 0.0,
     spoken: Parts | None = None,
+    scraped: Parts | None = None,
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``spoken``: the workload as servers
-    state it, where they do.
+    state it of each, where they do; ``scraped``: as their metrics tell it of all together.
 
-    The best rung is used: servers before a probe, a probe before the client alone. What a rung
+    The best rung is used: servers before a probe, a probe before the client alone. Metrics come
+    after a probe, since those that were scraped around one are not of the workload. What a rung
     cannot tell stays merged as in the one below.
     """
     explained = blackbox.explain(seen) if seen is not None else None
     probed, laws = explained if explained is not None else (whole, None)
-    parts = probed if spoken is None else spoken
+    rungs = (spoken, probed if laws is not None else None, scraped, whole)
+    parts, *lower = (each for each in rungs if each is not None)
     shares = _populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
-    by = {interval: _populations(parts, interval) for interval in ("client_ttft", "decode")}
+    others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
+    by = {interval: _populations(parts, interval) for interval in others}
     well = health(seen, probed) if seen is not None and laws is not None else None
-    lower = [probed] if spoken is not None else []
-    lower += [whole] if laws is not None else []
     limit = let_in(seen) if seen is not None else None
     return Attribution(
         breakdown=shares,
@@ -117,7 +119,8 @@ def _claim(population: str, name: str, entry: Mapping[str, Any], used: bool) -> 
 def _same(best: Mapping[str, Any], population: str, name: str, entry: Mapping[str, Any]) -> bool:
     """Whether a bound says nothing that the used claim does not say."""
     other = (best.get(population) or {}).get(name)
-    return isinstance(other, dict) and other["sum_ns"] == entry["sum_ns"]
+    said = ("sum_ns", "grade")  # of another rung it is another witness
+    return isinstance(other, dict) and all(other[key] == entry[key] for key in said)
 
 
 # ---------------------------------------------------------------------- what the probe learned

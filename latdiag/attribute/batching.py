@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from latdiag.attribute import claiming
 from latdiag.attribute.leafbits import HIDDEN_BITS, MASK
+from latdiag.attribute.spans import NEVER
 from latdiag.attribute.streams import read_streams
 from latdiag.model.records import StampSource
 
@@ -43,9 +44,12 @@ COLUMNS = (
     "stamp_source",
 )
 #: Chunks that come within this of each other were sent together: an engine's step takes longer.
-TOGETHER_NS = 200_000
-#: A server that needs less than ten times as long for a chunk may have sent them so itself.
-_STEP_NS = 10 * TOGETHER_NS
+TOGETHER_NS = 300_000
+#: A server that needs less for a chunk may have sent them so itself. (It is also the width of a
+#: read within which stamps are not told apart.)
+_STEP_NS = 1_000_000
+#: From batch to batch at least: what lasts less is the lateness of some event loop.
+_PERIOD_NS = 20_000_000
 #: Chunks at a time, on average over a stream that is held back. An event loop that is late for a
 #: moment joins two or three, now and then.
 _SIZE = 4
@@ -111,20 +115,19 @@ def batching(came: Arrivals, decode_ns: NDArray[np.int64]) -> Batching | None:
     judged = (step >= _STEP_NS) & (came.chunks >= _CHUNKS)
     judged &= came.known >= _KNOWN * (came.chunks - 1)
     sizes = _sizes(came)
-    held = judged & (sizes >= _SIZE)
+    breaks = came.known - came.together
+    every = np.where(breaks >= _BATCHES - 1, came.apart / np.maximum(breaks, 1), step * sizes)
+    held = judged & (sizes >= _SIZE) & (every >= _PERIOD_NS)
     requests, count = int(judged.sum()), int(held.sum())
     if requests < _REQUESTS or 2 * count <= requests:
         return None
-    breaks = (came.known - came.together)[held]
     each = (came.tokens / np.maximum(came.chunks, 1))[held]
-    seen = came.apart[held] / np.maximum(breaks, 1)
-    every = np.where(breaks >= _BATCHES - 1, seen, step[held] * sizes[held])
     return Batching(
         requests,
         count,
         float(came.together[judged].sum() / came.known[judged].sum()),
         float(np.median(sizes[held] * each)),
-        float(np.median(every)),
+        float(np.median(every[held])),
         float(np.median(step[held] / each)),
     )
 
@@ -188,7 +191,7 @@ def stated_decode(spans: Spans, seen: Answered, came: Arrivals) -> NDArray[np.in
     np.maximum.at(end, claims.row[mine], claims.end[mine])
     whole = np.full(seen.n, np.iinfo(np.int64).min)
     np.maximum.at(whole, claims.row[told.engine], claims.end[told.engine])
-    rest = np.where((told.first > claiming.NEVER) & (whole > told.first), whole - told.first, 0)
+    rest = np.where((told.first > NEVER) & (whole > told.first), whole - told.first, 0)
     length = np.where(end > begin, end - begin, rest)
     place = {name: row for row, name in enumerate(seen.request_id.tolist())}
     rows = np.array([place.get(name, -1) for name in came.request_id.tolist()], dtype=np.int64)

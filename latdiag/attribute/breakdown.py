@@ -24,6 +24,9 @@ TAIL_ROWS = 30
 #: so many independent segments.
 _AUTOCORRELATION, _SEGMENTS = 0.7, 4
 _TWO_SIDED = 1.96
+#: With more of the time unattributed, nothing else is as sure as its evidence.
+UNEXPLAINED = 0.1
+_GRADES = "ABCDE"
 #: Of the draws that say who leads.
 _REPETITIONS = 2000
 
@@ -43,7 +46,10 @@ def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | 
         return None
     whole = int(total[rows].sum())
     sums = settled({name: int(column[rows].sum()) for name, column in columns.items()}, parts)
-    entry: dict[str, Any] = {"interval": interval, "total_ns": whole, "n": len(rows)}
+    named = parts.interval if interval == "client_e2e" else interval
+    entry: dict[str, Any] = {"interval": named, "total_ns": whole, "n": len(rows)}
+    if parts.interval == "server":  # nobody was there to know
+        entry |= {"client": None, "network": None}
     entry |= {"segments": parts.segments, "left_out": parts.left_out}
     entry["insufficient"] = _insufficient(parts, total, len(rows), population)
     half = {} if entry["insufficient"] else _half_widths(parts, columns, rows, total)
@@ -54,6 +60,18 @@ def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | 
         entry[name]["evidence"] = _evidence(name, source, parts.delayed[rows])
         if source.members:
             entry[name]["members"] = list(source.members)
+    return _lowered(entry)
+
+
+def _lowered(entry: dict[str, Any]) -> dict[str, Any]:
+    """With grades one rung down where much of the time is unexplained: what is missing there may
+    belong to any of the others."""
+    unknown = (entry.get("unattributed") or {}).get("share") or 0.0
+    if abs(unknown) > UNEXPLAINED:
+        for name, share in entry.items():
+            if isinstance(share, dict) and name not in ("client", "unattributed"):
+                share["grade"] = _GRADES[min(_GRADES.index(share["grade"]) + 1, 4)]
+                share["evidence"] += f"; a rung lower, with {abs(unknown):.0%} unattributed"
     return entry
 
 

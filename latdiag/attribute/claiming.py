@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latdiag.attribute.leafbits import HIDDEN_BITS, MASK, bits
-from latdiag.attribute.placing import grouped, shifts, without_ranks
-from latdiag.attribute.spans import Spans
+from latdiag.attribute.placing import Groups, Marks, axes, grouped, kin, without_ranks
+from latdiag.attribute.spans import LONGEST_NS, NEVER, Spans
 from latdiag.attribute.sweep import Claims, narrower
 from latdiag.stacks.signal import Place, Signal
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
-#: Longer than any request: ten days.
-_LONGEST_NS = 864_000 * 10**9
+#: A request with more spans is not taken apart: time and memory go with their square.
+MOST_SPANS = 60
+#: The bit of the client among the groups of a row.
+_CLIENT = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Claimed:
     -1 for the client's own. ``engine``: whether an engine claims it, not a gateway. ``first``:
     per row the end of the interval that ends with the first token, ``_NEVER`` where no signal
     does. ``lo``, ``hi``: per row, the axis that spans take. ``over``: per row, ns by which
-    stated times do not fit into the span that bears them."""
+    stated times do not fit into the span that bears them. ``loose``: rows of which two servers
+    were laid together as if they had begun at once."""
 
     claims: Claims
     meaning: NDArray[np.int64]
@@ -39,9 +42,7 @@ class Claimed:
     hi: NDArray[np.int64]
     over: NDArray[np.int64]
     spans: Spans
-
-
-NEVER = -(1 << 62)
+    loose: NDArray[np.bool_]
 
 
 def claimed(spans: Spans, rows: int) -> Claimed:
@@ -49,6 +50,8 @@ def claimed(spans: Spans, rows: int) -> Claimed:
     import numpy as np
 
     spans = spans.select(np.flatnonzero(spans.signal >= 0))
+    many = np.bincount(spans.row, minlength=rows) > MOST_SPANS
+    spans = spans.select(np.flatnonzero(~many[spans.row]))
     table = np.array([bits(s.covers) for s in spans.signals] or [0], dtype=np.int64)
     spans = without_ranks(spans, table[spans.signal])
     covers = table[spans.signal]
@@ -57,13 +60,43 @@ def claimed(spans: Spans, rows: int) -> Claimed:
     above = spans.parent
     same = (above >= 0) & (groups.group[above] == groups.group)
     outermost[same] = False
-    shift = shifts(spans, groups, covers, outermost)[groups.group]
-    start, end = spans.start + shift, spans.end + shift
-    start, end = _within(start, end, above)
+    marks = Marks(covers, outermost, *_tokens(spans, groups, covers))
+    placed = axes(spans, groups, marks)
+    shift = placed.shift[groups.group]
+    start, end = _within(spans.start + shift, spans.end + shift, above)
     book = _Book(spans, start, end, rows)
+    book.loose[groups.row[placed.loose]] = True
+    book.kin = kin(spans, groups, placed, covers)
     book.add_spans(covers)
     book.add_attributes()
     return book.closed()
+
+
+def _tokens(
+    spans: Spans, groups: Groups, covers: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each group, on its sender's clock: the first token as an attribute states it, and the
+    begin of the first span that is of decode alone; NEVER."""
+    import numpy as np
+
+    first = np.full(groups.n, NEVER, dtype=np.int64)
+    for code, bearer in enumerate(spans.signals):
+        mine = np.flatnonzero(spans.signal == code)
+        if not len(mine):
+            continue
+        for signal in spans.stacks[int(spans.stack[mine[0]])].signals:
+            told = signal.first_token and signal.bearer == bearer.name
+            at_start = signal.starts == Place("start")
+            if told and at_start and str(spans.role[mine[0]]) in signal.roles:
+                values = spans.values[signal.foreign][mine] * _NS[signal.unit]
+                good = np.isfinite(values) & (values >= 0) & (values < LONGEST_NS)
+                at = spans.start[mine[good]] + np.rint(values[good]).astype(np.int64)
+                np.maximum.at(first, groups.group[mine[good]], at)
+    decode = MASK["decode"]
+    alone = (covers & decode != 0) & (covers & ~decode & ~HIDDEN_BITS == 0)
+    stream = np.full(groups.n, -NEVER, dtype=np.int64)
+    np.minimum.at(stream, groups.group[alone], spans.start[alone])
+    return first, np.where(stream == -NEVER, NEVER, stream)
 
 
 def _within(
@@ -100,7 +133,10 @@ class _Book:
             self.stack_of[code] = spans.stacks[stack].name
         self.first = np.full(rows, NEVER, dtype=np.int64)
         self.over = np.zeros(rows, dtype=np.int64)
+        self.loose = np.zeros(rows, dtype=bool)
         self.parts: list[tuple[NDArray[np.int64], ...]] = []
+        #: of every span: its bit, and those of the spans below it
+        self.kin = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
         layers = [stack.layer == "engine" for stack in spans.stacks]
         self.is_engine = np.array([*layers, False], dtype=bool)[spans.stack]
 
@@ -181,7 +217,7 @@ class _Book:
             return
         signal = meant[name]
         values = self.spans.values[signal.foreign][mine] * _NS[signal.unit]
-        known = np.isfinite(values) & (values >= 0) & (values < _LONGEST_NS)
+        known = np.isfinite(values) & (values >= 0) & (values < LONGEST_NS)
         length = np.rint(np.where(known, values, 0)).astype(np.int64)
         lo = self.start[mine]
         placed[name] = (lo, lo + length, known)  # a circle ends here
@@ -233,13 +269,16 @@ class _Book:
             start, end = start[which], end[which]
             covers, rest, code = covers[which], rest[which], code[which]
         engine = self.is_engine[which].astype("int64")
-        self.parts.append((self.spans.row[which], start, end, covers, rest, code, engine))
+        kin = [each[which] for each in self.kin]
+        self.parts.append((self.spans.row[which], start, end, covers, rest, *kin, code, engine))
 
     def closed(self) -> Claimed:
         import numpy as np
 
         columns = [np.concatenate(each) for each in zip(*self.parts, strict=True)]
-        row, start, end, covers, rest, code, engine = (c.astype(np.int64) for c in columns)
+        row, start, end, covers, rest, own, below, code, engine = (
+            c.astype(np.int64) for c in columns
+        )
         lo = np.full(len(self.first), np.iinfo(np.int64).max)
         hi = np.full(len(self.first), np.iinfo(np.int64).min)
         np.minimum.at(lo, row, start)
@@ -247,7 +286,11 @@ class _Book:
         empty = hi < lo
         order = np.lexsort((code, covers, end, start, row))
         return Claimed(
-            Claims(row[order], start[order], end[order], covers[order], rest[order]),
+            Claims(
+                *(row[order], start[order], end[order], covers[order], rest[order]),
+                own[order],
+                below[order] | _CLIENT,
+            ),
             code[order],
             engine[order].astype(bool),
             tuple(self.signals),
@@ -257,6 +300,7 @@ class _Book:
             np.where(empty, 0, hi),
             self.over,
             self.spans,
+            self.loose,
         )
 
 
@@ -291,11 +335,14 @@ def with_client_decode(
             both(claims.end, last[new]),
             both(claims.covers, np.full(len(new), decode)),
             both(claims.rest, np.full(len(new), bits(["decode.base"]))),
+            both(claims.own, np.full(len(new), _CLIENT)),
+            both(claims.below, np.full(len(new), _CLIENT)),
         ),
         both(found.meaning, np.full(len(new), -1)),
-        np.concatenate((found.engine, np.ones(len(new), dtype=bool)))[order],
+        # No server said it: of what is behind a gateway it says nothing.
+        np.concatenate((found.engine, np.zeros(len(new), dtype=bool)))[order],
         *(found.signals, found.stack_of, found.first, found.lo, found.hi),
-        *(found.over, found.spans),
+        *(found.over, found.spans, found.loose),
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from latdiag.attribute import claiming
 from latdiag.attribute.answered import Answered
 from latdiag.attribute.leafbits import components
-from latdiag.attribute.sweep import sweep
+from latdiag.attribute.spans import NEVER
+from latdiag.attribute.sweep import narrower, sweep
 from latdiag.model.components import COMPONENTS
 
 if TYPE_CHECKING:
@@ -21,18 +23,22 @@ _MERGEABLE = frozenset({"gateway", "frontend", "queue", "prefill", "interconnect
 #: So much more than the client saw may a server state: stamps of the two are taken at different
 #: ends of the same event.
 OVER_NS, OVER_SHARE = 5_000_000, 0.02
+#: Time that no signal parts, of one request, above which it is noticeable.
+UNPARTED = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Owned time: entry i says that ``ns`` of request ``row``, ``before`` of it until the first
-    token, belong to the leaves ``leaves``, by claim ``claim``."""
+    token, belong to the leaves ``leaves``, by the signal ``meaning``; ``stated``: because a
+    signal says so, not because it is left over when others are taken away."""
 
     row: NDArray[np.int64]
     ns: NDArray[np.int64]
     before: NDArray[np.int64]
     leaves: NDArray[np.int64]
     meaning: NDArray[np.int64]
+    stated: NDArray[np.bool_]
 
 
 def client_stream(
@@ -52,13 +58,7 @@ def table_of(told: claiming.Claimed, seen: Answered) -> Table:
     leaves = claiming.meanings(told, seen.n)
     good = leaves != 0
     claims = told.claims
-    kept = type(claims)(
-        claims.row[good],
-        claims.start[good],
-        claims.end[good],
-        claims.covers[good],
-        claims.rest[good],
-    )
+    kept = type(claims)(*(getattr(claims, f.name)[good] for f in fields(claims)))
     first, _ = client_stream(told, seen)
     decode = np.array([components(int(v)) == ("decode",) for v in np.unique(leaves[good])])
     streams = decode[np.unique(leaves[good], return_inverse=True)[1]]
@@ -66,7 +66,7 @@ def table_of(told: claiming.Claimed, seen: Answered) -> Table:
     long = streams & (kept.end > kept.start)
     np.minimum.at(begun, kept.row[long], kept.start[long])
     cut = np.where(begun < np.iinfo(np.int64).max, begun, first)
-    cut = np.where(told.first > claiming.NEVER, told.first, cut)
+    cut = np.where(told.first > NEVER, told.first, cut)
     owned = sweep(kept, cut)
     # Where a server hands the first token over before this one begins, the client knows better.
     early = np.zeros(seen.n, dtype=np.int64)
@@ -81,19 +81,26 @@ def table_of(told: claiming.Claimed, seen: Answered) -> Table:
         owned.before,
         leaves[good][owned.claim],
         told.meaning[good][owned.claim],
+        (narrower(kept) == 0)[owned.claim],
     )
 
 
 def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, ...]]:
-    """Components that are told together, because in most requests no signal parts them."""
+    """Components that are told together, because in most requests no signal parts a noticeable
+    time of theirs."""
     import numpy as np
 
     sets: list[set[str]] = []
+    spoken = np.zeros(len(joined), dtype=np.int64)
+    np.add.at(spoken, table.row, table.ns)
     for leaves in np.unique(table.leaves).tolist():
         names = set(components(leaves))
+        if len(names) < 2 or not names <= _MERGEABLE:
+            continue
         mine = table.leaves == leaves
-        common = 2 * len(np.unique(table.row[mine])) >= int(joined.sum())
-        if len(names) > 1 and names <= _MERGEABLE and common:
+        open_ = np.zeros(len(joined), dtype=np.int64)
+        np.add.at(open_, table.row[mine], table.ns[mine])
+        if 2 * int((open_ > UNPARTED * spoken).sum()) > int(joined.sum()):
             touching = [s for s in sets if s & names]
             sets = [s for s in sets if not s & names] + [names.union(*touching)]
     found: dict[str, tuple[str, ...]] = {}
@@ -101,3 +108,10 @@ def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, .
         members = tuple(name for name in COMPONENTS if name in each)
         found |= dict.fromkeys(members, members)
     return found
+
+
+def is_parted(leaves: int, merges: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether time of these leaves belongs to one component, or to one merged class."""
+    names = components(leaves)
+    together = merges.get(names[0], (names[0],))
+    return set(names) <= set(together) and names != ("unattributed",)

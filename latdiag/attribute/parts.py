@@ -47,7 +47,8 @@ class Parts:
     its part.
     ``alone``: what each request would take on an idle server. ``segment``: the independent
     repetition that each row belongs to. ``within``: columns of an interval (client_ttft, decode)
-    where they are not those of ``parts`` that INSIDE names.
+    where they are not those of ``parts`` that INSIDE names. ``interval``: what ``total`` is:
+    client_e2e, or server where no client was there.
     """
 
     total: NDArray[np.int64]
@@ -65,6 +66,7 @@ class Parts:
     alone: NDArray[np.int64] | None = None
     segment: NDArray[np.int64] | None = None
     within: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
+    interval: str = "client_e2e"
 
     def inside(self, interval: str) -> dict[str, NDArray[np.int64]]:
         """The columns that an interval is the sum of, in time order."""

@@ -2,16 +2,16 @@
 
 Each claim is an interval with the set of leaves that it contains. At any instant
 
-1. a claim gives way to every claim that is active too and covers a part of its leaves only
-   (a span to what happens inside it);
+1. a claim gives way to every claim that is active too and covers a part of its leaves only, or
+   the same and works for it (a span to what happens inside it);
 2. of those left, one in which nothing narrower lies anywhere goes before one that holds others:
    what is stated goes before what is left over;
 3. then the one that ends last owns the instant: the critical path, walked backwards from the
    end, goes through the child that finished last.
 
-What a claim owns is named by its leaves minus those that narrower claims of the same request
-cover anywhere: subtraction needs no clock. Everything is integer nanoseconds, and no result
-depends on the order of the claims.
+What a claim owns is named by its leaves minus those that narrower claims of the same server, or
+of one that works for it, cover anywhere: subtraction needs no clock. Everything is integer
+nanoseconds, and no result depends on the order of the claims.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Claims:
     """One entry per claim, sorted by ``row`` (0 to n - 1; rows may be missing).
 
     ``start``, ``end``: ns on a time axis of the row's own. ``covers``: bit i is leaf i.
-    ``rest``: the bit of the leaf for what is left over, 0 for none.
+    ``rest``: the bit of the leaf for what is left over, 0 for none. ``own``, ``below``: the bit of
+    who claims it, and of all that work for that one, itself among them.
     """
 
     row: NDArray[np.int64]
@@ -40,6 +41,8 @@ class Claims:
     end: NDArray[np.int64]
     covers: NDArray[np.int64]
     rest: NDArray[np.int64]
+    own: NDArray[np.int64]
+    below: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +55,21 @@ class Owned:
 
 
 def narrower(claims: Claims) -> NDArray[np.int64]:
-    """For every claim the union of leaves of the claims of its row that cover less than it."""
+    """For every claim the union of leaves of the claims that work for it, its own span's among
+    them, and cover less than it, or the same further below."""
     import numpy as np
 
     found = np.zeros(len(claims.row), dtype=np.int64)
     for index in _padded(claims.row):
         covers = np.where(index >= 0, claims.covers[index], 0)
         mine, other = covers[:, :, None], covers[:, None, :]
-        inside = (other & ~mine == 0) & (other != mine)
-        unions = np.bitwise_or.reduce(np.where(inside, other, 0), axis=2)
         good = index >= 0
+        own = np.where(good, claims.own[index], 0)
+        below = np.where(good, claims.below[index], 0)
+        works = below[:, :, None] & own[:, None, :] != 0
+        inside = works & (other & ~mine == 0)
+        inside &= (other != mine) | (own[:, :, None] != own[:, None, :])
+        unions = np.bitwise_or.reduce(np.where(inside, other, 0), axis=2)
         found[index[good]] = unions[good]
     return found
 
@@ -122,8 +130,11 @@ def _winners(
         (start[:, [k]] <= begin) & (end[:, [k]] >= stop) & ~absent[:, [k]] & (begin < stop)
         for k in range(width)
     ]
+    own = np.where(absent, 0, claims.own[index])
+    below = np.where(absent, 0, claims.below[index])
+    works = (below[:, :, None] & own[:, None, :] != 0) & (own[:, :, None] != own[:, None, :])
     inside = (covers[:, None, :] & ~covers[:, :, None] == 0) & (
-        covers[:, None, :] != covers[:, :, None]
+        (covers[:, None, :] != covers[:, :, None]) | works
     )
     best = np.full(begin.shape, -1, dtype=np.int64)
     rank = _ranks(start, end, covers, simple[index])

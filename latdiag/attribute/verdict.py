@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from latdiag.attribute.breakdown import TAIL_ROWS, leads
+from latdiag.attribute.breakdown import TAIL_ROWS, UNEXPLAINED, leads
 from latdiag.attribute.health import Health
 from latdiag.attribute.parts import Parts
 
@@ -15,8 +15,8 @@ _MIN_ROWS = TAIL_ROWS
 _BEYOND_DOUBT = 0.95
 #: And holds at least this share at the lower end of its interval.
 _LEAST = 0.2
-#: With more of the time unexplained, or more requests failed, nothing is called healthy.
-_UNKNOWN, _FAILED = 0.1, 0.01
+#: With more requests failed nothing is called healthy.
+_FAILED = 0.01
 
 _WORDS = {
     "client": "this client itself",
@@ -34,7 +34,7 @@ _BEHIND = (
     " gateway together)"
 )
 _LEAVES = {
-    "queue.admission": "waiting for a seat in the batch",
+    "queue.admission": "admission to the batch",
     "decode.base": "the model's own step",
     "decode.batch": "steps made longer by other streams in the batch",
     "decode.interference": "steps stretched by others' prefills",
@@ -46,7 +46,8 @@ _NEXT = {
     "gateway": "Probe the server behind the gateway directly: what goes away is the gateway's.",
     "frontend": "Give the frontend more processes (vLLM: --api-server-count), or look at its"
     " spans.",
-    "queue": "Raise what the engine lets in at once (vLLM: --max-num-seqs), or add a replica.",
+    "queue": "Raise what the engine lets in at once (vLLM: --max-num-seqs; SGLang:"
+    " --max-running-requests), or add a replica.",
     "prefill": "Shorten the prompts or share their prefixes (prefix caching), or give prefill"
     " more compute.",
     "interconnect": "Look at the KV link: its bandwidth, its set-up time, and whether the transfer"
@@ -59,7 +60,8 @@ _NEXT_LEAF = {
     "queue.admission": _NEXT["queue"],
     "decode.base": "The step itself is slow: a smaller or quantised model, more tensor"
     " parallelism, or speculative decoding.",
-    "decode.batch": "Let in fewer streams at once (vLLM: --max-num-seqs), or add a replica.",
+    "decode.batch": "Let in fewer streams at once (vLLM: --max-num-seqs; SGLang:"
+    " --max-running-requests), or add a replica.",
     "decode.interference": "Cut prefills smaller (vLLM: a lower --max-num-batched-tokens), or"
     " disaggregate prefill from decode.",
     "decode.stall": "Look at the server while it pauses: garbage collection, collectives,"
@@ -121,7 +123,7 @@ def verdict(case: Case) -> dict[str, Any]:
     first, second = ranked[0], ranked[1]
     who = "the slowest 5 % of requests" if speaks else "all requests"
     unknown = abs((chosen.get("unattributed") or {}).get("share") or 0.0)
-    whole = unknown < _UNKNOWN and case.failed <= _FAILED
+    whole = unknown < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, _confidence(chosen[first]))
     ahead = leads(case.parts, first, population)
@@ -139,6 +141,10 @@ def _bottleneck(
     leaf = _top_leaf(fine, first, chosen[first]["sum_ns"])
     sentence = f"{_share(chosen[first])} of the time of {who} goes to {_words(first, chosen)}"
     confidence = _confidence(chosen[first])
+    unknown = abs((chosen.get("unattributed") or {}).get("share") or 0.0)
+    if unknown > UNEXPLAINED:
+        sentence += f"; {100 * unknown:.0f} % of it is unattributed"
+        confidence = "bounded"
     if leaf is not None:
         sentence += f", most of it to {_LEAVES[leaf]}"
         # A sentence is as sure as the weakest of what it says.
@@ -203,6 +209,8 @@ def _top_leaf(leaves: Mapping[str, Any], component: str, whole: int) -> str | No
 
 def _words(name: str, chosen: Mapping[str, Any]) -> str:
     members = chosen[name].get("members") or []
+    if name == "queue" and not members and chosen[name]["grade"] in ("A", "B"):
+        return "waiting in the server's queue"
     if name == "queue" and members:
         return _BEHIND
     rest = [_WORDS[member] for member in members if member != name]

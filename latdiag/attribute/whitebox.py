@@ -11,58 +11,26 @@ The client's interval is the whole; the servers' intervals enter it as lengths a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from latdiag.attribute import claiming
 from latdiag.attribute.answered import Answered
-from latdiag.attribute.leafbits import BIT, components
-from latdiag.attribute.ownership import (
-    OVER_NS,
-    OVER_SHARE,
-    Table,
-    client_stream,
-    merges_of,
-    table_of,
-)
+from latdiag.attribute.completeness import LEAST, complete
+from latdiag.attribute.findings import Findings
+from latdiag.attribute.joining import Requests, join
+from latdiag.attribute.leafbits import BIT, MASK, components
+from latdiag.attribute.ownership import Table, client_stream, is_parted, merges_of, table_of
 from latdiag.attribute.parts import Parts, Source
-from latdiag.attribute.spans import Requests, Spans, join
+from latdiag.attribute.spans import Spans
 from latdiag.model.components import COMPONENTS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Fewer requests with complete evidence bear no breakdown.
-LEAST = 30
 #: An HTTP layer answers within this: what is more, in the fastest requests too, is a way.
 WAY_NS = 5_000_000
-#: Time that no signal parts, of one request, above which its evidence is not complete.
-_UNPARTED = 0.01
-#: Requests with whole evidence stand for all, if they are at least this share of the joined.
-_ENOUGH = 0.2
 _WAY_QUANTILE = 0.05
-
-
-@dataclass(slots=True)
-class Findings:
-    """What became of the evidence: counts of requests, by what they were joined, and why others
-    are left out. ``medians``: ns per component, of the requests that are told."""
-
-    requests: int = 0
-    joined: int = 0
-    told: int = 0
-    by: dict[str, int] = field(default_factory=dict)
-    contradicted: int = 0
-    partial: int = 0
-    all_kept: bool = False
-    duplicates: int = 0
-    spans: int = 0
-    senders: dict[str, dict[str, object]] = field(default_factory=dict)
-    stacks: tuple[str, ...] = ()
-    user_stamps: bool = False
-    way: bool = False
-    medians: dict[str, float] = field(default_factory=dict)
 
 
 def explain(found: Spans, seen: Answered) -> tuple[Parts | None, Findings, Spans]:
@@ -76,20 +44,31 @@ def explain(found: Spans, seen: Answered) -> tuple[Parts | None, Findings, Spans
     facts.joined = len(np.unique(spans.row))
     facts.spans = spans.n
     facts.user_stamps = bool(seen.n and not seen.kernel.all())
-    _note_senders(facts, spans)
+    note_senders(facts, spans)
     if not (spans.signal >= 0).any():
         return None, facts, spans
     told = claiming.claimed(spans, seen.n)
     told = claiming.with_client_decode(told, *client_stream(told, seen))
     table = table_of(told, seen)
-    keep = _complete(told, table, seen, facts)
+    keep = complete(told, table, seen, facts)
     facts.told = len(keep)
+    _note_left(facts, seen, keep)
     if not len(keep) or (len(keep) < LEAST and 2 * len(keep) < seen.n):
         return None, facts, spans
     return _parts(told, table, seen, keep, facts), facts, spans
 
 
-def _note_senders(facts: Findings, spans: Spans) -> None:
+def _note_left(facts: Findings, seen: Answered, keep: NDArray[np.int64]) -> None:
+    """How long those took that are told, and those that are not."""
+    import numpy as np
+
+    whole = seen.done - seen.begin
+    left = np.delete(whole, keep)
+    if min(len(left), len(keep)) >= 10:
+        facts.told_ns, facts.left_ns = float(np.median(whole[keep])), float(np.median(left))
+
+
+def note_senders(facts: Findings, spans: Spans) -> None:
     import numpy as np
 
     for code, name in enumerate(spans.senders):
@@ -107,53 +86,6 @@ def _note_senders(facts: Findings, spans: Spans) -> None:
     facts.stacks = tuple(
         dict.fromkeys(str(s["stack"]) for s in facts.senders.values() if s["stack"])
     )
-
-
-# ---------------------------------------------------------------------- whose evidence is whole
-def _complete(
-    told: claiming.Claimed, table: Table, seen: Answered, facts: Findings
-) -> NDArray[np.int64]:
-    """The requests whose evidence is whole; all that are joined, where they are too few to stand
-    for those (and what no signal parts is then unattributed)."""
-    import numpy as np
-
-    joined = np.zeros(seen.n, dtype=bool)
-    joined[told.claims.row] = True
-    whole = seen.done - seen.begin
-    server = np.zeros(seen.n, dtype=np.int64)
-    np.add.at(server, table.row, table.ns)
-    limit = np.maximum(OVER_NS, (OVER_SHARE * whole).astype(np.int64))
-    over = np.maximum(server - (whole - seen.client), 0)
-    contradicted = joined & ((over > limit) | (told.over > limit))
-    merges = merges_of(table, joined)
-    unparted = np.zeros(seen.n, dtype=np.int64)
-    for leaves in np.unique(table.leaves).tolist():
-        names = components(leaves)
-        if len(names) > 1 and merges.get(names[0], ()) != merges.get(names[-1]):
-            mine = table.leaves == leaves
-            np.add.at(unparted, table.row[mine], table.ns[mine])
-    partial = joined & ((unparted > _UNPARTED * whole) | _lacks_a_server(told.spans, seen.n))
-    facts.contradicted = int(contradicted.sum())
-    facts.partial = int((partial & ~contradicted).sum())
-    keep = np.flatnonzero(joined & ~contradicted & ~partial)
-    if len(keep) < max(min(LEAST, int(joined.sum())), _ENOUGH * int(joined.sum())):
-        facts.all_kept = True
-        keep = np.flatnonzero(joined)
-    return keep
-
-
-def _lacks_a_server(spans: Spans, rows: int) -> NDArray[np.bool_]:
-    """Requests without a kind of server (stack and role) that most requests have."""
-    import numpy as np
-
-    kinds = [f"{s}|{r}" for s, r in zip(spans.stack.tolist(), spans.role.tolist(), strict=True)]
-    words, codes = np.unique(np.array(kinds, dtype=str), return_inverse=True)
-    has = np.zeros((rows, len(words)), dtype=bool)
-    has[spans.row, codes] = True
-    joined = has.any(axis=1)
-    usual = 2 * has.sum(axis=0) > int(joined.sum())
-    lacks: NDArray[np.bool_] = (usual & ~has).any(axis=1)
-    return lacks
 
 
 # ---------------------------------------------------------------------- the parts
@@ -176,24 +108,23 @@ def _parts(
     books["first"] = (kept.first - kept.begin, table.before)
     columns, sums = {}, {}
     for which, (whole, amounts) in books.items():
-        columns[which] = _server_columns(table, amounts, place, len(keep), merges)
+        columns[which] = columns_of(table, amounts, place, len(keep), merges)
         spoken = sum(columns[which].values(), np.zeros(len(keep), dtype=np.int64))
         sums[which] = whole - kept.client - kept.network - spoken
-    gateways = {spec.name for spec in told.spans.stacks if spec.layer == "gateway"}
-    way = _is_way(sums["all"], kept)
-    facts.way = way
-    found = {"client": kept.client, "network": kept.network.copy(), **columns["all"]}
-    early = {"client": kept.client, "network": kept.network.copy(), **columns["first"]}
-    members: tuple[str, ...] = ()
-    if way:
-        found["network"] += np.maximum(sums["all"], 0)
-        early["network"] += np.maximum(sums["first"], 0)
-        sums = {name: np.minimum(values, 0) for name, values in sums.items()}
-        members = () if gateways & set(facts.stacks) else ("network", "gateway")
-        if members and "gateway" in found:
-            members = ()
-    found["unattributed"], early["unattributed"] = sums["all"], sums["first"]
-    late = {name: found[name] - early[name] for name in columns["all"]}
+    silent = {w: _silent(table, a, place, len(keep), merges) for w, (_, a) in books.items()}
+    way = _way(sums, silent, kept)
+    facts.way = bool(way["all"].any())
+    found = {"client": kept.client, "network": kept.network + way["all"], **columns["all"]}
+    early = {"client": kept.client, "network": kept.network + way["first"], **columns["first"]}
+    members = _way_members(told, facts) if facts.way else ()
+    if "frontend" in members and "frontend" in found:
+        for each in (found, early):
+            each["network"] = each["network"] + each.pop("frontend")
+        columns["all"].pop("frontend")
+    found["unattributed"] = sums["all"] - way["all"]
+    early["unattributed"] = sums["first"] - way["first"]
+    after = [*columns["all"], "network"] if facts.way else columns["all"]
+    late = {name: found[name] - early[name] for name in after}
     stream = kept.last - kept.first
     late["unattributed"] = stream - sum(late.values(), np.zeros(len(keep), dtype=np.int64))
     order = [name for name in COMPONENTS if name in found]
@@ -205,9 +136,10 @@ def _parts(
         parts=found,
         delayed=kept.delayed & kept.kernel,
         left_out=seen.n - len(keep),
-        sources=_sources(told, table, merges, members, kept, facts),
-        slack=_slack(kept, way),
-        leaves=_leaves(table, place, len(keep)),
+        sources=sources_of(told, table, merges, facts.all_kept)
+        | _client_sources(members, kept, facts),
+        slack=_slack(kept, found, facts, _waits(told, table, place, len(keep))),
+        leaves=leaves_of(table, place, len(keep)),
         leaf_source=Source("A", "spans that hold nothing but it"),
         segment=np.unique(kept.scenario.astype(str), return_inverse=True)[1],
         within={
@@ -217,7 +149,7 @@ def _parts(
     )
 
 
-def _server_columns(
+def columns_of(
     table: Table,
     amounts: NDArray[np.int64],
     place: NDArray[np.int64],
@@ -230,47 +162,124 @@ def _server_columns(
     found: dict[str, NDArray[np.int64]] = {}
     at = place[table.row]
     for leaves in np.unique(table.leaves).tolist():
-        names = components(leaves)
-        together = merges.get(names[0], (names[0],))
-        if len(names) > 1 and not set(names) <= set(together):
+        if not is_parted(leaves, merges):
             continue
-        column = found.setdefault(together[0], np.zeros(rows, dtype=np.int64))
+        first = components(leaves)[0]
+        name = merges.get(first, (first,))[0]
+        column = found.setdefault(name, np.zeros(rows, dtype=np.int64))
         mine = (table.leaves == leaves) & (at >= 0)
         np.add.at(column, at[mine], amounts[mine])
     return found
 
 
-def _is_way(left: NDArray[np.int64], kept: Answered) -> bool:
-    """Whether even the fastest requests have more left over than an HTTP layer takes.
+def _silent(
+    table: Table,
+    amounts: NDArray[np.int64],
+    place: NDArray[np.int64],
+    rows: int,
+    merges: Mapping[str, tuple[str, ...]],
+) -> NDArray[np.int64]:
+    """ns per request inside a server's own span that no signal parts."""
+    import numpy as np
 
-    A client that stamps in user space may have made it itself: there it proves nothing.
+    found = np.zeros(rows, dtype=np.int64)
+    at = place[table.row]
+    for leaves in np.unique(table.leaves).tolist():
+        if not is_parted(leaves, merges):
+            mine = (table.leaves == leaves) & (at >= 0)
+            np.add.at(found, at[mine], amounts[mine])
+    return found
+
+
+def _way(
+    left: Mapping[str, NDArray[np.int64]],
+    silent: Mapping[str, NDArray[np.int64]],
+    kept: Answered,
+) -> dict[str, NDArray[np.int64]]:
+    """ns per request that are left beyond every server's span, in all and until the first token,
+    where even the fastest requests have more of it than an HTTP layer takes.
+
+    What comes after the first token is of the way too: it may draw a stream out. A client that
+    stamps in user space may have made it itself: there it proves nothing.
     """
     import numpy as np
 
-    if not kept.n or not kept.kernel.all():
-        return False
-    return float(np.quantile(left, _WAY_QUANTILE)) > WAY_NS
+    none = dict.fromkeys(left, np.zeros(kept.n, dtype=np.int64))
+    if 2 * int(kept.kernel.sum()) <= kept.n:
+        return none
+    beyond = {name: np.maximum(values - silent[name], 0) for name, values in left.items()}
+    both = np.minimum(beyond["all"], beyond["first"])
+    if float(np.quantile(both[kept.kernel], _WAY_QUANTILE)) <= WAY_NS:
+        return none
+    whole = np.where(kept.kernel, beyond["all"], 0)
+    return {"all": whole, "first": np.minimum(beyond["first"], whole)}
+
+
+def _way_members(told: claiming.Claimed, facts: Findings) -> tuple[str, ...]:
+    """What the way may be: a gateway that says nothing, and, where no server has a span of all
+    that it does with a request, what it does before."""
+    layers = {stack.name: stack.layer for stack in told.spans.stacks}
+    if any(layers[name] == "gateway" for name in facts.stacks if name in layers):
+        return ()
+    front = BIT["frontend.parse"]
+    claims = told.claims
+    around = (claims.rest == front) & (claims.covers != MASK["frontend"])
+    several = 2 * len(set(claims.row[around].tolist())) > len(set(claims.row.tolist()))
+    return ("network", "gateway") if several else ("network", "gateway", "frontend")
+
+
+def _waits(
+    told: claiming.Claimed, table: Table, place: NDArray[np.int64], rows: int
+) -> NDArray[np.float64]:
+    """ns per request of one server's wait for another that no span states, where the two may have
+    begun at different times: then it is the later one's frontend as well."""
+    import numpy as np
+
+    found = np.zeros(rows)
+    at = place[table.row]
+    open_ = (table.leaves == BIT["interconnect.wait"]) & ~table.stated & told.loose[table.row]
+    mine = open_ & (at >= 0)
+    np.add.at(found, at[mine], table.ns[mine])
+    return found
 
 
 def _slack(
-    kept: Answered, way: bool
+    kept: Answered,
+    found: Mapping[str, NDArray[np.int64]],
+    facts: Findings,
+    waits: NDArray[np.float64],
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """What the client's stamps leave open between network and what is left over."""
+    """What is left open: between network and what nobody claims, as far as the client's stamps
+    prove it; with gaps in the evidence, between that and every server's component."""
+    import numpy as np
+
+    none = np.zeros(kept.n)
+    rest = np.maximum(found["unattributed"], 0).astype(float)
     less = (kept.network - kept.network_lo).astype(float)
-    more = (kept.network_hi - kept.network).astype(float)
-    if way:  # both are in the same part
-        return {}
-    return {"network": (less, more * 0), "unattributed": (more * 0, less)}
+    room = (kept.network_hi - kept.network).astype(float)
+    more = np.where(kept.kernel, np.minimum(room, rest), rest)
+    slack = {"network": (less, more), "unattributed": (more, less)}
+    if facts.way:  # what the stamps leave open is in the same part
+        slack = {"network": (none, more * 0), "unattributed": (none, none)}
+    if not kept.kernel.all():
+        slack["client"] = (none, np.where(kept.kernel, 0.0, rest))
+    if waits.any():
+        slack |= {"interconnect": (waits, none), "frontend": (none, waits)}
+    if facts.all_kept:
+        slack["unattributed"] = (rest, slack["unattributed"][1])
+        servers = set(found) - {"client", "network", "unattributed"}
+        slack |= dict.fromkeys(servers, (none, rest))
+    return slack
 
 
-def _leaves(table: Table, place: NDArray[np.int64], rows: int) -> dict[str, NDArray[np.int64]]:
-    """Time that belongs to one leaf and no other, by leaf."""
+def leaves_of(table: Table, place: NDArray[np.int64], rows: int) -> dict[str, NDArray[np.int64]]:
+    """Time that a signal states of one leaf and no other, by leaf."""
     import numpy as np
 
     found = {}
     at = place[table.row]
     for leaf, bit in BIT.items():
-        mine = (table.leaves == bit) & (at >= 0)
+        mine = (table.leaves == bit) & table.stated & (at >= 0)
         if mine.any():
             column = np.zeros(rows, dtype=np.int64)
             np.add.at(column, at[mine], table.ns[mine])
@@ -278,28 +287,30 @@ def _leaves(table: Table, place: NDArray[np.int64], rows: int) -> dict[str, NDAr
     return found
 
 
-def _sources(
-    told: claiming.Claimed,
-    table: Table,
-    merges: Mapping[str, tuple[str, ...]],
-    way: tuple[str, ...],
-    kept: Answered,
-    facts: Findings,
-) -> dict[str, Source]:
-    """What each component rests on: the signals that its time came from."""
-    import numpy as np
-
+def _client_sources(way: tuple[str, ...], kept: Answered, facts: Findings) -> dict[str, Source]:
     stamps = "user and kernel transmit stamps" if kept.kernel.all() else "user stamps"
     network = "transmit and ACK stamps, TCP_INFO min_rtt"
     if not kept.kernel.all():
         network = "the smallest round trip of the connection where it is known, else nothing"
     if facts.way:
         network += "; and what is left beyond every server's own span"
-    found = {
+    return {
         "client": Source("A", f"{stamps} of this client"),
-        "network": Source("A" if kept.kernel.all() else "D", network, way),
-        "unattributed": Source("A", "end to end less everything that is stated or stamped"),
+        "network": Source("E" if way else "A" if kept.kernel.all() else "D", network, way),
     }
+
+
+def sources_of(
+    told: claiming.Claimed,
+    table: Table,
+    merges: Mapping[str, tuple[str, ...]],
+    gaps: bool = False,
+) -> dict[str, Source]:
+    """What each component of the servers rests on: the signals that its time came from.
+    ``gaps``: spans were lost, so that it may be more."""
+    import numpy as np
+
+    found = {"unattributed": Source("A", "the whole less everything that is stated or stamped")}
     titles = {stack.name: stack for stack in told.spans.stacks}
     said: dict[str, dict[str, None]] = {}
     worst: dict[str, str] = {}
@@ -311,12 +322,12 @@ def _sources(
                 said.setdefault(key, {})["the client's first to last token"] = None
                 continue
             stack = titles[told.stack_of[code]]
-            foreign = told.signals[code].foreign.strip()
-            said.setdefault(key, {})[f"{stack.title}: {foreign}"] = None
-            if stack.provenance != "captured":
+            signal = told.signals[code]
+            said.setdefault(key, {})[f"{stack.title}: {signal.foreign.strip()}"] = None
+            if stack.provenance != "captured" or signal.documented:
                 worst[key] = "B"
     for name, words in said.items():
         members = merges.get(name, ())
-        grade = "E" if members else worst.get(name, "A")
+        grade = "E" if members else "D" if gaps else worst.get(name, "A")
         found[name] = Source(grade, "spans of " + ", ".join(words), members)
     return found

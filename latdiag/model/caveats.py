@@ -12,23 +12,12 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from latdiag.model.caveat import Caveat
+from latdiag.model.collected_caveats import COLLECTED
 from latdiag.model.text import shown
 from latdiag.model.units import show_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Caveat:
-    """``text`` is a template of the facts in braces; ``:share`` and ``:ms`` say their unit
-    (a share of 1; integer nanoseconds). ``meaning`` is the general case, for ``explain``."""
-
-    code: str
-    text: str
-    remedy: str
-    meaning: str
-
 
 _ALL = (
     Caveat(
@@ -287,10 +276,12 @@ _ALL = (
         "Let the gateway pass small chunks on at once (HAProxy: option http-no-delay; nginx:"
         " proxy_buffering off), or measure behind it.",
         "A server writes a chunk for every step of its engine. Where several come together, again"
-        " and again, and it says that it made them one after the other, a proxy gathers them: the"
-        " first token waits with the others, so TTFT and the gaps between tokens are the"
-        " proxy's, and only the sum of the stream is the server's.",
+        " and again, and it says that it made them one after the other, something gathers them: a"
+        " proxy with a buffer or a timer, or a process in between that gets no processor beside"
+        " a busy engine. The first token waits with the others, so TTFT and the gaps between"
+        " tokens are its doing, and only the sum of the stream is the server's.",
     ),
+    *COLLECTED,
     Caveat(
         "LD501",
         "{share:share} of the arrivals could not be stamped apart (read too late); the intervals"

@@ -31,6 +31,8 @@ _SECTIONS = (
     head.caveats,
     head.saved,
 )
+#: What says nothing where no request of ours was sent.
+_OF_A_CLIENT = (numbers.metrics, numbers.objectives, where.split, head.self_audit)
 
 
 def stdout_console() -> Console:
@@ -49,8 +51,11 @@ def stdout_console() -> Console:
 def compose(result: Mapping[str, Any], ascii_only: bool) -> Page:
     """The report as lines of at most 79 columns."""
     page = Page(ascii_only)
+    # Where only servers were listened to, there is no client to speak of.
+    silent = not (result.get("load") or {}).get("requests") and bool(result.get("evidence"))
     for section in _SECTIONS:
-        section(page, result)
+        if not (silent and section in _OF_A_CLIENT):
+            section(page, result)
     return page
 
 

@@ -13,7 +13,9 @@ from latdiag.attribute.slo import Slo
 from latdiag.attribute.validity import Facts, Reading, facts_of_writers, readings
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
+from latdiag.report import collected
 from latdiag.report import json as result_json
+from latdiag.report.scraped import Scraped, doubtful, scraped
 from latdiag.report.spoken import Spoken, spoken
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _STEPS = 24
 _SPLITS = {
     "network": "A probe from the gateway's own host splits them.",
     "server": "Spans or /metrics of the server split them.",
+    "gateway": "Spans of the server or of the gateway split them.",
 }
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
@@ -60,9 +63,18 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
         {"outcome": name, "count": f.count, "status": f.status, "example": f.example}
         for name, f in sorted(found.failures.items(), key=lambda item: -item[1].count)
     ]
-    servers = spoken(run)
-    if servers is not None or verb in ("probe", "diagnose"):
-        _attribute(result, found, run, servers)
+    gathered = collected.counts_of(run.writers)
+    if gathered is not None:
+        result["collected"] = gathered
+        result["caveats"] += collected.caveats(run.writers)
+    servers, metrics = spoken(run), scraped(run, bool(found.designed))
+    told = servers is not None or (metrics is not None and metrics.parts is not None)
+    if told or verb in ("probe", "diagnose"):
+        _attribute(result, found, run, servers, metrics)
+    if metrics is not None:
+        result["aggregates"] = metrics.document
+        _name_stacks(result, metrics.stacks, "its metrics")
+        result["caveats"] += doubtful(metrics, servers.parts if servers else None)
     result["caveats"] += _caveats(result, found, run)
     return result
 
@@ -235,7 +247,13 @@ def _part(
 
 
 # ---------------------------------------------------------------------- where the time went
-def _attribute(result: dict[str, Any], found: Digest, run: Run, servers: Spoken | None) -> None:
+def _attribute(
+    result: dict[str, Any],
+    found: Digest,
+    run: Run,
+    servers: Spoken | None,
+    metrics: Scraped | None,
+) -> None:
     """A probe's designed stages teach the laws; any other load is explained without. Servers
     that spoke of the requests know best."""
     seen = None
@@ -247,16 +265,19 @@ def _attribute(result: dict[str, Any], found: Digest, run: Run, servers: Spoken 
     if servers is not None:
         parts, result["evidence"] = servers.parts, servers.document
         result["caveats"] += servers.caveats
-        known = {stack["name"] for stack in result["stacks"]}
-        named = [name for name in servers.stacks if name not in known]
-        result["stacks"] = [
-            *result["stacks"],
-            *({"name": n, "grounds": "its spans"} for n in named),
-        ]
-    said = attribution.attribute(found.parts, seen, result["valid"], failed, parts)
+        _name_stacks(result, servers.stacks, "its spans")
+    told = metrics.parts if metrics is not None else None
+    said = attribution.attribute(found.parts, seen, result["valid"], failed, parts, told)
     result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
     result["verdict"], result["learned"] = said.verdict, said.learned
     result["claims"] = said.claims
+
+
+def _name_stacks(result: dict[str, Any], names: Sequence[str], grounds: str) -> None:
+    """Add the stacks that are not named yet."""
+    known = {stack["name"] for stack in result["stacks"]}
+    new = [{"name": name, "grounds": grounds} for name in names if name not in known]
+    result["stacks"] = [*result["stacks"], *new]
 
 
 # ---------------------------------------------------------------------- what to be careful about
@@ -360,6 +381,8 @@ def _attribution_caveats(result: dict[str, Any], found: Digest) -> list[dict[str
         if isinstance(entry, dict) and entry.get("members"):
             members = entry["members"]
             named = f"{', '.join(members[:-1])} and {members[-1]}"
-            splits = _SPLITS["network" if "network" in members else "server"]
+            about = "network" if "network" in members else "server"
+            # Metrics were there, or they would be merged with queue and prefill.
+            splits = _SPLITS["gateway" if set(members) == {"frontend", "gateway"} else about]
             out.append(caveat("LD401", members=named, splits=splits))
     return out

@@ -1,10 +1,12 @@
-"""What the servers said: how many requests they spoke of, who spoke, and by what clocks."""
+"""What the servers said: how many requests they spoke of, who spoke, and by what clocks;
+and what their metrics counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from latdiag.model.components import COMPONENTS
 from latdiag.report.page import Page, quantity
 
 _BY = {
@@ -12,16 +14,24 @@ _BY = {
     "request_id": "request id",
     "response_id": "response id",
 }
+_PLACE = {name: place for place, name in enumerate(COMPONENTS)}
 #: More senders than this are counted, not listed.
 _SHOWN = 6
 
 
 def servers(page: Page, result: Mapping[str, Any]) -> None:
-    """One line on the join, one a sender; nothing where no server spoke."""
-    found = result.get("evidence")
-    if not found:
-        return
-    page.gap()
+    """What spans told, and what metrics; nothing where no server spoke."""
+    spans, metrics = result.get("evidence"), result.get("aggregates")
+    if spans or metrics:
+        page.gap()
+    if spans:
+        _spans(page, spans)
+    if metrics:
+        _metrics(page, metrics)
+
+
+def _spans(page: Page, found: Mapping[str, Any]) -> None:
+    """One line on the join, one a sender."""
     by = ", ".join(
         f"{count} by {_BY.get(how) or page.word(how, 20)}"
         for how, count in (found.get("joined_by") or {}).items()
@@ -47,7 +57,51 @@ def _sender(page: Page, sender: Mapping[str, Any], clock: Mapping[str, Any] | No
     roles = [role for role in sender.get("roles") or () if role != "unified"]
     what = f"{stack} ({', '.join(page.word(role, 12) for role in roles)})" if roles else stack
     text = f"{what} {name}: {sender.get('spans', 0)} spans of {sender.get('requests', 0)} requests"
-    if clock is None or clock.get("offset_ms") is None:
+    if clock is None or clock.get("offset_ms") is None or clock.get("half_width_ms") is None:
         return text
     offset, half = (quantity(clock[key], "ms") for key in ("offset_ms", "half_width_ms"))
     return f"{text}; clock {offset} from the client's, known to {half}"
+
+
+def _metrics(page: Page, found: Mapping[str, Any]) -> None:
+    """One line: whose requests the servers counted, and what these took on the average."""
+    replicas = found.get("replicas") or []
+    n = len(replicas)
+    own, finished = found.get("own", 0), max((found.get("finished") or {}).values(), default=0)
+    text = f"{n} server{'' if n == 1 else 's'}, "
+    if found.get("verdict") in ("own", "others"):
+        text += f"{min(own, finished)} of {finished} finished requests are ours"
+    else:
+        text += page.word(found.get("why") or "whose requests they counted is not known", 300)
+    whose = " of the whole probe" if found.get("of") == "probe" else ""
+    times = _times(page, found.get("claims") or ())
+    if times:
+        text += f"; {', '.join(times)} (mean{whose}, {_grade(page, found)})"
+    gone = sum(1 for replica in replicas if replica.get("left_out"))
+    if gone:
+        text += f"; {gone} left out"
+    page.paragraph(text, "Metrics: ", "  ")
+
+
+def _times(page: Page, claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """``queue 8.70 ms`` of every component, in the order of the claims; a bound where only that
+    is known."""
+    sums: dict[str, list[float | None]] = {}
+    bounds: dict[str, float] = {}
+    for claim in claims:
+        name = "+".join(page.word(part, 20) for part in claim["of"])
+        sums.setdefault(name, []).append(claim["mean_ms"])
+        bounds[name] = bounds.get(name, 0.0) + claim["hi_ms"]
+    found = []
+    for name in sorted(sums, key=lambda each: _PLACE.get(each, len(_PLACE))):
+        known = [value for value in sums[name] if value is not None]
+        if len(known) == len(sums[name]):
+            found.append(f"{name} {quantity(sum(known), 'ms')}")
+        else:
+            found.append(f"{name} at most {quantity(bounds[name], 'ms')}")
+    return found
+
+
+def _grade(page: Page, found: Mapping[str, Any]) -> str:
+    """The worst of the claims' grades."""
+    return max((page.word(claim.get("grade") or "", 1) for claim in found["claims"]), default="B")

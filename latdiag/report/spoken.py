@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latdiag.attribute import answered, batching, offsets, spans, whitebox
+from latdiag.attribute import answered, batching, offsets, served, spans, whitebox
+from latdiag.attribute.findings import Findings
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
 from latdiag.stacks import catalogue
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from latdiag.attribute.parts import Parts
     from latdiag.store.run import Run
 
+#: From here on those that are not told are not like those that are.
+_UNLIKE = 0.2
 #: A clock that may have stood still while another ran: more than this is worth a word.
 _DRIFT_PPM = 20.0
 
@@ -40,10 +43,10 @@ def spoken(run: Run) -> Spoken | None:
         return None
     seen = answered.answered(run.batches(list(answered.COLUMNS)))
     if not seen.n:
-        return None
+        return _served(found, run)
     parts, facts, joined = whitebox.explain(found, seen)
     clocks = offsets.offsets(joined, seen)
-    document = _document(facts, clocks, _wall(run.writers, str(seen.clock_id[0])))
+    document = _document(facts, clocks, run.writers)
     caveats = _caveats(facts, clocks, parts)
     held = batching.held_back(run.batches(list(batching.COLUMNS)), joined, seen)
     if held is not None:
@@ -53,8 +56,18 @@ def spoken(run: Run) -> Spoken | None:
     return Spoken(parts, document, caveats, facts.stacks)
 
 
+def _served(found: spans.Spans, run: Run) -> Spoken | None:
+    """Of a run without requests: where the servers' own time went."""
+    if any(batch.n for batch in run.batches(["request_id"])):
+        return None  # a client was there, and got nothing
+    parts, facts = served.served(found)
+    return Spoken(parts, _document(facts, [], ()), _caveats(facts, [], None), facts.stacks)
+
+
 def _document(
-    facts: whitebox.Findings, clocks: Sequence[offsets.Offset], wall: int | None
+    facts: Findings,
+    clocks: Sequence[tuple[str, offsets.Offset]],
+    writers: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     return {
         "requests": facts.requests,
@@ -66,7 +79,7 @@ def _document(
         "spans": facts.spans,
         "duplicates": facts.duplicates,
         "senders": [{"sender": name, **said} for name, said in facts.senders.items()],
-        "clocks": [_clock(each, wall) for each in clocks],
+        "clocks": [_clock(each, _wall(writers, clock)) for clock, each in clocks],
         "medians_ms": {name: ms(value) for name, value in facts.medians.items()},
     }
 
@@ -78,7 +91,7 @@ def _clock(found: offsets.Offset, wall: int | None) -> dict[str, Any]:
         "sender": found.sender,
         "n": found.n,
         "offset_ms": offset,
-        "half_width_ms": ms(found.half_ns),
+        "half_width_ms": None if found.half_ns is None else ms(found.half_ns),
         "steps": [{"request": at, "by_ms": ms(by)} for at, by in found.steps],
         "drift_ppm": found.drift_ppm,
     }
@@ -96,11 +109,11 @@ def _batching(found: batching.Batching) -> dict[str, Any]:
 
 
 def _wall(writers: Sequence[Mapping[str, Any]], clock: str) -> int | None:
-    """The first writer's REALTIME minus MONOTONIC; None where no writer noted it."""
+    """REALTIME minus MONOTONIC of a clock's first writer; None where no writer noted it."""
     if clock.startswith("capture:"):
         return 0
     for writer in writers:
-        samples = writer.get("clock")
+        samples = writer.get("clock") if writer.get("clock_id") == clock else None
         if isinstance(samples, list) and samples and isinstance(samples[0], list):
             first = samples[0]
             if len(first) >= 2 and all(isinstance(value, int) for value in first[:2]):
@@ -109,7 +122,7 @@ def _wall(writers: Sequence[Mapping[str, Any]], clock: str) -> int | None:
 
 
 def _caveats(
-    facts: whitebox.Findings, clocks: Sequence[offsets.Offset], parts: Parts | None
+    facts: Findings, clocks: Sequence[tuple[str, offsets.Offset]], parts: Parts | None
 ) -> list[dict[str, str]]:
     out = []
     if facts.joined < facts.requests:
@@ -127,7 +140,11 @@ def _caveats(
         total = int(parts.total.sum())
         share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
         out.append(caveat("LD413", share=share))
-    for each in clocks:
+    if facts.all_kept and parts is not None:
+        out.append(caveat("LD414", whole=facts.joined - facts.partial - facts.contradicted))
+    if facts.left_ns and abs(facts.left_ns - facts.told_ns) > _UNLIKE * facts.told_ns:
+        out.append(caveat("LD420", told=round(facts.told_ns), left=round(facts.left_ns)))
+    for _, each in clocks:
         if each.steps:
             out.append(caveat("LD211", sender=each.sender, steps=len(each.steps)))
         elif each.drift_ppm is not None and abs(each.drift_ppm) > _DRIFT_PPM:

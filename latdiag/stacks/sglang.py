@@ -27,13 +27,18 @@ def _span(
 
 
 _FRONT = of("frontend")
+#: The scheduler's phases follow each other without a gap: where there is one, a span was lost.
+_GAP = "unattributed.rest"
+#: A prefill server's last phase is the transfer, which may begin some time after the prompt is
+#: computed.
+_HELD = "interconnect.wait"
 _SPANS = (
     _span("request", " Req ", _UNIFIED, "frontend.parse", "unified", prefix=True),
     _span("request", "prefill Req ", _GIVES, "frontend.parse", "prefill", prefix=True),
     _span("request", "decode Req ", _TAKES, "frontend.parse", "decode", prefix=True),
-    _span("scheduler", "Scheduler [", _UNIFIED, "frontend.parse", "unified", prefix=True),
-    _span("scheduler", "Prefill Scheduler [", _GIVES, "frontend.parse", "prefill", prefix=True),
-    _span("scheduler", "Decode Scheduler [", _TAKES, "frontend.parse", "decode", prefix=True),
+    _span("scheduler", "Scheduler [", _UNIFIED, _GAP, "unified", prefix=True),
+    _span("scheduler", "Prefill Scheduler [", _GIVES, _HELD, "prefill", prefix=True),
+    _span("scheduler", "Decode Scheduler [", _TAKES, _GAP, "decode", prefix=True),
     _span("tokenize", "tokenize", _FRONT, "frontend.parse"),
     _span("dispatch", "api_server_dispatch", _FRONT, "frontend.parse"),
     replace(

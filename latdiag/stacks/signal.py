@@ -89,13 +89,16 @@ class Role:
 
     ``span``: a span whose name begins so is of that role, and what hangs below it too.
     ``attribute``: (name, value) on the span. ``leg``: ``first`` where another server's span of
-    the same kind in the trace does not match, and ``second`` where another is a first leg.
+    the same kind in the trace does not match, ``second`` where another is a first leg, and
+    ``alone`` for a server that is a second leg elsewhere; ``same``: an attribute that is equal on
+    both legs.
     """
 
     role: str
     span: str = ""
     attribute: tuple[str, str] | None = None
     leg: str = ""
+    same: str = ""
 
 
 @dataclass(frozen=True, slots=True)

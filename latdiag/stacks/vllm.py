@@ -22,6 +22,9 @@ _WHOLE = (
     ("unified", _BEFORE, _BEFORE | of("decode")),
     ("prefill", _BEFORE, _BEFORE),
     ("decode", _RECEIVED, _RECEIVED | of("decode")),
+    # A server that elsewhere takes over from a prefill server, here without one: either its half
+    # of the trace was lost, or it did the prefill itself.
+    ("alone", _BEFORE | _RECEIVED, _BEFORE | _RECEIVED | of("decode")),
 )
 _SPANS = tuple(
     Signal(
@@ -71,7 +74,7 @@ _PREFILL = Signal(
     "s",
     covers=of("prefill") | HIDDEN,
     rest="prefill.own",
-    roles=("unified", "decode"),
+    roles=("unified", "decode", "alone"),
     bearer=_REQUEST,
     ends=Place("end", "vllm.ttft"),
     # Of two clocks: what the engine counted must not be cut where they disagree by a tick.
@@ -101,6 +104,12 @@ _ATTRIBUTES = (
         roles=("decode",),
         note="the KV transfer, and any wait for a seat while it is there",
     ),
+    replace(
+        _QUEUE,
+        covers=of("queue.admission", "interconnect.kv", "interconnect.wait"),
+        rest="",
+        roles=("alone",),
+    ),
     Signal(
         "vllm.decode",
         "attribute",
@@ -108,7 +117,7 @@ _ATTRIBUTES = (
         "s",
         covers=of("decode") | HIDDEN,
         rest="decode.base",
-        roles=("unified", "decode"),
+        roles=("unified", "decode", "alone"),
         bearer=_REQUEST,
         ends=Place("end", "vllm.e2e"),
     ),
@@ -283,8 +292,10 @@ STACK = Stack(
             span="llm_request",
             attribute=("gen_ai.usage.completion_tokens", "1"),
             leg="first",
+            same="gen_ai.usage.prompt_tokens",
         ),
         Role("decode", span="llm_request", leg="second"),
+        Role("alone", span="llm_request", leg="alone"),
     ),
     keys=(Key("gen_ai.request.id", "response_id", r"[-_]\d+"),),
     switches=(

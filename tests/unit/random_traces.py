@@ -114,6 +114,7 @@ def _spans(
     for stack in STACKS:
         wanted = [key.attribute for key in stack.keys]
         wanted += [role.attribute[0] for role in stack.roles if role.attribute]
+        wanted += [role.same for role in stack.roles if role.same]
         for each in wanted:
             texts[each] = np.full(n, None, dtype=object)
     tokens = np.where(random.random(n) < 0.5, "1", "64").astype(object)

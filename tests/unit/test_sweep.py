@@ -17,7 +17,8 @@ def claims_of(found: list[tuple[int, int, int, int]]) -> Claims:
     found = sorted(found, key=lambda one: one[0])
     columns = np.array(found, dtype=np.int64).reshape(-1, 4)
     row, start, length, covers = columns.T
-    return Claims(row, start, start + length, covers, np.zeros(len(row), dtype=np.int64))
+    none, all_ = np.zeros(len(row), dtype=np.int64), np.ones(len(row), dtype=np.int64)
+    return Claims(row, start, start + length, covers, none, all_, all_)
 
 
 def painted(found: list[tuple[int, int, int, int]]) -> dict[tuple[int, int], int]:

@@ -12,8 +12,10 @@ import pytest
 
 from latdiag.attribute import whitebox
 from latdiag.attribute.answered import Answered
+from latdiag.attribute.breakdown import breakdown
 from latdiag.attribute.offsets import offsets
 from latdiag.attribute.parts import Parts
+from latdiag.attribute.served import served
 from latdiag.attribute.spans import Spans
 
 from .random_traces import MS, requests, traces
@@ -196,7 +198,7 @@ def test_a_clock_that_steps_is_found_and_its_step_measured() -> None:
     step = np.where(np.arange(400) >= 200, 200 * MS, 0)
     spans = replace(spans, start=spans.start + step, end=spans.end + step)
     parts, facts, joined = whitebox.explain(spans, seen)
-    (clock,) = offsets(joined, seen)
+    ((_, clock),) = offsets(joined, seen)
     ((at, by),) = clock.steps
     assert at == 200
     assert by == pytest.approx(200 * MS, abs=2 * clock.half_ns + MS)
@@ -225,3 +227,35 @@ def test_an_id_that_two_requests_bear_joins_nothing() -> None:
     ids[1] = ids[0]
     facts = told(spans, replace(seen, trace_id=ids))[1]
     assert facts.joined == 98
+
+
+# ---------------------------------------------------------------------- without a client
+@pytest.mark.parametrize("seed", SEEDS)
+def test_without_a_client_the_servers_own_time_adds_up_too(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    spans = traces(N, random)
+    parts, facts = served(spans)
+    assert parts is not None and facts.joined == N
+    assert np.array_equal(sum(parts.parts.values()), parts.total)
+    assert {"client", "network"}.isdisjoint(parts.parts)
+    for name, values in parts.parts.items():
+        assert name == "unattributed" or (values >= 0).all(), name
+    wrong = random.integers(-(10**17), 10**17, len(spans.senders))[spans.sender]
+    skewed = replace(spans, start=spans.start + wrong, end=spans.end + wrong)
+    other, _ = served(skewed.select(random.permutation(spans.n)))
+    assert other is not None
+    # The order of requests is by their clocks, which lie: the sums do not.
+    for name, values in parts.parts.items():
+        assert values.sum() == other.parts[name].sum(), name
+
+
+def test_without_a_client_a_servers_components_are_as_with_one() -> None:
+    spans, seen = vllm(200, np.random.default_rng(10))
+    alone, _ = served(spans)
+    with_client, _ = told(spans, seen)
+    assert alone is not None and alone.interval == "server"
+    for name in ("queue", "prefill", "decode", "frontend"):
+        assert alone.parts[name].sum() == with_client.parts[name].sum(), name
+    entry = breakdown(alone, "client_e2e", "mean")
+    assert entry is not None and entry["interval"] == "server"
+    assert entry["client"] is None and entry["network"] is None

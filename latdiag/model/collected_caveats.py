@@ -1,0 +1,92 @@
+"""The caveats (LD414 to LD424) on what servers count and on what was collected of them: a part of
+the table in ``caveats``."""
+
+from __future__ import annotations
+
+from latdiag.model.caveat import Caveat
+
+COLLECTED = (
+    Caveat(
+        "LD414",
+        "Only {whole} requests have whole evidence, too few to stand for the others: all are used"
+        " whose servers spoke, and what a component lacks may lie in unattributed.",
+        "Find out where spans get lost: exporters that drop, samplers, a collector in between.",
+        "With spans lost here and there, a component shows only what was not lost of it. Its"
+        " grade is that of a bound, and its interval reaches up by all that is unattributed.",
+    ),
+    Caveat(
+        "LD416",
+        "The metrics are not used in the breakdown: {why}.",
+        "Scrape every server that the requests reach (--metrics, once for each), around the load"
+        " alone and while nobody else uses them.",
+        "Counters and histograms tell of all requests of a window together. They are one's own"
+        " only if as many were finished as were sent, if every server was scraped at both edges,"
+        " and if queue and prefill add up to no more than the client waited.",
+    ),
+    Caveat(
+        "LD417",
+        "The metrics do not fit {other}: {what}.",
+        "Look whether all servers are scraped, whether one serves others as well, and whether"
+        " the spans were joined to the right requests.",
+        "Spans say of each request what metrics say of all together. Of the same requests both"
+        " have the same mean, within 2 % or a millisecond; else one of the two is of something"
+        " else, or wrong.",
+    ),
+    Caveat(
+        "LD418",
+        "The metrics hold the whole probe, its designed requests too: they are not used in the"
+        " breakdown, which is of the workload alone.",
+        "`latdiag load URL --metrics URL` scrapes around the workload.",
+        "A probe sends requests by design besides those that it explains: prompts alone, bursts,"
+        " long prompts into running streams. The servers count them all in one sum.",
+    ),
+    Caveat(
+        "LD419",
+        "{n} series or servers are left out of the metrics ({replica}: {why}).",
+        "Let the servers run through a measurement, and let all of them be scraped at its end.",
+        "A counter that began anew between two scrapes says nothing of the time between, nor does"
+        " a series that is gone: no rate is guessed. What such a server counted is missing in"
+        " the sums.",
+    ),
+    Caveat(
+        "LD420",
+        "The requests that are left out of the breakdown are unlike those in it: {left:ms} ms"
+        " against {told:ms} ms end to end (median).",
+        "See that spans are sampled without regard to how long a request took, and not dropped"
+        " when there are many.",
+        "Evidence that is there for slow requests only, or for fast ones only, tells of those: a"
+        " sampler that keeps the tail, or a server that drops spans when it is busy, tilts every"
+        " share.",
+    ),
+    Caveat(
+        "LD421",
+        "The receiver refused {spans} spans and {exports} exports ({reasons}).",
+        "Let the exporters send less at once, or see which bound they break.",
+        "Evidence that was sent is missing: it broke a bound of the receiver (size, count, time,"
+        " ids that are none), or came faster than it could be written. Nothing is dropped in"
+        " silence.",
+    ),
+    Caveat(
+        "LD422",
+        "Collecting stopped at --max-disk: what was sent later is not in the run.",
+        "Raise --max-disk, or collect for a shorter time.",
+        "A receiver that stands open writes as long as something is sent to it; the cap keeps it"
+        " from filling the disk.",
+    ),
+    Caveat(
+        "LD423",
+        "{spans} spans came from {senders} senders of no stack known here ({names}).",
+        "`latdiag stacks` lists what is known; a package of yours can add a stack.",
+        "Spans whose names no stack file has are kept, but say nothing: nobody here knows which"
+        " interval they cover.",
+    ),
+    Caveat(
+        "LD424",
+        "Nothing came from any server.",
+        "Turn the server's exporter on and point it here (`latdiag stacks URL` names the flag);"
+        " an exporter that found nobody may wait two minutes before it tries again.",
+        "Exporters that cannot connect back off: one that was started before the receiver may"
+        " keep silent for up to two minutes. A receiver that stands before the server does"
+        " (`latdiag collect`) avoids that.",
+    ),
+)

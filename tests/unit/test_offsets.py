@@ -1,0 +1,58 @@
+"""Clocks of senders against the client's, by causality alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from latdiag.attribute import whitebox
+from latdiag.attribute.offsets import Offset, offsets
+
+from .random_traces import MS
+from .test_whitebox import vllm
+
+
+def clock(n: int, shift: object, seed: int = 7) -> Offset:
+    """Of a server whose clock is so far (ns a request) from the client's."""
+    spans, seen = vllm(n, np.random.default_rng(seed))
+    wrong = np.broadcast_to(np.asarray(shift, dtype=np.int64), n)
+    skewed = replace(spans, start=spans.start + wrong, end=spans.end + wrong)
+    _, _, joined = whitebox.explain(skewed, seen)
+    ((_, found),) = offsets(joined, seen)
+    return found
+
+
+@pytest.mark.parametrize("skew", [0, -500 * MS, 10**15])
+def test_a_constant_is_found_within_what_is_possible(skew: int) -> None:
+    found = clock(100, skew)
+    assert found.half_ns is not None and found.half_ns <= 2 * MS
+    assert abs(found.offset_ns - skew) <= found.half_ns + 2 * MS
+    assert (found.steps, found.drift_ppm) == ((), None)
+
+
+@pytest.mark.parametrize("n", [40, 400])
+@pytest.mark.parametrize("at", [0.05, 0.1, 0.5, 0.5625, 0.975])
+@pytest.mark.parametrize("by", [200 * MS, -200 * MS])
+def test_a_step_is_found_where_it_was(n: int, at: float, by: int) -> None:
+    place = round(at * n)
+    found = clock(n, np.where(np.arange(n) >= place, by, 0))
+    assert [where for where, _ in found.steps] == [place]
+    assert found.steps[0][1] == pytest.approx(by, abs=5 * MS)
+    assert found.drift_ppm is None
+
+
+@pytest.mark.parametrize("ppm", [20, 100, -100])
+def test_a_drift_is_a_drift_and_no_step(ppm: int) -> None:
+    n = 600  # one a second
+    found = clock(n, np.arange(n) * 1000 * MS // 1_000_000 * ppm)
+    assert found.steps == ()
+    assert found.drift_ppm == pytest.approx(ppm, abs=5)
+    assert found.half_ns is None
+
+
+def test_two_steps_are_two() -> None:
+    shift = np.where(np.arange(300) >= 100, 200 * MS, 0)
+    found = clock(300, shift - np.where(np.arange(300) >= 200, 300 * MS, 0))
+    assert [where for where, _ in found.steps] == [100, 200]
