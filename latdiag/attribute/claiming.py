@@ -164,7 +164,8 @@ class _Book:
             meant = {
                 s.name: s
                 for s in stack.signals
-                if s.kind == "attribute"
+                if s.kind in ("attribute", "reply")
+                and s.foreign in self.spans.values
                 and s.bearer == bearer.name
                 and s.covers
                 and role in (s.roles or (role,))

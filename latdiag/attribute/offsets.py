@@ -1,8 +1,9 @@
 """How far a sender's clock may be from the client's, by causality alone.
 
-A request cannot reach a server before it was sent, nor its last byte leave after it came::
+A request cannot reach a server before it was sent, nor its last byte leave after it came, and a
+span ends soon after that::
 
-    end - done  <=  server - client  <=  start - sent
+    end - late - done  <=  server - client  <=  start - sent
 
 Each request bounds the offset from both sides; of many the tightest hold (Cristian). Where no
 offset fits all requests, but a line does, the clock drifts; where no line does either, it was
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Stamps at both ends of one event may be so far out of order.
 _TOLERANCE_NS = 1_000_000
+#: So long after its last byte has left may a server's span end (measured: up to 4 ms).
+_LATE_NS = 5_000_000
 #: As many bounds as a line is fitted to; of more requests, the tightest of each group.
 _MOST = 400
 
@@ -58,7 +61,7 @@ def offsets(spans: Spans, seen: Answered) -> list[tuple[str, Offset]]:
         end = np.full(len(rows), np.iinfo(np.int64).min)
         np.minimum.at(start, place, spans.start[mine])
         np.maximum.at(end, place, spans.end[mine])
-        most, least = start - seen.sent[rows], end - seen.done[rows]
+        most, least = start - seen.sent[rows], end - _LATE_NS - seen.done[rows]
         order = np.argsort(seen.sent[rows], kind="stable")
         bounds = (each[order] for each in (least, most, seen.sent[rows]))
         found.append((str(seen.clock_id[rows[0]]), _offset(sender, *bounds)))

@@ -11,10 +11,12 @@ The client's interval is the whole; the servers' intervals enter it as lengths a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from latdiag.attribute import claiming
 from latdiag.attribute.answered import Answered
+from latdiag.attribute.borne import with_replies
 from latdiag.attribute.completeness import LEAST, complete
 from latdiag.attribute.findings import Findings
 from latdiag.attribute.joining import Requests, join
@@ -33,13 +35,15 @@ WAY_NS = 5_000_000
 _WAY_QUANTILE = 0.05
 
 
-def explain(found: Spans, seen: Answered) -> tuple[Parts | None, Findings, Spans]:
+def explain(
+    found: Spans, seen: Answered, stated: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+) -> tuple[Parts | None, Findings, Spans]:
     """(Parts of the requests whose servers spoke, None where too few did; what became of the
-    evidence; the spans that were joined)."""
+    evidence; the spans that were joined). ``stated``: in replies, see ``with_replies``."""
     import numpy as np
 
     ids = (seen.trace_id, seen.span_id, seen.request_id, seen.response_id)
-    spans = join(found, Requests(*(each.tolist() for each in ids)))
+    spans = with_replies(join(found, Requests(*(each.tolist() for each in ids))), stated)
     facts = Findings(requests=seen.n, by=spans.joined_by, duplicates=spans.duplicates)
     facts.joined = len(np.unique(spans.row))
     facts.spans = spans.n

@@ -89,7 +89,7 @@ def begin(
     path = out or default_run_path(verb, datetime.now(UTC))
     said = plan_of(prepared, wish) | (plan(prepared) if plan else {})
     path = create_run(path, _header(verb, prepared, said, reason))
-    return Begun(wish, prepared, path, f"ld-{secrets.token_hex(4)}")
+    return Begun(wish, prepared, path, secrets.token_hex(4))
 
 
 @contextlib.contextmanager

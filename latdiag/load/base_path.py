@@ -21,6 +21,7 @@ from latdiag.load.dial import tls_context
 from latdiag.load.exchange import Exchange
 from latdiag.load.frames import Record
 from latdiag.load.heads import content_type, raw_headers, told
+from latdiag.load.ids import request_id as request_id_of
 from latdiag.load.outbox import Outbox
 from latdiag.load.plan import LoadPlan
 from latdiag.load.processes import LoadEnd, Pair, run_load
@@ -263,7 +264,7 @@ class _Asker:
         self._counters.add_begun()
         exchange = Exchange()
         exchange.sent_ns = monotonic_ns()
-        request_id = f"{self._tag}-{ask.number:08x}".encode()
+        request_id = request_id_of(self._tag, ask.number).encode()
         trace_id, span_id = secrets.token_hex(16).encode(), secrets.token_hex(8).encode()
         ids = (request_id, trace_id, span_id)
         self._out.append(

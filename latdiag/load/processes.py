@@ -23,6 +23,7 @@ from typing import NamedTuple
 from latdiag.load import stamps
 from latdiag.load.children import fork, reaped
 from latdiag.load.frames import encode, wide_pipe
+from latdiag.load.ids import request_id as request_id_of
 from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.progress import Counters, Counts
 from latdiag.load.reader import CUT, GO, run_reader
@@ -335,7 +336,7 @@ class _Load:
         work = next(self._work, None)
         if work is None:
             return False
-        request_id = f"{self._tag}-{work.number:08x}".encode()
+        request_id = request_id_of(self._tag, work.number).encode()
         token = os.urandom(24).hex().encode()
         worker.pending = memoryview(encode([(*work, request_id, token[:32], token[32:])]))
         return True

@@ -2,21 +2,23 @@
 
 With prefill and decode apart the router hands a request to both at once. The prefill worker's
 ``handle_payload`` lasts until the KV cache is gone, so it holds the transfer; the decode worker's
-holds prefill, transfer and decode. ``ttft_ms`` of a reply's ``nvext.timing`` ends with the
-prefill, before the transfer: it bounds nothing that the client sees. (That of the span
+begins with it, waits for the KV cache and decodes. ``ttft_ms`` of a reply's ``nvext.timing`` ends
+with the prefill, before the transfer: it bounds nothing that the client sees. (That of the span
 ``http-request``, and the frontend's histogram, end with the first token that it sends.)
 """
 
 from __future__ import annotations
 
 from latdiag.stacks.figures import counter, gauge, histogram, reply
-from latdiag.stacks.signal import HIDDEN, Key, Mark, Role, Signal, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Key, Mark, Place, Role, Signal, Stack, Switch, of
 
 _WORK = of("queue", "prefill") | HIDDEN
 _ALL = _WORK | of("interconnect", "decode")
 _ROUTED = of("gateway.proc")
 #: Of a worker that only prefills: with the way of its KV cache to the other.
 _SENT = _WORK | of("interconnect.kv")
+#: Of one that only decodes: it waits for the other, and does nothing of what that does.
+_RECEIVED = of("interconnect", "decode") | HIDDEN
 
 
 def _span(name: str, foreign: str, covers: frozenset[str], rest: str = "", *roles: str) -> Signal:
@@ -36,7 +38,7 @@ _SPANS = (
         "unified",
     ),
     _span("worker", "handle_payload", _SENT, "", "prefill"),
-    _span("worker", "handle_payload", _ALL, "interconnect.wait", "decode"),
+    _span("worker", "handle_payload", _RECEIVED, "interconnect.wait", "decode"),
     _span("worker", "handle_payload", _WORK | of("decode"), "", "unified"),
 )
 
@@ -112,7 +114,16 @@ _REPLIES = (
         of("frontend", "queue.admission") | _ROUTED,
         "gateway.proc",
     ),
-    reply("dynamo.reply.prefill", "nvext.timing.prefill_time_ms", _WORK, "prefill.own"),
+    reply(
+        "dynamo.reply.prefill",
+        "nvext.timing.prefill_time_ms",
+        _WORK,
+        "prefill.own",
+        ("prefill", "unified"),
+        bearer="dynamo.worker",
+        starts=Place("start"),
+        note="what the prefill worker takes after it is the KV transfer",
+    ),
     reply(
         "dynamo.reply.ttft",
         "nvext.timing.ttft_ms",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latdiag.stacks.signal import Signal
+from latdiag.stacks.signal import Place, Signal
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -59,6 +59,8 @@ def reply(
     first_token: bool = False,
     documented: bool = False,
     note: str = "",
+    bearer: str = "",
+    starts: Place | None = None,
 ) -> Signal:
     """A duration in the body of a reply, at a JSON path (``metrics.queue_time_ms``)."""
     return Signal(
@@ -72,4 +74,6 @@ def reply(
         first_token=first_token,
         documented=documented,
         note=note,
+        bearer=bearer,
+        starts=starts,
     )

@@ -1,6 +1,6 @@
 """Real servers, where their installation is on this machine: run with ``pytest -m live``.
 
-The scripts that install and start them are found by LATDIAG_LIVETOOLS, or beside the checkout.
+The scripts that install and start them are found by LATDIAG_LIVE_TOOLS, or beside the checkout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 _ROOT = Path(__file__).parents[2]
-TOOLS = Path(os.environ.get("LATDIAG_LIVETOOLS", _ROOT.parent / "shared" / "tools" / "live"))
+TOOLS = Path(os.environ.get("LATDIAG_LIVE_TOOLS", _ROOT.parent / "shared" / "tools" / "live"))
 _LIVE = Path(os.environ.get("LATDIAG_LIVE", Path.home() / ".cache" / "latdiag-live"))
 
 

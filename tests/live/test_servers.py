@@ -123,11 +123,22 @@ def test_vllm_and_the_client_agree_on_every_request(stack: Stack, tmp_path: Path
 
 
 # ---------------------------------------------------------------------- two workers and a link
-def test_a_slow_kv_link_is_interconnect(stack: Stack, tmp_path: Path) -> None:
+TIMED = ("--body-json", '{"nvext":{"extra_fields":["timing"]}}')
+
+
+@pytest.mark.parametrize(
+    ("more_said", "told_with"),
+    [((), ["queue", "prefill", "interconnect"]), (TIMED, ["interconnect"])],
+    ids=["spans", "spans and replies"],
+)
+def test_a_slow_kv_link_is_interconnect(
+    stack: Stack, tmp_path: Path, more_said: tuple[str, ...], told_with: list[str]
+) -> None:
     """131,072 B a token at 0.1 GB/s: 1.3 ms a token of the prompt, 400 ms for 313.
 
     ``ttft_ms`` of Dynamo's replies ends before it. Its spans alone do not part what the prefill
-    worker computes from what it sends: then interconnect is told with queue and prefill.
+    worker computes from what it sends: then interconnect is told with queue and prefill. The
+    replies say when the prefill was over.
     """
     found, e2e = {}, {}
     for speed in ("64", "0.1"):
@@ -136,7 +147,7 @@ def test_a_slow_kv_link_is_interconnect(stack: Stack, tmp_path: Path) -> None:
         url = stack.up("dynamo", name, *options)["URL"]
         try:
             shape = ("--requests", "40", "--rate", "1.5", "--isl", "313", "--osl", "24")
-            result = load(url, tmp_path / f"{speed}.run", *shape)
+            result = load(url, tmp_path / f"{speed}.run", *shape, *more_said)
         finally:
             stack.stop(name)
         assert result["evidence"]["partial"] == result["evidence"]["contradicted"] == 0
@@ -149,6 +160,7 @@ def test_a_slow_kv_link_is_interconnect(stack: Stack, tmp_path: Path) -> None:
     assert found["0.1"].keys() == found["64"].keys()
     moved = {name: found["0.1"][name] - found["64"][name] for name in found["64"]}
     (link,) = (name for name in moved if "interconnect" in name.split("+"))
+    assert link.split("+") == told_with
     assert moved[link] == pytest.approx(more, rel=0.1)
     assert all(abs(moved[name]) < 0.02 * more for name in moved if name != link), moved
 

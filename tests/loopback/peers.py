@@ -36,7 +36,7 @@ class Asked:
     @property
     def number(self) -> int | None:
         tag, _, number = (self.header("x-request-id") or "").rpartition("-")
-        return int(number, 16) if tag.startswith("ld") else None
+        return int(number, 16) if tag and not tag.startswith("preflight") else None
 
     @property
     def document(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Streams:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            if self._refuse and seen.id.startswith("ld-"):
+            if self._refuse and not seen.id.startswith("preflight-"):
                 _document(writer, 429, {"error": {"message": "busy"}}, self._refuse)
                 return
             await self._send(ask, seen, reader, writer)
@@ -105,7 +105,7 @@ class Streams:
         )
         until = monotonic() + seconds
         piece = b"".join(_chunk(b"%c" % byte) for byte in b": nothing to say yet\n" * 500)
-        while monotonic() < until and seen.id.startswith("ld-"):
+        while monotonic() < until and not seen.id.startswith("preflight-"):
             writer.write(piece)
             await writer.drain()
 
@@ -164,7 +164,8 @@ class Peer:
 
     def seen(self) -> list[Seen]:
         """Every request of a load, in the order of arrival; those of the preflight left out."""
-        return [Seen(**one) for one in self._get("/seen") if one["id"].startswith("ld-")]
+        mine = (one for one in self._get("/seen") if not one["id"].startswith("preflight-"))
+        return [Seen(**one) for one in mine]
 
     def flight(self) -> dict[str, int]:
         """``total`` requests so far, ``open`` now, ``most_open`` at once; preflight included."""

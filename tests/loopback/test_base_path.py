@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from latdiag.load import stamps
 from latdiag.load.base_path import PathAsk, path_asks
 from latdiag.load.dialects import DIALECTS
+from latdiag.load.ids import request_id
 from latdiag.load.lengths import Lengths
 from latdiag.load.workload import Workload
 from latdiag.store.run import Run
@@ -48,7 +49,7 @@ create_run(path, {})
 asks = [PathAsk(n, fresh, isl, body.encode(), wait) for n, fresh, isl, body, wait in
         json.loads(asks)]
 light = {"numpy", "pyarrow"} & set(sys.modules)
-end = run_path(plan, base + "/v1/models", "S1", asks, path, "ld-path", lambda counts: None)
+end = run_path(plan, base + "/v1/models", "S1", asks, path, "0badcafe", lambda counts: None)
 assert not light and not {"numpy", "pyarrow"} & set(sys.modules)
 print(json.dumps({"signal": end.signal, "gave_up": end.gave_up, "begun": end.begun,
                   "faults": end.faults, "lost": end.lost}))
@@ -169,7 +170,7 @@ def test_rows_tell_what_was_asked_and_bear_kernel_stamps_in_order(tmp_path: Path
     assert [a.body.decode() for a in asked] == ["", "", BODY, "", BODY, "", ""]
     assert all(a.header("authorization") == "Bearer key" for a in asked)
     assert asked[0].header("content-type") is None and asked[0].header("content-length") is None
-    ids = [f"ld-path-{n:08x}" for n in range(7)]
+    ids = [request_id("0badcafe", n) for n in range(7)]
     assert rows.request_id.tolist() == ids == [a.header("x-request-id") for a in asked]
     assert [a.header("traceparent") for a in asked] == [
         f"00-{row.trace_id}-{row.span_id}-01" for row in rows.itertuples()

@@ -288,7 +288,7 @@ plan = LoadPlan(Target(url + "/v1/chat/completions"), "openai-chat", (0,) * 4, N
                 10**10, True, 2)
 before = sorted(os.listdir("/proc/self/fd"))
 create_run(path, {})
-end = run_load(plan, work, path, "ld", lambda counts: None)
+end = run_load(plan, work, path, "0badcafe", lambda counts: None)
 after = sorted(os.listdir("/proc/self/fd"))
 try:
     child = os.waitpid(-1, os.WNOHANG)

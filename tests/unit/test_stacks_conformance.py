@@ -68,7 +68,8 @@ def test_its_signals_are_well_formed(stack: Stack) -> None:
         assert signal.rest in {"", "unattributed.rest", *signal.covers}, signal.name
         assert signal.covers <= leaves, signal.name
         assert not signal.covers or units <= set(NS), f"{signal.name} covers time without a unit"
-        assert (signal.kind == "attribute") == bool(signal.bearer), signal.name
+        assert (signal.kind == "attribute") <= bool(signal.bearer), signal.name
+        assert not signal.bearer or signal.kind in ("attribute", "reply"), signal.name
         if signal.kind == "attribute":
             assert signal.bearer in spans, signal.name
             assert (signal.starts is None) != (signal.ends is None), signal.name
