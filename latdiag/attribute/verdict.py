@@ -103,7 +103,8 @@ def verdict(case: Case) -> dict[str, Any]:
     """The verdict entry of ``--json``. The tail speaks where it holds enough rows."""
     mean, tail = case.breakdowns.get("mean"), case.breakdowns.get("p95_tail")
     if mean is None or mean["n"] < _MIN_ROWS or mean["total_ns"] <= 0:
-        return _too_few(0 if mean is None or mean["total_ns"] <= 0 else mean["n"])
+        told = 0 if mean is None or mean["total_ns"] <= 0 else mean["n"]
+        return _too_few(told, case.parts.interval == "server")
     speaks = tail is not None and tail["insufficient"] is None
     population = "p95_tail" if speaks else "mean"
     if not case.valid:
@@ -162,15 +163,20 @@ def _bottleneck(
     return _entry(first, population, confidence, kind, f"{sentence}.", following)
 
 
-def _too_few(n: int) -> dict[str, Any]:
+def _too_few(n: int, listening: bool) -> dict[str, Any]:
+    longer = (
+        "See the failures and caveats above, if any; a longer measurement (--budget standard, more"
+        " --max-tokens-total, or `latdiag load URL --duration 60s`) brings more of them."
+    )
+    if listening:
+        longer = "Listen for longer (`latdiag collect --duration`), and see that spans arrive."
     return _entry(
         None,
         "mean",
         "insufficient",
         "insufficient",
         f"{n} requests could be taken apart; {_MIN_ROWS} are needed for a verdict.",
-        "See the failures and caveats above, if any; a longer measurement (--budget standard, more"
-        " --max-tokens-total, or `latdiag load URL --duration 60s`) brings more of them.",
+        longer,
     )
 
 

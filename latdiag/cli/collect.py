@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import re
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latdiag import __version__
-from latdiag.cli.options import DURATION
+from latdiag.cli.options import DURATION, SIZE
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown, without_credentials
 from latdiag.model.units import NS_PER_S, show_duration
@@ -29,22 +28,6 @@ _SAY_EVERY_S = 10.0
 _POLL_S = 0.2
 #: Senders that are named in one line.
 _NAMED = 5
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)i?B?")
-_SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-class Size(click.ParamType[int]):
-    """``500MB``, ``2GB``: bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        found = _SIZE.fullmatch(value.strip())
-        if not found or not float(found[1]):
-            self.fail(f"{value!r} is not a size; write for example 500MB or 2GB", param, ctx)
-        return round(float(found[1]) * _SCALE[found[2]])
 
 
 @click.command(name="collect", context_settings={"max_content_width": 79})
@@ -75,7 +58,7 @@ class Size(click.ParamType[int]):
     help="At the end, until no late span came for so long.",
 )
 @click.option(
-    "--max-disk", type=Size(), default="2GB", show_default=True, help="Take no more than this."
+    "--max-disk", type=SIZE, default="2GB", show_default=True, help="Take no more than this."
 )
 @click.option(
     "--token-env", metavar="NAME", help="Variable with the bearer token that senders show."
@@ -296,7 +279,8 @@ class _Collection:
 def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
     """What arrived so far, and which senders no stack here knows."""
     senders = found["senders"]
-    spans = f"{found['accepted']} spans from {len(senders)} sender{'s' * (len(senders) != 1)}"
+    total = found["senders_total"]
+    spans = f"{found['accepted']} spans from {total} sender{'s' * (total != 1)}"
     parts = [spans]
     if found["samples"]:
         parts.append(f"{found['samples']} samples in {sum(found['scrapes'].values())} scrapes")
@@ -314,13 +298,15 @@ def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
         names = ", ".join(shown(name, 40) for name in sender["span_names"][:3])
         service = sender["service"] or sender["sender"]
         lines.append(f"  of no stack known here: {shown(service, 60)} ({names})")
-    if len(unknown) > _NAMED:
-        lines.append(f"  and {len(unknown) - _NAMED} more senders of no stack known here")
+    if found["unknown_senders"] > _NAMED:
+        more = found["unknown_senders"] - _NAMED
+        lines.append(f"  and {more} more senders of no stack known here")
     return lines
 
 
 # ---------------------------------------------------------------------- the result
 def _result(path: str, found: dict[str, Any]) -> dict[str, Any]:
+    from latdiag.report.collected import caveats
     from latdiag.report.json import blank
     from latdiag.store.place import displayed
 
@@ -329,7 +315,8 @@ def _result(path: str, found: dict[str, Any]) -> dict[str, Any]:
     told = (
         "duration_ns", "stopped", "exports", "accepted", "refused", "refused_exports",
         "other_signals", "dropped_attributes", "rows", "samples", "bytes", "lost",
-        "disk_cap_reached", "forwarded", "forward_failed", "scrapes", "scrape_problems",
+        "disk_cap_reached", "forwarded", "forward_failed", "forward_failure", "scrapes",
+        "scrape_problems", "senders_total", "unknown_senders", "unknown_spans",
     )  # fmt: skip
     result["collected"] = {name: found[name] for name in told}
     result["collected"]["senders"] = [
@@ -341,6 +328,7 @@ def _result(path: str, found: dict[str, Any]) -> dict[str, Any]:
         }
         for sender in found["senders"]
     ]
+    result["caveats"] = caveats([{"kind": "otlp", "counts": found}])
     return result
 
 

@@ -82,6 +82,12 @@ def _side(name: str, pattern: str) -> list[Measured]:
         raise RunFault(f"nothing matches {displayed(pattern)}", "check the pattern")
     places = [path if "://" in path else os.path.realpath(path) for path in paths]
     found = [measured(Run.open(path)) for path in paths]
+    for run in found:
+        if not run.result["load"]["requests"]:
+            raise UnlikeRuns(
+                f"{run.path} holds no requests",
+                "what was only collected has nothing to compare; name runs of loads",
+            )
     seen: dict[str, str] = {}
     for place, run in zip(places, found, strict=True):
         for key in (place, run.rows.identity):

@@ -9,6 +9,7 @@ import platform
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from latdiag.model.text import shown, without_credentials
 
 if TYPE_CHECKING:
     from latdiag.attribute.slo import Slo
-    from latdiag.cli.gather import Gather
+    from latdiag.cli.gather import Gather, Heard
     from latdiag.load.prepare import Prepared, Wish
     from latdiag.load.processes import LoadEnd
 
@@ -34,7 +35,7 @@ def execute(
     out: str | None,
     quiet: bool,
     slos: Sequence[Slo] = (),
-    gather: Gather = lambda path: contextlib.nullcontext(),
+    gather: Gather | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Run the load of ``wish``; (the result, the exit code). Faults bear the run's path.
 
@@ -48,7 +49,7 @@ def execute(
     total = None if wish.requests is None else wish.requests + wish.warmup
     shown_ = Progress(total, wish.duration_ns, quiet=quiet)
     # What gathers begins before the progress does, which has a thread, and outlives it.
-    with of_run(begun.path), gather(begun.path), shown_ as progress:
+    with of_run(begun.path), hearing(gather, begun.path) as heard, shown_ as progress:
         end = run_load(
             begun.prepared.plan,
             begun.prepared.work(wish),
@@ -56,7 +57,26 @@ def execute(
             begun.tag,
             lambda c: progress.update(c.begun, c.done, c.failed, c.tokens),
         )
-    return conclude(verb, begun.path, end, hopeless(wish) if end.gave_up else None, slos)
+        heard.stopped = end.signal
+    end.signal = end.signal or heard.stopped
+    cut = hopeless(wish) if end.gave_up else None
+    return with_fault(conclude(verb, begun.path, end, cut, slos), heard)
+
+
+def hearing(gather: Gather | None, path: str) -> AbstractContextManager[Heard]:
+    """What is done around a load to hear the servers; nothing where nobody listens."""
+    from latdiag.cli.gather import Heard
+
+    return contextlib.nullcontext(Heard()) if gather is None else gather(path)
+
+
+def with_fault(said: tuple[dict[str, Any], int], heard: Heard) -> tuple[dict[str, Any], int]:
+    """A result to whose servers nobody could listen to the end: it says so, and exits so."""
+    result, code = said
+    if heard.fault is None:
+        return said
+    result["caveats"].insert(0, caveat("LD110", why=heard.fault.text))
+    return result, code or heard.fault.exit_code
 
 
 class Begun(NamedTuple):

@@ -6,11 +6,13 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from latdiag.cli.options import DURATION, applied
+from latdiag.model.errors import LatdiagError, UsageFault
 from latdiag.model.text import shown
 from latdiag.model.units import show_duration
 
@@ -57,25 +59,38 @@ gather_options = applied(
 #: What a receiver on this machine is reached by.
 _HTTP = "127.0.0.1:4318"
 
-Gather = Callable[[str], AbstractContextManager[None]]
+
+@dataclass(slots=True)
+class Heard:
+    """How the hearing ended. ``stopped``: the signal that ended the load, to be set by whoever
+    knows it, or the one that came while the end was awaited. ``fault``: why what was said may be
+    missing."""
+
+    stopped: int = 0
+    fault: LatdiagError | None = None
+
+
+Gather = Callable[[str], AbstractContextManager[Heard]]
 
 
 def gatherer(given: Mapping[str, Any]) -> Gather:
     """What to do around a load, given the run's path. UsageFault for options that cannot be."""
     from latdiag.cli.collect import check_metrics, endpoints_of, token_of
-    from latdiag.ingest.otlp.forward import Destination
+    from latdiag.ingest.otlp.forward import Destination, refuse_own
 
     grpc, http = _doors(given)
     token = token_of(given["token_env"])
     otlp = endpoints_of(grpc, http, token, given["allow_unauthenticated"])
     check_metrics(given["metrics"])
     if given["forward"] is not None:
-        Destination.parse(given["forward"])
+        if otlp is None:
+            raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
+        refuse_own(Destination.parse(given["forward"]), [door for door in (grpc, http) if door])
     if otlp is None and not given["metrics"]:
-        return lambda path: contextlib.nullcontext()
+        return lambda path: contextlib.nullcontext(Heard())
 
     @contextlib.contextmanager
-    def around(path: str) -> Iterator[None]:
+    def around(path: str) -> Iterator[Heard]:
         from latdiag.ingest.collector import collecting
         from latdiag.stacks.catalogue import families, stacks
 
@@ -88,34 +103,52 @@ def gatherer(given: Mapping[str, Any]) -> Gather:
             forward=given["forward"],
         ) as collector:
             _say_problems(collector.edge("begin"), given)
-            yield
-            _say_problems(collector.edge("end"), given)
-            wait_ns = given["wait"] if otlp else 0
-            if wait_ns and not given["quiet"]:
-                click.echo(f"waiting {show_duration(wait_ns)} for late spans", err=True)
-            with _hurried(collector):
-                collector.finish(wait_ns)
+            heard = Heard()
+            yield heard
+            with _hurried(collector, heard):
+                _say_problems(collector.edge("end"), given)
+                # Whoever terminates a load waits for no late span.
+                wait_ns = given["wait"] if otlp and heard.stopped != signal.SIGTERM else 0
+                if wait_ns and not given["quiet"]:
+                    click.echo(
+                        f"waiting {show_duration(wait_ns)} for late spans; SIGINT ends that",
+                        err=True,
+                    )
+                try:
+                    collector.finish(wait_ns)
+                except LatdiagError as fault:
+                    # The requests are measured all the same.
+                    heard.fault = fault
 
     return around
 
 
-def spans_to(given: Mapping[str, Any]) -> str | None:
+def spans_to(given: Mapping[str, Any], target: str) -> str | None:
     """Where a server that this command starts sends its spans; None for nowhere."""
     _, http = _doors(given)
+    if target.startswith("demo:") and http is not None and given["token_env"]:
+        raise UsageFault("the built-in server shows no token", "leave --token-env out")
     return None if http is None else f"http://{http}"
 
 
 def _doors(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """HOST:PORT of the gRPC and of the HTTP receiver, as they were asked for."""
     grpc, http = given["otlp"], given["otlp_http"]
-    return ("127.0.0.1:4317", http or _HTTP) if grpc == _ON else (grpc, http)
+    if grpc is not None and grpc != "off":
+        http = http or _HTTP
+    return ("127.0.0.1:4317" if grpc == _ON else grpc), (None if http == "off" else http)
 
 
 @contextlib.contextmanager
-def _hurried(collector: Collector) -> Iterator[None]:
-    """Whoever interrupts the wait for late spans means the wait, not the run."""
+def _hurried(collector: Collector, heard: Heard) -> Iterator[None]:
+    """Whoever interrupts the wait for late spans means the wait, not what was measured."""
+
+    def hurry(number: int, _frame: object) -> None:
+        heard.stopped = heard.stopped or number
+        collector.hurry()
+
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {n: signal.signal(n, lambda *_: collector.hurry()) for n in numbers}
+    before = {n: signal.signal(n, hurry) for n in numbers}
     try:
         yield
     finally:

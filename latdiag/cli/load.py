@@ -50,7 +50,7 @@ def load(url: str, **given: Any) -> int:
     from latdiag.cli.gather import gatherer, spans_to
 
     objectives = parse_slos(given["slos"])
-    with target_of(url, spans_to(given)) as place:
+    with target_of(url, spans_to(given, url)) as place:
         wish = _wish(place, given)
         gather = gatherer(given)
         result, code = execute("load", wish, given["out"], given["quiet"], objectives, gather)

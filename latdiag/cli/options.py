@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,7 +29,26 @@ class Duration(click.ParamType[int]):
             self.fail(f"{fault.text}; {fault.remedy}", param, ctx)
 
 
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)i?B?")
+_SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+class Size(click.ParamType[int]):
+    """``500MB``, ``2GB``: bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = _SIZE.fullmatch(value.strip())
+        if not found or not float(found[1]):
+            self.fail(f"{value!r} is not a size; write for example 500MB or 2GB", param, ctx)
+        return round(float(found[1]) * _SCALE[found[2]])
+
+
 DURATION = Duration()
+SIZE = Size()
 #: As many lengths as the largest probe has requests, and more.
 _DRAWS = 4096
 

@@ -75,7 +75,7 @@ def probe(url: str, **given: Any) -> int:
     from latdiag.cli.planner import Planner
 
     limits, gather = _limits(given), gatherer(given)
-    with target_of(url, spans_to(given)) as place:
+    with target_of(url, spans_to(given, url)) as place:
         wish = _wish(place, given, limits.seed)
         _say_cost(limits)
         with Planner() as planner:
@@ -163,7 +163,7 @@ def _probe(
     planner: Planner, wish: Wish, limits: Limits, gather: Gather, given: dict[str, Any]
 ) -> tuple[dict[str, Any], int]:
     """Execute the design into a run; (the result, the exit code)."""
-    from latdiag.cli.execute import begin, conclude, of_run
+    from latdiag.cli.execute import begin, conclude, hearing, of_run, with_fault
     from latdiag.load.processes import stamps_kept_on
     from latdiag.report.progress import Progress
 
@@ -173,16 +173,18 @@ def _probe(
     shown, stamped = Progress(None, None, quiet=given["quiet"]), begun.prepared.plan
     with (
         of_run(begun.path),
-        gather(begun.path),
+        hearing(gather, begun.path) as heard,
         shown as progress,
         stamps_kept_on(stamped),
         _signals_noted(probing),
     ):
         planner.begin(begun.path, limits)
         end = probing.through(planner, progress)
+        heard.stopped = end.signal
+    end.signal = end.signal or heard.stopped
     if probing.useless and not end.signal and not end.faults:
         raise _useless(begun)
-    return conclude("probe", begun.path, end, probing.cut)
+    return with_fault(conclude("probe", begun.path, end, probing.cut), heard)
 
 
 def _useless(begun: Begun) -> TargetFault:

@@ -51,6 +51,7 @@ def live(plan: CollectPlan, channel: socket.socket) -> None:
         os.nice(10)  # what it does can wait; what a load's reader does cannot
     # Libraries log what senders say, with tracebacks; ours reach nobody here.
     logging.disable(logging.CRITICAL)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr by itself
     asyncio.run(_Life(plan).run(channel))
 
 
@@ -309,7 +310,18 @@ class _Life:
                 for (replica, text), count in self._problems.items()
             ],
             "senders": self._told_senders(),
+            **self._sender_counts(),
             "cpu_ns": time.process_time_ns(),
+        }
+
+    def _sender_counts(self) -> dict[str, int]:
+        """Of all senders, the listed and the others."""
+        seen = list(self._intake.rows.senders.seen.values())
+        unknown = [one for one in seen if not one.known]
+        return {
+            "senders_total": len(seen),
+            "unknown_senders": len(unknown),
+            "unknown_spans": sum(one.spans for one in unknown),
         }
 
     def _told_senders(self) -> list[dict[str, Any]]:

@@ -241,8 +241,8 @@ _ALL = (
     ),
     Caveat(
         "LD411",
-        "Of {rows} of {requests} requests no server said anything: they are in the metrics, not"
-        " in the breakdown.",
+        "Of {rows} of {requests} requests no server said anything: they are in the table of"
+        " metrics, not in the breakdown.",
         "Wait longer for late spans (--wait), and see that the server samples every trace that"
         " asks for it (traceparent flags 01).",
         "Requests are joined to spans by the trace id that they bear, else by their request or"

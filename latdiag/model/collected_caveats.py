@@ -1,4 +1,4 @@
-"""The caveats (LD414 to LD424) on what servers count and on what was collected of them: a part of
+"""The caveats (LD414 to LD426) on what servers count and on what was collected of them: a part of
 the table in ``caveats``."""
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ COLLECTED = (
     Caveat(
         "LD421",
         "The receiver refused {spans} spans and {exports} exports ({reasons}).",
-        "Let the exporters send less at once, or see which bound they break.",
+        "Token and origin: let the sender show the token, from no browser. Else let it send less"
+        " at once; malformed means that it speaks something else.",
         "Evidence that was sent is missing: it broke a bound of the receiver (size, count, time,"
         " ids that are none), or came faster than it could be written. Nothing is dropped in"
         " silence.",
@@ -88,5 +89,18 @@ COLLECTED = (
         "Exporters that cannot connect back off: one that was started before the receiver may"
         " keep silent for up to two minutes. A receiver that stands before the server does"
         " (`latdiag collect`) avoids that.",
+    ),
+    Caveat(
+        "LD425",
+        "{n} kinds of trouble with scrapes of metrics, the first at {url}: {why}.",
+        "Try the URL with curl; a scrape has 5 s and 32 MiB, and follows no redirect.",
+        "A scrape that fails leaves a gap: with the one at the begin or at the end of a load"
+        " missing, nothing can be subtracted, and that server's metrics say nothing.",
+    ),
+    Caveat(
+        "LD426",
+        "{n} exports could not be passed on by --forward ({why}).",
+        "See that the collector there takes OTLP at that port; latdiag does not try again.",
+        "What is forwarded is a copy: the run here has the spans all the same.",
     ),
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from latdiag.model.probe_terms import PROBE_TERMS
 from latdiag.model.records import Outcome
+from latdiag.model.server_terms import SERVER_TERMS
 from latdiag.model.term import Term
 
 
@@ -215,6 +216,7 @@ TERMS = (
         see=("0", "2", "12", "15"),
     ),
     *PROBE_TERMS,
+    *SERVER_TERMS,
 )
 
 OUTCOMES: Mapping[Outcome, str] = {

@@ -11,7 +11,8 @@ from latdiag.model.text import shown
 _TOLD = (
     *("exports", "accepted", "refused", "refused_exports", "other_signals"),
     *("dropped_attributes", "samples", "lost", "disk_cap_reached", "forwarded"),
-    *("forward_failed", "scrapes", "scrape_problems"),
+    *("forward_failed", "forward_failure", "scrapes", "scrape_problems"),
+    *("senders_total", "unknown_senders", "unknown_spans"),
 )
 #: Senders that are named in one sentence.
 _NAMED = 3
@@ -43,10 +44,28 @@ def caveats(writers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         unknown = [s for s in counts.get("senders") or () if not s.get("known")]
         if unknown:
             names = ", ".join(_name(sender) for sender in unknown[:_NAMED])
-            n = sum(int(sender.get("spans") or 0) for sender in unknown)
-            out.append(caveat("LD423", spans=n, senders=len(unknown), names=names))
+            spans_of = sum(int(sender.get("spans") or 0) for sender in unknown)
+            n = counts.get("unknown_spans", spans_of)
+            senders = counts.get("unknown_senders", len(unknown))
+            out.append(caveat("LD423", spans=n, senders=senders, names=names))
+        out += _missed(counts)
         if not counts.get("accepted") and not counts.get("samples"):
             out.append(caveat("LD424"))
+    return out
+
+
+def _missed(counts: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Scrapes that brought nothing, and exports that could not be passed on."""
+    out = []
+    problems = [p for p in counts.get("scrape_problems") or () if isinstance(p, Mapping)]
+    if problems:
+        first = problems[0]
+        url, why = shown(first.get("replica") or "?", 120), shown(first.get("text") or "?", 160)
+        out.append(caveat("LD425", n=len(problems), url=url, why=why))
+    failed = counts.get("forward_failed") or 0
+    if failed:
+        why = shown(counts.get("forward_failure") or "no reason was told", 160)
+        out.append(caveat("LD426", n=failed, why=why))
     return out
 
 

@@ -52,7 +52,8 @@ def compose(result: Mapping[str, Any], ascii_only: bool) -> Page:
     """The report as lines of at most 79 columns."""
     page = Page(ascii_only)
     # Where only servers were listened to, there is no client to speak of.
-    silent = not (result.get("load") or {}).get("requests") and bool(result.get("evidence"))
+    heard = bool(result.get("evidence")) or bool(result.get("collected"))
+    silent = heard and not (result.get("load") or {}).get("requests")
     for section in _SECTIONS:
         if not (silent and section in _OF_A_CLIENT):
             section(page, result)

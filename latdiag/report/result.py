@@ -71,6 +71,14 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
     told = servers is not None or (metrics is not None and metrics.parts is not None)
     if told or verb in ("probe", "diagnose"):
         _attribute(result, found, run, servers, metrics)
+    if (
+        metrics is None
+        and gathered
+        and gathered.get("samples")
+        and not found.measurement.counts.requests
+    ):
+        why = "no request of a client lies between the scrapes"
+        result["caveats"].append(caveat("LD416", why=why))
     if metrics is not None:
         result["aggregates"] = metrics.document
         _name_stacks(result, metrics.stacks, "its metrics")

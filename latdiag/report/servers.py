@@ -38,7 +38,8 @@ def _spans(page: Page, found: Mapping[str, Any]) -> None:
         if count
     )
     requests, joined, told = (found.get(key, 0) for key in ("requests", "joined", "told"))
-    text = f"{joined} of {requests} requests joined to spans ({by or 'none'}), {told} told whole"
+    text = f"{joined} of {requests} requests joined to spans ({by or 'none'})"
+    text += f", {told} of them in the breakdown"
     lost = [f"{found[key]} {key}" for key in ("partial", "contradicted") if found.get(key)]
     if found.get("duplicates"):
         lost.append(f"{found['duplicates']} spans twice")

@@ -193,7 +193,28 @@ def test_text_is_bounded() -> None:
     assert row["labels"]["own.model"] == "é" * 256
     assert "own.role" not in row["labels"]
     assert rows.dropped_attributes == 1
-    assert (row["foreign_name"], row["labels"]["otel.scope"]) == ("n" * 256, "s" * 256)
+    # Of a name that no stack has, the first word is kept.
+    assert (row["foreign_name"], row["labels"]["otel.scope"]) == ("n" * 64, "s" * 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("Authorization: Bearer SECRET", "Authorization:"),
+        ("call tool(password=hunter2)", "call"),
+        ("GET https://user:pass@host/", "GET"),
+        ("", "?"),
+        ("\x1b[31mred", "?"),
+        ("step 12", "step 12"),
+    ],
+)
+def test_of_a_name_that_no_stack_has_its_first_word_is_kept(name: str, kept: str) -> None:
+    rows = SpanRows(KEEP)
+    made, spans = request()
+    add_span(spans, name=name)
+    rows.add(made, "otlp/grpc", 1)
+    (row,) = table(rows)
+    assert row["foreign_name"] == kept
 
 
 def test_an_attribute_that_comes_twice_is_one_label() -> None:
@@ -262,7 +283,7 @@ def test_a_sender_is_known_by_a_mark(scope: str, name: str, known: bool) -> None
     rows.add(made, "otlp/grpc", 1)
     seen = rows.senders.seen["s"]
     assert seen.known is known
-    assert seen.names == {name: 1}
+    assert seen.names == {name if known and name != "x" else name.split()[0]: 1}
     assert seen.first_ns <= seen.last_ns
 
 

@@ -44,6 +44,10 @@ def address_of(text: str, port: int) -> str:
 
     UsageFault for what is none of these.
     """
+    if "://" in text:
+        raise UsageFault(
+            f"{shown(text, 80)} is a URL, and HOST:PORT is wanted", "leave the http:// away"
+        )
     host, colon, given = text.rpartition(":")
     if not colon or text.endswith("]") or (text.count(":") > 1 and not text.startswith("[")):
         host, given = text, ""

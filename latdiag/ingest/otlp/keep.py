@@ -26,6 +26,8 @@ NUMBER_PREFIXES = (
 )
 #: Longest text, name of an attribute, of a span or of a scope that is kept, in characters.
 MAX_TEXT = 256
+#: What is kept of a name that no stack knows.
+_WORD = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 #: Longest name of a sender, in characters.
 MAX_SENDER = 200
 
@@ -45,6 +47,7 @@ class Keep:
     scopes: tuple[re.Pattern[str], ...] = ()
     services: tuple[re.Pattern[str], ...] = ()
     spans: tuple[re.Pattern[str], ...] = ()
+    known: re.Pattern[str] = re.compile(r"(?!)")
 
     @classmethod
     def of(cls, stacks: Sequence[Stack]) -> Keep:
@@ -55,6 +58,7 @@ class Keep:
             names.update(stack.texts, stack.ranks)
             names.update(key.attribute for key in stack.keys)
             names.update(role.attribute[0] for role in stack.roles if role.attribute)
+            names.update(role.same for role in stack.roles if role.same)
             for signal in stack.signals:
                 if signal.kind == "attribute":
                     (prefixes if signal.prefix else names).add(signal.foreign)
@@ -64,7 +68,18 @@ class Keep:
             scopes=_patterns(stacks, "scope"),
             services=_patterns(stacks, "service"),
             spans=_patterns(stacks, "span"),
+            known=_span_names(stacks),
         )
+
+    def span_name(self, name: str) -> str:
+        """What is kept of a span's name: all of it if a stack has such spans, else its first word.
+
+        Frameworks put tasks, URLs and arguments into the names of their spans.
+        """
+        if self.known.match(name):
+            return name[:MAX_TEXT]
+        found = _WORD.match(name)
+        return found[0] if found else "?"
 
     def text(self, name: str) -> bool:
         """Whether an attribute of this name is kept even if its value is text."""
@@ -73,6 +88,14 @@ class Keep:
     def number(self, name: str) -> bool:
         """Whether an attribute of this name is kept if its value is a number or boolean."""
         return name.startswith(self.numbers) or self.text(name)
+
+
+def _span_names(stacks: Iterable[Stack]) -> re.Pattern[str]:
+    """What the names of the stacks' spans look like: those of signals and of marks."""
+    spans = [s for stack in stacks for s in stack.signals if s.kind == "span"]
+    exact = [re.escape(s.foreign) + ("" if s.prefix else r"\Z") for s in spans]
+    marks = [f"(?:{m.pattern})\\Z" for st in stacks for m in st.marks if m.where == "span"]
+    return re.compile("|".join([*exact, *marks]) or r"(?!)")
 
 
 def _patterns(stacks: Iterable[Stack], where: str) -> tuple[re.Pattern[str], ...]:

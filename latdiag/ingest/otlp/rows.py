@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: Attributes of one span, or of one resource, beyond which the span is refused.
 MAX_ATTRIBUTES = 10_000
 _MAX_NS = 2**63 - 1
+#: Names of spans whose kept form is remembered.
+_MOST_NAMES = 4096
 #: Names of attributes whose fate is remembered: more come only from someone who makes them up.
 _REMEMBERED = 4096
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
@@ -40,6 +42,7 @@ class SpanRows:
         self.senders = Senders(keep)
         self._keep = keep
         #: name -> (the name, whether text is kept too); None where nothing is
+        self._kept_names: dict[str, str] = {}
         self._fates: dict[str, tuple[str, bool] | None] = {}
         self._reset()
 
@@ -102,7 +105,13 @@ class SpanRows:
             return self._refuse("times")
         if len(attributes) > MAX_ATTRIBUTES:
             return self._refuse("attributes")
-        self._names.append(span.name[:MAX_TEXT])
+        name = span.name
+        kept = self._kept_names.get(name)
+        if kept is None:
+            kept = self._keep.span_name(name)
+            if len(self._kept_names) < _MOST_NAMES:
+                self._kept_names[name] = kept
+        self._names.append(kept)
         self._trace_ids.append(trace_id.hex())
         self._span_ids.append(span_id.hex())
         self._parents.append(None if not parent or parent == _NO_SPAN else parent.hex())

@@ -83,13 +83,23 @@ class Matrix:
         return {key: cell(pairs) for key, pairs in self.pairs.items()}
 
     def missed(self) -> list[str]:
-        """Cells that break a limit."""
+        """Cells that break a limit; and all of them together, where few hold the truth.
+
+        Of a cell with a handful of wide intervals one that misses is no sign of fewer than 95 %:
+        a cell breaks that limit if so few would be rarer than one in a thousand.
+        """
+        from scipy.stats import binom
+
         lines = []
         for (case, think, headers), each in self.cells().items():
-            coverage = each.coverage()
+            n = int(each.wide.sum())
+            held = round(n * (each.coverage() or 0))
             wrong = (each.worst(50) or 0) > MEDIAN_LIMIT or (each.worst(95) or 0) > P95_LIMIT
-            if wrong or (coverage is not None and coverage < COVERAGE):
+            if wrong or (n and binom.cdf(held, n, COVERAGE) < 0.001):
                 lines.append(f"{case.name}, think {think} ms, headers {headers}")
+        every = cell([pair for pairs in self.pairs.values() for pair in pairs])
+        if every.wide.any() and (every.coverage() or 0) < COVERAGE:
+            lines.append("all cells together: too few wide intervals hold the truth")
         return lines
 
     def table(self) -> str:
