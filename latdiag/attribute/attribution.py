@@ -37,6 +37,7 @@ class Attribution:
     verdict: dict[str, Any]
     learned: dict[str, Any] | None
     claims: dict[str, list[dict[str, Any]]]
+    parts: Parts
 
 
 def attribute(
@@ -72,6 +73,7 @@ def attribute(
         verdict=verdict(Case(shares, parts, valid, fine, well, failed, limit)),
         learned=_learned(laws, seen) if laws is not None and seen is not None else None,
         claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
+        parts=parts,
     )
 
 

@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -81,21 +81,11 @@ def collect(**given: Any) -> int:
     latdiag collect --otlp 0.0.0.0:4317 --token-env TOKEN
     """
     from latdiag.ingest.collector import collecting
-    from latdiag.ingest.otlp.forward import Destination, refuse_own
     from latdiag.stacks.catalogue import families, stacks
 
-    otlp = endpoints_of(
-        given["otlp"],
-        given["otlp_http"],
-        token_of(given["token_env"]),
-        given["allow_unauthenticated"],
-    )
+    otlp = listening(given["otlp"], given["otlp_http"], given)
     if otlp is None and not given["metrics"]:
         raise UsageFault("nothing is to be collected", "leave --otlp on, or give --metrics URL")
-    if given["forward"] is not None:
-        # Before there is a run; a port that is not known yet is checked by the child.
-        doors = [door for door in (otlp.grpc, otlp.http) if door] if otlp else []
-        refuse_own(Destination.parse(given["forward"]), doors)
     path = _create(otlp, given)
     with (
         _of_run(path),
@@ -117,6 +107,25 @@ def collect(**given: Any) -> int:
 
 
 # ---------------------------------------------------------------------- options
+def listening(grpc: str | None, http: str | None, given: Mapping[str, Any]) -> Endpoints | None:
+    """Where spans are taken, None for nowhere, by the options of all verbs that listen.
+
+    UsageFault for what cannot be, before there is a run; a port that is not known yet is checked
+    by the child.
+    """
+    from latdiag.ingest.otlp.forward import Destination, refuse_own
+
+    token = token_of(given["token_env"])
+    otlp = endpoints_of(grpc, http, token, given["allow_unauthenticated"])
+    check_metrics(given["metrics"])
+    if given["forward"] is not None:
+        if otlp is None:
+            raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
+        doors = [door for door in (otlp.grpc, otlp.http) if door]
+        refuse_own(Destination.parse(given["forward"]), doors)
+    return otlp
+
+
 def token_of(variable: str | None) -> str | None:
     """The bearer token in an environment variable; concealed from now on. UsageFault if none."""
     from latdiag.cli.outcome import conceal
@@ -163,7 +172,6 @@ def _create(otlp: Endpoints | None, given: dict[str, Any]) -> str:
     from latdiag.cli.outcome import concealed
     from latdiag.store.writer import create_run, default_run_path
 
-    check_metrics(given["metrics"])
     forward = given["forward"]
     header = {
         "tool": {"name": "latdiag", "version": __version__, "verb": "collect"},

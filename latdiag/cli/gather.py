@@ -75,17 +75,9 @@ Gather = Callable[[str], AbstractContextManager[Heard]]
 
 def gatherer(given: Mapping[str, Any]) -> Gather:
     """What to do around a load, given the run's path. UsageFault for options that cannot be."""
-    from latdiag.cli.collect import check_metrics, endpoints_of, token_of
-    from latdiag.ingest.otlp.forward import Destination, refuse_own
+    from latdiag.cli.collect import listening
 
-    grpc, http = _doors(given)
-    token = token_of(given["token_env"])
-    otlp = endpoints_of(grpc, http, token, given["allow_unauthenticated"])
-    check_metrics(given["metrics"])
-    if given["forward"] is not None:
-        if otlp is None:
-            raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
-        refuse_own(Destination.parse(given["forward"]), [door for door in (grpc, http) if door])
+    otlp = listening(*_doors(given), given)
     if otlp is None and not given["metrics"]:
         return lambda path: contextlib.nullcontext(Heard())
 

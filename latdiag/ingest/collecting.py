@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from latdiag.ingest.clock import Clock, clock_id
 from latdiag.ingest.otlp.forward import Forwarding, refuse_own
 from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
@@ -23,6 +22,7 @@ from latdiag.ingest.otlp.limits import Refusal
 from latdiag.ingest.prometheus.scrape import Scraper
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import NS_PER_S
+from latdiag.store.clock import ClockSeries, clock_id, sample
 from latdiag.store.place import place_of
 from latdiag.store.writer import RunWriter
 
@@ -65,7 +65,7 @@ class _Life:
         self._intake = Intake(plan.keep, token, self._forwarding.add if self._forwarding else None)
         self._grpc, self._http = GrpcDoor(self._intake), HttpDoor(self._intake)
         self._scraper = Scraper(plan.metrics, plan.families) if plan.metrics else None
-        self._clock = Clock()
+        self._clock = ClockSeries()
         self._written_rows = self._written_bytes = self._sample_rows = self._lost = 0
         self._scrapes: dict[str, int] = {}
         self._problems: dict[tuple[str, str], int] = {}
@@ -197,7 +197,7 @@ class _Life:
             age = now - self._begun_s
             longest = min(_LONGEST_FLUSH_S, max(_FIRST_FLUSH_S, age / 30))
             if now - self._sampled_s >= 1.0:
-                self._clock.sample()
+                self._clock.add(sample())
                 self._sampled_s = now
             if len(self._intake.rows) >= _PART_ROWS or now - self._flushed_s >= longest:
                 await self._flush()
@@ -243,7 +243,7 @@ class _Life:
         return self._place.source(name)[1] if name is not None else 0
 
     async def _write_state(self, final: bool = False) -> None:
-        self._clock.sample()
+        self._clock.add(sample())
         ended = self._why if final else None
         state = {
             "writer": self._plan.writer,

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from latdiag.load.clock import sample
 from latdiag.load.dialects import DIALECTS, Ask, Dialect, dialect_of_path
 from latdiag.load.exchange import Exchange
 from latdiag.load.lengths import LONGEST
@@ -25,6 +24,7 @@ from latdiag.load.transport import StampedTransport
 from latdiag.model.errors import TargetFault, UsageFault
 from latdiag.model.records import Outcome
 from latdiag.model.text import shown, without_credentials
+from latdiag.store.clock import sample
 
 #: What is asked for first, and what remains after each refusal.
 LADDER: tuple[frozenset[str], ...] = (

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
-from latdiag.load import clock
+from latdiag.load.clock import RunQueue
 from latdiag.load.frames import Record
 from latdiag.load.outbox import Outbox
 from latdiag.load.wake import WakeSelector
+from latdiag.store.clock import sample
 
 #: Longest wait of what was read before it goes to the writer.
 BEAT_S = 0.02
@@ -39,7 +40,7 @@ class Pulse:
         self._selector = selector
         self._outbox = outbox
         self._on_offset = on_offset
-        self._queue = clock.RunQueue()
+        self._queue = RunQueue()
         self._lags: list[int] = []
         self._due_ns = 0
 
@@ -63,7 +64,7 @@ class Pulse:
 
     def read(self) -> None:
         """Put a reading into the outbox: the clock's offset now, and how this process fares."""
-        now = clock.sample()
+        now = sample()
         self._on_offset(now.real_ns - now.mono_ns)
         lags, self._lags = self._lags, []
         reading: dict[str, Any] = {

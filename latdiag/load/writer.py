@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latdiag.load.audit import Audit
-from latdiag.load.clock import ClockSample, clock_id
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.frames import Frames, Record
 from latdiag.load.plan import LoadPlan
 from latdiag.load.progress import Counters
 from latdiag.load.row import Row
-from latdiag.load.series import ClockSeries
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
+from latdiag.store.clock import ClockSample, ClockSeries, clock_id
 
 if TYPE_CHECKING:
     import numpy as np

@@ -27,8 +27,9 @@ def counts_of(writers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
-def caveats(writers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What was sent and is not there, and what nobody here understands."""
+def caveats(writers: Sequence[Mapping[str, Any]], silent: bool = False) -> list[dict[str, str]]:
+    """What was sent and is not there, and what nobody here understands. ``silent``: no client of
+    ours sent a request meanwhile."""
     out = []
     for writer in writers:
         counts = writer.get("counts")
@@ -49,6 +50,9 @@ def caveats(writers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             senders = counts.get("unknown_senders", len(unknown))
             out.append(caveat("LD423", spans=n, senders=senders, names=names))
         out += _missed(counts)
+        if silent and counts.get("samples"):
+            why = "no request of a client lies between the scrapes"
+            out.append(caveat("LD416", why=why))
         if not counts.get("accepted") and not counts.get("samples"):
             out.append(caveat("LD424"))
     return out

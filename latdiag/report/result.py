@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latdiag.attribute.parts import Parts
     from latdiag.store.run import Run
 
 #: Points of a line over time.
@@ -38,6 +39,14 @@ _WORTH_SAYING = 0.001
 
 def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
     """Everything that is said of ``run``. ``verb``: load or probe (which adds breakdowns)."""
+    return result_and_parts(run, verb, slos)[0]
+
+
+def result_and_parts(
+    run: Run, verb: str, slos: Sequence[Slo] = ()
+) -> tuple[dict[str, Any], Parts]:
+    """``result_of``, and the requests in components that its breakdown sums up; as any load
+    proves them where it has none."""
     header = run.header
     found = digests.digest(run.batches(list(digests.COLUMNS)), slos)
     # What gathers beside the load counts spans, and audits nobody.
@@ -66,25 +75,19 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
     gathered = collected.counts_of(run.writers)
     if gathered is not None:
         result["collected"] = gathered
-        result["caveats"] += collected.caveats(run.writers)
+        silent = not found.measurement.counts.requests
+        result["caveats"] += collected.caveats(run.writers, silent)
     servers, metrics = spoken(run), scraped(run, bool(found.designed))
     told = servers is not None or (metrics is not None and metrics.parts is not None)
+    parts = found.parts
     if told or verb in ("probe", "diagnose"):
-        _attribute(result, found, run, servers, metrics)
-    if (
-        metrics is None
-        and gathered
-        and gathered.get("samples")
-        and not found.measurement.counts.requests
-    ):
-        why = "no request of a client lies between the scrapes"
-        result["caveats"].append(caveat("LD416", why=why))
+        parts = _attribute(result, found, run, servers, metrics)
     if metrics is not None:
         result["aggregates"] = metrics.document
         _name_stacks(result, metrics.stacks, "its metrics")
         result["caveats"] += doubtful(metrics, servers.parts if servers else None)
     result["caveats"] += _caveats(result, found, run)
-    return result
+    return result, parts
 
 
 # ---------------------------------------------------------------------- the client's own truth
@@ -261,7 +264,7 @@ def _attribute(
     run: Run,
     servers: Spoken | None,
     metrics: Scraped | None,
-) -> None:
+) -> Parts:
     """A probe's designed stages teach the laws; any other load is explained without. Servers
     that spoke of the requests know best."""
     seen = None
@@ -279,6 +282,7 @@ def _attribute(
     result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
     result["verdict"], result["learned"] = said.verdict, said.learned
     result["claims"] = said.claims
+    return said.parts
 
 
 def _name_stacks(result: dict[str, Any], names: Sequence[str], grounds: str) -> None:

@@ -6,15 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latdiag.attribute import blackbox, metric_rows, observations
-from latdiag.attribute import digest as digests
+from latdiag.attribute import metric_rows
 from latdiag.attribute.comparison import RunRows
 from latdiag.attribute.metric_rows import Length
-from latdiag.report.result import result_of
-from latdiag.report.spoken import spoken
+from latdiag.report.result import result_and_parts
 
 if TYPE_CHECKING:
-    from latdiag.attribute.parts import Parts
     from latdiag.store.run import Run
 
 #: A measured length or rate is unlike from here on, if it is also beyond what drawing explains.
@@ -25,20 +22,6 @@ WORKLOAD = (
     *("designed probe", "model", "loop", "arrivals", "rate", "concurrency", "ramp"),
     *("ISL", "OSL", "prompts", "shared prefix", "scenarios"),
 )
-
-
-def parts_of(run: Run) -> Parts:
-    """A run's requests in components, by the best evidence that it holds."""
-    servers = spoken(run)
-    if servers is not None and servers.parts is not None:
-        return servers.parts
-    found = digests.digest(run.batches(list(digests.COLUMNS)))
-    if found.designed:
-        seen = observations.observe(run.batches(list(observations.COLUMNS)))
-        explained = blackbox.explain(seen)
-        if explained is not None:
-            return explained[0]
-    return found.parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +37,13 @@ class Measured:
 
 def measured(run: Run) -> Measured:
     """Read ``run`` (one only)."""
-    result = result_of(run, "diagnose")
+    result, parts = result_and_parts(run, "diagnose")
     rows = metric_rows.read_rows(run.batches(list(metric_rows.COLUMNS)))
     return Measured(
         run.paths[0],
         result,
         dict(_facts(run.header, result, rows)),
-        RunRows(parts_of(run), rows),
+        RunRows(parts, rows),
     )
 
 

@@ -256,7 +256,7 @@ def test_rows_lost(peer: Peer, tmp_path: Path) -> None:
 
 STEPPED = """
 import time
-from latdiag.load import clock
+from latdiag.store import clock
 real, begun = clock.sample, time.monotonic()
 def stepped(tries=5):
     found = real(tries)

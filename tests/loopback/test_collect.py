@@ -198,7 +198,7 @@ def test_two_receivers_do_not_share_a_port(tmp_path: Path) -> None:
 
 
 def test_its_clock_is_the_one_that_loads_name(tmp_path: Path) -> None:
-    from latdiag.load.clock import clock_id
+    from latdiag.store.clock import clock_id
 
     with receiving(tmp_path) as (collector, run):
         begun = time.monotonic_ns()

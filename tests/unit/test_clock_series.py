@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.clock import ClockSample, RunQueue, clock_id, sample
-from latdiag.load.series import STEP_NS, ClockSeries
+from latdiag.load.clock import RunQueue
+from latdiag.store.clock import STEP_NS, ClockSample, ClockSeries, clock_id, sample
 
 SECOND = 1_000_000_000
 #: REALTIME minus MONOTONIC of a machine that booted in 2026: beyond what a float64 holds exactly.

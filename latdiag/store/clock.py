@@ -1,19 +1,65 @@
-"""The clock series of a writer: from kernel stamps (REALTIME) to the run's clock (MONOTONIC)."""
+"""The clocks of a writer: monotonic for every instant, realtime beside it, and how the two lie.
+
+Each process that writes into a run samples REALTIME - MONOTONIC about once a second, and keeps the
+series in its state: kernel stamps (REALTIME) become instants of the run's clock by it, and a clock
+that was stepped shows.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from latdiag.load.clock import ClockSample
+import hashlib
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
 #: A change of the offset between two samples (a second apart) that no slewing explains: the
 #: kernel slews by at most 500 ppm.
 STEP_NS = 1_000_000
 _KEPT = 4096
+
+
+class ClockSample(NamedTuple):
+    """``real_ns - mono_ns``: the offset at ``mono_ns``, known to +- ``width_ns`` / 2."""
+
+    mono_ns: int
+    real_ns: int
+    width_ns: int
+
+
+def sample(tries: int = 5) -> ClockSample:
+    """Read REALTIME between two MONOTONIC reads; keep the narrowest of some tries."""
+    best = ClockSample(0, 0, 1 << 62)
+    for _ in range(tries):
+        before = time.monotonic_ns()
+        real = time.clock_gettime_ns(time.CLOCK_REALTIME)
+        after = time.monotonic_ns()
+        if after - before < best.width_ns:
+            best = ClockSample((before + after) // 2, real, after - before)
+    return best
+
+
+def clock_id() -> str:
+    """Names the monotonic clock of this boot of this host, hashed, so that it tells no more.
+
+    Two runs with the same id may be compared instant by instant; others never.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = str(time.time_ns() - time.monotonic_ns() >> 36)
+    # A time namespace shifts the monotonic clock within one boot.
+    try:
+        space = Path("/proc/self/ns/time").readlink().name
+    except OSError:
+        space = ""
+    text = f"{boot}|{socket.gethostname()}|{space}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 class ClockSeries:
