@@ -246,10 +246,10 @@ def _checked(signal: Signal, column: _Column, refused: Counter[str]) -> Stated:
         rows, values, took = rows[known], values[known], took[known]
         most = took * (1 + _DRIFT) + TOLERANCE_NS
         unit = _fitting(unit, values, most)
-        values = values * _NS[unit]
-        fits = values <= most
+        # compared before it is scaled: a hostile 1e302 ms is no number of ns
+        fits = values <= most / _NS[unit]
         refused["longer than the request itself"] += int(np.count_nonzero(~fits))
-        rows, values = rows[fits], values[fits]
+        rows, values = rows[fits], values[fits] * _NS[unit]
     for reason in [reason for reason, count in refused.items() if not count]:
         del refused[reason]
     return Stated(signal, rows, values, unit)
@@ -262,4 +262,4 @@ def _fitting(unit: str, values: NDArray[np.float64], most: NDArray[np.float64]) 
     long, which hardly any request is. Where none fits all, the last.
     """
     *others, last = unit.split(EITHER)
-    return next((u for u in others if bool((values * _NS[u] <= most).all())), last)
+    return next((u for u in others if bool((values <= most / _NS[u]).all())), last)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from latdiag.ingest.replies import (
@@ -142,6 +142,7 @@ JSON = st.recursive(
 
 
 @settings(deadline=None, max_examples=300)
+@example({"body": 1.797693134862316e302})
 @given(st.dictionaries(st.sampled_from(["body", "server-timing", "x-queue-time", "y"]), JSON))
 def test_no_document_does_harm(document: dict[str, Any]) -> None:
     text = json.dumps(document)
