@@ -28,6 +28,16 @@ _DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Rungs:
+    """The workload as servers tell it, None where they do not. ``spoken``: by the spans of each
+    request; ``replied``: in the reply to each; ``scraped``: by metrics of all together."""
+
+    spoken: Parts | None = None
+    replied: Parts | None = None
+    scraped: Parts | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Attribution:
     """The entries of ``--json``. ``learned``: the laws behind them, None without a probe."""
 
@@ -45,12 +55,10 @@ def attribute(
     seen: Observations | None,
     valid: bool,
     failed: float = 0.0,
-    spoken: Parts | None = None,
-    scraped: Parts | None = None,
+    servers: Rungs = Rungs(),
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
-    ``failed``: share of the workload's requests that failed. ``spoken``: the workload as servers
-    state it of each, where they do; ``scraped``: as their metrics tell it of all together.
+    ``failed``: share of the workload's requests that failed.
 
     The best rung is used: servers before a probe, a probe before the client alone. Metrics come
     after a probe, since those that were scraped around one are not of the workload. What a rung
@@ -58,7 +66,8 @@ def attribute(
     """
     explained = blackbox.explain(seen) if seen is not None else None
     probed, laws = explained if explained is not None else (whole, None)
-    rungs = (spoken, probed if laws is not None else None, scraped, whole)
+    best = (servers.spoken, servers.replied, probed if laws is not None else None)
+    rungs = (*best, servers.scraped, whole)
     parts, *lower = (each for each in rungs if each is not None)
     shares = _populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}

@@ -140,8 +140,7 @@ def _parts(
         parts=found,
         delayed=kept.delayed & kept.kernel,
         left_out=seen.n - len(keep),
-        sources=sources_of(told, table, merges, facts.all_kept)
-        | _client_sources(members, kept, facts),
+        sources=sources_of(told, table, merges, facts.all_kept) | client_sources(kept, members),
         slack=_slack(kept, found, facts, _waits(told, table, place, len(keep))),
         leaves=leaves_of(table, place, len(keep)),
         leaf_source=Source("A", "spans that hold nothing but it"),
@@ -291,12 +290,14 @@ def leaves_of(table: Table, place: NDArray[np.int64], rows: int) -> dict[str, ND
     return found
 
 
-def _client_sources(way: tuple[str, ...], kept: Answered, facts: Findings) -> dict[str, Source]:
+def client_sources(kept: Answered, way: tuple[str, ...] = ()) -> dict[str, Source]:
+    """What client and network rest on. ``way``: what network is merged with, where what is left
+    beyond every server's span is in it."""
     stamps = "user and kernel transmit stamps" if kept.kernel.all() else "user stamps"
     network = "transmit and ACK stamps, TCP_INFO min_rtt"
     if not kept.kernel.all():
         network = "the smallest round trip of the connection where it is known, else nothing"
-    if facts.way:
+    if way:
         network += "; and what is left beyond every server's own span"
     return {
         "client": Source("A", f"{stamps} of this client"),

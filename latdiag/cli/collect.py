@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,7 @@ _SAY_EVERY_S = 10.0
 _POLL_S = 0.2
 #: Senders that are named in one line.
 _NAMED = 5
+_WIDTH = 79
 
 
 @click.command(name="collect", context_settings={"max_content_width": 79})
@@ -300,12 +302,13 @@ def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
         parts.append(f"{found['forward_failed']} exports not forwarded")
     if found["disk_cap_reached"]:
         parts.append("--max-disk is reached")
-    lines = [f"{seconds} s: {', '.join(parts)}"]
+    lines = wrap(f"{seconds} s: {', '.join(parts)}", _WIDTH, subsequent_indent="  ")
     unknown = [sender for sender in senders if not sender["known"]]
     for sender in unknown[:_NAMED]:
         names = ", ".join(shown(name, 40) for name in sender["span_names"][:3])
         service = sender["service"] or sender["sender"]
-        lines.append(f"  of no stack known here: {shown(service, 60)} ({names})")
+        text = f"  of no stack known here: {shown(service, 60)} ({names})"
+        lines += wrap(text, _WIDTH, subsequent_indent="    ")
     if found["unknown_senders"] > _NAMED:
         more = found["unknown_senders"] - _NAMED
         lines.append(f"  and {more} more senders of no stack known here")
@@ -356,15 +359,16 @@ def result_lines(result: dict[str, Any]) -> list[str]:
     lines = [f"Collected for {show_duration(found['duration_ns'])}"]
     lines.append(f"  spans      {_counted(found['accepted'])} in {found['exports']} exports")
     for sender in found["senders"][:_NAMED]:
-        mark = "" if sender["known"] else "   (no stack known here)"
-        name = sender["service"] or sender["sender"]
-        lines.append(f"    {_counted(sender['spans']):>12}  {shown(name, 48)}{mark}")
+        mark = "" if sender["known"] else "  (no stack known here)"
+        name = shown(sender["service"] or sender["sender"], 36 if mark else 60)
+        lines.append(f"    {_counted(sender['spans']):>12}  {name}{mark}")
     rest = found["senders"][_NAMED:]
     if rest:
         lines.append(f"    {_counted(sum(s['spans'] for s in rest)):>12}  {len(rest)} others")
     scrapes = sum(found["scrapes"].values())
     lines.append(f"  samples    {_counted(found['samples'])} in {scrapes} scrapes")
-    lines += [f"  {text}" for text in _oddities(found)]
+    for text in _oddities(found):
+        lines += wrap(f"  {text}", _WIDTH, subsequent_indent=" " * 13)
     lines += ["", f"Run: {result['run']}", f"Next: latdiag diagnose {result['run']}"]
     return lines
 

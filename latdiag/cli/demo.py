@@ -41,6 +41,7 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 @click.option("--draw", is_flag=True, help="Draw all constants anew; the fault stays.")
 @click.option("--truth", metavar="FILE", help="Where each request's time really went, as JSON.")
 @click.option("--otlp", metavar="URL", help="Send spans there as vLLM does (OTLP over HTTP).")
+@click.option("--timings", is_flag=True, help="State each request's times in its reply, as vLLM.")
 @click.option(
     "--telemetry",
     metavar="LIST",
@@ -73,6 +74,7 @@ def demo(fault: str, **given: Any) -> int:
             port=given["port"],
             truth=Path(given["truth"]) if given["truth"] else None,
             otlp=given["otlp"],
+            timings=given["timings"],
             telemetry=telemetry_of(given["telemetry"]),
         ) as served:
             _say_start(served, fault, given)

@@ -168,6 +168,10 @@ def _usage(exc: click.ClickException) -> Ending:
     """Click's own errors. Their context knows which help would have told."""
     context = getattr(exc, "ctx", None)
     path = context.command_path if context is not None else "latdiag"
+    taken = str(context.params.get("otlp") or "") if context is not None else ""
+    if isinstance(exc, click.MissingParameter) and "://" in taken:
+        # The option may stand alone, and took what follows it for an address of its own.
+        return Ending(USAGE, "usage", exc.format_message(), f"{path} URL --otlp")
     return Ending(USAGE, "usage", exc.format_message(), f"{path} --help")
 
 

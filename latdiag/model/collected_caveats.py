@@ -1,4 +1,4 @@
-"""The caveats (LD414 to LD426) on what servers count and on what was collected of them: a part of
+"""The caveats (LD414 to LD428) on what servers count and on what was collected of them: a part of
 the table in ``caveats``."""
 
 from __future__ import annotations
@@ -102,5 +102,25 @@ COLLECTED = (
         "{n} exports could not be passed on by --forward ({why}).",
         "See that the collector there takes OTLP at that port; latdiag does not try again.",
         "What is forwarded is a copy: the run here has the spans all the same.",
+    ),
+    Caveat(
+        "LD427",
+        "Of {requests} replies {silent} state no times, {partial} only some, {contradicted} more"
+        " than the client waited: these are left out of what rests on them.",
+        "See whether all replicas have the flag that turns the times on, and whether a proxy"
+        " answers for some.",
+        "A time in a reply is of that request alone. A request without it, or with a time that"
+        " does not fit into the client's own wait, says nothing of where its time went. All that"
+        " do not fit: the reply is of another server than the one that the first token is of, as"
+        " where prefill and decode are apart.",
+    ),
+    Caveat(
+        "LD428",
+        "{fields} may be a queue or the KV transfer: nothing says whether one server did both"
+        " prefill and decode.",
+        "Spans of the server tell its role (--otlp).",
+        "A reply does not say which role its server has. vLLM schedules a request on a decode"
+        " server when the KV cache has come: its queue time there is the transfer. Where less of"
+        " the wait is left than what the server states as prefill, no other computed the prompt.",
     ),
 )

@@ -27,9 +27,8 @@ def counts_of(writers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
-def caveats(writers: Sequence[Mapping[str, Any]], silent: bool = False) -> list[dict[str, str]]:
-    """What was sent and is not there, and what nobody here understands. ``silent``: no client of
-    ours sent a request meanwhile."""
+def caveats(writers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What was sent and is not there, and what nobody here understands."""
     out = []
     for writer in writers:
         counts = writer.get("counts")
@@ -50,9 +49,6 @@ def caveats(writers: Sequence[Mapping[str, Any]], silent: bool = False) -> list[
             senders = counts.get("unknown_senders", len(unknown))
             out.append(caveat("LD423", spans=n, senders=senders, names=names))
         out += _missed(counts)
-        if silent and counts.get("samples"):
-            why = "no request of a client lies between the scrapes"
-            out.append(caveat("LD416", why=why))
         if not counts.get("accepted") and not counts.get("samples"):
             out.append(caveat("LD424"))
     return out

@@ -17,6 +17,7 @@ from latdiag.report import collected
 from latdiag.report import json as result_json
 from latdiag.report.scraped import Scraped, doubtful, scraped
 from latdiag.report.spoken import Spoken, spoken
+from latdiag.report.stated import Stated, stated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,13 +76,17 @@ def result_and_parts(
     gathered = collected.counts_of(run.writers)
     if gathered is not None:
         result["collected"] = gathered
-        silent = not found.measurement.counts.requests
-        result["caveats"] += collected.caveats(run.writers, silent)
-    servers, metrics = spoken(run), scraped(run, bool(found.designed))
-    told = servers is not None or (metrics is not None and metrics.parts is not None)
+        result["caveats"] += collected.caveats(run.writers)
+    servers, replies = spoken(run), stated(run)
+    metrics = scraped(run, bool(found.designed))
+    told = servers is not None or replies is not None
+    told = told or (metrics is not None and metrics.parts is not None)
     parts = found.parts
     if told or verb in ("probe", "diagnose"):
-        parts = _attribute(result, found, run, servers, metrics)
+        parts = _attribute(result, found, run, servers, replies, metrics)
+    if replies is not None:
+        result["replies"] = replies.document
+        _name_stacks(result, replies.stacks, "its replies")
     if metrics is not None:
         result["aggregates"] = metrics.document
         _name_stacks(result, metrics.stacks, "its metrics")
@@ -263,10 +268,11 @@ def _attribute(
     found: Digest,
     run: Run,
     servers: Spoken | None,
+    replies: Stated | None,
     metrics: Scraped | None,
 ) -> Parts:
     """A probe's designed stages teach the laws; any other load is explained without. Servers
-    that spoke of the requests know best."""
+    that spoke of the requests know best, and then what their replies state."""
     seen = None
     if found.designed:
         seen = observations.observe(run.batches(list(observations.COLUMNS)))
@@ -277,8 +283,12 @@ def _attribute(
         parts, result["evidence"] = servers.parts, servers.document
         result["caveats"] += servers.caveats
         _name_stacks(result, servers.stacks, "its spans")
+    own = replies.parts if replies is not None else None
+    if parts is None and replies is not None:
+        result["caveats"] += replies.caveats
     told = metrics.parts if metrics is not None else None
-    said = attribution.attribute(found.parts, seen, result["valid"], failed, parts, told)
+    rungs = attribution.Rungs(parts, own, told)
+    said = attribution.attribute(found.parts, seen, result["valid"], failed, rungs)
     result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
     result["verdict"], result["learned"] = said.verdict, said.learned
     result["claims"] = said.claims

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from latdiag.attribute import aggregates_parts, answered
-from latdiag.attribute.aggregates import COLUMNS, KINDS, Deltas, deltas, samples_of
+from latdiag.attribute.aggregates import COLUMNS, KINDS, Deltas, Left, deltas, samples_of
 from latdiag.attribute.aggregates_claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribute.aggregates_shares import Told, shares
 from latdiag.attribute.aggregates_tail import Tail
@@ -72,7 +72,8 @@ class _Seen:
 
 
 def scraped(run: Run, designed: bool) -> Scraped | None:
-    """Read the run's metrics; None where no known metric was scraped around any request.
+    """Read the run's metrics; None where no known metric was scraped around any request of the
+    client, if there is one.
 
     ``designed``: it is a probe, whose windows hold its designed stages too.
     """
@@ -89,10 +90,14 @@ def scraped(run: Run, designed: bool) -> Scraped | None:
     signals = [signal for _, mine, _ in there for signal in mine]
     ranks = [rank for _, _, mine in there for rank in mine]
     wide = windows(with_roles(rows, signals))[:_MOST_WINDOWS]
-    sent = attempts(run.batches(list(SENT)))
-    if not wide or not signals or not sent.served.any():
+    if not wide or not signals:
         return None
     stacks = tuple(name for name, _, _ in there)
+    if not any(batch.n for batch in run.batches(["request_id"])):
+        return _traffic(wide, signals, ranks, stacks)
+    sent = attempts(run.batches(list(SENT)))
+    if not sent.served.any():
+        return None
     if sent.clocks > 1:
         document = _document([], (), {}, _CLOCKS, designed)
         return Scraped(None, document, [caveat("LD416", why=_CLOCKS)], stacks)
@@ -103,16 +108,51 @@ def scraped(run: Run, designed: bool) -> Scraped | None:
     parts, why, tails = _parts(run, sent, seen, designed)
     document = _document(seen, claims, tails, why, designed)
     document["replicas"] = _replicas([d for _, d in differences], signals, ranks)
-    document["left"] = [
+    document["left"] = _left(left)
+    caveats = [caveat("LD416", why=why)] if why and not designed else []
+    caveats += [caveat("LD418")] if designed and claims else []
+    caveats += _gaps(left)
+    n = sum(each.own.n for each in seen)
+    return Scraped(parts, document, caveats, stacks, claims, n)
+
+
+def _traffic(
+    wide: Sequence[Window],
+    signals: Sequence[Signal],
+    ranks: Iterable[str],
+    stacks: tuple[str, ...],
+) -> Scraped:
+    """Of a run without a client: what each server says of all that it finished."""
+    differences = [deltas(each.samples, each.begin, each.end) for each in wide]
+    left = [one for found in differences for one in found.left]
+    document = _document([], (), {}, "no request of ours lies between the scrapes", False)
+    document |= {
+        "of": "traffic",
+        "replicas": _replicas(differences, signals, ranks),
+        "left": _left(left),
+    }
+    for each in document["replicas"]:
+        role = each["role"] or "unified"
+        finished = document["finished"].get(role, 0) + each["finished"]
+        document["finished"] = document["finished"] | {role: finished}
+    caveats = _gaps(left)
+    if not any(document["finished"].values()):
+        why = "the servers finished no request between the scrapes"
+        caveats.append(caveat("LD416", why=why))
+    return Scraped(None, document, caveats, stacks)
+
+
+def _left(left: Sequence[Left]) -> list[dict[str, Any]]:
+    return [
         {"replica": one.replica, "name": one.name or None, "why": one.why}
         for one in left[:_LISTED]
     ]
-    caveats = [caveat("LD416", why=why)] if why and not designed else []
-    caveats += [caveat("LD418")] if designed and claims else []
-    if left:
-        caveats.append(caveat("LD419", n=len(left), replica=left[0].replica, why=left[0].why))
-    n = sum(each.own.n for each in seen)
-    return Scraped(parts, document, caveats, stacks, claims, n)
+
+
+def _gaps(left: Sequence[Left]) -> list[dict[str, str]]:
+    if not left:
+        return []
+    return [caveat("LD419", n=len(left), replica=left[0].replica, why=left[0].why)]
 
 
 def doubtful(found: Scraped, spoken: Parts | None) -> list[dict[str, str]]:
@@ -360,8 +400,11 @@ def _replica(
         begun += round(sum(max(0.0, row.first) for row in running))
         ended += round(sum(max(0.0, row.total) for row in running))
         lasted += each.rows[0].end_ns - each.rows[0].begin_ns
-        for claim in aggregates(each, signals, Own(n), ranks).claims if n else ():
-            claims.setdefault((claim.components, claim.leaf, claim.signal), []).append(claim)
+        said = aggregates(each, signals, Own(n), ranks)
+        for claim in said.claims if n else ():
+            text = claim.evidence.replace(said.traffic.text, f"all {n} requests that it finished")
+            own = replace(claim, evidence=text)
+            claims.setdefault((claim.components, claim.leaf, claim.signal), []).append(own)
     return {
         "replica": name,
         "role": found[0].rows[0].role or "unified" if found else None,

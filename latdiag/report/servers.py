@@ -1,5 +1,5 @@
 """What the servers said: how many requests they spoke of, who spoke, and by what clocks;
-and what their metrics counted."""
+what their replies stated, and what their metrics counted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ _SHOWN = 6
 
 
 def servers(page: Page, result: Mapping[str, Any]) -> None:
-    """What spans told, and what metrics; nothing where no server spoke."""
+    """What spans told, what replies, and what metrics; nothing where no server spoke."""
     spans, metrics = result.get("evidence"), result.get("aggregates")
-    if spans or metrics:
+    stated = result.get("replies")
+    if spans or stated or metrics:
         page.gap()
     if spans:
         _spans(page, spans)
+    if stated:
+        _replies(page, stated)
     if metrics:
         _metrics(page, metrics)
 
@@ -64,9 +67,30 @@ def _sender(page: Page, sender: Mapping[str, Any], clock: Mapping[str, Any] | No
     return f"{text}; clock {offset} from the client's, known to {half}"
 
 
+def _replies(page: Page, found: Mapping[str, Any]) -> None:
+    """One line: how many replies state times, and which."""
+    text = f"{found['stated']} of {found['requests']} state times"
+    lost = [f"{found[key]} {key}" for key in ("partial", "contradicted") if found.get(key)]
+    times = [
+        f"{page.word(time['field'], 40)} {quantity(time['median_ms'], 'ms')}"
+        for time in found.get("times") or ()
+        if time.get("median_ms") is not None
+    ]
+    if times:
+        text += f": {', '.join(times[:_SHOWN])} (medians)"
+    page.paragraph("; ".join([text, *lost]), "Replies: ", "  ")
+
+
 def _metrics(page: Page, found: Mapping[str, Any]) -> None:
-    """One line: whose requests the servers counted, and what these took on the average."""
+    """One line: whose requests the servers counted, and what these took on the average; one a
+    server where no request was ours."""
     replicas = found.get("replicas") or []
+    if found.get("of") == "traffic":
+        for replica in replicas[:_SHOWN]:
+            page.paragraph(_replica(page, replica), "Metrics: ", "  ")
+        if len(replicas) > _SHOWN:
+            page.line(f"  and {len(replicas) - _SHOWN} more servers")
+        return
     n = len(replicas)
     own, finished = found.get("own", 0), max((found.get("finished") or {}).values(), default=0)
     text = f"{n} server{'' if n == 1 else 's'}, "
@@ -82,6 +106,17 @@ def _metrics(page: Page, found: Mapping[str, Any]) -> None:
     if gone:
         text += f"; {gone} left out"
     page.paragraph(text, "Metrics: ", "  ")
+
+
+def _replica(page: Page, found: Mapping[str, Any]) -> str:
+    """What one server finished, and the mean of each time."""
+    role = page.word(found.get("role") or "unified", 12)
+    name = page.word(found.get("replica") or "?", 60) + (f" ({role})" if role != "unified" else "")
+    if found.get("left_out"):
+        return f"{name}: left out, {page.word(found['left_out'], 200)}"
+    text = f"{name} finished {found['finished']} requests in {quantity(found['seconds'], 's')}"
+    times = _times(page, found.get("claims") or ())
+    return f"{text}; {', '.join(times)} (mean of each, {_grade(page, found)})" if times else text
 
 
 def _times(page: Page, claims: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from latdiag.attribute import answered, batching, offsets, served, spans, whiteb
 from latdiag.attribute.findings import Findings
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
-from latdiag.report.stated import stated
+from latdiag.report.stated import borne
 from latdiag.stacks import catalogue
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def spoken(run: Run) -> Spoken | None:
     seen = answered.answered(run.batches(list(answered.COLUMNS)))
     if not seen.n:
         return _served(found, run)
-    parts, facts, joined = whitebox.explain(found, seen, stated(run, seen, known))
+    parts, facts, joined = whitebox.explain(found, seen, borne(run, seen, known))
     clocks = offsets.offsets(joined, seen)
     document = _document(facts, clocks, run.writers)
     caveats = _caveats(facts, clocks, parts)

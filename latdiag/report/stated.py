@@ -1,31 +1,106 @@
-"""What the replies of a run stated of times that lie in a span."""
+"""What the replies of a run stated of their own requests: times inside spans, and alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from latdiag.attribute import answered, replied
 from latdiag.attribute.answered import Answered
 from latdiag.ingest import replies
-from latdiag.stacks.signal import Stack
+from latdiag.model.caveats import caveat
+from latdiag.model.units import ms
+from latdiag.stacks import catalogue
+from latdiag.stacks.signal import Signal, Stack
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latdiag.attribute.parts import Parts
     from latdiag.store.batch import Batch
     from latdiag.store.run import Run
 
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 
 
-def stated(run: Run, seen: Answered, known: Sequence[Stack]) -> dict[str, NDArray[np.float64]]:
-    """What replies stated of each answered request that a span bears, by the signal's foreign
-    name and in its unit; NaN where one did not."""
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """``parts``: None where too few replies state times. ``document``: the entry ``replies`` of
+    ``--json``. ``caveats``: for where ``parts`` is what the breakdown rests on."""
+
+    parts: Parts | None
+    document: dict[str, Any]
+    caveats: list[dict[str, str]]
+    stacks: tuple[str, ...]
+
+
+def stated(run: Run) -> Stated | None:
+    """Read the run's replies; None where none states a time that a stack knows."""
+    if not any(
+        b.texts["reply_timings"].astype(bool).any() for b in run.batches(["reply_timings"])
+    ):
+        return None
+    known = catalogue.stacks()
+    fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.covers]
+    seen = answered.answered(run.batches(list(answered.COLUMNS)))
+    found, times = _read(run, seen, fields)
+    parts, facts = replied.explain(seen, times, known)
+    if not facts.stated:
+        return None
+    document = {
+        "requests": facts.requests,
+        "stated": facts.stated,
+        "told": facts.told,
+        "partial": facts.partial,
+        "contradicted": facts.contradicted,
+        "refused": sum(sum(reasons.values()) for reasons in found.refused.values()),
+        "unreadable": found.unreadable,
+        "times": [_time(times[name], stack, name) for stack, name in facts.used],
+    }
+    return Stated(parts, document, _caveats(facts, parts, seen), facts.stacks)
+
+
+def _time(values: NDArray[np.float64], stack: str, name: str) -> dict[str, Any]:
     import numpy as np
 
-    borne = [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
-    found = {signal.foreign: np.full(seen.n, np.nan) for signal in borne}
+    known = values[np.isfinite(values)]
+    median = ms(float(np.median(known))) if len(known) else None
+    return {"stack": stack, "field": name, "n": len(known), "median_ms": median}
+
+
+def _caveats(facts: replied.Replied, parts: Parts | None, seen: Answered) -> list[dict[str, str]]:
+    out = []
+    if facts.told < facts.requests:
+        silent = facts.requests - facts.stated
+        left = {"partial": facts.partial, "contradicted": facts.contradicted}
+        out.append(caveat("LD427", silent=silent, requests=facts.requests, **left))
+    if facts.unsure:
+        out.append(caveat("LD428", fields=", ".join(facts.unsure)))
+    if parts is not None and not seen.kernel.all():
+        total = int(parts.total.sum())
+        share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
+        out.append(caveat("LD413", share=share))
+    return out
+
+
+def borne(run: Run, seen: Answered, known: Sequence[Stack]) -> dict[str, NDArray[np.float64]]:
+    """What replies stated of each answered request that a span bears, by the signal's foreign
+    name and in its unit; NaN where one did not."""
+    fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
+    units = {signal.foreign: _NS[signal.unit] for signal in fields}
+    _, times = _read(run, seen, fields)
+    return {name: values / units[name] for name, values in times.items()}
+
+
+def _read(
+    run: Run, seen: Answered, fields: Sequence[Signal]
+) -> tuple[replies.Replies, dict[str, NDArray[np.float64]]]:
+    """(What the replies held; ns of each answered request by the field's foreign name, NaN where
+    a reply did not state it)."""
+    import numpy as np
+
     place = {name: row for row, name in enumerate(seen.request_id.tolist())}
     at: list[int] = []
 
@@ -34,9 +109,10 @@ def stated(run: Run, seen: Answered, known: Sequence[Stack]) -> dict[str, NDArra
             at.extend(place.get(name, -1) for name in batch.texts["request_id"].tolist())
             yield batch
 
-    for column in replies.replies(noted(), borne).columns.values():
+    found = replies.replies(noted(), fields)
+    times = {signal.foreign: np.full(seen.n, np.nan) for signal in fields}
+    for column in found.columns.values():
         rows = np.array(at, dtype=np.int64)[column.rows]
         mine = rows >= 0
-        values = column.values[mine] / _NS[column.signal.unit]
-        found[column.signal.foreign][rows[mine]] = values
-    return found
+        times[column.signal.foreign][rows[mine]] = column.values[mine]
+    return found, times

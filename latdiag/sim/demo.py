@@ -70,6 +70,7 @@ def serving(
     otlp: str | None = None,
     model: str = "demo",
     telemetry: Telemetry | None = None,
+    timings: bool = False,
 ) -> Iterator[Demo]:
     """A demo server with these constants; see ``running_demo``."""
     slow = params.network_ms > 0 or params.network_jitter_ms > 0
@@ -80,6 +81,7 @@ def serving(
         model=model,
         truth=None if truth is None else str(truth.absolute()),
         otlp=None if otlp is None else traces_url(otlp),
+        timings=timings,
         telemetry=telemetry or Telemetry(),
     )
     failure = f"the demo server did not start on port {port}"
@@ -126,6 +128,7 @@ def running_demo(
     otlp: str | None = None,
     model: str = "demo",
     telemetry: Telemetry | None = None,
+    timings: bool = False,
 ) -> Iterator[str]:
     """The URL (``http://127.0.0.1:PORT/v1``) of a demo server with a fault, for the block's time.
 
@@ -133,11 +136,13 @@ def running_demo(
     finished request, see ``truth.Truth.line``. ``otlp``: URL of a collector (OTLP over HTTP)
     for its spans, of two servers where prefill and decode are apart; those have ``/metrics`` of
     their own too, at ``/prefill/metrics`` and ``/decode/metrics``. ``telemetry``: what is wrong
-    with what is said, which changes nothing that is done. It ends with the block, and with this
-    process however that ends. Raises ValueError for an unknown fault or such a URL, OSError where
-    a process does not start.
+    with what is said, which changes nothing that is done. ``timings``: each reply states the
+    times of its request, as vLLM's do where they are asked to. It ends with the block, and with
+    this process however that ends. Raises ValueError for an unknown fault or such a URL, OSError
+    where a process does not start.
     """
     constants = params_of(fault) if params is None else params
     given: dict[str, Any] = {"truth": truth, "otlp": otlp, "telemetry": telemetry}
+    given["timings"] = timings
     with serving(constants, seed=seed, port=port, model=model, **given) as demo:
         yield demo.url

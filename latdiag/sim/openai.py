@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -271,12 +272,14 @@ class Reply:
             fields["usage"] = self._usage(0, None)
         return self._event(fields)
 
-    def end(self, osl: int, cached: int | None) -> bytes:
-        """What follows the last token: usage if asked for, and the end."""
+    def end(self, osl: int, cached: int | None, times: Mapping[str, float] | None) -> bytes:
+        """What follows the last token: usage if asked for, with the request's ``times`` (ms, by
+        vLLM's names) where the server states them, and the end."""
         last = b""
         if self._ask.usage:
             usage = self._usage(osl, cached)
-            last = self._event({**self._frame(True), "choices": [], "usage": usage})
+            own = {} if times is None else {"metrics": times}
+            last = self._event({**self._frame(True), "choices": [], "usage": usage, **own})
         done = b"data: [DONE]\n\n"
         return last + (chunk(done) + LAST_CHUNK if self._chunks else done)
 
@@ -295,8 +298,8 @@ class Reply:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         return usage
 
-    def whole(self, osl: int, cached: int | None) -> bytes:
-        """The body of a reply that is not streamed."""
+    def whole(self, osl: int, cached: int | None, times: Mapping[str, float] | None) -> bytes:
+        """The body of a reply that is not streamed; ``times`` as in ``end``."""
         ask = self._ask
         places = [index % len(_WORDS) for index in range(osl)]
         text = "".join([f" {_WORDS[place]}" for place in places])
@@ -312,7 +315,8 @@ class Reply:
             "token_ids": places if ask.token_ids else None,
         }
         usage = self._usage(osl, cached)
-        return json.dumps({**self._frame(False), "choices": [choice], "usage": usage}).encode()
+        said = {**self._frame(False), "choices": [choice], "usage": usage}
+        return json.dumps(said if times is None else {**said, "metrics": times}).encode()
 
 
 def models(rules: Rules, created: int) -> bytes:

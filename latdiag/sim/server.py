@@ -44,7 +44,8 @@ _TIDY_AFTER = 256
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a server is started with; travels as JSON. ``truth``: path, ``otlp``: URL, or None."""
+    """What a server is started with; travels as JSON. ``truth``: path, ``otlp``: URL, or None.
+    ``timings``: each reply states the times of its request."""
 
     params: Params
     seed: int = 0
@@ -52,10 +53,12 @@ class Setup:
     model: str = "demo"
     truth: str | None = None
     otlp: str | None = None
+    timings: bool = False
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def to_json(self) -> str:
-        own = {name: getattr(self, name) for name in ("seed", "port", "model", "truth", "otlp")}
+        plain = ("seed", "port", "model", "truth", "otlp", "timings")
+        own = {name: getattr(self, name) for name in plain}
         own |= {name: getattr(self, name).to_json() for name in ("params", "telemetry")}
         return json.dumps(own)
 
@@ -329,20 +332,21 @@ class Server:
         truth = self._engine.pop_truth(stream.key)
         cached = truth.cached if self._params.prefix_cache else None
         connection, request = stream.connection, stream.request
+        teller, visit = self._tellers[stream.part], truth.visits[-1]
+        times = teller.in_reply(visit, stream.osl) if self._setup.timings else None
         del self._streams[stream.key], self._by_connection[connection]
         if stream.ask.stream:
-            connection.send(stream.reply.end(stream.osl, cached))
+            connection.send(stream.reply.end(stream.osl, cached, times))
             connection.done(keeps=request.keeps and request.chunks)
         else:
             stream.late_ns = max(0, monotonic_ns() - truth.finished_ns)
-            self._answer(connection, request, 200, stream.reply.whole(stream.osl, cached))
+            self._answer(connection, request, 200, stream.reply.whole(stream.osl, cached, times))
         self._untidy += 1
         if self._truth is not None:
             trace_id = stream.context.trace_id
             self._truth.write(truth.line(stream.request_id, trace_id, stream.late_ns))
             self._truth.flush()
-        teller = self._tellers[stream.part]
-        teller.finished(truth.visits[-1], stream.asked, stream.context, stream.reason)
+        teller.finished(visit, stream.asked, stream.context, stream.reason)
 
 
 def _allow(request: http.Request, method: str) -> None:

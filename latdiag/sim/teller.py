@@ -72,6 +72,21 @@ class Teller:
         monotonic = self._clock.monotonic
         self.metrics.token(monotonic(at_ns) - monotonic(before_ns))
 
+    def in_reply(self, visit: Visit, osl: int) -> dict[str, float]:
+        """What vLLM states of a request in its own reply, ms. What it calls the time to the first
+        token begins when the request is scheduled."""
+        said = stated(visit, self._clock)
+        times = {
+            "time_to_first_token_ms": said["prefill"] / 1e6,
+            "generation_time_ms": said["decode"] / 1e6,
+            "queue_time_ms": said["queue"] / 1e6,
+        }
+        if osl > 1:
+            times["mean_itl_ms"] = said["decode"] / (osl - 1) / 1e6
+        if said["inference"]:
+            times["tokens_per_second"] = osl / said["inference"] * 1e9
+        return times
+
     def finished(
         self, visit: Visit, asked: spans.Asked, context: spans.Context, reason: str
     ) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 _ROOT = Path(__file__).parents[2]
 TOOLS = Path(os.environ.get("LATDIAG_LIVE_TOOLS", _ROOT.parent / "shared" / "tools" / "live"))
-_LIVE = Path(os.environ.get("LATDIAG_LIVE", Path.home() / ".cache" / "latdiag-live"))
+LIVE = Path(os.environ.get("LATDIAG_LIVE", Path.home() / ".cache" / "latdiag-live"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,7 +36,7 @@ class Stack:
         self._names: list[str] = []
 
     def up(self, component: str, name: str, *options: str) -> dict[str, str]:
-        if not (_LIVE / "installed" / component).exists() or not TOOLS.is_dir():
+        if not (LIVE / "installed" / component).exists() or not TOOLS.is_dir():
             pytest.skip(f"{component} is not installed")
         if name not in self._names:
             self._names.append(name)

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema
 import pytest
 
@@ -23,6 +24,7 @@ from latdiag.cli import run as latdiag
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.model.errors import LocalFault
 from latdiag.report.json import schema_text
+from latdiag.sim.demo import running_demo
 from latdiag.store.run import Run
 
 from .otlp_sender import export
@@ -316,6 +318,51 @@ def test_collecting_ends_by_itself_and_says_what_came(tmp_path: Path) -> None:
     assert "who[2J" in out
     assert "\x1b" not in out + err
     assert "waiting 300 ms for late spans" in err
+
+
+def test_metrics_alone_say_what_each_server_took(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No client of ours, no span: of everybody's traffic, the mean of what the server states."""
+    truth, run = tmp_path / "truth.jsonl", str(tmp_path / "it.run")
+    with running_demo("queue", truth=truth) as url:
+        metrics = url.removesuffix("/v1") + "/metrics"
+        doors = ["--otlp", "off", "--otlp-http", "off", "--metrics", metrics]
+        with _collect(tmp_path, *doors, "--duration", "1h") as process:
+            assert process.stderr is not None
+            assert "metrics only" in process.stderr.readline()
+            time.sleep(1)
+            bodies = {"model": "demo", "prompt": list(range(200)), "max_tokens": 9}
+            threads = [
+                threading.Thread(target=httpx.post, args=(f"{url}/completions",), kwargs=given)
+                for given in [{"json": bodies, "timeout": 60}] * 6
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+    assert latdiag(["diagnose", run, "--json"]) in (0, 11, 12, 13)
+    result = json.loads(capsys.readouterr().out)
+    jsonschema.validate(result, json.loads(schema_text()))
+    found = result["aggregates"]
+    assert (found["of"], found["used"], found["finished"]) == ("traffic", False, {"unified": 6})
+    (server,) = found["replicas"]
+    said = {claim["of"][0]: claim["mean_ms"] for claim in server["claims"]}
+    rows = [json.loads(line) for line in truth.read_text().splitlines()]
+    for component in ("queue", "prefill", "decode"):
+        leaves = [
+            ns
+            for row in rows
+            for leaf, ns in row["leaves"].items()
+            if leaf.startswith(f"{component}.")
+        ]
+        assert said[component] == pytest.approx(sum(leaves) / len(rows) / 1e6, rel=0.02, abs=0.5)
+    assert latdiag(["diagnose", run]) in (0, 11, 12, 13)
+    shown = capsys.readouterr().out
+    assert "finished 6 requests" in shown and "queue" in shown
+    assert max(map(len, shown.splitlines())) <= 79
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,260 @@
+"""Requests in components, out of what the reply to each states: one story per kind of server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from latdiag.attribute.answered import Answered
+from latdiag.attribute.parts import Parts
+from latdiag.attribute.replied import Replied, explain
+from latdiag.stacks import catalogue
+
+MS = 1_000_000
+N = 40
+STACKS = catalogue.stacks()
+
+
+def waits(
+    ttft_ms: float = 200.0, stream_ms: float = 300.0, n: int = N, kernel: bool = True
+) -> Answered:
+    """``n`` requests: 1 ms of client, 2 of network, the rest of TTFT behind the hop, and 1 ms
+    from the last token to the end."""
+    sent = np.arange(n, dtype=np.int64) * 1000 * MS
+    first = sent + round(ttft_ms * MS)
+    last = first + round(stream_ms * MS)
+    ids = np.array([f"r{i}" for i in range(n)], dtype=object)
+    none = np.array([None] * n, dtype=object)
+    one, two = np.full(n, MS), np.full(n, 2 * MS)
+    return Answered(
+        *(none, none, ids, none, np.full(n, "", dtype=object), np.full(n, "c", dtype=object)),
+        *(sent, sent, first, last, last + MS, one, two, two - MS // 2, two + MS // 2),
+        delayed=np.zeros(n, dtype=bool),
+        kernel=np.full(n, kernel),
+    )
+
+
+def told(seen: Answered, ms: Mapping[str, float]) -> tuple[Parts | None, Replied]:
+    """The same times in every reply."""
+    return explain(seen, {name: np.full(seen.n, v * MS) for name, v in ms.items()}, STACKS)
+
+
+def means(parts: Parts | None) -> dict[str, float]:
+    """ms a request by component, and that everything adds up."""
+    assert parts is not None
+    exact(parts)
+    return {name: float(column.mean()) / MS for name, column in parts.parts.items()}
+
+
+def exact(parts: Parts) -> None:
+    assert (sum(parts.parts.values()) == parts.total).all()
+    early = parts.inside("client_ttft")
+    assert (sum(early.values()) == parts.ttft).all()
+    for name, column in parts.parts.items():
+        assert column.dtype == np.int64
+        assert name == "unattributed" or (column >= 0).all(), name
+    for less, more in parts.slack.values():
+        assert (less >= 0).all() and (more >= 0).all()
+
+
+VLLM = {
+    "metrics.queue_time_ms": 100.0,
+    "metrics.time_to_first_token_ms": 80.0,
+    "metrics.generation_time_ms": 295.0,
+}
+
+
+def test_queue_prefill_and_decode_are_as_stated_and_the_rest_is_of_nobody_in_particular() -> None:
+    parts, facts = told(waits(), VLLM)
+    assert means(parts) == pytest.approx(
+        {
+            "client": 1.0,
+            "network": 2.0,
+            "gateway": 17.0,
+            "queue": 100.0,
+            "prefill": 80.0,
+            "decode": 295.0,
+            "unattributed": 6.0,
+        }
+    )
+    assert parts is not None
+    assert parts.sources["gateway"].members == ("gateway", "frontend", "interconnect")
+    assert parts.sources["gateway"].grade == "E"
+    assert "metrics.queue_time_ms" in parts.sources["queue"].evidence
+    assert (facts.stated, facts.told, facts.unsure) == (N, N, [])
+    assert facts.stacks == ("vllm",)
+    assert set(parts.leaves) == {"queue.admission"}
+
+
+def test_what_a_server_does_not_state_is_merged_with_what_nobody_does() -> None:
+    parts, _ = told(waits(), {"timings.prompt_ms": 150.0, "timings.predicted_ms": 290.0})
+    found = means(parts)
+    assert (found["prefill"], found["decode"], found["gateway"]) == (150.0, 290.0, 47.0)
+    assert parts is not None
+    assert parts.sources["gateway"].members == ("gateway", "frontend", "queue")
+    assert parts.sources["prefill"].grade == "B"  # known from documents alone
+
+
+def test_a_total_over_both_phases_adds_nothing() -> None:
+    names = ("queue_time", "prompt_time", "completion_time", "total_time")
+    ms = dict(zip(names, (50.0, 100.0, 280.0, 380.0), strict=True))
+    parts, facts = told(waits(), {f"x_groq.usage.{name}": value for name, value in ms.items()})
+    found = means(parts)
+    assert [found[name] for name in ("queue", "prefill", "decode")] == [50.0, 100.0, 280.0]
+    assert all("total" not in name for _, name in facts.used)
+
+
+FIREWORKS = {
+    "server-time-to-first-token": 190.0,
+    "server-processing-time": 495.0,
+    "tokenizer-queue-duration": 1.0,
+    "tokenizer-duration": 4.0,
+    "prefill-queue-duration": 60.0,
+    "prefill-duration": 120.0,
+    "generation-queue-duration": 30.0,
+    "generation-duration": 260.0,
+}
+
+
+def test_what_lies_inside_a_longer_time_is_taken_out_of_it() -> None:
+    parts, _ = told(waits(), {f"perf_metrics.{name}": v for name, v in FIREWORKS.items()})
+    found = means(parts)
+    # 190 less 60 and 120 is the frontend's: its tokenizer is inside of that.
+    assert found["frontend"] == pytest.approx(10.0)
+    assert (found["queue"], found["prefill"]) == (60.0, 120.0)
+    # The hand-over comes after the first token, which the longer time ends with.
+    assert parts is not None
+    assert parts.inside("decode")["interconnect"].mean() == 30.0 * MS
+    assert parts.inside("decode")["decode"].mean() == 260.0 * MS
+    assert found["gateway"] == pytest.approx(7.0)
+    assert parts.sources["gateway"].grade == "D" and not parts.sources["gateway"].members
+
+
+def test_times_that_overlap_are_told_by_the_one_that_holds_both() -> None:
+    ms = {"prefill_wait_time_ms": 20.0, "prefill_time_ms": 70.0, "ttft_ms": 90.0}
+    parts, facts = told(waits(), {f"nvext.timing.{name}": v for name, v in ms.items()})
+    assert [name for _, name in facts.used] == ["nvext.timing.ttft_ms"]
+    found = means(parts)
+    assert parts is not None
+    assert parts.sources["gateway"].members == ("gateway", "frontend", "queue", "prefill")
+    assert found["gateway"] == 90.0
+    # All that can come before the token and is not the link's is stated.
+    assert found["interconnect"] == 107.0 and parts.sources["interconnect"].grade == "D"
+    assert found["decode"] == 300.0  # the client's own stream
+
+
+@pytest.mark.parametrize(
+    ("queue", "prefill", "merged"),
+    [
+        (150.0, 20.0, ("queue", "interconnect")),  # 27 left: less than stated, more than prefill
+        (20.0, 5.0, ("gateway", "frontend", "queue", "prefill", "interconnect")),
+    ],
+)
+def test_a_queue_that_may_be_the_kv_transfer_is_not_called_a_queue(
+    queue: float, prefill: float, merged: tuple[str, ...]
+) -> None:
+    stated = VLLM | {
+        "metrics.queue_time_ms": queue,
+        "metrics.time_to_first_token_ms": prefill,
+    }
+    parts, facts = told(waits(), stated)
+    found = means(parts)
+    assert parts is not None
+    assert facts.unsure == ["metrics.queue_time_ms"]
+    assert parts.sources[merged[0]].members == merged
+    if merged[0] == "queue":  # another server may have queued it too
+        assert (parts.slack["queue"][1] == found["gateway"] * MS).all()
+        assert (parts.slack["gateway"][0] >= found["gateway"] * MS).all()
+    else:
+        assert found["gateway"] == 197.0
+
+
+def test_stamps_of_user_space_leave_the_rest_unattributed() -> None:
+    parts, _ = told(waits(kernel=False), VLLM)
+    assert means(parts)["unattributed"] == pytest.approx(17.0 + 6.0)
+
+
+def test_requests_without_a_time_or_with_too_long_a_one_are_counted_and_left_out() -> None:
+    seen = waits(n=100)
+    times = {name: np.full(100, v * MS) for name, v in VLLM.items()}
+    times["metrics.queue_time_ms"][:10] = np.nan
+    for column in times.values():
+        column[10:15] = np.nan
+    times["metrics.queue_time_ms"][15:18] = 150 * MS  # with prefill more than the TTFT
+    times["metrics.generation_time_ms"][18:20] = 400 * MS  # in all more than the whole
+    parts, facts = explain(seen, times, STACKS)
+    assert parts is not None
+    assert (facts.stated, facts.partial, facts.contradicted, facts.told) == (95, 10, 5, 80)
+    assert len(parts.total) == 80 and parts.left_out == 20
+
+
+def test_a_millisecond_too_much_is_no_contradiction_and_goes_into_unattributed() -> None:
+    parts, facts = told(waits(), VLLM | {"metrics.queue_time_ms": 118.5})
+    assert facts.contradicted == 0
+    found = means(parts)
+    assert (found["queue"], found["gateway"]) == (118.5, 0.0)
+    assert found["unattributed"] == pytest.approx(6.0 - 1.5)
+
+
+def test_too_few_bear_no_breakdown() -> None:
+    times = {name: np.full(100, np.nan) for name in VLLM}
+    for name, value in VLLM.items():
+        times[name][:20] = value * MS
+    parts, facts = explain(waits(n=100), times, STACKS)
+    assert parts is None and facts.told == 20
+    assert explain(waits(n=20), {n: np.full(20, v * MS) for n, v in VLLM.items()}, STACKS)[0]
+
+
+def test_nothing_stated_is_nothing_said() -> None:
+    parts, facts = explain(waits(), {}, STACKS)
+    assert parts is None and facts.stated == 0
+    empty = {name: np.full(N, np.nan) for name in VLLM}
+    assert explain(waits(), empty, STACKS)[0] is None
+    assert explain(waits(n=0), {n: np.zeros(0) for n in VLLM}, STACKS)[0] is None
+
+
+FIELDS = sorted(
+    {s.foreign for stack in STACKS for s in stack.signals if s.kind == "reply" and s.covers}
+)
+ANY = st.one_of(st.just(float("nan")), st.floats(0, 6e8))
+#: Short enough for most waits.
+SHORT = st.floats(0, 3e7)
+
+
+@st.composite
+def anything(draw: Callable[..., object]) -> tuple[Answered, dict[str, NDArray[np.float64]]]:
+    """Waits of any length, and replies that state anything up to what is read at all."""
+    n = 12
+    lengths = st.lists(st.integers(3 * MS, 400 * MS), min_size=n, max_size=n)
+    seen = waits(n=n, kernel=bool(draw(st.booleans())))  # type: ignore[arg-type]
+    ttft = np.array(draw(lengths))  # type: ignore[arg-type]
+    stream = np.array(draw(lengths)) - 3 * MS  # type: ignore[arg-type]
+    first = seen.sent + ttft
+    seen = replace(seen, first=first, last=first + stream, done=first + stream + MS)
+    names: Sequence[str] = draw(  # type: ignore[assignment, arg-type]
+        st.lists(st.sampled_from(FIELDS), min_size=1, max_size=8, unique=True)
+    )
+    column = st.sampled_from((SHORT, SHORT, SHORT, ANY)).flatmap(
+        lambda each: st.lists(each, min_size=n, max_size=n)
+    )
+    return seen, {name: np.array(draw(column)) for name in names}  # type: ignore[arg-type]
+
+
+@settings(max_examples=400, deadline=None)
+@given(anything())
+def test_whatever_is_stated_the_parts_add_up_and_only_the_rest_is_negative(
+    given_: tuple[Answered, dict[str, NDArray[np.float64]]],
+) -> None:
+    seen, times = given_
+    parts, facts = explain(seen, times, STACKS)
+    assert facts.stated <= facts.requests == seen.n
+    assert facts.told + facts.partial + facts.contradicted == facts.stated
+    if parts is not None:
+        exact(parts)
+        assert len(parts.total) == facts.told
