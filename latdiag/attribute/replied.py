@@ -20,19 +20,15 @@ from latdiag.attribute.answered import Answered
 from latdiag.attribute.completeness import LEAST
 from latdiag.attribute.ownership import OVER_NS, OVER_SHARE
 from latdiag.attribute.parts import Parts, Source
+from latdiag.attribute.reply_times import Time, meant, sided, times_of, usual
 from latdiag.attribute.whitebox import client_sources
 from latdiag.model.components import COMPONENTS
-from latdiag.stacks.signal import HIDDEN, Signal, Stack, of
+from latdiag.stacks.signal import Stack
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: A reply does not say which role its server has: it is taken for one that does all, unless
-#: another may have done a part (``_may_be_apart``).
-_ROLE = "unified"
-_BEFORE = of("gateway", "frontend", "queue", "prefill")
-_BETWEEN, _AFTER = of("interconnect"), of("decode")
 #: Times without these leave it open who had the rest, whatever the client's stamps are.
 _PHASES = ("queue", "prefill")
 
@@ -53,29 +49,6 @@ class Replied:
     unsure: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
-class _Time:
-    """A field, what it covers without what is never seen alone, and ns of every request that is
-    told. ``inner``: what lies inside of it; ``own``: what these leave of it."""
-
-    stack: Stack
-    signal: Signal
-    visible: frozenset[str]
-    ns: NDArray[np.int64]
-    inner: list[_Time] = field(default_factory=list)
-    own: NDArray[np.int64] | None = None
-
-    @property
-    def components(self) -> tuple[str, ...]:
-        """Whose the own time is: one component, or several that nothing tells apart."""
-        left = self.visible.difference(*(each.visible for each in self.inner))
-        found = {leaf.partition(".")[0] for leaf in left}
-        if len(found) < 2 and self.signal.rest:
-            found = {self.signal.rest.partition(".")[0]}
-        found = found or {leaf.partition(".")[0] for leaf in self.visible}
-        return tuple(name for name in COMPONENTS if name in found)
-
-
 def explain(
     seen: Answered, times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack]
 ) -> tuple[Parts | None, Replied]:
@@ -85,7 +58,7 @@ def explain(
     import numpy as np
 
     facts = Replied(requests=seen.n)
-    fields = _usual(times, stacks, seen.n)
+    fields = usual(times, stacks, seen.n)
     if not fields:
         return None, facts
     values = np.array([times[signal.foreign] for _, signal in fields])
@@ -94,11 +67,11 @@ def explain(
     whole = np.flatnonzero(known.all(axis=0))
     facts.partial = facts.stated - len(whole)
     kept, ns = seen.select(whole), np.rint(values[:, whole]).astype(np.int64)
-    early, late = _sided(_times(fields, ns))
+    early, late = sided(times_of(fields, ns))
     apart = _may_be_apart(kept, early)
     if apart:
-        facts.unsure = [s.foreign for stack, s in fields if _meant(stack, s) != s.covers]
-        early, late = _sided(_times(fields, ns, apart))
+        facts.unsure = [s.foreign for stack, s in fields if meant(stack, s) != s.covers]
+        early, late = sided(times_of(fields, ns, apart))
         if int(_left(kept, early).sum()) > int(_sum(early, kept.n).sum()):
             early = []  # the other server may have had most of it, in any phase
     said = [*early, *late]
@@ -115,60 +88,8 @@ def explain(
     return _parts(kept.select(good), early, late, seen.n - facts.told, apart), facts
 
 
-# ---------------------------------------------------------------------- which times, of what
-def _usual(
-    times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack], rows: int
-) -> list[tuple[Stack, Signal]]:
-    """The durations that most of the replies state which state any."""
-    import numpy as np
-
-    found = [
-        (stack, signal)
-        for stack in stacks
-        for signal in stack.signals
-        # Of a stream a header is written before its end: until when its time counts is not said.
-        if signal.kind == "reply"
-        and signal.foreign in times
-        and _ROLE in (signal.roles or (_ROLE,))
-        and _is_sided(signal.covers - HIDDEN)
-    ]
-    if not found or not rows:
-        return []
-    known = np.array([np.isfinite(times[signal.foreign]) for _, signal in found])
-    usual = 2 * known.sum(axis=1) > known.any(axis=0).sum()
-    return [each for each, is_usual in zip(found, usual.tolist(), strict=True) if is_usual]
-
-
-def _is_sided(visible: frozenset[str]) -> bool:
-    """Whether an interval lies on one side of the first token; one on both says nothing more than
-    the client's own stamps."""
-    return bool(visible) and any(visible <= side for side in (_BEFORE, _BETWEEN, _AFTER))
-
-
-def _meant(stack: Stack, signal: Signal) -> frozenset[str]:
-    """All that a field covers, whatever role its server has."""
-    same = (s for s in stack.signals if s.kind == "reply" and s.foreign == signal.foreign)
-    return signal.covers.union(*(each.covers for each in same))
-
-
-def _times(
-    fields: Sequence[tuple[Stack, Signal]], ns: NDArray[np.int64], apart: bool = False
-) -> list[_Time]:
-    """``apart``: prefill and decode may be on servers of their own, and a reply of either."""
-    found = []
-    for (stack, signal), row in zip(fields, ns, strict=True):
-        covers = _meant(stack, signal) if apart else signal.covers
-        found.append(_Time(stack, signal, covers - HIDDEN, row))
-    return _nested(_parted(found))
-
-
-def _sided(said: Sequence[_Time]) -> tuple[list[_Time], list[_Time]]:
-    """(Those before the first token, those after it)."""
-    late = [each for each in said if _is_late(each, said)]
-    return [each for each in said if each not in late], late
-
-
-def _may_be_apart(kept: Answered, early: Sequence[_Time]) -> bool:
+# ---------------------------------------------------------------------- whose reply it is
+def _may_be_apart(kept: Answered, early: Sequence[Time]) -> bool:
     """Whether another server may have computed the prompts, where that changes what a field is.
 
     One that did took at least a step for each, and the reply's own server, which then computes
@@ -177,63 +98,20 @@ def _may_be_apart(kept: Answered, early: Sequence[_Time]) -> bool:
     """
     import numpy as np
 
-    if not kept.n or all(_meant(e.stack, e.signal) == e.signal.covers for e in early):
+    if not kept.n or all(meant(e.stack, e.signal) == e.signal.covers for e in early):
         return False
     own = [each for each in early if each.components == ("prefill",)]
     most = float(np.median(_left(kept, early)))
     return not own or most >= float(np.median(_sum(own, kept.n)))
 
 
-def _left(kept: Answered, early: Sequence[_Time]) -> NDArray[np.int64]:
+def _left(kept: Answered, early: Sequence[Time]) -> NDArray[np.int64]:
     """ns behind the first hop until the first token that no reply states."""
     return kept.first - kept.begin - kept.client - kept.network - _sum(early, kept.n)
 
 
-def _parted(said: list[_Time]) -> list[_Time]:
-    """Without those that overlap, neither inside the other: what holds both stands for them, and
-    where nothing does, the narrower."""
-    gone: set[int] = set()
-    for a in said:
-        for b in said:
-            crossing = a.visible & b.visible and not (
-                a.visible <= b.visible or b.visible <= a.visible
-            )
-            if not crossing or len(a.visible) > len(b.visible) or id(a) in gone:
-                continue
-            both = a.visible | b.visible
-            gone.add(id(b))
-            if any(both <= each.visible for each in said):
-                gone.add(id(a))
-    return [each for each in said if id(each) not in gone]
-
-
-def _nested(said: list[_Time]) -> list[_Time]:
-    """From narrow to wide, each with what is inside of it, and what that leaves. Of two of the
-    same leaves the shorter is inside the longer."""
-    import numpy as np
-
-    order = sorted(said, key=lambda t: (len(t.visible), int(t.ns.sum()), t.signal.name))
-    for place, time in enumerate(order):
-        time.inner = [each for each in order[:place] if each.visible <= time.visible]
-        left = time.ns.copy()
-        for each in time.inner:
-            assert each.own is not None
-            left -= each.own
-        time.own = np.maximum(left, 0)
-    return order
-
-
-def _is_late(time: _Time, said: Sequence[_Time]) -> bool:
-    """Whether it is after the first token: decode is, and a hand-over that is not in the time
-    until that token."""
-    until = [each for each in said if each.signal.first_token]
-    if time.visible <= _BETWEEN:
-        return any(not time.visible <= each.visible for each in until)
-    return time.visible <= _AFTER
-
-
 # ---------------------------------------------------------------------- against the client
-def _fits(kept: Answered, early: Sequence[_Time], late: Sequence[_Time]) -> NDArray[np.bool_]:
+def _fits(kept: Answered, early: Sequence[Time], late: Sequence[Time]) -> NDArray[np.bool_]:
     """Whether what a reply states has room in what the client waited."""
     import numpy as np
 
@@ -246,7 +124,7 @@ def _fits(kept: Answered, early: Sequence[_Time], late: Sequence[_Time]) -> NDAr
     return fits
 
 
-def _sum(times: Sequence[_Time], rows: int) -> NDArray[np.int64]:
+def _sum(times: Sequence[Time], rows: int) -> NDArray[np.int64]:
     import numpy as np
 
     found = np.zeros(rows, dtype=np.int64)
@@ -258,7 +136,7 @@ def _sum(times: Sequence[_Time], rows: int) -> NDArray[np.int64]:
 
 # ---------------------------------------------------------------------- the parts
 def _parts(
-    kept: Answered, early: Sequence[_Time], late: Sequence[_Time], left_out: int, apart: bool
+    kept: Answered, early: Sequence[Time], late: Sequence[Time], left_out: int, apart: bool
 ) -> Parts:
     import numpy as np
 
@@ -274,7 +152,7 @@ def _parts(
     after = _columns(late, {}, kept.n)
     stream = kept.last - kept.first
     if "decode" not in after:
-        after["decode"] = stream - _sum(late, kept.n)
+        after["decode"] = np.maximum(stream - _sum(late, kept.n), 0)
     after["unattributed"] = stream - sum(after.values(), np.zeros(kept.n, np.int64))
     nothing = np.zeros(kept.n, dtype=np.int64)
     order = [name for name in COMPONENTS if name in before or name in after]
@@ -298,7 +176,7 @@ def _parts(
     )
 
 
-def _merges(early: Sequence[_Time]) -> dict[str, tuple[str, ...]]:
+def _merges(early: Sequence[Time]) -> dict[str, tuple[str, ...]]:
     """Components that a time is of together, by each of them."""
     sets: list[set[str]] = []
     for each in early:
@@ -313,13 +191,13 @@ def _merges(early: Sequence[_Time]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _key(time: _Time, merges: Mapping[str, tuple[str, ...]]) -> str:
+def _key(time: Time, merges: Mapping[str, tuple[str, ...]]) -> str:
     first = time.components[0]
     return merges.get(first, (first,))[0]
 
 
 def _columns(
-    times: Sequence[_Time], merges: Mapping[str, tuple[str, ...]], rows: int
+    times: Sequence[Time], merges: Mapping[str, tuple[str, ...]], rows: int
 ) -> dict[str, NDArray[np.int64]]:
     import numpy as np
 
@@ -330,7 +208,7 @@ def _columns(
     return found
 
 
-def _rest(kept: Answered, said: Sequence[_Time]) -> tuple[str, tuple[str, ...]]:
+def _rest(kept: Answered, said: Sequence[Time]) -> tuple[str, tuple[str, ...]]:
     """What the time left before the first token belongs to, with all that is merged in it.
 
     Whatever is stated of is not in it. Where a stack may be several servers, their hand-over is
@@ -366,7 +244,7 @@ def _slack(
     return found | dict.fromkeys(elsewhere, (np.zeros(kept.n), room))
 
 
-def _leaves(said: Sequence[_Time]) -> dict[str, NDArray[np.int64]]:
+def _leaves(said: Sequence[Time]) -> dict[str, NDArray[np.int64]]:
     """Times of one leaf and no other, by leaf."""
     found: dict[str, NDArray[np.int64]] = {}
     for each in said:
@@ -377,8 +255,8 @@ def _leaves(said: Sequence[_Time]) -> dict[str, NDArray[np.int64]]:
 
 def _sources(
     kept: Answered,
-    early: Sequence[_Time],
-    late: Sequence[_Time],
+    early: Sequence[Time],
+    late: Sequence[Time],
     merges: Mapping[str, tuple[str, ...]],
     rest: str,
     members: tuple[str, ...],

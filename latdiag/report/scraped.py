@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from latdiag.attribute import aggregates_parts, answered
-from latdiag.attribute.aggregates import COLUMNS, KINDS, Deltas, Left, deltas, samples_of
+from latdiag.attribute.aggregates import COLUMNS, KINDS, Deltas, deltas, samples_of
 from latdiag.attribute.aggregates_claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribute.aggregates_shares import Told, shares
 from latdiag.attribute.aggregates_tail import Tail
-from latdiag.attribute.aggregates_traffic import Own, matching, totals, traffic
+from latdiag.attribute.aggregates_traffic import Own, totals
 from latdiag.attribute.aggregates_windows import COLUMNS as SENT
 from latdiag.attribute.aggregates_windows import (
     Attempts,
@@ -27,6 +27,7 @@ from latdiag.attribute.behind import SOURCES
 from latdiag.attribute.stages import DESIGNED
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms, seconds
+from latdiag.report.replicas import LISTED, claim_entry, gaps, left_entries, replicas, summed
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
 
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch
     from latdiag.store.run import Run
 
-#: Of windows, servers and doubts more are counted, not listed.
-_LISTED = 200
 #: More scenarios than this are not set against requests.
 _MOST_WINDOWS = 1000
 #: From what cannot be used at all to what can.
@@ -107,11 +106,11 @@ def scraped(run: Run, designed: bool) -> Scraped | None:
     claims = _merged(seen)
     parts, why, tails = _parts(run, sent, seen, designed)
     document = _document(seen, claims, tails, why, designed)
-    document["replicas"] = _replicas([d for _, d in differences], signals, ranks)
-    document["left"] = _left(left)
+    document["replicas"] = replicas([d for _, d in differences], signals, ranks)
+    document["left"] = left_entries(left)
     caveats = [caveat("LD416", why=why)] if why and not designed else []
     caveats += [caveat("LD418")] if designed and claims else []
-    caveats += _gaps(left)
+    caveats += gaps(left)
     n = sum(each.own.n for each in seen)
     return Scraped(parts, document, caveats, stacks, claims, n)
 
@@ -128,31 +127,18 @@ def _traffic(
     document = _document([], (), {}, "no request of ours lies between the scrapes", False)
     document |= {
         "of": "traffic",
-        "replicas": _replicas(differences, signals, ranks),
-        "left": _left(left),
+        "replicas": replicas(differences, signals, ranks),
+        "left": left_entries(left),
     }
     for each in document["replicas"]:
         role = each["role"] or "unified"
         finished = document["finished"].get(role, 0) + each["finished"]
         document["finished"] = document["finished"] | {role: finished}
-    caveats = _gaps(left)
+    caveats = gaps(left)
     if not any(document["finished"].values()):
         why = "the servers finished no request between the scrapes"
         caveats.append(caveat("LD416", why=why))
     return Scraped(None, document, caveats, stacks)
-
-
-def _left(left: Sequence[Left]) -> list[dict[str, Any]]:
-    return [
-        {"replica": one.replica, "name": one.name or None, "why": one.why}
-        for one in left[:_LISTED]
-    ]
-
-
-def _gaps(left: Sequence[Left]) -> list[dict[str, str]]:
-    if not left:
-        return []
-    return [caveat("LD419", n=len(left), replica=left[0].replica, why=left[0].why)]
 
 
 def doubtful(found: Scraped, spoken: Parts | None) -> list[dict[str, str]]:
@@ -264,21 +250,7 @@ def _merged(seen: Sequence[_Seen]) -> tuple[Claim, ...]:
         kinds.setdefault((claim.components, claim.leaf, claim.signal, claim.role), []).append(
             claim
         )
-    return tuple(_sum(claims, n) for claims in kinds.values())
-
-
-def _sum(claims: Sequence[Claim], n: int) -> Claim:
-    sums = [claim.sum_ns for claim in claims]
-    known = [value for value in sums if value is not None]
-    return replace(
-        claims[0],
-        replicas=tuple(sorted({name for claim in claims for name in claim.replicas})),
-        n=n,
-        sum_ns=sum(known) if len(known) == len(sums) else None,
-        lo_ns=sum(claim.lo_ns for claim in claims),
-        hi_ns=sum(claim.hi_ns for claim in claims),
-        grade=max(claim.grade for claim in claims),
-    )
+    return tuple(summed(claims, n) for claims in kinds.values())
 
 
 # ---------------------------------------------------------------------- the document
@@ -305,11 +277,11 @@ def _document(
         "finished": finished,
         "in_flight": flying,
         "bias": max((each.found.traffic.bias for each in seen), default=1.0),
-        "windows": [_window(each) for each in seen[:_LISTED]],
+        "windows": [_window(each) for each in seen[:LISTED]],
         "replicas": [],
-        "claims": [_claim(claim, _tail_of(claim, claims, tails)) for claim in claims],
+        "claims": [claim_entry(claim, _tail_of(claim, claims, tails)) for claim in claims],
         "left": [],
-        "doubts": doubts[:_LISTED],
+        "doubts": doubts[:LISTED],
     }
 
 
@@ -342,74 +314,4 @@ def _tail_of(
         "hi_ms": ms(tail.hi_ns / tail.n),
         "independent_ms": ms(tail.independent_ns / tail.n),
         "comonotone_ms": ms(tail.comonotone_ns / tail.n),
-    }
-
-
-def _claim(claim: Claim, tail: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    n = max(1, claim.n)
-    return {
-        "of": list(claim.components),
-        "leaf": claim.leaf or None,
-        "role": claim.role,
-        "n": claim.n,
-        "mean_ms": None if claim.sum_ns is None else ms(claim.sum_ns / n),
-        "lo_ms": ms(claim.lo_ns / n),
-        "hi_ms": ms(claim.hi_ns / n),
-        "grade": claim.grade,
-        "evidence": claim.evidence,
-        "tail": tail,
-    }
-
-
-# ---------------------------------------------------------------------- server by server
-def _replicas(
-    found: Sequence[Deltas], signals: Sequence[Signal], ranks: Iterable[str]
-) -> list[dict[str, Any]]:
-    """Each server's own sums over all windows: of all that it finished, whosever that was."""
-    names = {row.replica for each in found for row in each.rows}
-    names |= {one.replica for each in found for one in each.left}
-    entries = []
-    for name in sorted(names)[:_LISTED]:
-        alone = [
-            Deltas(tuple(row for row in each.rows if row.replica == name), ()) for each in found
-        ]
-        left = [one for each in found for one in each.left if one.replica == name]
-        whole = [one.why for one in left if not one.name]
-        entries.append(
-            _replica(name, [each for each in alone if each.rows], signals, ranks)
-            | {"left_out": whole[0] if whole else None, "series_left_out": len(left) - len(whole)}
-        )
-    return entries
-
-
-def _replica(
-    name: str, found: Sequence[Deltas], signals: Sequence[Signal], ranks: Iterable[str]
-) -> dict[str, Any]:
-    claims: dict[tuple[Any, ...], list[Claim]] = {}
-    finished, begun, ended, lasted = 0, 0, 0, 0
-    for each in found:
-        sums = totals(each, signals, ranks)
-        n = max(traffic(each, signals, sums, Own(0)).finished.values(), default=0)
-        running = [
-            row
-            for signal in signals
-            if signal.name.rpartition(".")[2] in ("running", "waiting")
-            for row in matching(each.rows, signal)
-        ]
-        finished += n
-        begun += round(sum(max(0.0, row.first) for row in running))
-        ended += round(sum(max(0.0, row.total) for row in running))
-        lasted += each.rows[0].end_ns - each.rows[0].begin_ns
-        said = aggregates(each, signals, Own(n), ranks)
-        for claim in said.claims if n else ():
-            text = claim.evidence.replace(said.traffic.text, f"all {n} requests that it finished")
-            own = replace(claim, evidence=text)
-            claims.setdefault((claim.components, claim.leaf, claim.signal), []).append(own)
-    return {
-        "replica": name,
-        "role": found[0].rows[0].role or "unified" if found else None,
-        "seconds": seconds(lasted),
-        "finished": finished,
-        "in_flight": [begun, ended],
-        "claims": [_claim(_sum(each, finished)) for each in claims.values()],
     }

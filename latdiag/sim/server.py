@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
 from pathlib import Path
 from time import monotonic_ns
@@ -45,7 +45,7 @@ _TIDY_AFTER = 256
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a server is started with; travels as JSON. ``truth``: path, ``otlp``: URL, or None.
-    ``timings``: each reply states the times of its request."""
+    ``timings``: replies state their requests' times."""
 
     params: Params
     seed: int = 0
@@ -57,10 +57,8 @@ class Setup:
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def to_json(self) -> str:
-        plain = ("seed", "port", "model", "truth", "otlp", "timings")
-        own = {name: getattr(self, name) for name in plain}
-        own |= {name: getattr(self, name).to_json() for name in ("params", "telemetry")}
-        return json.dumps(own)
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(own | {n: own[n].to_json() for n in ("params", "telemetry")})
 
     @classmethod
     def from_json(cls, text: str) -> Setup:

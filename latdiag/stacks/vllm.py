@@ -242,7 +242,6 @@ _REPLIES = (
         of("queue.admission"),
         "queue.admission",
         ("unified", "prefill"),
-        documented=True,
     ),
     reply(
         "vllm.reply.queue",
@@ -258,7 +257,6 @@ _REPLIES = (
         "metrics.time_to_first_token_ms",
         of("prefill") | HIDDEN,
         "prefill.own",
-        documented=True,
         note="begins when the request is scheduled: no TTFT",
     ),
     reply(
@@ -267,7 +265,6 @@ _REPLIES = (
         _MADE,
         "decode.base",
         ("unified", "decode"),
-        documented=True,
     ),
 )
 

@@ -1,0 +1,142 @@
+"""The times that replies state, and which of them lie inside which.
+
+Each is a length with ``covers``, as all signals are. Those on one side of the first token are
+used: one on both sides says nothing more than the client's own stamps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from latdiag.model.components import COMPONENTS
+from latdiag.stacks.signal import HIDDEN, Signal, Stack, of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: A reply does not say which role its server has: it is taken for one that does all, unless
+#: another may have done a part (``meant``).
+_ROLE = "unified"
+_BEFORE = of("gateway", "frontend", "queue", "prefill")
+_BETWEEN, _AFTER = of("interconnect"), of("decode")
+
+
+@dataclass(slots=True, eq=False)
+class Time:
+    """A field, what it covers without what is never seen alone, and ns of every request that is
+    told. ``inner``: what lies inside of it; ``own``: what these leave of it."""
+
+    stack: Stack
+    signal: Signal
+    visible: frozenset[str]
+    ns: NDArray[np.int64]
+    inner: list[Time] = field(default_factory=list)
+    own: NDArray[np.int64] | None = None
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Whose the own time is: one component, or several that nothing tells apart."""
+        left = self.visible.difference(*(each.visible for each in self.inner))
+        found = {leaf.partition(".")[0] for leaf in left}
+        if len(found) < 2 and self.signal.rest:
+            found = {self.signal.rest.partition(".")[0]}
+        found = found or {leaf.partition(".")[0] for leaf in self.visible}
+        return tuple(name for name in COMPONENTS if name in found)
+
+
+def usual(
+    times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack], rows: int
+) -> list[tuple[Stack, Signal]]:
+    """The durations that most of the replies state which state any."""
+    import numpy as np
+
+    found = [
+        (stack, signal)
+        for stack in stacks
+        for signal in stack.signals
+        # Of a stream a header is written before its end: until when its time counts is not said.
+        if signal.kind == "reply"
+        and signal.foreign in times
+        and _ROLE in (signal.roles or (_ROLE,))
+        and _issided(signal.covers - HIDDEN)
+    ]
+    if not found or not rows:
+        return []
+    known = np.array([np.isfinite(times[signal.foreign]) for _, signal in found])
+    usual = 2 * known.sum(axis=1) > known.any(axis=0).sum()
+    return [each for each, is_usual in zip(found, usual.tolist(), strict=True) if is_usual]
+
+
+def _issided(visible: frozenset[str]) -> bool:
+    """Whether an interval lies on one side of the first token; one on both says nothing more than
+    the client's own stamps."""
+    return bool(visible) and any(visible <= side for side in (_BEFORE, _BETWEEN, _AFTER))
+
+
+def meant(stack: Stack, signal: Signal) -> frozenset[str]:
+    """All that a field covers, whatever role its server has."""
+    same = (s for s in stack.signals if s.kind == "reply" and s.foreign == signal.foreign)
+    return signal.covers.union(*(each.covers for each in same))
+
+
+def times_of(
+    fields: Sequence[tuple[Stack, Signal]], ns: NDArray[np.int64], apart: bool = False
+) -> list[Time]:
+    """``apart``: prefill and decode may be on servers of their own, and a reply of either."""
+    found = []
+    for (stack, signal), row in zip(fields, ns, strict=True):
+        covers = meant(stack, signal) if apart else signal.covers
+        found.append(Time(stack, signal, covers - HIDDEN, row))
+    return _nested(_parted(found))
+
+
+def sided(said: Sequence[Time]) -> tuple[list[Time], list[Time]]:
+    """(Those before the first token, those after it)."""
+    late = [each for each in said if _is_late(each, said)]
+    return [each for each in said if each not in late], late
+
+
+def _parted(said: list[Time]) -> list[Time]:
+    """Without those that overlap, neither inside the other: what holds both stands for them, and
+    where nothing does, the narrower."""
+    gone: set[int] = set()
+    for a in said:
+        for b in said:
+            crossing = a.visible & b.visible and not (
+                a.visible <= b.visible or b.visible <= a.visible
+            )
+            if not crossing or len(a.visible) > len(b.visible) or id(a) in gone:
+                continue
+            both = a.visible | b.visible
+            gone.add(id(b))
+            if any(both <= each.visible for each in said):
+                gone.add(id(a))
+    return [each for each in said if id(each) not in gone]
+
+
+def _nested(said: list[Time]) -> list[Time]:
+    """From narrow to wide, each with what is inside of it, and what that leaves. Of two of the
+    same leaves the shorter is inside the longer."""
+    import numpy as np
+
+    order = sorted(said, key=lambda t: (len(t.visible), int(t.ns.sum()), t.signal.name))
+    for place, time in enumerate(order):
+        time.inner = [each for each in order[:place] if each.visible <= time.visible]
+        left = time.ns.copy()
+        for each in time.inner:
+            assert each.own is not None
+            left -= each.own
+        time.own = np.maximum(left, 0)
+    return order
+
+
+def _is_late(time: Time, said: Sequence[Time]) -> bool:
+    """Whether it is after the first token: decode is, and a hand-over that is not in the time
+    until that token."""
+    until = [each for each in said if each.signal.first_token]
+    if time.visible <= _BETWEEN:
+        return any(not time.visible <= each.visible for each in until)
+    return time.visible <= _AFTER
