@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from latdiag.attribute.observations import Observations
     from latdiag.attribute.parts import Parts
 
+#: What evidence of a request's own must tell apart to be better than that of all together.
+_PHASES = ("queue", "prefill")
 POPULATIONS = ("mean", "p95_tail")
 #: Input lengths at which a law is shown, tokens.
 _SHOWN_AT = (128, 512, 1024)
@@ -61,14 +63,14 @@ def attribute(
     ``failed``: share of the workload's requests that failed.
 
     The best rung is used: servers before a probe, a probe before the client alone. Metrics come
-    after a probe, since those that were scraped around one are not of the workload. What a rung
-    cannot tell stays merged as in the one below.
+    after a probe, since those that were scraped around one are not of the workload; and so do
+    replies that do not tell queue from prefill. What a rung cannot tell stays merged as in the
+    one below.
     """
     explained = blackbox.explain(seen) if seen is not None else None
     probed, laws = explained if explained is not None else (whole, None)
-    best = (servers.spoken, servers.replied, probed if laws is not None else None)
-    rungs = (*best, servers.scraped, whole)
-    parts, *lower = (each for each in rungs if each is not None)
+    probe = probed if laws is not None else None
+    parts, *lower = _rungs(servers, probe, whole)
     shares = _populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
@@ -84,6 +86,17 @@ def attribute(
         claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
         parts=parts,
     )
+
+
+def _rungs(servers: Rungs, probe: Parts | None, whole: Parts) -> list[Parts]:
+    """What there is, the best first."""
+    said = servers.replied
+    parted = said is not None and all(
+        name in said.parts and not said.sources[name].members for name in _PHASES
+    )
+    best = (servers.spoken, said if parted else None, probe, servers.scraped)
+    rungs = (*best, None if parted else said, whole)
+    return [each for each in rungs if each is not None]
 
 
 def _populations(parts: Parts, interval: str) -> dict[str, Any]:

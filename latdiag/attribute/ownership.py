@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -90,7 +90,7 @@ def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, .
     time of theirs."""
     import numpy as np
 
-    sets: list[set[str]] = []
+    together = []
     spoken = np.zeros(len(joined), dtype=np.int64)
     np.add.at(spoken, table.row, table.ns)
     for leaves in np.unique(table.leaves).tolist():
@@ -101,10 +101,21 @@ def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, .
         open_ = np.zeros(len(joined), dtype=np.int64)
         np.add.at(open_, table.row[mine], table.ns[mine])
         if 2 * int((open_ > UNPARTED * spoken).sum()) > int(joined.sum()):
-            touching = [s for s in sets if s & names]
-            sets = [s for s in sets if not s & names] + [names.union(*touching)]
+            together.append(names)
+    return united(together)
+
+
+def united(together: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """The classes of components that are told together, by each of their members; one that is
+    told alone is not in it."""
+    sets: list[set[str]] = []
+    for names in together:
+        touching = [s for s in sets if s & set(names)]
+        sets = [s for s in sets if not s & set(names)] + [set(names).union(*touching)]
     found: dict[str, tuple[str, ...]] = {}
     for each in sets:
+        if len(each) < 2:
+            continue
         members = tuple(name for name in COMPONENTS if name in each)
         found |= dict.fromkeys(members, members)
     return found

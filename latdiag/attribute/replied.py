@@ -7,6 +7,9 @@ took; replies say what of it was queue, prefill, decode::
     before the first token   what is stated; what is left belongs to those that state nothing
     after it                 what is stated; what is left is unattributed
     after it, nothing stated the stream as the client's stamps have it
+
+A server may decode before the client sees a token (hidden reasoning, a proxy that gathers): what
+does not fit into the stream is decode before it.
 """
 
 from __future__ import annotations
@@ -17,158 +20,220 @@ from typing import TYPE_CHECKING
 
 from latdiag.attribute import behind
 from latdiag.attribute.answered import Answered
-from latdiag.attribute.completeness import LEAST
-from latdiag.attribute.ownership import OVER_NS, OVER_SHARE
+from latdiag.attribute.ownership import OVER_NS, OVER_SHARE, united
 from latdiag.attribute.parts import Parts, Source
-from latdiag.attribute.reply_times import Time, meant, sided, times_of, usual
+from latdiag.attribute.reply_times import Time, meant, sided, times_of, usable
 from latdiag.attribute.whitebox import client_sources
 from latdiag.model.components import COMPONENTS
-from latdiag.stacks.signal import Stack
+from latdiag.stacks.signal import Stack, of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Times without these leave it open who had the rest, whatever the client's stamps are.
-_PHASES = ("queue", "prefill")
+#: A server that is given the KV cache computes the last token of the prompt alone: one step, or
+#: two where it schedules ahead. One that takes more computed the prompt itself.
+_STEPS = 3
+#: And another that computed it took no less than this part of a step here: a step reads all
+#: weights, however few tokens are in it.
+_LEAST_STEP = 1 / 8
+#: So many of the requests have to show it.
+_MOST = 0.95
+#: Of so few nothing is said of how they differ.
+_FEW = 10
 
 
 @dataclass(slots=True)
 class Replied:
     """What became of the times in replies. ``stated``: answered requests whose replies state any;
-    ``told``: those in the breakdown. ``used``: (stack, its field) of every time that is;
-    ``unsure``: fields that mean something else where prefill and decode are apart."""
+    ``partial``: of these, those that lack one that most state; ``told``: those that bear the
+    parts. ``used``: (stack, its field) of every time that is; ``unsure``: fields that may be of
+    two components, as nothing says which role the server has. ``ahead``: requests of which the
+    server decoded noticeably before the client saw a token. ``told_ns``, ``left_ns``: median end
+    to end of those told and those not, 0 where these are few."""
 
     requests: int = 0
     stated: int = 0
     told: int = 0
     partial: int = 0
     contradicted: int = 0
+    ahead: int = 0
+    ahead_ns: float = 0.0
     stacks: tuple[str, ...] = ()
     used: list[tuple[str, str]] = field(default_factory=list)
     unsure: list[str] = field(default_factory=list)
+    told_ns: float = 0.0
+    left_ns: float = 0.0
+
+
+@dataclass(slots=True)
+class _Book:
+    """Requests whose replies state all that is usual. ``ahead``: ns of decode before the first
+    token; ``apart``: another server may have computed the prompts."""
+
+    seen: Answered
+    early: list[Time]
+    late: list[Time]
+    ahead: NDArray[np.int64]
+    apart: bool = False
+
+    @property
+    def left(self) -> NDArray[np.int64]:
+        """ns behind the first hop until the first token that no reply states."""
+        seen = self.seen
+        behind_hop = seen.first - seen.begin - seen.client - seen.network
+        return behind_hop - _sum(self.early, seen.n) - self.ahead
+
+    def select(self, rows: NDArray[np.bool_]) -> _Book:
+        for each in (*self.early, *self.late):
+            each.ns, each.own = each.ns[rows], each.own[rows]
+        return _Book(self.seen.select(rows), self.early, self.late, self.ahead[rows], self.apart)
 
 
 def explain(
-    seen: Answered, times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack]
+    seen: Answered,
+    times: Mapping[str, NDArray[np.float64]],
+    stacks: Sequence[Stack],
+    osl: NDArray[np.int64],
 ) -> tuple[Parts | None, Replied]:
-    """(Parts of the requests whose replies state times, None where too few do; what became of
-    them). ``times``: ns by the foreign name of the signal, NaN where a reply did not state it.
+    """(Parts of the requests whose replies state times, None where these are less than half of all
+    or as many state what cannot be; what became of them).
+
+    ``times``: ns by the foreign name of the signal, NaN where a reply did not state it; ``osl``:
+    tokens of each reply, 0 if unknown.
     """
     import numpy as np
 
     facts = Replied(requests=seen.n)
-    fields = usual(times, stacks, seen.n)
-    if not fields:
-        return None, facts
-    values = np.array([times[signal.foreign] for _, signal in fields])
+    fields = usable(times, stacks)
+    values = np.array([times[s.foreign] for _, s in fields]).reshape(len(fields), seen.n)
     known = np.isfinite(values)
     facts.stated = int(known.any(axis=0).sum())
-    whole = np.flatnonzero(known.all(axis=0))
+    if not facts.stated:
+        return None, facts
+    usual = 2 * known.sum(axis=1) >= facts.stated
+    fields = [each for each, is_usual in zip(fields, usual.tolist(), strict=True) if is_usual]
+    values, known = values[usual], known[usual]
+    whole = np.flatnonzero(known.all(axis=0)) if fields else np.zeros(0, dtype=np.int64)
     facts.partial = facts.stated - len(whole)
-    kept, ns = seen.select(whole), np.rint(values[:, whole]).astype(np.int64)
-    early, late = sided(times_of(fields, ns))
-    apart = _may_be_apart(kept, early)
-    if apart:
+    ns = np.rint(values[:, whole]).astype(np.int64)
+    book = _book(seen.select(whole), times_of(fields, ns))
+    if _may_be_apart(book, osl[whole]):
         facts.unsure = [s.foreign for stack, s in fields if meant(stack, s) != s.covers]
-        early, late = sided(times_of(fields, ns, apart))
-        if int(_left(kept, early).sum()) > int(_sum(early, kept.n).sum()):
-            early = []  # the other server may have had most of it, in any phase
-    said = [*early, *late]
-    good = _fits(kept, early, late)
-    facts.contradicted = int((~good).sum())
-    facts.told = int(good.sum())
+        book = _book(book.seen, times_of(fields, ns, apart=True), apart=True)
+    said = [*book.early, *book.late]
+    good = _fits(book)
+    facts.contradicted, facts.told = int((~good).sum()), int(good.sum())
     facts.stacks = tuple(dict.fromkeys(each.stack.name for each in said))
     facts.used = [(each.stack.name, each.signal.foreign) for each in said]
-    if not said or not facts.told or (facts.told < LEAST and 2 * facts.told < seen.n):
+    _note_left(facts, seen, whole[good])
+    if not facts.told or 2 * facts.told < seen.n or facts.contradicted > facts.told:
         return None, facts
-    for each in said:
-        assert each.own is not None
-        each.ns, each.own = each.ns[good], each.own[good]
-    return _parts(kept.select(good), early, late, seen.n - facts.told, apart), facts
+    book = book.select(good)
+    facts.ahead = int((book.ahead > 0).sum())
+    facts.ahead_ns = float(np.median(book.ahead[book.ahead > 0])) if facts.ahead else 0.0
+    return _parts(book, seen.n - facts.told), facts
 
 
-# ---------------------------------------------------------------------- whose reply it is
-def _may_be_apart(kept: Answered, early: Sequence[Time]) -> bool:
-    """Whether another server may have computed the prompts, where that changes what a field is.
-
-    One that did took at least a step for each, and the reply's own server, which then computes
-    the last token of the prompt alone, states one step as its prefill. So where less is left
-    than what is stated as prefill, nobody else did.
-    """
+def _note_left(facts: Replied, seen: Answered, keep: NDArray[np.int64]) -> None:
     import numpy as np
 
-    if not kept.n or all(meant(e.stack, e.signal) == e.signal.covers for e in early):
-        return False
-    own = [each for each in early if each.components == ("prefill",)]
-    most = float(np.median(_left(kept, early)))
-    return not own or most >= float(np.median(_sum(own, kept.n)))
-
-
-def _left(kept: Answered, early: Sequence[Time]) -> NDArray[np.int64]:
-    """ns behind the first hop until the first token that no reply states."""
-    return kept.first - kept.begin - kept.client - kept.network - _sum(early, kept.n)
+    took = seen.done - seen.begin
+    left = np.delete(took, keep)
+    if min(len(left), len(keep)) >= _FEW:
+        facts.told_ns, facts.left_ns = float(np.median(took[keep])), float(np.median(left))
 
 
 # ---------------------------------------------------------------------- against the client
-def _fits(kept: Answered, early: Sequence[Time], late: Sequence[Time]) -> NDArray[np.bool_]:
-    """Whether what a reply states has room in what the client waited."""
+def _book(seen: Answered, said: Sequence[Time], apart: bool = False) -> _Book:
     import numpy as np
 
-    whole = kept.done - kept.begin
-    limit = np.maximum(OVER_NS, (OVER_SHARE * whole).astype(np.int64))
-    before, after = _sum(early, kept.n), _sum(late, kept.n)
-    room = kept.first - kept.begin - kept.client
-    fits: NDArray[np.bool_] = before - room <= limit
-    fits &= before + after - (whole - kept.client) <= limit
+    early, late = sided(said)
+    over = _sum(late, seen.n) - (seen.last - seen.first)
+    decode = _sum([t for t in late if t.components == ("decode",)], seen.n)
+    ahead = np.where(over > _limit(seen.done - seen.begin), np.minimum(over, decode), 0)
+    return _Book(seen, early, late, ahead, apart)
+
+
+def _limit(ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By how much two ends of one event may differ in this time."""
+    import numpy as np
+
+    return np.maximum(OVER_NS, (OVER_SHARE * ns).astype(np.int64))
+
+
+def _fits(book: _Book) -> NDArray[np.bool_]:
+    """Whether what a reply states has room in what the client waited."""
+    seen = book.seen
+    ttft, whole = seen.first - seen.begin, seen.done - seen.begin
+    before, after = _sum(book.early, seen.n), _sum(book.late, seen.n)
+    fits: NDArray[np.bool_] = before + book.ahead - (ttft - seen.client) <= _limit(ttft)
+    fits &= before + after - (whole - seen.client) <= _limit(whole)
     return fits
+
+
+def _may_be_apart(book: _Book, osl: NDArray[np.int64]) -> bool:
+    """Whether another server may have computed the prompts, where that changes what a field is.
+
+    Not where a request's own prefill took several steps: then its server computed the prompt. Nor
+    where less is left of its wait than a fraction of a step: then nobody else did.
+    """
+    import numpy as np
+
+    if not book.seen.n or all(meant(e.stack, e.signal) == e.signal.covers for e in book.early):
+        return False
+    own = _sum([each for each in book.early if each.components == ("prefill",)], book.seen.n)
+    decode = [each for each in book.late if each.components == ("decode",)]
+    stream = _sum(decode, book.seen.n) if decode else book.seen.last - book.seen.first
+    step = np.where(osl > 1, stream / np.maximum(osl - 1, 1), np.nan)
+    shows = (own > _STEPS * step) | (book.left < _LEAST_STEP * step)
+    return bool(np.count_nonzero(shows) < _MOST * len(shows))
 
 
 def _sum(times: Sequence[Time], rows: int) -> NDArray[np.int64]:
     import numpy as np
 
-    found = np.zeros(rows, dtype=np.int64)
-    for each in times:
-        assert each.own is not None
-        found += each.own
-    return found
+    return sum((each.own for each in times), np.zeros(rows, dtype=np.int64))
 
 
 # ---------------------------------------------------------------------- the parts
-def _parts(
-    kept: Answered, early: Sequence[Time], late: Sequence[Time], left_out: int, apart: bool
-) -> Parts:
+def _parts(book: _Book, left_out: int) -> Parts:
     import numpy as np
 
-    merges = _merges(early)
-    before = _columns(early, merges, kept.n)
-    elsewhere = list(before) if apart else []
-    left = _left(kept, early)
-    rest, members = _rest(kept, [*early, *late])
-    if rest != "unattributed":
-        before[rest] = before.get(rest, np.zeros(kept.n, np.int64)) + np.maximum(left, 0)
-        left = np.minimum(left, 0)
-    before |= {"client": kept.client, "network": kept.network, "unattributed": left}
-    after = _columns(late, {}, kept.n)
-    stream = kept.last - kept.first
+    seen, nothing = book.seen, np.zeros(book.seen.n, dtype=np.int64)
+    rest = _rest(book)
+    merges = united([rest, *(_told_as(each) for each in book.early)])
+    before = _columns(book.early, merges, seen.n)
+    stated = list(before)
+    key = merges.get(rest[0], rest)[0]
+    # A client that stamps in user space may have made what is left itself.
+    left = np.where(seen.kernel, np.maximum(book.left, 0), 0)
+    before[key] = before.get(key, nothing) + left
+    before |= {"client": seen.client, "network": seen.network}
+    if book.ahead.any():
+        before["decode"] = book.ahead
+    before["unattributed"] = book.left - left
+    after = _columns(book.late, merges, seen.n)
+    stream = seen.last - seen.first
     if "decode" not in after:
-        after["decode"] = np.maximum(stream - _sum(late, kept.n), 0)
-    after["unattributed"] = stream - sum(after.values(), np.zeros(kept.n, np.int64))
-    nothing = np.zeros(kept.n, dtype=np.int64)
+        after["decode"] = np.maximum(stream - _sum(book.late, seen.n), 0)
+    after["decode"] = after["decode"] - book.ahead
+    after["unattributed"] = stream - sum(after.values(), nothing)
     order = [name for name in COMPONENTS if name in before or name in after]
     found = {name: before.get(name, nothing) + after.get(name, nothing) for name in order}
-    found["unattributed"] = found["unattributed"] + kept.done - kept.last
+    found["unattributed"] = found["unattributed"] + seen.done - seen.last
+    elsewhere = [name for name in stated if name != key] if book.apart else []
     return Parts(
-        total=kept.done - kept.begin,
-        ttft=kept.first - kept.begin,
+        total=seen.done - seen.begin,
+        ttft=seen.first - seen.begin,
         parts=found,
-        delayed=kept.delayed & kept.kernel,
+        delayed=seen.delayed & seen.kernel,
         left_out=left_out,
-        sources=_sources(kept, early, late, merges, rest, members),
-        slack=_slack(kept, rest, found[rest], elsewhere),
-        leaves=_leaves([*early, *late]),
+        sources=_sources(book, merges, key),
+        slack=_slack(seen, key, left, elsewhere),
+        leaves=_leaves([*book.early, *book.late]),
         leaf_source=Source("A", "times in replies of nothing but it"),
-        segment=np.unique(kept.scenario.astype(str), return_inverse=True)[1],
+        segment=np.unique(seen.scenario.astype(str), return_inverse=True)[1],
         within={
             "client_ttft": {name: before[name] for name in order if name in before},
             "decode": {name: after[name] for name in order if name in after},
@@ -176,104 +241,81 @@ def _parts(
     )
 
 
-def _merges(early: Sequence[Time]) -> dict[str, tuple[str, ...]]:
-    """Components that a time is of together, by each of them."""
-    sets: list[set[str]] = []
-    for each in early:
-        names = set(each.components)
-        if len(names) > 1:
-            touching = [s for s in sets if s & names]
-            sets = [s for s in sets if not s & names] + [names.union(*touching)]
-    found: dict[str, tuple[str, ...]] = {}
-    for each_set in sets:
-        members = tuple(name for name in COMPONENTS if name in each_set)
-        found |= dict.fromkeys(members, members)
-    return found
+def _told_as(time: Time) -> tuple[str, ...]:
+    """The components that a time is of. A server's own router is told with what is behind it:
+    gateway is what stands before the server, of which no server speaks."""
+    return tuple(n for n in time.components if n != "gateway") or time.components
+
+
+def _rest(book: _Book) -> tuple[str, ...]:
+    """What may have had the time before the first token that nobody states.
+
+    A gateway always: no reply is of it. A frontend, unless a time is stated that holds more than
+    it and so all of it. Where a stack may be several servers, their hand-over is in the words of
+    none. And where another may have computed the prompt, that as well; if what is left is more
+    than what is stated beside it, anything.
+    """
+    spoken = {name for each in (*book.early, *book.late) for name in _told_as(each)}
+    if not any(of("frontend") < each.visible for each in book.early):
+        spoken.discard("frontend")
+    open_ = {name for name in behind.BEHIND_THE_HOP if name not in spoken} | {"gateway"}
+    several = any(each.stack.roles for each in (*book.early, *book.late))
+    if several and "interconnect" not in spoken:
+        open_.add("interconnect")
+    if book.apart:
+        own = [each for each in book.early if each.components == ("prefill",)]
+        others = [each for each in book.early if each not in own]
+        open_.add("prefill")
+        if int((book.left + _sum(own, book.seen.n) - _sum(others, book.seen.n)).sum()) > 0:
+            open_ |= {*behind.BEHIND_THE_HOP, "interconnect"}
+    return tuple(name for name in COMPONENTS if name in open_)
 
 
 def _key(time: Time, merges: Mapping[str, tuple[str, ...]]) -> str:
-    first = time.components[0]
+    first = _told_as(time)[0]
     return merges.get(first, (first,))[0]
 
 
 def _columns(
     times: Sequence[Time], merges: Mapping[str, tuple[str, ...]], rows: int
 ) -> dict[str, NDArray[np.int64]]:
-    import numpy as np
-
-    found: dict[str, NDArray[np.int64]] = {}
-    for each in times:
-        key = _key(each, merges)
-        found[key] = found.get(key, np.zeros(rows, dtype=np.int64)) + _sum([each], rows)
-    return found
-
-
-def _rest(kept: Answered, said: Sequence[Time]) -> tuple[str, tuple[str, ...]]:
-    """What the time left before the first token belongs to, with all that is merged in it.
-
-    Whatever is stated of is not in it. Where a stack may be several servers, their hand-over is
-    never in the words of one of them. A client that stamps in user space may have made the rest
-    itself: then it is nobody's, as long as both phases are stated.
-    """
-    spoken = {leaf.partition(".")[0] for each in said for leaf in each.visible}
-    if not kept.kernel.all() and spoken.issuperset(_PHASES):
-        return "unattributed", ()
-    open_ = [name for name in behind.BEHIND_THE_HOP if name not in spoken]
-    if "interconnect" not in spoken and any(each.stack.roles for each in said):
-        open_.append("interconnect")
-    members = tuple(name for name in COMPONENTS if name in open_)
-    if not members:
-        return "unattributed", ()
-    return members[0], members if len(members) > 1 else ()
+    keys = dict.fromkeys(_key(each, merges) for each in times)
+    return {key: _sum([t for t in times if _key(t, merges) == key], rows) for key in keys}
 
 
 def _slack(
-    kept: Answered, rest: str, left: NDArray[np.int64], elsewhere: Sequence[str]
+    seen: Answered, rest: str, left: NDArray[np.int64], elsewhere: Sequence[str]
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """What the client's stamps leave open between the network and what is left; and where another
     server may have had some of these phases (``elsewhere``), between that and them."""
     import numpy as np
 
-    less = (kept.network - kept.network_lo).astype(float)
-    room = np.maximum(left, 0).astype(float)
-    more = np.where(
-        kept.kernel, np.minimum((kept.network_hi - kept.network).astype(float), room), room
-    )
-    fewer = np.maximum(more, room) if elsewhere else more
+    less = (seen.network - seen.network_lo).astype(float)
+    room = left.astype(float)
+    more = np.minimum((seen.network_hi - seen.network).astype(float), room)
+    fewer = room if elsewhere else more
     found = {"network": (less, more), rest: (fewer, less)}
-    return found | dict.fromkeys(elsewhere, (np.zeros(kept.n), room))
+    return found | dict.fromkeys(elsewhere, (np.zeros(seen.n), room))
 
 
 def _leaves(said: Sequence[Time]) -> dict[str, NDArray[np.int64]]:
     """Times of one leaf and no other, by leaf."""
-    found: dict[str, NDArray[np.int64]] = {}
-    for each in said:
-        if len(each.visible) == 1 and not each.inner and each.own is not None:
-            found[next(iter(each.visible))] = each.own
-    return found
+    return {next(iter(t.visible)): t.own for t in said if len(t.visible) == 1 and not t.inner}
 
 
-def _sources(
-    kept: Answered,
-    early: Sequence[Time],
-    late: Sequence[Time],
-    merges: Mapping[str, tuple[str, ...]],
-    rest: str,
-    members: tuple[str, ...],
-) -> dict[str, Source]:
-    found = client_sources(kept)
+def _sources(book: _Book, merges: Mapping[str, tuple[str, ...]], rest: str) -> dict[str, Source]:
+    seen, said = book.seen, [*book.early, *book.late]
+    found = client_sources(seen)
     found["unattributed"] = Source("A", "the whole less everything that is stated or stamped")
-    stamps = "kernel" if kept.kernel.all() else "user"
+    stamps = "kernel" if seen.kernel.all() else "user"
     found["decode"] = Source("A", f"{stamps} receive stamps, first to last token")
-    if rest != "unattributed":
-        words = "behind the first hop until the first token, less what the replies state"
-        found[rest] = Source("E" if members else "D", words, members)
-    for each in (*early, *late):
-        key = _key(each, merges)
-        same = [t for t in (*early, *late) if _key(t, merges) == key]
+    for key in dict.fromkeys([rest, *(_key(each, merges) for each in said)]):
+        same = [each for each in said if _key(each, merges) == key]
         words = ", ".join(f"{t.stack.title}: {t.signal.foreign}" for t in same)
+        evidence = [f"stated in replies: {words}"] if same else []
+        if key == rest:
+            evidence.append("behind the first hop until the first token, less what replies state")
         proven = all(t.stack.provenance == "captured" and not t.signal.documented for t in same)
-        together = merges.get(key, ())
-        grade = "E" if together else "A" if proven else "B"
-        found[key] = Source(grade, f"stated in replies: {words}", together)
+        grade = "E" if key in merges else "D" if key == rest else "A" if proven else "B"
+        found[key] = Source(grade, "; ".join(evidence), merges.get(key, ()))
     return found

@@ -33,27 +33,30 @@ class Time:
     signal: Signal
     visible: frozenset[str]
     ns: NDArray[np.int64]
+    own: NDArray[np.int64]
     inner: list[Time] = field(default_factory=list)
-    own: NDArray[np.int64] | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
         """Whose the own time is: one component, or several that nothing tells apart."""
         left = self.visible.difference(*(each.visible for each in self.inner))
-        found = {leaf.partition(".")[0] for leaf in left}
-        if len(found) < 2 and self.signal.rest:
-            found = {self.signal.rest.partition(".")[0]}
-        found = found or {leaf.partition(".")[0] for leaf in self.visible}
-        return tuple(name for name in COMPONENTS if name in found)
+        found = components_of(left)
+        if len(found) < 2 and self.signal.rest in self.visible:
+            return components_of({self.signal.rest})
+        return found or components_of(self.visible)
 
 
-def usual(
-    times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack], rows: int
+def components_of(leaves: frozenset[str] | set[str]) -> tuple[str, ...]:
+    """The components of these leaves, in time order."""
+    found = {leaf.partition(".")[0] for leaf in leaves}
+    return tuple(name for name in COMPONENTS if name in found)
+
+
+def usable(
+    times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack]
 ) -> list[tuple[Stack, Signal]]:
-    """The durations that most of the replies state which state any."""
-    import numpy as np
-
-    found = [
+    """The durations among ``times`` that lie on one side of the first token."""
+    return [
         (stack, signal)
         for stack in stacks
         for signal in stack.signals
@@ -61,35 +64,32 @@ def usual(
         if signal.kind == "reply"
         and signal.foreign in times
         and _ROLE in (signal.roles or (_ROLE,))
-        and _issided(signal.covers - HIDDEN)
+        and _is_on_one_side(signal.covers - HIDDEN)
     ]
-    if not found or not rows:
-        return []
-    known = np.array([np.isfinite(times[signal.foreign]) for _, signal in found])
-    usual = 2 * known.sum(axis=1) > known.any(axis=0).sum()
-    return [each for each, is_usual in zip(found, usual.tolist(), strict=True) if is_usual]
 
 
-def _issided(visible: frozenset[str]) -> bool:
-    """Whether an interval lies on one side of the first token; one on both says nothing more than
-    the client's own stamps."""
+def _is_on_one_side(visible: frozenset[str]) -> bool:
     return bool(visible) and any(visible <= side for side in (_BEFORE, _BETWEEN, _AFTER))
 
 
 def meant(stack: Stack, signal: Signal) -> frozenset[str]:
-    """All that a field covers, whatever role its server has."""
+    """All that a field covers, whatever role its server has. Where a stack says it of one role
+    alone, servers of the others may state it with a hand-over inside."""
     same = (s for s in stack.signals if s.kind == "reply" and s.foreign == signal.foreign)
-    return signal.covers.union(*(each.covers for each in same))
+    found = signal.covers.union(*(each.covers for each in same))
+    alone = signal.roles == (_ROLE,) and bool(stack.roles) and signal.covers - HIDDEN <= _BEFORE
+    return found | _BETWEEN if alone else found
 
 
 def times_of(
     fields: Sequence[tuple[Stack, Signal]], ns: NDArray[np.int64], apart: bool = False
 ) -> list[Time]:
-    """``apart``: prefill and decode may be on servers of their own, and a reply of either."""
+    """Times with what is inside of each. ``ns``: fields x requests. ``apart``: prefill and decode
+    may be on servers of their own, and a reply of either."""
     found = []
     for (stack, signal), row in zip(fields, ns, strict=True):
         covers = meant(stack, signal) if apart else signal.covers
-        found.append(Time(stack, signal, covers - HIDDEN, row))
+        found.append(Time(stack, signal, covers - HIDDEN, row, row))
     return _nested(_parted(found))
 
 
@@ -125,11 +125,7 @@ def _nested(said: list[Time]) -> list[Time]:
     order = sorted(said, key=lambda t: (len(t.visible), int(t.ns.sum()), t.signal.name))
     for place, time in enumerate(order):
         time.inner = [each for each in order[:place] if each.visible <= time.visible]
-        left = time.ns.copy()
-        for each in time.inner:
-            assert each.own is not None
-            left -= each.own
-        time.own = np.maximum(left, 0)
+        time.own = np.maximum(time.ns - sum(each.own for each in time.inner), 0)
     return order
 
 

@@ -1,4 +1,4 @@
-"""The caveats (LD414 to LD428) on what servers count and on what was collected of them: a part of
+"""The caveats (LD414 to LD429) on what servers count and on what was collected of them: a part of
 the table in ``caveats``."""
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ COLLECTED = (
     ),
     Caveat(
         "LD427",
-        "Of {requests} replies {silent} state no times, {partial} only some, {contradicted} more"
-        " than the client waited: these are left out of what rests on them.",
+        "Of {requests} replies {silent} state no times, {partial} not those that most state,"
+        " {contradicted} more than the client waited: nothing here rests on these.",
         "See whether all replicas have the flag that turns the times on, and whether a proxy"
         " answers for some.",
         "A time in a reply is of that request alone. A request without it, or with a time that"
@@ -120,7 +120,18 @@ COLLECTED = (
         " prefill and decode.",
         "Spans of the server tell its role (--otlp).",
         "A reply does not say which role its server has. vLLM schedules a request on a decode"
-        " server when the KV cache has come: its queue time there is the transfer. Where less of"
-        " the wait is left than what the server states as prefill, no other computed the prompt.",
+        " server when the KV cache has come: its queue time there is the transfer. A server whose"
+        " prefill took several steps computed the prompts itself; and where less than a fraction"
+        " of a step is left of the wait, no other did.",
+    ),
+    Caveat(
+        "LD429",
+        "In {rows} of {requests} requests the server decoded for {ahead:ms} ms (median) before"
+        " the client saw a token.",
+        "Look for reasoning that is not sent, tool calls that are sent whole, and a proxy that"
+        " gathers the stream.",
+        "The server states more decode than the stream lasted that the client saw. It is in"
+        " decode, and lies before the first token: TTFT is long for what was generated, not for"
+        " what was waited for.",
     ),
 )

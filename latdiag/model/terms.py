@@ -123,7 +123,8 @@ TERMS = (
     Term(
         "grade",
         "Grade of evidence",
-        "A: measured per request. B: from the server's aggregates over the window."
+        "A: measured per request. B: from the server's aggregates over the window,"
+        " or of each request by a field that is known from documents alone."
         " C: identified by a designed probe, with an interval."
         " D: a physical bound only. E: cannot be told apart, merged.",
         also=(

@@ -82,7 +82,9 @@ def result_and_parts(
     if metrics is not None:
         result["aggregates"] = metrics.document
         _name_stacks(result, metrics.stacks, "its metrics")
-        result["caveats"] += doubtful(metrics, servers.parts if servers else None)
+        told_by = ((servers, "the spans"), (replies, "the replies"))
+        own = next(((e.parts, who) for e, who in told_by if e is not None and e.parts), None)
+        result["caveats"] += doubtful(metrics, own)
     result["caveats"] += caveats.caveats(result, found, run)
     return result, parts
 

@@ -141,10 +141,11 @@ def _traffic(
     return Scraped(None, document, caveats, stacks)
 
 
-def doubtful(found: Scraped, spoken: Parts | None) -> list[dict[str, str]]:
-    """All caveats; ``spoken``: what spans tell, which the metrics are set against."""
+def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[dict[str, str]]:
+    """All caveats; ``spoken``: what is told of each request and by whom, which the metrics are
+    set against."""
     if spoken is not None:
-        return found.caveats + _against(found, spoken)
+        return found.caveats + _against(found, *spoken)
     parts = found.parts
     if parts is None or parts.sources["unattributed"] == SOURCES["unattributed"]:
         return found.caveats  # nothing that a client in user space may have made is in there
@@ -153,8 +154,8 @@ def doubtful(found: Scraped, spoken: Parts | None) -> list[dict[str, str]]:
     return [*found.caveats, caveat("LD413", share=share)]
 
 
-def _against(found: Scraped, spoken: Parts) -> list[dict[str, str]]:
-    """The caveat where the metrics do not fit what spans say of the same requests."""
+def _against(found: Scraped, spoken: Parts, who: str) -> list[dict[str, str]]:
+    """The caveat where the metrics do not fit what is said of the same requests."""
     if found.document["verdict"] != "own" or len(spoken.total) != found.own:
         return []  # of other requests, which may be others on the average
     measured = {
@@ -166,7 +167,7 @@ def _against(found: Scraped, spoken: Parts) -> list[dict[str, str]]:
     if len(roles) > 1:  # they wait for each other at one time, which spans alone can see
         measured.pop("interconnect", None)
     said = contradictions(found.claims, measured)
-    return [caveat("LD417", other="the spans", what="; ".join(said))] if said else []
+    return [caveat("LD417", other=who, what="; ".join(said))] if said else []
 
 
 def _family(signal: Signal) -> str:

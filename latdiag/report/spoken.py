@@ -10,15 +10,13 @@ from latdiag.attribute import answered, batching, offsets, served, spans, whiteb
 from latdiag.attribute.findings import Findings
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
-from latdiag.report.stated import borne
+from latdiag.report.stated import UNLIKE, borne
 from latdiag.stacks import catalogue
 
 if TYPE_CHECKING:
     from latdiag.attribute.parts import Parts
     from latdiag.store.run import Run
 
-#: From here on those that are not told are not like those that are.
-_UNLIKE = 0.2
 #: A clock that may have stood still while another ran: more than this is worth a word.
 _DRIFT_PPM = 20.0
 
@@ -143,7 +141,7 @@ def _caveats(
         out.append(caveat("LD413", share=share))
     if facts.all_kept and parts is not None:
         out.append(caveat("LD414", whole=facts.joined - facts.partial - facts.contradicted))
-    if facts.left_ns and abs(facts.left_ns - facts.told_ns) > _UNLIKE * facts.told_ns:
+    if facts.left_ns and abs(facts.left_ns - facts.told_ns) > UNLIKE * facts.told_ns:
         out.append(caveat("LD420", told=round(facts.told_ns), left=round(facts.left_ns)))
     for _, each in clocks:
         if each.steps:

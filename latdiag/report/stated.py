@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch
     from latdiag.store.run import Run
 
+#: From here on those that are not told are not like those that are.
+UNLIKE = 0.2
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 
 
@@ -38,15 +40,13 @@ class Stated:
 
 def stated(run: Run) -> Stated | None:
     """Read the run's replies; None where none states a time that a stack knows."""
-    if not any(
-        b.texts["reply_timings"].astype(bool).any() for b in run.batches(["reply_timings"])
-    ):
+    if not any(_has_body(batch) for batch in run.batches(["reply_timings"])):
         return None
     known = catalogue.stacks()
     fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.covers]
     seen = answered.answered(run.batches(list(answered.COLUMNS)))
-    found, times = _read(run, seen, fields)
-    parts, facts = replied.explain(seen, times, known)
+    found, times, osl = _read(run, seen, fields)
+    parts, facts = replied.explain(seen, times, known, osl)
     if not facts.stated:
         return None
     document = {
@@ -60,6 +60,11 @@ def stated(run: Run) -> Stated | None:
         "times": [_time(times[name], stack, name) for stack, name in facts.used],
     }
     return Stated(parts, document, _caveats(facts, parts, seen), facts.stacks)
+
+
+def _has_body(batch: Batch) -> bool:
+    """Whether a reply states anything beside headers, which go out before a stream ends."""
+    return any(text is not None and '"body"' in text for text in batch.texts["reply_timings"])
 
 
 def _time(values: NDArray[np.float64], stack: str, name: str) -> dict[str, Any]:
@@ -76,9 +81,14 @@ def _caveats(facts: replied.Replied, parts: Parts | None, seen: Answered) -> lis
         silent = facts.requests - facts.stated
         left = {"partial": facts.partial, "contradicted": facts.contradicted}
         out.append(caveat("LD427", silent=silent, requests=facts.requests, **left))
+    if facts.left_ns and abs(facts.left_ns - facts.told_ns) > UNLIKE * facts.told_ns:
+        out.append(caveat("LD420", told=round(facts.told_ns), left=round(facts.left_ns)))
+    if 20 * facts.ahead > facts.told:
+        ahead = {"rows": facts.ahead, "ahead": round(facts.ahead_ns)}
+        out.append(caveat("LD429", requests=facts.told, **ahead))
     if facts.unsure:
         out.append(caveat("LD428", fields=", ".join(facts.unsure)))
-    if parts is not None and not seen.kernel.all():
+    if parts is not None and 2 * int(seen.kernel.sum()) < seen.n:
         total = int(parts.total.sum())
         share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
         out.append(caveat("LD413", share=share))
@@ -90,23 +100,29 @@ def borne(run: Run, seen: Answered, known: Sequence[Stack]) -> dict[str, NDArray
     name and in its unit; NaN where one did not."""
     fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
     units = {signal.foreign: _NS[signal.unit] for signal in fields}
-    _, times = _read(run, seen, fields)
+    _, times, _ = _read(run, seen, fields)
     return {name: values / units[name] for name, values in times.items()}
 
 
 def _read(
     run: Run, seen: Answered, fields: Sequence[Signal]
-) -> tuple[replies.Replies, dict[str, NDArray[np.float64]]]:
+) -> tuple[replies.Replies, dict[str, NDArray[np.float64]], NDArray[np.int64]]:
     """(What the replies held; ns of each answered request by the field's foreign name, NaN where
-    a reply did not state it)."""
+    a reply did not state it; tokens of each reply, 0 if unknown)."""
     import numpy as np
 
     place = {name: row for row, name in enumerate(seen.request_id.tolist())}
     at: list[int] = []
+    osl = np.zeros(seen.n, dtype=np.int64)
 
     def noted() -> Iterator[Batch]:
-        for batch in run.batches(["request_id", *replies.COLUMNS]):
-            at.extend(place.get(name, -1) for name in batch.texts["request_id"].tolist())
+        for batch in run.batches(["request_id", "osl", *replies.COLUMNS]):
+            names = batch.texts["request_id"].tolist()
+            rows = np.array([place.get(name, -1) for name in names], dtype=np.int64)
+            at.extend(rows.tolist())
+            tokens = batch.ints["osl"]
+            known = (rows >= 0) & tokens.valid
+            osl[rows[known]] = tokens.values[known]
             yield batch
 
     found = replies.replies(noted(), fields)
@@ -115,4 +131,4 @@ def _read(
         rows = np.array(at, dtype=np.int64)[column.rows]
         mine = rows >= 0
         times[column.signal.foreign][rows[mine]] = column.values[mine]
-    return found, times
+    return found, times, osl

@@ -19,7 +19,7 @@ INTERVALS = {
 }
 GRADES = {
     "A": "measured per request",
-    "B": "from the server's aggregates",
+    "B": "aggregates, or documented alone",
     "C": "identified by a probe",
     "D": "a physical bound",
     "E": "cannot be told apart",

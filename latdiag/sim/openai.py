@@ -272,7 +272,7 @@ class Reply:
             fields["usage"] = self._usage(0, None)
         return self._event(fields)
 
-    def end(self, osl: int, cached: int | None, times: Mapping[str, float] | None) -> bytes:
+    def end(self, osl: int, cached: int | None, times: Mapping[str, float] | None = None) -> bytes:
         """What follows the last token: usage if asked for, with the request's ``times`` (ms, by
         vLLM's names) where the server states them, and the end."""
         last = b""
@@ -298,7 +298,9 @@ class Reply:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
         return usage
 
-    def whole(self, osl: int, cached: int | None, times: Mapping[str, float] | None) -> bytes:
+    def whole(
+        self, osl: int, cached: int | None, times: Mapping[str, float] | None = None
+    ) -> bytes:
         """The body of a reply that is not streamed; ``times`` as in ``end``."""
         ask = self._ask
         places = [index % len(_WORDS) for index in range(osl)]

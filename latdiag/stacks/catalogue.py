@@ -140,8 +140,21 @@ def unfit(new: Stack) -> str:
                 return "one of its signals is none"
             if signal.kind in METRIC_KINDS:
                 selector(signal.foreign)
+            if signal.kind == "reply" and (why := _unfit_reply(signal)):
+                return f"{signal.name}: {why}"
     except (re.error, ValueError, TypeError, AttributeError) as exc:
         return str(exc)
+    return ""
+
+
+def _unfit_reply(signal: Signal) -> str:
+    """Why a time in a reply cannot be used, or an empty string."""
+    if signal.covers and not set(signal.unit.split("|")) <= {"s", "ms", "us", "ns"}:
+        return f"it covers time, and its unit is {signal.unit!r}"
+    if signal.rest and signal.rest not in signal.covers:
+        return f"it does not cover its own rest, {signal.rest!r}"
+    if signal.bearer and "|" in signal.unit:
+        return "its unit is open, and a span bears it"
     return ""
 
 

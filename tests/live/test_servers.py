@@ -217,9 +217,10 @@ def test_a_slow_kv_link_shows_without_a_span(stack: Stack, tmp_path: Path) -> No
         isl = result["load"]["isl_mean"]
     moved = {name: found["0.1"][name] - found["64"][name] for name in found["64"]}
     print({name: round(value, 2) for name, value in moved.items()})
-    assert moved["interconnect"] == pytest.approx(isl * 131_072 / 0.1e9 * 1e3, rel=0.1)
-    rest = {name: value for name, value in moved.items() if name != "interconnect"}
-    assert all(abs(value) < 0.05 * moved["interconnect"] for value in rest.values()), moved
+    # No reply is of a gateway before Dynamo: what it does not state may be one's as well.
+    link = moved.pop("gateway+interconnect")
+    assert link == pytest.approx(isl * 131_072 / 0.1e9 * 1e3, rel=0.1)
+    assert all(abs(value) < 0.05 * link for value in moved.values()), moved
 
 
 # ---------------------------------------------------------------------- gateways

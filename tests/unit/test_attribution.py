@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
-from latdiag.attribute.attribution import POPULATIONS, Attribution, attribute
+from latdiag.attribute.attribution import POPULATIONS, Attribution, Rungs, attribute
 from latdiag.attribute.behind import SOURCES
 from latdiag.attribute.observations import Observations
-from latdiag.attribute.parts import Parts
+from latdiag.attribute.parts import Parts, Source
 from latdiag.model.components import COMPONENTS
 from latdiag.report import json as report_json
 
@@ -66,6 +67,30 @@ def test_a_probe_splits_what_a_load_leaves_merged() -> None:
         "gateway",
     ]
     assert load.learned is None and load.leaves == {}
+
+
+@pytest.mark.parametrize("parted", [True, False])
+def test_replies_that_do_not_tell_queue_from_the_rest_are_no_better_than_a_probe(
+    parted: bool,
+) -> None:
+    found = seen(probe(WAITS))
+    whole = whole_of(found)
+    server = whole.parts["queue"]
+    named = (
+        {"queue": server // 2, "prefill": server - server // 2}
+        if parted
+        else {"queue": server - server // 4, "prefill": server // 4}
+    )
+    sources = dict(SOURCES) | {
+        "queue": Source("A", "replies") if parted else Source("E", "rest", ("queue", "gateway")),
+        "prefill": Source("A", "replies"),
+    }
+    replied = replace(whole, parts=whole.parts | named, sources=sources)
+    said = attribute(whole, found, True, servers=Rungs(replied=replied))
+    grades = {e["grade"] for n, e in said.breakdown["mean"].items() if n == "queue"}
+    assert grades == ({"A"} if parted else {"C"})
+    lower = [c for c in said.claims["prefill"] if not c["used"]]
+    assert ("A" in {c["grade"] for c in lower}) is not parted
 
 
 def test_what_the_probe_could_not_teach_stays_merged() -> None:

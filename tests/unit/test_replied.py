@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from latdiag.attribute.answered import Answered
 from latdiag.attribute.parts import Parts
 from latdiag.attribute.replied import Replied, explain
 from latdiag.stacks import catalogue
+from latdiag.stacks.figures import reply
+from latdiag.stacks.signal import Stack, of
 
 MS = 1_000_000
 N = 40
@@ -40,9 +43,15 @@ def waits(
     )
 
 
-def told(seen: Answered, ms: Mapping[str, float]) -> tuple[Parts | None, Replied]:
-    """The same times in every reply."""
-    return explain(seen, {name: np.full(seen.n, v * MS) for name, v in ms.items()}, STACKS)
+def told(seen: Answered, ms: Mapping[str, float], osl: int = 31) -> tuple[Parts | None, Replied]:
+    """The same times in every reply, of 31 tokens: a step takes 10 ms."""
+    return said(seen, {name: np.full(seen.n, v * MS) for name, v in ms.items()}, osl)
+
+
+def said(
+    seen: Answered, times: dict[str, NDArray[np.float64]], osl: int = 31
+) -> tuple[Parts | None, Replied]:
+    return explain(seen, times, STACKS, np.full(seen.n, osl))
 
 
 def means(parts: Parts | None) -> dict[str, float]:
@@ -142,42 +151,106 @@ def test_times_that_overlap_are_told_by_the_one_that_holds_both() -> None:
     assert [name for _, name in facts.used] == ["nvext.timing.ttft_ms"]
     found = means(parts)
     assert parts is not None
-    assert parts.sources["gateway"].members == ("gateway", "frontend", "queue", "prefill")
-    assert found["gateway"] == 90.0
-    # All that can come before the token and is not the link's is stated.
-    assert found["interconnect"] == 107.0 and parts.sources["interconnect"].grade == "D"
+    # Its own router is told with what is behind it: a gateway is what stands before the server.
+    assert parts.sources["frontend"].members == ("frontend", "queue", "prefill")
+    assert found["frontend"] == 90.0
+    # What is left is the link's, or of a gateway that no reply is of.
+    assert parts.sources["gateway"].members == ("gateway", "interconnect")
+    assert found["gateway"] == 107.0
     assert found["decode"] == 300.0  # the client's own stream
 
 
+def test_a_part_of_a_frontend_is_not_all_of_it() -> None:
+    names = ("tokenizer-duration", "prefill-queue-duration", "prefill-duration")
+    parts, _ = told(waits(), {f"perf_metrics.{name}": FIREWORKS[name] for name in names})
+    assert parts is not None
+    assert parts.sources["gateway"].members == ("gateway", "frontend")
+    assert means(parts)["gateway"] == 17.0
+
+
+# ---------------------------------------------------------------------- whose reply it is
 @pytest.mark.parametrize(
-    ("queue", "prefill", "merged"),
+    ("queue", "prefill", "stream", "merged"),
     [
-        (150.0, 20.0, ("queue", "interconnect")),  # 27 left: less than stated, more than prefill
-        (20.0, 5.0, ("gateway", "frontend", "queue", "prefill", "interconnect")),
+        # 77 left and 20 of prefill, less than what is called queue
+        (100.0, 20.0, 300.0, [("gateway", "frontend", "prefill"), ("queue", "interconnect")]),
+        # the transfer of a prompt that took long elsewhere
+        (50.0, 10.0, 300.0, [("gateway", "frontend", "queue", "prefill", "interconnect")]),
+        # a step of a large batch is long; 25 ms elsewhere are less than it
+        (112.0, 60.0, 1800.0, [("gateway", "frontend", "prefill"), ("queue", "interconnect")]),
     ],
 )
 def test_a_queue_that_may_be_the_kv_transfer_is_not_called_a_queue(
-    queue: float, prefill: float, merged: tuple[str, ...]
+    queue: float, prefill: float, stream: float, merged: list[tuple[str, ...]]
 ) -> None:
-    stated = VLLM | {
+    stated = {
         "metrics.queue_time_ms": queue,
         "metrics.time_to_first_token_ms": prefill,
+        "metrics.generation_time_ms": stream,
     }
-    parts, facts = told(waits(), stated)
+    parts, facts = told(waits(stream_ms=stream), stated)
     found = means(parts)
     assert parts is not None
     assert facts.unsure == ["metrics.queue_time_ms"]
-    assert parts.sources[merged[0]].members == merged
-    if merged[0] == "queue":  # another server may have queued it too
-        assert (parts.slack["queue"][1] == found["gateway"] * MS).all()
-        assert (parts.slack["gateway"][0] >= found["gateway"] * MS).all()
-    else:
-        assert found["gateway"] == 197.0
+    assert [s.members for s in parts.sources.values() if s.members] == merged
+    left = 197.0 - queue - prefill
+    if len(merged) > 1:  # another server may have queued it too
+        assert (parts.slack["queue"][1] == round(left * MS)).all()
+        assert (parts.slack["gateway"][0] >= round(left * MS)).all()
+    assert found["gateway"] == pytest.approx(left + prefill if len(merged) > 1 else 197.0)
 
 
-def test_stamps_of_user_space_leave_the_rest_unattributed() -> None:
+def test_a_server_shows_that_it_computed_the_prompt_or_that_nobody_else_had_the_time() -> None:
+    long = VLLM | {"metrics.time_to_first_token_ms": 35.0}  # three steps and a half
+    short = VLLM | {"metrics.queue_time_ms": 186.5, "metrics.time_to_first_token_ms": 10.0}
+    for stated in (long, short):
+        parts, facts = told(waits(), stated)
+        assert parts is not None and not (facts.unsure or parts.sources["queue"].members)
+    # Of a reply of one token no step is known.
+    assert told(waits(), long, osl=1)[1].unsure
+
+
+def test_a_fleet_of_which_some_are_apart_is_not_told_as_one_that_is_not() -> None:
+    seen = waits(n=100)
+    times = {name: np.full(100, v * MS) for name, v in VLLM.items()}
+    times["metrics.time_to_first_token_ms"][60:] = 10 * MS
+    parts, facts = said(seen, times)
+    assert facts.unsure and parts is not None
+    assert parts.sources["queue"].members == ("queue", "interconnect")
+
+
+def test_a_server_that_decoded_before_the_client_saw_a_token_made_it_wait_by_decode() -> None:
+    """Reasoning that is not sent, a proxy that gathers: the stream is short, TTFT is long."""
+    names = ("queue_time", "prompt_time", "completion_time")
+    ms = dict(zip(names, (20.0, 60.0, 3300.0), strict=True))
+    parts, facts = told(
+        waits(ttft_ms=3200.0, stream_ms=300.0),
+        {f"x_groq.usage.{name}": value for name, value in ms.items()},
+    )
+    assert parts is not None
+    found = means(parts)
+    assert found["decode"] == 3300.0 and found["gateway"] == pytest.approx(117.0)
+    assert parts.inside("client_ttft")["decode"].mean() == 3000.0 * MS
+    assert parts.inside("decode")["decode"].mean() == 300.0 * MS
+    assert (facts.ahead, facts.ahead_ns) == (N, 3000.0 * MS)
+
+
+# ---------------------------------------------------------------------- what does not fit
+def test_a_gap_of_user_space_stamps_is_of_nobody() -> None:
     parts, _ = told(waits(kernel=False), VLLM)
     assert means(parts)["unattributed"] == pytest.approx(17.0 + 6.0)
+    parts, _ = told(waits(kernel=False), {"timings.prompt_ms": 150.0})
+    assert means(parts)["unattributed"] == pytest.approx(47.0 + 1.0)
+
+
+def test_one_request_without_kernel_stamps_changes_no_other() -> None:
+    seen = waits()
+    seen.kernel[7] = False
+    parts, _ = told(seen, VLLM)
+    assert parts is not None
+    exact(parts)
+    assert parts.parts["gateway"][7] == 0
+    assert (np.delete(parts.parts["gateway"], 7) == 17 * MS).all()
 
 
 def test_requests_without_a_time_or_with_too_long_a_one_are_counted_and_left_out() -> None:
@@ -187,11 +260,22 @@ def test_requests_without_a_time_or_with_too_long_a_one_are_counted_and_left_out
     for column in times.values():
         column[10:15] = np.nan
     times["metrics.queue_time_ms"][15:18] = 150 * MS  # with prefill more than the TTFT
-    times["metrics.generation_time_ms"][18:20] = 400 * MS  # in all more than the whole
-    parts, facts = explain(seen, times, STACKS)
+    times["metrics.generation_time_ms"][18:20] = 500 * MS  # in all more than the whole
+    parts, facts = said(seen, times)
     assert parts is not None
     assert (facts.stated, facts.partial, facts.contradicted, facts.told) == (95, 10, 5, 80)
     assert len(parts.total) == 80 and parts.left_out == 20
+    assert facts.told_ns == facts.left_ns == 501.0 * MS
+
+
+def test_a_transfer_after_the_first_token_does_not_pass_for_a_queue_on_a_long_stream() -> None:
+    """The prefill server's token came after 200 ms; then the KV cache was on its way."""
+    parts, facts = told(
+        waits(ttft_ms=200.0, stream_ms=60_000.0),
+        VLLM | {"metrics.queue_time_ms": 900.0, "metrics.generation_time_ms": 59_000.0},
+        osl=2000,
+    )
+    assert parts is None and facts.contradicted == N
 
 
 def test_a_millisecond_too_much_is_no_contradiction_and_goes_into_unattributed() -> None:
@@ -202,23 +286,71 @@ def test_a_millisecond_too_much_is_no_contradiction_and_goes_into_unattributed()
     assert found["unattributed"] == pytest.approx(6.0 - 1.5)
 
 
-def test_too_few_bear_no_breakdown() -> None:
+@pytest.mark.parametrize(("rows", "stands"), [(49, False), (50, True)])
+def test_less_than_half_do_not_stand_for_all(rows: int, stands: bool) -> None:
     times = {name: np.full(100, np.nan) for name in VLLM}
     for name, value in VLLM.items():
-        times[name][:20] = value * MS
-    parts, facts = explain(waits(n=100), times, STACKS)
-    assert parts is None and facts.told == 20
-    assert explain(waits(n=20), {n: np.full(20, v * MS) for n, v in VLLM.items()}, STACKS)[0]
+        times[name][:rows] = value * MS
+    parts, facts = said(waits(n=100), times)
+    assert (parts is not None) is stands and facts.told == rows
+
+
+def test_where_most_contradict_the_client_the_others_fit_by_chance() -> None:
+    seen = waits(n=100)
+    times = {name: np.full(100, v * MS) for name, v in VLLM.items()}
+    times["metrics.queue_time_ms"][:51] = 400 * MS
+    parts, facts = said(seen, times)
+    assert parts is None and facts.contradicted == 51
+
+
+def test_replies_of_two_stacks_are_counted_as_what_they_are() -> None:
+    seen = waits(n=100)
+    both = VLLM | {"timings.prompt_ms": 90.0, "timings.predicted_ms": 290.0}
+    times = {name: np.full(100, v * MS) for name, v in both.items()}
+    for name, column in times.items():
+        column[slice(60, None) if name in VLLM else slice(0, 60)] = np.nan
+    parts, facts = said(seen, times)
+    assert (facts.stated, facts.told, facts.partial) == (100, 60, 40)
+    assert facts.stacks == ("vllm",) and parts is not None and parts.left_out == 40
 
 
 def test_nothing_stated_is_nothing_said() -> None:
-    parts, facts = explain(waits(), {}, STACKS)
+    parts, facts = said(waits(), {})
     assert parts is None and facts.stated == 0
     empty = {name: np.full(N, np.nan) for name in VLLM}
-    assert explain(waits(), empty, STACKS)[0] is None
-    assert explain(waits(n=0), {n: np.zeros(0) for n in VLLM}, STACKS)[0] is None
+    assert said(waits(), empty)[0] is None
+    assert said(waits(n=0), {n: np.zeros(0) for n in VLLM})[0] is None
 
 
+# ---------------------------------------------------------------------- stacks of others
+def theirs(**given: Any) -> Stack:
+    field = replace(reply("x.t", "x.t", of("queue"), "queue.admission"), **given)
+    return Stack("x", "X", "engine", "documented", "1", (field,), ())
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"unit": "1"},
+        {"unit": "s|1"},
+        {"rest": "network.dns"},
+        {"rest": "nowhere"},
+        {"bearer": "x.span", "unit": "s|ms"},
+    ],
+)
+def test_a_time_that_cannot_be_used_is_refused_with_its_stack(given: dict[str, Any]) -> None:
+    assert catalogue.unfit(theirs()) == ""
+    assert "x.t" in catalogue.unfit(theirs(**given))
+
+
+def test_leaves_that_no_server_has_are_not_taken_from_one() -> None:
+    odd = theirs(covers=frozenset({"client.read_lag", "queue.admission"}), rest="")
+    seen = waits()
+    parts, facts = explain(seen, {"x.t": np.full(N, 5.0 * MS)}, [odd], np.full(N, 31))
+    assert parts is None and facts.stated == 0
+
+
+# ---------------------------------------------------------------------- whatever comes
 FIELDS = sorted(
     {s.foreign for stack in STACKS for s in stack.signals if s.kind == "reply" and s.covers}
 )
@@ -231,12 +363,19 @@ SHORT = st.floats(0, 3e7)
 def anything(draw: Callable[..., object]) -> tuple[Answered, dict[str, NDArray[np.float64]]]:
     """Waits of any length, and replies that state anything up to what is read at all."""
     n = 12
-    lengths = st.lists(st.integers(3 * MS, 400 * MS), min_size=n, max_size=n)
-    seen = waits(n=n, kernel=bool(draw(st.booleans())))  # type: ignore[arg-type]
+    lengths = st.lists(
+        st.one_of(st.integers(3 * MS, 400 * MS), st.integers(3 * MS, 60_000 * MS)),
+        min_size=n,
+        max_size=n,
+    )
+    seen = waits(n=n)
+    kernel = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))  # type: ignore[arg-type]
     ttft = np.array(draw(lengths))  # type: ignore[arg-type]
     stream = np.array(draw(lengths)) - 3 * MS  # type: ignore[arg-type]
     first = seen.sent + ttft
     seen = replace(seen, first=first, last=first + stream, done=first + stream + MS)
+    bounds = {"network_lo": seen.network, "network_hi": seen.network}
+    seen = replace(seen, kernel=kernel, **({} if kernel.all() else bounds))
     names: Sequence[str] = draw(  # type: ignore[assignment, arg-type]
         st.lists(st.sampled_from(FIELDS), min_size=1, max_size=8, unique=True)
     )
@@ -252,7 +391,7 @@ def test_whatever_is_stated_the_parts_add_up_and_only_the_rest_is_negative(
     given_: tuple[Answered, dict[str, NDArray[np.float64]]],
 ) -> None:
     seen, times = given_
-    parts, facts = explain(seen, times, STACKS)
+    parts, facts = said(seen, times)
     assert facts.stated <= facts.requests == seen.n
     assert facts.told + facts.partial + facts.contradicted == facts.stated
     if parts is not None:

