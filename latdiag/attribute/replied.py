@@ -22,7 +22,7 @@ from latdiag.attribute import behind
 from latdiag.attribute.answered import Answered
 from latdiag.attribute.ownership import OVER_NS, OVER_SHARE, united
 from latdiag.attribute.parts import Parts, Source
-from latdiag.attribute.reply_times import Time, meant, sided, times_of, usable
+from latdiag.attribute.reply_times import Time, Told, meant, told, usable
 from latdiag.attribute.whitebox import client_sources
 from latdiag.model.components import COMPONENTS
 from latdiag.stacks.signal import Stack, of
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 #: A server that is given the KV cache computes the last token of the prompt alone: one step, or
 #: two where it schedules ahead. One that takes more computed the prompt itself.
 _STEPS = 3
-#: And another that computed it took no less than this part of a step here: a step reads all
-#: weights, however few tokens are in it.
-_LEAST_STEP = 1 / 8
+#: And where less than this is left of the wait, no other did: a request to it, a step there that
+#: reads all weights, and the way of the cache take longer.
+_ELSEWHERE_NS = 2_000_000
 #: So many of the requests have to show it.
 _MOST = 0.95
+#: A server's decode and the client's stream are both durations: clocks differ by less than this.
+_DRIFT = 0.001
 #: Of so few nothing is said of how they differ.
 _FEW = 10
 
@@ -72,10 +74,17 @@ class _Book:
     token; ``apart``: another server may have computed the prompts."""
 
     seen: Answered
-    early: list[Time]
-    late: list[Time]
+    told: Told
     ahead: NDArray[np.int64]
     apart: bool = False
+
+    @property
+    def early(self) -> list[Time]:
+        return self.told.early
+
+    @property
+    def late(self) -> list[Time]:
+        return self.told.late
 
     @property
     def left(self) -> NDArray[np.int64]:
@@ -86,21 +95,21 @@ class _Book:
 
     def select(self, rows: NDArray[np.bool_]) -> _Book:
         for each in (*self.early, *self.late):
-            each.ns, each.own = each.ns[rows], each.own[rows]
-        return _Book(self.seen.select(rows), self.early, self.late, self.ahead[rows], self.apart)
+            each.own = each.own[rows]
+        return _Book(self.seen.select(rows), self.told, self.ahead[rows], self.apart)
 
 
 def explain(
     seen: Answered,
     times: Mapping[str, NDArray[np.float64]],
     stacks: Sequence[Stack],
-    osl: NDArray[np.int64],
+    chunks: NDArray[np.int64],
 ) -> tuple[Parts | None, Replied]:
     """(Parts of the requests whose replies state times, None where these are less than half of all
     or as many state what cannot be; what became of them).
 
-    ``times``: ns by the foreign name of the signal, NaN where a reply did not state it; ``osl``:
-    tokens of each reply, 0 if unknown.
+    ``times``: ns by the foreign name of the signal, NaN where a reply did not state it;
+    ``chunks``: pieces with tokens that each reply came in, 0 if unknown.
     """
     import numpy as np
 
@@ -117,10 +126,10 @@ def explain(
     whole = np.flatnonzero(known.all(axis=0)) if fields else np.zeros(0, dtype=np.int64)
     facts.partial = facts.stated - len(whole)
     ns = np.rint(values[:, whole]).astype(np.int64)
-    book = _book(seen.select(whole), times_of(fields, ns))
-    if _may_be_apart(book, osl[whole]):
+    book = _book(seen.select(whole), told(fields, ns))
+    if _may_be_apart(book, chunks[whole]):
         facts.unsure = [s.foreign for stack, s in fields if meant(stack, s) != s.covers]
-        book = _book(book.seen, times_of(fields, ns, apart=True), apart=True)
+        book = _book(book.seen, told(fields, ns, apart=True), apart=True)
     said = [*book.early, *book.late]
     good = _fits(book)
     facts.contradicted, facts.told = int((~good).sum()), int(good.sum())
@@ -145,14 +154,14 @@ def _note_left(facts: Replied, seen: Answered, keep: NDArray[np.int64]) -> None:
 
 
 # ---------------------------------------------------------------------- against the client
-def _book(seen: Answered, said: Sequence[Time], apart: bool = False) -> _Book:
+def _book(seen: Answered, said: Told, apart: bool = False) -> _Book:
     import numpy as np
 
-    early, late = sided(said)
-    over = _sum(late, seen.n) - (seen.last - seen.first)
-    decode = _sum([t for t in late if t.components == ("decode",)], seen.n)
-    ahead = np.where(over > _limit(seen.done - seen.begin), np.minimum(over, decode), 0)
-    return _Book(seen, early, late, ahead, apart)
+    stated, stream = _sum(said.late, seen.n), seen.last - seen.first
+    decode = _sum([t for t in said.late if t.components == ("decode",)], seen.n)
+    over = stated - stream
+    beyond = over > OVER_NS + (_DRIFT * stated).astype(np.int64)
+    return _Book(seen, said, np.where(beyond, np.minimum(over, decode), 0), apart)
 
 
 def _limit(ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -169,24 +178,26 @@ def _fits(book: _Book) -> NDArray[np.bool_]:
     before, after = _sum(book.early, seen.n), _sum(book.late, seen.n)
     fits: NDArray[np.bool_] = before + book.ahead - (ttft - seen.client) <= _limit(ttft)
     fits &= before + after - (whole - seen.client) <= _limit(whole)
+    fits &= after - book.ahead - (seen.last - seen.first) <= _limit(whole)
     return fits
 
 
-def _may_be_apart(book: _Book, osl: NDArray[np.int64]) -> bool:
+def _may_be_apart(book: _Book, chunks: NDArray[np.int64]) -> bool:
     """Whether another server may have computed the prompts, where that changes what a field is.
 
     Not where a request's own prefill took several steps: then its server computed the prompt. Nor
-    where less is left of its wait than a fraction of a step: then nobody else did.
+    where hardly anything is left of its wait: then nobody else did. A step makes one chunk, which
+    is several tokens where the server guesses ahead; a proxy may make one of several.
     """
     import numpy as np
 
     if not book.seen.n or all(meant(e.stack, e.signal) == e.signal.covers for e in book.early):
         return False
     own = _sum([each for each in book.early if each.components == ("prefill",)], book.seen.n)
-    decode = [each for each in book.late if each.components == ("decode",)]
-    stream = _sum(decode, book.seen.n) if decode else book.seen.last - book.seen.first
-    step = np.where(osl > 1, stream / np.maximum(osl - 1, 1), np.nan)
-    shows = (own > _STEPS * step) | (book.left < _LEAST_STEP * step)
+    decode = _sum([e for e in book.late if e.components == ("decode",)], book.seen.n)
+    known = (chunks > 1) & (decode > 0)
+    step = np.where(known, decode / np.maximum(chunks - 1, 1), np.nan)
+    shows = ((own > _STEPS * step) | (book.left < _ELSEWHERE_NS))[_fits(book)]
     return bool(np.count_nonzero(shows) < _MOST * len(shows))
 
 
@@ -215,8 +226,9 @@ def _parts(book: _Book, left_out: int) -> Parts:
     before["unattributed"] = book.left - left
     after = _columns(book.late, merges, seen.n)
     stream = seen.last - seen.first
-    if "decode" not in after:
-        after["decode"] = np.maximum(stream - _sum(book.late, seen.n), 0)
+    if not book.told.is_whole("decode"):  # the client knows better how long it took
+        more = np.maximum(stream - _sum(book.late, seen.n), 0)
+        after["decode"] = after.get("decode", nothing) + more
     after["decode"] = after["decode"] - book.ahead
     after["unattributed"] = stream - sum(after.values(), nothing)
     order = [name for name in COMPONENTS if name in before or name in after]
@@ -230,9 +242,12 @@ def _parts(book: _Book, left_out: int) -> Parts:
         delayed=seen.delayed & seen.kernel,
         left_out=left_out,
         sources=_sources(book, merges, key),
-        slack=_slack(seen, key, left, elsewhere),
+        slack=_slack(seen, key, left, before["unattributed"], elsewhere),
         leaves=_leaves([*book.early, *book.late]),
-        leaf_source=Source("A", "times in replies of nothing but it"),
+        leaf_source=Source(
+            max((_grade(t) for t in book.early + book.late if _is_leaf(t)), default="A"),
+            "times in replies of nothing but it",
+        ),
         segment=np.unique(seen.scenario.astype(str), return_inverse=True)[1],
         within={
             "client_ttft": {name: before[name] for name in order if name in before},
@@ -244,7 +259,13 @@ def _parts(book: _Book, left_out: int) -> Parts:
 def _told_as(time: Time) -> tuple[str, ...]:
     """The components that a time is of. A server's own router is told with what is behind it:
     gateway is what stands before the server, of which no server speaks."""
+    if time.stack.layer == "gateway":
+        return time.components
     return tuple(n for n in time.components if n != "gateway") or time.components
+
+
+def _may_be_spoken(component: str) -> bool:
+    return component in (*behind.BEHIND_THE_HOP, "interconnect")
 
 
 def _rest(book: _Book) -> tuple[str, ...]:
@@ -253,12 +274,14 @@ def _rest(book: _Book) -> tuple[str, ...]:
     A gateway always: no reply is of it. A frontend, unless a time is stated that holds more than
     it and so all of it. Where a stack may be several servers, their hand-over is in the words of
     none. And where another may have computed the prompt, that as well; if what is left is more
-    than what is stated beside it, anything.
+    than what is stated beside it, or what is stated may be after the token, anything.
     """
-    spoken = {name for each in (*book.early, *book.late) for name in _told_as(each)}
+    spoken = {name for name in COMPONENTS if _may_be_spoken(name) and book.told.is_whole(name)}
     if not any(of("frontend") < each.visible for each in book.early):
         spoken.discard("frontend")
     open_ = {name for name in behind.BEHIND_THE_HOP if name not in spoken} | {"gateway"}
+    import numpy as np
+
     several = any(each.stack.roles for each in (*book.early, *book.late))
     if several and "interconnect" not in spoken:
         open_.add("interconnect")
@@ -266,7 +289,10 @@ def _rest(book: _Book) -> tuple[str, ...]:
         own = [each for each in book.early if each.components == ("prefill",)]
         others = [each for each in book.early if each not in own]
         open_.add("prefill")
-        if int((book.left + _sum(own, book.seen.n) - _sum(others, book.seen.n)).sum()) > 0:
+        stated = int(_sum(others, book.seen.n).sum())
+        stream = book.seen.last - book.seen.first
+        later = int(np.maximum(stream - _sum(book.late, book.seen.n), 0).sum())
+        if max(int((book.left + _sum(own, book.seen.n)).sum()), later) > stated:
             open_ |= {*behind.BEHIND_THE_HOP, "interconnect"}
     return tuple(name for name in COMPONENTS if name in open_)
 
@@ -284,7 +310,11 @@ def _columns(
 
 
 def _slack(
-    seen: Answered, rest: str, left: NDArray[np.int64], elsewhere: Sequence[str]
+    seen: Answered,
+    rest: str,
+    left: NDArray[np.int64],
+    nobody: NDArray[np.int64],
+    elsewhere: Sequence[str],
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """What the client's stamps leave open between the network and what is left; and where another
     server may have had some of these phases (``elsewhere``), between that and them."""
@@ -294,13 +324,28 @@ def _slack(
     room = left.astype(float)
     more = np.minimum((seen.network_hi - seen.network).astype(float), room)
     fewer = room if elsewhere else more
-    found = {"network": (less, more), rest: (fewer, less)}
+    # Where the client stamps in user space, what is of nobody may be of any.
+    open_ = np.where(seen.kernel, 0.0, np.maximum(nobody, 0))
+    found = {
+        "network": (less, more),
+        rest: (fewer, less + open_),
+        "unattributed": (open_, np.zeros(seen.n)),
+    }
     return found | dict.fromkeys(elsewhere, (np.zeros(seen.n), room))
 
 
 def _leaves(said: Sequence[Time]) -> dict[str, NDArray[np.int64]]:
     """Times of one leaf and no other, by leaf."""
-    return {next(iter(t.visible)): t.own for t in said if len(t.visible) == 1 and not t.inner}
+    return {next(iter(t.visible)): t.own for t in said if _is_leaf(t)}
+
+
+def _is_leaf(time: Time) -> bool:
+    return len(time.visible) == 1 and not time.inner
+
+
+def _grade(time: Time) -> str:
+    proven = time.stack.provenance == "captured" and not time.signal.documented
+    return "A" if proven else "B"
 
 
 def _sources(book: _Book, merges: Mapping[str, tuple[str, ...]], rest: str) -> dict[str, Source]:
@@ -315,7 +360,7 @@ def _sources(book: _Book, merges: Mapping[str, tuple[str, ...]], rest: str) -> d
         evidence = [f"stated in replies: {words}"] if same else []
         if key == rest:
             evidence.append("behind the first hop until the first token, less what replies state")
-        proven = all(t.stack.provenance == "captured" and not t.signal.documented for t in same)
-        grade = "E" if key in merges else "D" if key == rest else "A" if proven else "B"
+        stated = max((_grade(each) for each in same), default="A")
+        grade = "E" if key in merges else "D" if key == rest else stated
         found[key] = Source(grade, "; ".join(evidence), merges.get(key, ()))
     return found

@@ -6,6 +6,7 @@ used: one on both sides says nothing more than the client's own stamps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -56,7 +57,7 @@ def usable(
     times: Mapping[str, NDArray[np.float64]], stacks: Sequence[Stack]
 ) -> list[tuple[Stack, Signal]]:
     """The durations among ``times`` that lie on one side of the first token."""
-    return [
+    found = [
         (stack, signal)
         for stack in stacks
         for signal in stack.signals
@@ -66,6 +67,10 @@ def usable(
         and _ROLE in (signal.roles or (_ROLE,))
         and _is_on_one_side(signal.covers - HIDDEN)
     ]
+    # What two stacks understand differently nobody understands.
+    means = {(signal.foreign, signal.covers) for _, signal in found}
+    once = Counter(foreign for foreign, _ in means)
+    return [each for each in found if once[each[1].foreign] == 1]
 
 
 def _is_on_one_side(visible: frozenset[str]) -> bool:
@@ -81,22 +86,48 @@ def meant(stack: Stack, signal: Signal) -> frozenset[str]:
     return found | _BETWEEN if alone else found
 
 
-def times_of(
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The times that are used, by side of the first token; ``lost``: leaves of those that are not,
+    since they overlap with others, and that nothing used holds."""
+
+    early: list[Time]
+    late: list[Time]
+    lost: frozenset[str]
+
+    def is_whole(self, component: str) -> bool:
+        """Whether all of a component lies in what is stated."""
+        leaves = of(component) - HIDDEN
+        stated = frozenset[str]().union(*(each.visible for each in (*self.early, *self.late)))
+        return leaves <= stated and not leaves & self.lost
+
+
+def told(
     fields: Sequence[tuple[Stack, Signal]], ns: NDArray[np.int64], apart: bool = False
-) -> list[Time]:
+) -> Told:
     """Times with what is inside of each. ``ns``: fields x requests. ``apart``: prefill and decode
     may be on servers of their own, and a reply of either."""
     found = []
     for (stack, signal), row in zip(fields, ns, strict=True):
         covers = meant(stack, signal) if apart else signal.covers
         found.append(Time(stack, signal, covers - HIDDEN, row, row))
-    return _nested(_parted(found))
+    until = [each for each in found if each.signal.first_token]
+    # Nothing says on which side of the token a hand-over is, unless a time until it does.
+    placed = [each for each in found if until or not each.visible <= _BETWEEN]
+    kept = _nested(_parted(placed))
+    gone = [each for each in found if each not in kept]
+    held = [each for each in gone if not any(each.visible <= k.visible for k in kept)]
+    lost = frozenset[str]().union(*(each.visible for each in held))
+    late = [each for each in kept if _is_late(each, until)]
+    return Told([each for each in kept if each not in late], late, lost)
 
 
-def sided(said: Sequence[Time]) -> tuple[list[Time], list[Time]]:
-    """(Those before the first token, those after it)."""
-    late = [each for each in said if _is_late(each, said)]
-    return [each for each in said if each not in late], late
+def _is_late(time: Time, until: Sequence[Time]) -> bool:
+    """Whether it is after the first token: decode is, and a hand-over that is not in the time
+    until that token."""
+    if time.visible <= _BETWEEN:
+        return any(not time.visible <= each.visible for each in until)
+    return time.visible <= _AFTER
 
 
 def _parted(said: list[Time]) -> list[Time]:
@@ -127,12 +158,3 @@ def _nested(said: list[Time]) -> list[Time]:
         time.inner = [each for each in order[:place] if each.visible <= time.visible]
         time.own = np.maximum(time.ns - sum(each.own for each in time.inner), 0)
     return order
-
-
-def _is_late(time: Time, said: Sequence[Time]) -> bool:
-    """Whether it is after the first token: decode is, and a hand-over that is not in the time
-    until that token."""
-    until = [each for each in said if each.signal.first_token]
-    if time.visible <= _BETWEEN:
-        return any(not time.visible <= each.visible for each in until)
-    return time.visible <= _AFTER

@@ -124,7 +124,7 @@ def _attribution_caveats(result: dict[str, Any], found: Digest) -> list[dict[str
             members = entry["members"]
             named = f"{', '.join(members[:-1])} and {members[-1]}"
             about = "network" if "network" in members else "server"
-            # Metrics were there, or they would be merged with queue and prefill.
+            # Metrics or replies were there, or they would be merged with queue and prefill.
             splits = _SPLITS["gateway" if set(members) == {"frontend", "gateway"} else about]
             out.append(caveat("LD401", members=named, splits=splits))
     return out

@@ -83,7 +83,7 @@ def result_and_parts(
         result["aggregates"] = metrics.document
         _name_stacks(result, metrics.stacks, "its metrics")
         told_by = ((servers, "the spans"), (replies, "the replies"))
-        own = next(((e.parts, who) for e, who in told_by if e is not None and e.parts), None)
+        own = next(((parts, who) for e, who in told_by if e and e.parts is parts), None)
         result["caveats"] += doubtful(metrics, own)
     result["caveats"] += caveats.caveats(result, found, run)
     return result, parts
@@ -271,8 +271,6 @@ def _attribute(
         result["caveats"] += servers.caveats
         _name_stacks(result, servers.stacks, "its spans")
     own = replies.parts if replies is not None else None
-    if parts is None and replies is not None:
-        result["caveats"] += replies.caveats
     told = metrics.parts if metrics is not None else None
     rungs = attribution.Rungs(parts, own, told)
     whole = found.parts
@@ -282,6 +280,9 @@ def _attribute(
     result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
     result["verdict"], result["learned"] = said.verdict, said.learned
     result["claims"] = said.claims
+    # What is left out of replies matters where the breakdown rests on them, or might have.
+    if replies is not None and parts is None and (own is None or own is said.parts):
+        result["caveats"] += replies.caveats
     return said.parts
 
 

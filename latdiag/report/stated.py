@@ -10,6 +10,7 @@ from latdiag.attribute import answered, replied
 from latdiag.attribute.answered import Answered
 from latdiag.ingest import replies
 from latdiag.model.caveats import caveat
+from latdiag.model.records import Outcome
 from latdiag.model.units import ms
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal, Stack
@@ -45,8 +46,8 @@ def stated(run: Run) -> Stated | None:
     known = catalogue.stacks()
     fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.covers]
     seen = answered.answered(run.batches(list(answered.COLUMNS)))
-    found, times, osl = _read(run, seen, fields)
-    parts, facts = replied.explain(seen, times, known, osl)
+    found, times, chunks = _read(run, seen, fields)
+    parts, facts = replied.explain(seen, times, known, chunks)
     if not facts.stated:
         return None
     document = {
@@ -81,6 +82,8 @@ def _caveats(facts: replied.Replied, parts: Parts | None, seen: Answered) -> lis
         silent = facts.requests - facts.stated
         left = {"partial": facts.partial, "contradicted": facts.contradicted}
         out.append(caveat("LD427", silent=silent, requests=facts.requests, **left))
+    if parts is None:
+        return out
     if facts.left_ns and abs(facts.left_ns - facts.told_ns) > UNLIKE * facts.told_ns:
         out.append(caveat("LD420", told=round(facts.told_ns), left=round(facts.left_ns)))
     if 20 * facts.ahead > facts.told:
@@ -88,7 +91,7 @@ def _caveats(facts: replied.Replied, parts: Parts | None, seen: Answered) -> lis
         out.append(caveat("LD429", requests=facts.told, **ahead))
     if facts.unsure:
         out.append(caveat("LD428", fields=", ".join(facts.unsure)))
-    if parts is not None and 2 * int(seen.kernel.sum()) < seen.n:
+    if 2 * int(seen.kernel.sum()) < seen.n:
         total = int(parts.total.sum())
         share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
         out.append(caveat("LD413", share=share))
@@ -108,21 +111,24 @@ def _read(
     run: Run, seen: Answered, fields: Sequence[Signal]
 ) -> tuple[replies.Replies, dict[str, NDArray[np.float64]], NDArray[np.int64]]:
     """(What the replies held; ns of each answered request by the field's foreign name, NaN where
-    a reply did not state it; tokens of each reply, 0 if unknown)."""
+    a reply did not state it; pieces with tokens that each came in)."""
     import numpy as np
 
     place = {name: row for row, name in enumerate(seen.request_id.tolist())}
     at: list[int] = []
-    osl = np.zeros(seen.n, dtype=np.int64)
+    chunks = np.zeros(seen.n, dtype=np.int64)
 
     def noted() -> Iterator[Batch]:
-        for batch in run.batches(["request_id", "osl", *replies.COLUMNS]):
+        for batch in run.batches(["request_id", "outcome", "tokens", *replies.COLUMNS]):
             names = batch.texts["request_id"].tolist()
             rows = np.array([place.get(name, -1) for name in names], dtype=np.int64)
+            # An attempt that failed has the id of the one that did not.
+            rows[batch.texts["outcome"] != Outcome.OK.value] = -1
             at.extend(rows.tolist())
-            tokens = batch.ints["osl"]
-            known = (rows >= 0) & tokens.valid
-            osl[rows[known]] = tokens.values[known]
+            tokens = batch.lists["tokens"]
+            some = np.concatenate(([0], np.cumsum(tokens.values > 0)))
+            pieces = some[tokens.offsets[1:]] - some[tokens.offsets[:-1]]
+            chunks[rows[rows >= 0]] = pieces[rows >= 0]
             yield batch
 
     found = replies.replies(noted(), fields)
@@ -131,4 +137,4 @@ def _read(
         rows = np.array(at, dtype=np.int64)[column.rows]
         mine = rows >= 0
         times[column.signal.foreign][rows[mine]] = column.values[mine]
-    return found, times, osl
+    return found, times, chunks

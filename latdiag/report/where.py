@@ -19,7 +19,7 @@ INTERVALS = {
 }
 GRADES = {
     "A": "measured per request",
-    "B": "aggregates, or documented alone",
+    "B": "from the server's aggregates, or its documents",
     "C": "identified by a probe",
     "D": "a physical bound",
     "E": "cannot be told apart",

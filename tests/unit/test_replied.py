@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from latdiag.attribute.answered import Answered
-from latdiag.attribute.parts import Parts
-from latdiag.attribute.replied import Replied, explain
+from latdiag.attribute.replied import explain
 from latdiag.stacks import catalogue
 from latdiag.stacks.figures import reply
 from latdiag.stacks.signal import Stack, of
 
-MS = 1_000_000
-N = 40
-STACKS = catalogue.stacks()
-
-
-def waits(
-    ttft_ms: float = 200.0, stream_ms: float = 300.0, n: int = N, kernel: bool = True
-) -> Answered:
-    """``n`` requests: 1 ms of client, 2 of network, the rest of TTFT behind the hop, and 1 ms
-    from the last token to the end."""
-    sent = np.arange(n, dtype=np.int64) * 1000 * MS
-    first = sent + round(ttft_ms * MS)
-    last = first + round(stream_ms * MS)
-    ids = np.array([f"r{i}" for i in range(n)], dtype=object)
-    none = np.array([None] * n, dtype=object)
-    one, two = np.full(n, MS), np.full(n, 2 * MS)
-    return Answered(
-        *(none, none, ids, none, np.full(n, "", dtype=object), np.full(n, "c", dtype=object)),
-        *(sent, sent, first, last, last + MS, one, two, two - MS // 2, two + MS // 2),
-        delayed=np.zeros(n, dtype=bool),
-        kernel=np.full(n, kernel),
-    )
-
-
-def told(seen: Answered, ms: Mapping[str, float], osl: int = 31) -> tuple[Parts | None, Replied]:
-    """The same times in every reply, of 31 tokens: a step takes 10 ms."""
-    return said(seen, {name: np.full(seen.n, v * MS) for name, v in ms.items()}, osl)
-
-
-def said(
-    seen: Answered, times: dict[str, NDArray[np.float64]], osl: int = 31
-) -> tuple[Parts | None, Replied]:
-    return explain(seen, times, STACKS, np.full(seen.n, osl))
-
-
-def means(parts: Parts | None) -> dict[str, float]:
-    """ms a request by component, and that everything adds up."""
-    assert parts is not None
-    exact(parts)
-    return {name: float(column.mean()) / MS for name, column in parts.parts.items()}
-
-
-def exact(parts: Parts) -> None:
-    assert (sum(parts.parts.values()) == parts.total).all()
-    early = parts.inside("client_ttft")
-    assert (sum(early.values()) == parts.ttft).all()
-    for name, column in parts.parts.items():
-        assert column.dtype == np.int64
-        assert name == "unattributed" or (column >= 0).all(), name
-    for less, more in parts.slack.values():
-        assert (less >= 0).all() and (more >= 0).all()
-
-
-VLLM = {
-    "metrics.queue_time_ms": 100.0,
-    "metrics.time_to_first_token_ms": 80.0,
-    "metrics.generation_time_ms": 295.0,
-}
+from .reply_rows import FIREWORKS, MS, VLLM, N, exact, means, said, told, waits
 
 
 def test_queue_prefill_and_decode_are_as_stated_and_the_rest_is_of_nobody_in_particular() -> None:
@@ -117,18 +54,6 @@ def test_a_total_over_both_phases_adds_nothing() -> None:
     found = means(parts)
     assert [found[name] for name in ("queue", "prefill", "decode")] == [50.0, 100.0, 280.0]
     assert all("total" not in name for _, name in facts.used)
-
-
-FIREWORKS = {
-    "server-time-to-first-token": 190.0,
-    "server-processing-time": 495.0,
-    "tokenizer-queue-duration": 1.0,
-    "tokenizer-duration": 4.0,
-    "prefill-queue-duration": 60.0,
-    "prefill-duration": 120.0,
-    "generation-queue-duration": 30.0,
-    "generation-duration": 260.0,
-}
 
 
 def test_what_lies_inside_a_longer_time_is_taken_out_of_it() -> None:
@@ -206,8 +131,12 @@ def test_a_server_shows_that_it_computed_the_prompt_or_that_nobody_else_had_the_
     for stated in (long, short):
         parts, facts = told(waits(), stated)
         assert parts is not None and not (facts.unsure or parts.sources["queue"].members)
-    # Of a reply of one token no step is known.
-    assert told(waits(), long, osl=1)[1].unsure
+    # Of a reply in one chunk no step is known; of one with four tokens a chunk it is four long.
+    assert told(waits(), long, chunks=1)[1].unsure
+    assert told(waits(), long, chunks=8)[1].unsure
+    # Without its decode, the stream may be what a proxy gathered.
+    del long["metrics.generation_time_ms"]
+    assert told(waits(), long)[1].unsure
 
 
 def test_a_fleet_of_which_some_are_apart_is_not_told_as_one_that_is_not() -> None:
@@ -235,7 +164,42 @@ def test_a_server_that_decoded_before_the_client_saw_a_token_made_it_wait_by_dec
     assert (facts.ahead, facts.ahead_ns) == (N, 3000.0 * MS)
 
 
+def test_a_second_of_decode_before_the_token_shows_on_a_minute_of_stream() -> None:
+    parts, facts = told(
+        waits(ttft_ms=1100.0, stream_ms=59_000.0),
+        VLLM | {"metrics.generation_time_ms": 59_900.0, "metrics.time_to_first_token_ms": 70.0},
+        chunks=6000,
+    )
+    assert parts is not None and facts.ahead == N
+    assert parts.inside("client_ttft")["decode"].mean() == 900.0 * MS
+    assert means(parts)["gateway"] == pytest.approx(27.0)
+
+
+def test_a_hand_over_that_may_be_on_either_side_of_the_token_is_not_placed() -> None:
+    ms = {"generation-queue-duration": 30.0, "prefill-duration": 120.0}
+    parts, facts = told(waits(), {f"perf_metrics.{name}": v for name, v in ms.items()})
+    assert [name for _, name in facts.used] == ["perf_metrics.prefill-duration"]
+    assert "interconnect" not in means(parts)
+
+
 # ---------------------------------------------------------------------- what does not fit
+def test_what_is_after_the_token_has_to_fit_into_the_stream() -> None:
+    late = {f"perf_metrics.{n}": v for n, v in FIREWORKS.items() if n != "generation-duration"}
+    late["perf_metrics.generation-queue-duration"] = 290.0
+    assert told(waits(stream_ms=60.0), late)[1].contradicted == N
+
+
+def test_requests_that_contradict_the_client_show_nothing_of_a_role() -> None:
+    """What is left of their wait is less than nothing."""
+    seen = waits(n=100)
+    times = {name: np.full(100, v * MS) for name, v in VLLM.items()}
+    times["metrics.time_to_first_token_ms"][:] = 10 * MS
+    times["metrics.queue_time_ms"][:48] = 400 * MS
+    times["metrics.queue_time_ms"][48:96] = 186.5 * MS
+    parts, facts = said(seen, times)
+    assert facts.contradicted == 48 and facts.unsure and parts is not None
+
+
 def test_a_gap_of_user_space_stamps_is_of_nobody() -> None:
     parts, _ = told(waits(kernel=False), VLLM)
     assert means(parts)["unattributed"] == pytest.approx(17.0 + 6.0)
@@ -273,7 +237,7 @@ def test_a_transfer_after_the_first_token_does_not_pass_for_a_queue_on_a_long_st
     parts, facts = told(
         waits(ttft_ms=200.0, stream_ms=60_000.0),
         VLLM | {"metrics.queue_time_ms": 900.0, "metrics.generation_time_ms": 59_000.0},
-        osl=2000,
+        chunks=2000,
     )
     assert parts is None and facts.contradicted == N
 
@@ -348,52 +312,3 @@ def test_leaves_that_no_server_has_are_not_taken_from_one() -> None:
     seen = waits()
     parts, facts = explain(seen, {"x.t": np.full(N, 5.0 * MS)}, [odd], np.full(N, 31))
     assert parts is None and facts.stated == 0
-
-
-# ---------------------------------------------------------------------- whatever comes
-FIELDS = sorted(
-    {s.foreign for stack in STACKS for s in stack.signals if s.kind == "reply" and s.covers}
-)
-ANY = st.one_of(st.just(float("nan")), st.floats(0, 6e8))
-#: Short enough for most waits.
-SHORT = st.floats(0, 3e7)
-
-
-@st.composite
-def anything(draw: Callable[..., object]) -> tuple[Answered, dict[str, NDArray[np.float64]]]:
-    """Waits of any length, and replies that state anything up to what is read at all."""
-    n = 12
-    lengths = st.lists(
-        st.one_of(st.integers(3 * MS, 400 * MS), st.integers(3 * MS, 60_000 * MS)),
-        min_size=n,
-        max_size=n,
-    )
-    seen = waits(n=n)
-    kernel = np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)))  # type: ignore[arg-type]
-    ttft = np.array(draw(lengths))  # type: ignore[arg-type]
-    stream = np.array(draw(lengths)) - 3 * MS  # type: ignore[arg-type]
-    first = seen.sent + ttft
-    seen = replace(seen, first=first, last=first + stream, done=first + stream + MS)
-    bounds = {"network_lo": seen.network, "network_hi": seen.network}
-    seen = replace(seen, kernel=kernel, **({} if kernel.all() else bounds))
-    names: Sequence[str] = draw(  # type: ignore[assignment, arg-type]
-        st.lists(st.sampled_from(FIELDS), min_size=1, max_size=8, unique=True)
-    )
-    column = st.sampled_from((SHORT, SHORT, SHORT, ANY)).flatmap(
-        lambda each: st.lists(each, min_size=n, max_size=n)
-    )
-    return seen, {name: np.array(draw(column)) for name in names}  # type: ignore[arg-type]
-
-
-@settings(max_examples=400, deadline=None)
-@given(anything())
-def test_whatever_is_stated_the_parts_add_up_and_only_the_rest_is_negative(
-    given_: tuple[Answered, dict[str, NDArray[np.float64]]],
-) -> None:
-    seen, times = given_
-    parts, facts = said(seen, times)
-    assert facts.stated <= facts.requests == seen.n
-    assert facts.told + facts.partial + facts.contradicted == facts.stated
-    if parts is not None:
-        exact(parts)
-        assert len(parts.total) == facts.told
