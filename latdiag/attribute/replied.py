@@ -160,8 +160,13 @@ def _book(seen: Answered, said: Told, apart: bool = False) -> _Book:
     stated, stream = _sum(said.late, seen.n), seen.last - seen.first
     decode = _sum([t for t in said.late if t.components == ("decode",)], seen.n)
     over = stated - stream
-    beyond = over > OVER_NS + (_DRIFT * stated).astype(np.int64)
+    beyond = over > _beyond(stated)
     return _Book(seen, said, np.where(beyond, np.minimum(over, decode), 0), apart)
+
+
+def _beyond(ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By how much two measures of one duration may differ."""
+    return OVER_NS + (_DRIFT * ns).astype("int64")
 
 
 def _limit(ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -178,7 +183,7 @@ def _fits(book: _Book) -> NDArray[np.bool_]:
     before, after = _sum(book.early, seen.n), _sum(book.late, seen.n)
     fits: NDArray[np.bool_] = before + book.ahead - (ttft - seen.client) <= _limit(ttft)
     fits &= before + after - (whole - seen.client) <= _limit(whole)
-    fits &= after - book.ahead - (seen.last - seen.first) <= _limit(whole)
+    fits &= after - book.ahead - (seen.last - seen.first) <= _beyond(after)
     return fits
 
 

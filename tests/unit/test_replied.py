@@ -175,6 +175,14 @@ def test_a_second_of_decode_before_the_token_shows_on_a_minute_of_stream() -> No
     assert means(parts)["gateway"] == pytest.approx(27.0)
 
 
+@pytest.mark.parametrize(("more", "ahead"), [(5.0, 0), (5.2, 0), (5.4, N)])
+def test_a_stream_that_is_a_little_shorter_than_its_decode_contradicts_nobody(
+    more: float, ahead: int
+) -> None:
+    _, facts = told(waits(), VLLM | {"metrics.generation_time_ms": 300.0 + more})
+    assert (facts.contradicted, facts.ahead, facts.told) == (0, ahead, N)
+
+
 def test_a_hand_over_that_may_be_on_either_side_of_the_token_is_not_placed() -> None:
     ms = {"generation-queue-duration": 30.0, "prefill-duration": 120.0}
     parts, facts = told(waits(), {f"perf_metrics.{name}": v for name, v in ms.items()})
