@@ -108,8 +108,30 @@ def begin(
     prepared = asyncio.run(prepare(wish))
     path = out or default_run_path(verb, datetime.now(UTC))
     said = plan_of(prepared, wish) | (plan(prepared) if plan else {})
-    path = create_run(path, _header(verb, prepared, said, reason))
+    stacks = _stacks_at(prepared, wish) if wish.designed else []
+    path = create_run(path, _header(verb, prepared, said, reason) | {"stacks": stacks})
     return Begun(wish, prepared, path, secrets.token_hex(4))
+
+
+def _stacks_at(prepared: Prepared, wish: Wish) -> list[dict[str, Any]]:
+    """The stacks that show themselves by a few GETs: what a guess could be measured with."""
+    from latdiag.cli.stacks import signs_of
+    from latdiag.load.look import beside, look
+    from latdiag.load.preflight import locate
+    from latdiag.stacks.detect import detect
+
+    base, _, _ = locate(wish.url, None)
+    asked = [beside(base, path) for path in ("/v1/models", "/metrics", "/version")]
+    target = prepared.plan.target
+    found = detect(signs_of(look(asked, base, target.headers, target.verify)))
+    return [
+        {
+            "name": one.stack.name,
+            "version": shown(one.version, 60) if one.version else None,
+            "grounds": "; ".join(shown(each, 80) for each in one.because[:4]),
+        }
+        for one in found
+    ]
 
 
 @contextlib.contextmanager

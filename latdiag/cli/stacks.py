@@ -75,7 +75,7 @@ def stacks(url: str | None, **given: Any) -> None:
         _echo_table(known, given["as_json"])
         return
     glimpses, base = _seen(url, given)
-    signs = _signs(glimpses)
+    signs = signs_of(glimpses)
     _echo_found(base, glimpses, signs, given["as_json"])
 
 
@@ -203,7 +203,7 @@ def _scrape_url(text: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path or "/metrics", parts.query, ""))
 
 
-def _signs(glimpses: Sequence[Glimpse]) -> Signs:
+def signs_of(glimpses: Sequence[Glimpse]) -> Signs:
     """The signs in the replies to /v1/models, /metrics, /version and further scrapes."""
     from latdiag.stacks import detect
 

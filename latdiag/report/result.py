@@ -12,7 +12,7 @@ from latdiag.attribute.digest import Digest
 from latdiag.attribute.slo import Slo
 from latdiag.attribute.validity import Facts, Reading, facts_of_writers, readings
 from latdiag.model.units import ms
-from latdiag.report import caveats, collected
+from latdiag.report import caveats, collected, flags
 from latdiag.report import json as result_json
 from latdiag.report.caveats import censored_share
 from latdiag.report.scraped import Scraped, doubtful, scraped
@@ -76,6 +76,9 @@ def result_and_parts(
     parts = found.parts
     if told or verb in ("probe", "diagnose"):
         parts = _attribute(result, found, run, servers, replies, metrics)
+        spoke = [each for each in (servers, replies, metrics) if each is not None]
+        if not any(each.parts is parts for each in spoke) and (flag := flags.to_measure(result)):
+            result["verdict"]["next"] = f"{result['verdict']['next']} {flag}"
     if replies is not None:
         result["replies"] = replies.document
         _name_stacks(result, replies.stacks, "its replies")

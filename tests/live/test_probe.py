@@ -71,6 +71,9 @@ def test_vllm_is_explained_from_outside(stack: Stack, tmp_path: Path) -> None:
     result = probe(server["URL"], run)
     agreed(run, Path(sink["FILE"]), "llm_request", "gen_ai.latency.time_to_first_token", 1000.0)
     assert result["breakdown"]["mean"]["n"] >= 30
+    # It guesses, and says what would measure it.
+    assert [found["name"] for found in result["stacks"]] == ["vllm"]
+    assert "--otlp-traces-endpoint URL, and --otlp here" in result["verdict"]["next"]
 
 
 def dynamo(stack: Stack, tmp_path: Path, name: str, *options: str) -> dict[str, Any]:

@@ -275,8 +275,13 @@ def well(wire: Wire, asked: Asked) -> None:
 
 
 def models(wire: Wire, asked: Asked) -> bool:
-    """Answer a question for the models; False where it was none."""
-    if not asked.target.partition("?")[0].endswith("/v1/models"):
+    """Answer a question for the models, or for a page that is not there; False where it was none
+    of these."""
+    path = asked.target.partition("?")[0]
+    if path.endswith(("/metrics", "/version")):
+        wire.reply(404, "{}")
+        return True
+    if not path.endswith("/v1/models"):
         return False
     wire.reply(200, json.dumps({"object": "list", "data": [{"id": "tiny"}, {"id": "other"}]}))
     return True

@@ -104,3 +104,17 @@ def test_a_transfer_that_a_reply_calls_queue_is_never_called_queue(
         assert {"queue", "interconnect"} <= set(link["members"]) and link["grade"] == "E"
         of_it = sum(true.get(name, 0.0) for name in link["members"])
         assert link["lo"] - 0.01 <= of_it <= link["hi"] + 0.01
+
+
+def test_a_probe_that_guesses_names_the_flag_that_would_measure(tmp_path: Path) -> None:
+    words = ["probe", "demo:healthy", "--max-tokens-total", "23000", "--json", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "latdiag", *words, "--out", str(tmp_path / "p.run")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    result = json.loads(done.stdout)
+    jsonschema.validate(result, json.loads(schema_text()))
+    assert [stack["name"] for stack in result["stacks"]] == ["vllm"]
+    assert "--otlp-traces-endpoint URL, and --otlp here" in result["verdict"]["next"]

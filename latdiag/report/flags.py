@@ -1,0 +1,53 @@
+"""What would turn a guess from outside into a measurement: a flag of the stack that was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from latdiag.stacks import catalogue
+from latdiag.stacks.detect import tells
+from latdiag.stacks.reach import CHANNELS, channel
+from latdiag.stacks.signal import Stack, Switch, of
+
+#: What has to be done here as well, so that what the servers say is heard.
+_HERE = {
+    "spans": ", and --otlp here",
+    "replies": "",
+    "metrics": ", and --metrics URL of its page here",
+}
+#: What is asked after where no component leads.
+_UNKNOWN = ("queue", "prefill")
+
+
+def to_measure(result: Mapping[str, Any]) -> str:
+    """One sentence; empty where no stack was found, or none that can say more."""
+    named = [str(stack.get("name")) for stack in result.get("stacks") or ()]
+    found = [stack for stack in catalogue.stacks() if stack.name in named]
+    leaves = of(*_asked_after(result))
+    for stack in sorted(found, key=lambda each: each.layer != "engine"):
+        switches = sorted(tells(stack, leaves), key=lambda each: _rank(stack, each))
+        if switches:
+            flag, here = switches[0].flag, _HERE[_channel(stack, switches[0])]
+            return f"To measure it ({stack.title}: {switches[0].what}): {flag}{here}."
+    return ""
+
+
+def _asked_after(result: Mapping[str, Any]) -> Sequence[str]:
+    """The components that the verdict is about, as far as a server can tell of them."""
+    found = result.get("verdict") or {}
+    shares = (result.get("breakdown") or {}).get(found.get("population") or "mean") or {}
+    entry = shares.get(found.get("dominant"))
+    members = (entry.get("members") or [found["dominant"]]) if isinstance(entry, dict) else ()
+    told = [name for name in members if name not in ("client", "network", "unattributed")]
+    return told or _UNKNOWN
+
+
+def _channel(stack: Stack, switch: Switch) -> str:
+    """The best channel that it opens."""
+    opened = {channel(signal) for signal in stack.signals if signal.name in switch.signals}
+    return next(each for each in CHANNELS if each in opened)
+
+
+def _rank(stack: Stack, switch: Switch) -> int:
+    return CHANNELS.index(_channel(stack, switch))
