@@ -16,11 +16,12 @@ from .faults import at_once
 from .invoke import Ended, called, loaded
 from .peers import Asked, Script, Wire, chunked, delta, event, serving, tokens, usage, well
 
-KEY = "sk-live-7f3a9c51e2d84b06"
-HEADER = "token 5be1c8d90a7746f2"
+# Every piece has a letter that ids in hexadecimal lack: else it may be in a file by chance.
+KEY = "sk-live-kq7zn3wmv8xrt2py"
+HEADER = "token w5hn1k8rz0qy7m4x"
 BASIC = "Basic dXNlcjo0ODhiMWFmZTdkMDI="
-QUERY = "q-cred-61d7e0b2a94c"
-TAG = "overlay-tag-2c9e17ab53"
+QUERY = "q-cred-6zn7kw0wr2m9x4t"
+TAG = "overlay-tag-2vz9kn17xm53"
 PROMPTS = (
     "The launch code of the northern silo is 4471 and the password is swordfish.",
     'Line one holds a name: Ottilie Abendroth.\nLine two: «Grüße» "quoted" and\tso on.',
