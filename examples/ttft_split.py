@@ -9,7 +9,7 @@ in ``[network_lo_ns, network_hi_ns]``; what it gives or takes there, the server 
 import json
 import sys
 
-from latdiag.attribute.ttft_split import COLUMNS, split
+from latdiag.measurement.ttft_split import COLUMNS, split
 from latdiag.store.run import Run
 
 PARTS = ("client", "network", "network_lo", "network_hi", "server", "connect")

@@ -317,7 +317,7 @@ def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
 
 # ---------------------------------------------------------------------- the result
 def _result(path: str, found: dict[str, Any]) -> dict[str, Any]:
-    from latdiag.report.collected import caveats
+    from latdiag.diagnosis.collected import caveats
     from latdiag.report.json import blank
     from latdiag.store.place import displayed
 

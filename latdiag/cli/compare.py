@@ -11,7 +11,7 @@ import click
 from latdiag.model.errors import RunFault, UnlikeRuns, UsageFault
 
 if TYPE_CHECKING:
-    from latdiag.report.sides import Measured
+    from latdiag.diagnosis.run_facts import Measured
 
 
 @click.command(name="compare", context_settings={"max_content_width": 79})
@@ -36,8 +36,8 @@ def compare(
     latdiag compare 'runs/before-*.run' 'runs/after-*.run' --metric ttft
     """
     from latdiag.cli.execute import INVALID
-    from latdiag.report.compared import METRICS, compared, unlike
-    from latdiag.report.sides import differs
+    from latdiag.diagnosis.compare import METRICS, compared, unlike
+    from latdiag.diagnosis.run_facts import differs
 
     wanted = _wanted(metrics) or METRICS
     one, other = _side("A", a), _side("B", b)
@@ -53,7 +53,7 @@ def compare(
 
         click.echo(dump(result))
     else:
-        from latdiag.report.compared_page import render
+        from latdiag.report.compare_page import render
         from latdiag.report.console import stdout_console
 
         render(result, stdout_console())
@@ -62,7 +62,7 @@ def compare(
 
 def _wanted(metrics: Sequence[str]) -> tuple[str, ...]:
     """Each metric once. UsageFault for one that there is not, or that has no rows."""
-    from latdiag.attribute.metric_rows import COMPARABLE
+    from latdiag.measurement.metric_rows import COMPARABLE
     from latdiag.model.metrics import metric
 
     for name in metrics:
@@ -73,7 +73,7 @@ def _wanted(metrics: Sequence[str]) -> tuple[str, ...]:
 
 def _side(name: str, pattern: str) -> list[Measured]:
     """The runs of one side. RunFault where nothing matches, UsageFault for one named twice."""
-    from latdiag.report.sides import measured
+    from latdiag.diagnosis.run_facts import measured
     from latdiag.store.place import displayed, is_pattern, matching
     from latdiag.store.run import Run
 

@@ -31,9 +31,9 @@ def diagnose(runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_j
     latdiag diagnose 'latdiag-runs/*-load-*.run' --slo 'ttft.p95<500ms'
     latdiag diagnose latdiag-runs/NAME.run --why queue
     """
-    from latdiag.attribute.slo import parse_slos
     from latdiag.cli.execute import show
-    from latdiag.report.result import result_of
+    from latdiag.diagnosis.diagnose import result_of
+    from latdiag.measurement.slo import parse_slos
     from latdiag.store.run import Run
 
     component = None if why is None else _component(why)

@@ -21,10 +21,10 @@ from latdiag.model.errors import LatdiagError, LocalFault, TargetFault, UsageFau
 from latdiag.model.text import shown, without_credentials
 
 if TYPE_CHECKING:
-    from latdiag.attribute.slo import Slo
     from latdiag.cli.gather import Gather, Heard
-    from latdiag.load.prepare import Prepared, Wish
-    from latdiag.load.processes import LoadEnd
+    from latdiag.load.processes.run import LoadEnd
+    from latdiag.load.work.prepare import Prepared, Wish
+    from latdiag.measurement.slo import Slo
 
 INCONCLUSIVE, INVALID, SLO_MISSED = 11, 12, 14
 
@@ -41,7 +41,7 @@ def execute(
 
     ``gather``: what is done around it, to hear what the servers say.
     """
-    from latdiag.load.processes import run_load
+    from latdiag.load.processes.run import run_load
     from latdiag.report.progress import Progress
 
     begun = begin(verb, wish, out)
@@ -97,9 +97,9 @@ def begin(
     """Ask the target what it is, and make the run. ``plan``: what run.json says of the plan."""
     from dataclasses import replace
 
-    from latdiag.load import stamps
-    from latdiag.load.prepare import prepare
     from latdiag.load.redact import secrets_of
+    from latdiag.load.wire import stamps
+    from latdiag.load.work.prepare import prepare
     from latdiag.store.writer import create_run, default_run_path
 
     conceal(*secrets_of(wish.headers, wish.url))
@@ -117,7 +117,7 @@ def _stacks_at(prepared: Prepared, wish: Wish) -> list[dict[str, Any]]:
     """The stacks that show themselves by a few GETs: what a guess could be measured with."""
     from latdiag.cli.stacks import signs_of
     from latdiag.load.look import beside, look
-    from latdiag.load.preflight import locate
+    from latdiag.load.work.preflight import locate
     from latdiag.stacks.detect import detect
 
     base, _, _ = locate(wish.url, None)
@@ -166,7 +166,7 @@ def conclude(
 
 
 def _read(path: str, verb: str, slos: Sequence[Slo]) -> dict[str, Any]:
-    from latdiag.report.result import result_of
+    from latdiag.diagnosis.diagnose import result_of
     from latdiag.store.run import Run
 
     return result_of(Run.open(path), verb, slos)

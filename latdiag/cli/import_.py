@@ -15,7 +15,7 @@ from latdiag.model.text import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from latdiag.ingest.capture import Capture, Imported
+    from latdiag.ingest.importers.capture import Capture, Imported
     from latdiag.store.writer import RunWriter
 
 #: Reasons and senders that people are told; ``--json`` has all.
@@ -44,7 +44,7 @@ def import_(
     latdiag import ./capture
     latdiag import ./capture --scenario c64 --out c64.run
     """
-    from latdiag.ingest import capture
+    from latdiag.ingest.importers import capture
     from latdiag.ingest.otlp.keep import Keep
     from latdiag.stacks import catalogue
     from latdiag.store.writer import default_run_path

@@ -45,9 +45,9 @@ def load(url: str, **given: Any) -> int:
     latdiag load http://localhost:8000/v1 --rate 4 --slo 'ttft.p95<500ms'
     latdiag load https://host/v1 --api-key-env KEY --model NAME --requests 200
     """
-    from latdiag.attribute.slo import parse_slos
     from latdiag.cli.execute import execute, show, target_of
     from latdiag.cli.gather import gatherer, spans_to
+    from latdiag.measurement.slo import parse_slos
 
     objectives = parse_slos(given["slos"])
     with target_of(url, spans_to(given, url)) as place:
@@ -61,9 +61,9 @@ def load(url: str, **given: Any) -> int:
 def _wish(url: str, given: dict[str, Any]) -> Any:
     import secrets
 
-    from latdiag.load.lengths import Lengths
-    from latdiag.load.prepare import Wish
-    from latdiag.load.workload import parse_overlay
+    from latdiag.load.work.lengths import Lengths
+    from latdiag.load.work.prepare import Wish
+    from latdiag.load.work.workload import parse_overlay
 
     duration = given["duration"]
     if duration is None and given["requests"] is None:

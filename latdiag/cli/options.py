@@ -131,7 +131,7 @@ def headers_of(
 
 def lengths_in_turn(text: str | None, seed: int, stream: str) -> tuple[int, ...] | None:
     """Draws of a law of lengths (as ``load`` takes them), to be used in turn; None for none."""
-    from latdiag.load.lengths import Lengths
+    from latdiag.load.work.lengths import Lengths
 
     if text is None:
         return None

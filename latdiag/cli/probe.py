@@ -18,13 +18,13 @@ from latdiag.cli.options import headers_of, lengths_in_turn, output_options, tar
 from latdiag.model.errors import TargetFault, UsageFault
 
 if TYPE_CHECKING:
-    from latdiag.attribute.design import Limits, PathStage, Stage
     from latdiag.cli.execute import Begun
     from latdiag.cli.gather import Gather
-    from latdiag.cli.planner import Planner
-    from latdiag.load.prepare import Prepared, Wish
-    from latdiag.load.processes import LoadEnd
-    from latdiag.load.progress import Counts
+    from latdiag.load.processes.counters import Counts
+    from latdiag.load.processes.run import LoadEnd
+    from latdiag.load.work.prepare import Prepared, Wish
+    from latdiag.measurement.stages import Limits, PathStage, Stage
+    from latdiag.probe.planner import Planner
     from latdiag.report.progress import Progress
 
 #: Share of failures at which it stops, once there are so many: a probe must not lean on a server
@@ -72,7 +72,7 @@ def probe(url: str, **given: Any) -> int:
     """
     from latdiag.cli.execute import show, target_of
     from latdiag.cli.gather import gatherer, spans_to
-    from latdiag.cli.planner import Planner
+    from latdiag.probe.planner import Planner
 
     limits, gather = _limits(given), gatherer(given)
     with target_of(url, spans_to(given, url)) as place:
@@ -86,9 +86,11 @@ def probe(url: str, **given: Any) -> int:
 
 def _limits(given: dict[str, Any]) -> Limits:
     """What may be spent, and the user's workload; UsageFault for what cannot be."""
-    from latdiag.attribute.design import MAX_TOKENS, Limits, least_tokens
-    from latdiag.attribute.offered import LEAST
-    from latdiag.load.schedule import OpenLoop
+    from latdiag.load.work.schedule import OpenLoop
+    from latdiag.measurement.stages import Limits
+    from latdiag.probe.budget import MAX_TOKENS
+    from latdiag.probe.cost import least_tokens
+    from latdiag.probe.offered import LEAST
 
     rate = None
     if given["rate"] is not None:
@@ -122,8 +124,8 @@ def _limits(given: dict[str, Any]) -> Limits:
 
 
 def _wish(url: str, given: dict[str, Any], seed: int) -> Wish:
-    from latdiag.load.prepare import Wish
-    from latdiag.load.workload import parse_overlay
+    from latdiag.load.work.prepare import Wish
+    from latdiag.load.work.workload import parse_overlay
 
     overlay = parse_overlay(given["body_json"]) if given["body_json"] else None
     fixed = sorted(_DESIGNED & (overlay or {}).keys())
@@ -149,7 +151,7 @@ def _wish(url: str, given: dict[str, Any], seed: int) -> Wish:
 
 def _say_cost(limits: Limits) -> None:
     """What the probe may spend, before it has spent anything."""
-    from latdiag.attribute.design import cost
+    from latdiag.probe.cost import cost
 
     most = cost(limits)
     click.echo(
@@ -164,7 +166,7 @@ def _probe(
 ) -> tuple[dict[str, Any], int]:
     """Execute the design into a run; (the result, the exit code)."""
     from latdiag.cli.execute import begin, conclude, hearing, of_run, with_fault
-    from latdiag.load.processes import stamps_kept_on
+    from latdiag.load.processes.run import stamps_kept_on
     from latdiag.report.progress import Progress
 
     begun = begin("probe", wish, given["out"], lambda prepared: _plan(limits, prepared, given))
@@ -190,7 +192,7 @@ def _probe(
 def _useless(begun: Begun) -> TargetFault:
     """The fault of a target that answered no request for tokens, with the first one's words."""
     from latdiag.cli.execute import useless
-    from latdiag.load.base_path import GET, REFUSED
+    from latdiag.load.processes.base_path import GET, REFUSED
     from latdiag.model.text import without_credentials
     from latdiag.store.run import Run
 
@@ -251,7 +253,7 @@ class _Probing:
 
     def through(self, planner: Planner, progress: Progress) -> LoadEnd:
         """Stage after stage, until the design or something else ends it; how the last ended."""
-        from latdiag.load.processes import LoadEnd
+        from latdiag.load.processes.run import LoadEnd
 
         end = LoadEnd()
         for place in itertools.count():
@@ -284,7 +286,7 @@ class _Probing:
         return self.cut is None and not self.signalled
 
     def _count(self, stage: Stage | PathStage) -> None:
-        from latdiag.attribute.design import PathStage
+        from latdiag.measurement.stages import PathStage
 
         if (counts := self._counts) is None:
             return
@@ -304,8 +306,8 @@ class _Probing:
         return self.cut is not None
 
     def _execute(self, stage: Stage | PathStage, place: int, progress: Progress) -> LoadEnd:
-        from latdiag.attribute.design import PathStage
-        from latdiag.load.processes import run_load
+        from latdiag.load.processes.run import run_load
+        from latdiag.measurement.stages import PathStage
 
         prepared, path, tag = self.begun.prepared, self.begun.path, self.begun.tag
 
@@ -332,7 +334,7 @@ class _Probing:
     def _execute_path(
         self, stage: PathStage, place: int, progress: Progress, told: Callable[[Counts], None]
     ) -> LoadEnd:
-        from latdiag.load.base_path import path_asks, run_path
+        from latdiag.load.processes.base_path import path_asks, run_path
 
         prepared, path, tag = self.begun.prepared, self.begun.path, self.begun.tag
         asks = path_asks(

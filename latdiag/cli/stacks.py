@@ -168,7 +168,7 @@ def _seen(url: str, given: dict[str, Any]) -> tuple[list[Glimpse], str]:
     """What the server answered, and its base URL; TargetFault where it answered nothing."""
     from latdiag.cli.outcome import conceal
     from latdiag.load.look import beside, look
-    from latdiag.load.preflight import locate
+    from latdiag.load.work.preflight import locate
 
     headers = headers_of(given["api_key_env"], given["plain"], given["header_env"])
     conceal(*(value for _, value in headers))
@@ -193,7 +193,7 @@ def _seen(url: str, given: dict[str, Any]) -> tuple[list[Glimpse], str]:
 
 def _scrape_url(text: str) -> str:
     """``host:9090`` and ``http://host:9090`` mean its ``/metrics``; UsageFault for no URL."""
-    from latdiag.load.preflight import locate
+    from latdiag.load.work.preflight import locate
 
     whole = text if "://" in text else f"http://{text}"
     locate(whole, None)  # says what is wrong with it

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from latdiag.load.dialects import Event
-from latdiag.load.exchange import TIMING_HEADERS
+from latdiag.load.dialects.sse import EventStream, SseFault
 from latdiag.load.redact import clean, error_text, repeats
-from latdiag.load.sse import EventStream, SseFault
 from latdiag.load.tokens import token_counts
+from latdiag.load.wire.exchange import TIMING_HEADERS
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
 from latdiag.model.text import shown, without_credentials
 

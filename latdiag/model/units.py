@@ -64,3 +64,8 @@ def show_duration(ns: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def percentile_name(q: float) -> str:
+    """``p99`` from 0.99, ``p99.9`` from 0.999."""
+    return f"p{round(100 * q, 6):g}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 def block_length(n: int) -> int:
@@ -26,8 +25,6 @@ def resampled_sums(
     Moving blocks (Kunsch, Annals of Statistics 17, 1989) within each run of equal ``segments``
     (n), as many rows as there were. Rows are in the order of time.
     """
-    import numpy as np
-
     total = np.zeros((times, len(values)))
     for segment in np.unique(segments):
         inside = values[:, segments == segment].astype(float)

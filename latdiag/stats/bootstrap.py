@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latdiag.stats.dependence import Spread, inner, sum_variance
 from latdiag.stats.estimate import LEVEL, sample_bound
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 #: Times that rows are drawn anew.
 TIMES = 2000
@@ -65,8 +63,6 @@ def deviates(
 ) -> Deviates:
     """Draw blocks of ``terms`` (n, adding up to 0) anew. ``pieces`` (n): which run or segment each
     row is of, in time order within it; rows of one piece stand together."""
-    import numpy as np
-
     n = int(terms.size)
     borders = np.flatnonzero(np.diff(pieces)) + 1
     starts = np.concatenate(([0], borders)).astype(np.int64)
@@ -119,8 +115,6 @@ def apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, 
 
     By ranks that lie alike from both ends: with the sides swapped it is the negative, exactly.
     """
-    import numpy as np
-
     moved = np.sort(other - one)
     cut = round((1 - LEVEL) / 2 * moved.size) - 1
     return float(moved[cut]), float(moved[moved.size - 1 - cut])
@@ -133,8 +127,6 @@ def along(
 
     None where more than one in a hundred would pass the largest value: nothing is known there.
     """
-    import numpy as np
-
     levels = q + moves
     last = 1.0 - 1.0 / values.size
     if float((levels > last).mean()) > 0.01:
@@ -180,8 +172,6 @@ def _last_loud(found: list[float], quiet: int, n: int) -> int:
 
 def _whole(sums: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
     """Sums over as many pieces as there are, drawn with replacement."""
-    import numpy as np
-
     k = len(sums)
     counts = random.multinomial(k, [1.0 / k] * k, size=TIMES)
     moved: NDArray[np.float64] = np.einsum("tk,k->t", counts.astype(float), sums)
@@ -201,8 +191,6 @@ def _within(
 ) -> NDArray[np.float64]:
     """Sums over blocks of each piece, as many rows as it has; blocks run over its end to its
     beginning, so that every row is drawn equally often."""
-    import numpy as np
-
     total = np.zeros(TIMES)
     for inside in np.split(terms, starts[1:]):
         n = inside.size

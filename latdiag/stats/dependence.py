@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 #: Longer series are summed into this many consecutive terms first: the variance of the total is
 #: the same, what is lost is its precision (1 % here), and a lag costs microseconds.
@@ -42,8 +41,6 @@ def sum_variance(terms: NDArray[np.float64]) -> Spread:
 
     Never less than for independent terms. One term says nothing of how terms differ.
     """
-    import numpy as np
-
     if terms.size < 2:
         return Spread(math.inf, 0, False)
     if terms.size > SERIES_TERMS:
@@ -94,15 +91,11 @@ def _initial_sequence(terms: NDArray[np.float64], alone: float) -> tuple[float, 
 
 def inner(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Sum of products. Not ``a @ b``: BLAS would start a thread on every core for that."""
-    import numpy as np
-
     return float(np.einsum("i,i->", a, b))
 
 
 def row_sums(flat: NDArray[Any], sizes: NDArray[Any] | None) -> NDArray[np.float64]:
     """Sum of ``flat`` for each row of ``sizes`` values (all > 0); as it is where each has one."""
-    import numpy as np
-
     if sizes is None or sizes.size == flat.size:
         return flat
     starts = np.zeros(sizes.size, dtype=np.int64)

@@ -11,14 +11,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from latdiag.model.units import ms
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.model.units import ms, percentile_name
 from latdiag.stats.dependence import row_sums, sum_variance, worth
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 LEVEL = 0.95
 #: A quantile is refused unless a sample shows, at this confidence, more than one value beyond it.
@@ -146,11 +145,6 @@ def without_interval(value: float, q: float, n: int, n_effective: int) -> Estima
     return Estimate(value, None, None, n, n_effective, method, needs=bound)
 
 
-def percentile_name(q: float) -> str:
-    """``p99`` from 0.99, ``p99.9`` from 0.999."""
-    return f"p{round(100 * q, 6):g}"
-
-
 def quantile(
     values: NDArray[np.int64],
     q: float,
@@ -173,8 +167,6 @@ def quantiles(
     order: NDArray[np.int64] | None = None,
 ) -> list[Estimate]:
     """As ``quantile`` for several q at the price of one sort."""
-    import numpy as np
-
     if not values.size or min(map(sample_bound, wanted), default=0) > values.size:
         return [refused(q, values.size) or refusal("no samples") for q in wanted]
     places = _places(order)
@@ -208,8 +200,6 @@ def _exceedance_worth(
     places: NDArray[np.int64] | None,
 ) -> int:
     """Effective n from who exceeds ``value``; from who reaches it where nobody exceeds it."""
-    import numpy as np
-
     beyond = values > value
     if not beyond.any():
         beyond = values >= value
@@ -224,16 +214,12 @@ def _centred(
     places: NDArray[np.int64] | None,
 ) -> NDArray[np.float64]:
     """Per row in time order: the sum of its values less ``center``."""
-    import numpy as np
-
     terms = row_sums(np.subtract(values, center, dtype=np.float64), sizes)
     return terms if places is None else terms[places]
 
 
 def _places(order: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
     """The permutation into time order; None where that is how the rows stand."""
-    import numpy as np
-
     if order is None or bool((order[1:] >= order[:-1]).all()):
         return None
     # Stable, and fast on a few sorted stretches (parts of a run), which is what comes.

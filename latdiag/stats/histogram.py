@@ -12,7 +12,10 @@ blocks differ tells what the values are worth, as in the method of batch means.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latdiag.stats.dependence import inner, worth
 from latdiag.stats.estimate import (
@@ -25,10 +28,6 @@ from latdiag.stats.estimate import (
     share_estimate,
     without_interval,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 #: Buckets to an octave, as a power of two.
 BITS = 11
@@ -46,8 +45,6 @@ _WIDTH_STEP = 1 << BITS
 
 def buckets(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """Bucket of each value; all values must be > 0."""
-    import numpy as np
-
     index = values.astype(np.float64).view(np.int64)
     index >>= _SHIFT
     index -= _ORIGIN
@@ -67,8 +64,6 @@ class BlockHistogram:
     """
 
     def __init__(self, first_block: int = FIRST_BLOCK) -> None:
-        import numpy as np
-
         self.n = 0
         self._size = first_block
         self._used = 1
@@ -81,8 +76,6 @@ class BlockHistogram:
 
     def add(self, values: NDArray[np.int64], sizes: NDArray[Any] | None = None) -> None:
         """Take in values in reading order; ``sizes`` values are one row (default: 1 each)."""
-        import numpy as np
-
         done = 0
         ends = np.arange(1, values.size + 1) if sizes is None else np.cumsum(sizes)
         while done < values.size:
@@ -97,8 +90,6 @@ class BlockHistogram:
                 self._close()
 
     def _count(self, values: NDArray[np.int64]) -> None:
-        import numpy as np
-
         block = self._used - 1
         self.n += values.size
         self._totals[block] += values.size
@@ -116,8 +107,6 @@ class BlockHistogram:
         self._counts[block, 2 : 2 + found.size] += found
 
     def _widen(self, size: int) -> None:
-        import numpy as np
-
         lack = 2 + size - self._counts.shape[1]
         if lack > 0:
             more = -(-lack // _WIDTH_STEP) * _WIDTH_STEP
@@ -151,8 +140,6 @@ class BlockHistogram:
 
     def quantile(self, q: float) -> Estimate:
         """The middle of the bucket that holds the quantile; lo and hi are outer bucket edges."""
-        import numpy as np
-
         if few := refused(q, self.n):
             return few
         counts = self._counts[: self._held()]

@@ -5,11 +5,8 @@ A gap behind a garbage collection, or a prompt that met another one, is no part 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 #: Beyond so many deviations a residual counts linearly: 95 % efficient for normal errors
 #: (Huber, Robust Statistics, 1981, section 4.5).
@@ -21,8 +18,6 @@ _ROUNDS = 25
 
 def deviation(residuals: NDArray[np.float64]) -> float:
     """Standard deviation from the median absolute deviation about 0."""
-    import numpy as np
-
     return _MAD * float(np.median(np.abs(residuals))) if len(residuals) else 0.0
 
 
@@ -34,7 +29,6 @@ def huber_nnls(
     ``scale``: expected size of each residual, > 0. Huber's loss by reweighting, each round a
     non-negative least squares (Lawson and Hanson, Solving Least Squares Problems, 1974).
     """
-    import numpy as np
     from scipy.optimize import nnls
 
     # Columns of unlike size (1 and L**2) would cost digits.
@@ -60,8 +54,6 @@ def huber_nnls(
 
 def huber_mean(values: NDArray[np.float64]) -> float:
     """The mean, with values far from the middle drawn in; unlike the median it keeps skew."""
-    import numpy as np
-
     middle = float(np.median(values))
     spread = deviation(values - middle)
     if spread == 0.0:

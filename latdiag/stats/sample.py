@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latdiag.stats.estimate import Estimate, mean, quantiles, refusal, share
 from latdiag.stats.histogram import MOST_BLOCKS, BlockHistogram
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 #: Values of one metric that are kept as they are: 32 MB, and exact quantiles.
 EXACT_LIMIT = 4_000_000
@@ -73,8 +72,6 @@ class Sample:
         self,
     ) -> tuple[NDArray[np.int64], NDArray[Any] | None, NDArray[np.int64]]:
         """Values, sizes of the rows that have any (None: one each), and those rows' order."""
-        import numpy as np
-
         sizes = np.concatenate(self._sizes)
         held = sizes > 0
         order = np.concatenate(self._order)[held]

@@ -22,10 +22,11 @@ from typing import Any
 
 import pytest
 
-from latdiag.attribute.measure import COLUMNS, QUANTILES, measure
-from latdiag.attribute.slo import parse_slos
+from latdiag.measurement.measure import COLUMNS, QUANTILES, measure
+from latdiag.measurement.slo import parse_slos
 from latdiag.model.records import ANSWER_KINDS, OUTPUT_KINDS
-from latdiag.stats.estimate import percentile_name, rank
+from latdiag.model.units import percentile_name
+from latdiag.stats.estimate import rank
 from latdiag.store.run import Run
 
 pytestmark = pytest.mark.bench
@@ -40,7 +41,7 @@ _CHILD = """
 import json, os, sys, time
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 from latdiag.store.run import Run
-from latdiag.attribute.measure import COLUMNS, measure
+from latdiag.measurement.measure import COLUMNS, measure
 path, what = sys.argv[1:]
 streams = ("arrivals_ns", "tokens", "kinds", "censored")
 columns = {"lists": streams, "columns": COLUMNS, "everything": None, "measure": COLUMNS}[what]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.observations import COLUMNS, observe
+from latdiag.measurement.observations import COLUMNS, observe
 from latdiag.store.run import Run
 
 from .conftest import TOOLS, Stack, latdiag, spans

@@ -19,10 +19,11 @@ import jsonschema
 import numpy as np
 import pytest
 
-from latdiag.attribute import spans, ttft_split
+from latdiag.attribution.replies.source import stated
+from latdiag.attribution.spans import columns
+from latdiag.attribution.spans.source import spoken
+from latdiag.measurement import ttft_split
 from latdiag.report.json import schema_text
-from latdiag.report.spoken import spoken
-from latdiag.report.stated import stated
 from latdiag.store.run import Run
 
 from .conftest import LIVE, Stack, latdiag
@@ -103,7 +104,7 @@ def beyond_the_span(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     that the server states; what the client's stamps leave open of it; and the server's."""
     opened = Run.open(str(run))
     stated: dict[str, float] = {}
-    for said in opened.said(spans.COLUMNS, ("span",), lambda name: name == "llm_request"):
+    for said in opened.said(columns.COLUMNS, ("span",), lambda name: name == "llm_request"):
         values = said.labels.number(TTFT)
         stated |= dict(zip(said.columns.texts["trace_id"], values, strict=True))
     more, slack, theirs = [], [], []

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.digest import COLUMNS
-from latdiag.attribute.ttft_split import split
+from latdiag.measurement.digest import COLUMNS
+from latdiag.measurement.ttft_split import split
 from latdiag.store.run import Run
 
 from .conftest import Stack, latdiag, spans

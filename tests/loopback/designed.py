@@ -11,8 +11,8 @@ from .command import Command, Ended, rows_of
 #: Put before every design: its words, and what tells when this process would fork too late.
 PREPARED = """
 import os, sys, time
-import latdiag.attribute.design as design
-from latdiag.attribute.design import PathStage, Shot, Stage
+import latdiag.probe.design as design
+from latdiag.measurement.stages import PathStage, Shot, Stage
 
 HEAVY = {"numpy", "pyarrow", "scipy", "pandas"}
 parent, forks, fork = os.getpid(), 0, os.fork

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latdiag.diagnosis.diagnose import result_of
 from latdiag.model.records import OUTPUT_KINDS
-from latdiag.report.result import result_of
 from latdiag.store.run import Run
 
 from .command import Command, Ended, finish, load, rows_of, wait_for
@@ -284,7 +284,7 @@ def test_clock_step(peer: Peer, tmp_path: Path, step: int) -> None:
 
 
 USER = """
-from latdiag.load import stamps
+from latdiag.load.wire import stamps
 stamps.why_unavailable = lambda: "switched off by a test"
 """
 

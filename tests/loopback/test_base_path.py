@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load import stamps
-from latdiag.load.base_path import PathAsk, path_asks
 from latdiag.load.dialects import DIALECTS
-from latdiag.load.ids import request_id
-from latdiag.load.lengths import Lengths
-from latdiag.load.workload import Workload
+from latdiag.load.processes.base_path import PathAsk, path_asks
+from latdiag.load.processes.ids import request_id
+from latdiag.load.wire import stamps
+from latdiag.load.work.lengths import Lengths
+from latdiag.load.work.workload import Workload
 from latdiag.store.run import Run
 
 from .command import ROOT, rows_of
@@ -34,9 +34,9 @@ from .peers import Asked, Script, Wire, models, serving, well
 #: Runs the asks of argv[3] (JSON) against the peer at argv[1], into the run at argv[2].
 RUNS = """
 import json, sys
-from latdiag.load import stamps
-from latdiag.load.base_path import PathAsk, run_path
-from latdiag.load.plan import LoadPlan, Target
+from latdiag.load.wire import stamps
+from latdiag.load.processes.base_path import PathAsk, run_path
+from latdiag.load.work.plan import LoadPlan, Target
 from latdiag.store.writer import create_run
 
 base, path, asks = sys.argv[1:4]

@@ -17,8 +17,8 @@ import httpx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.exchange import Exchange
-from latdiag.load.transport import StampedTransport
+from latdiag.load.wire.exchange import Exchange
+from latdiag.load.wire.transport import StampedTransport
 
 from .test_transport import Taken
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from latdiag.load.transport import StampedTransport
+from latdiag.load.wire.transport import StampedTransport
 
 from .peers import Asked, Over, Peer, Wire, serving
 

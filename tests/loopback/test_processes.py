@@ -197,7 +197,8 @@ def test_a_stopped_and_continued_parent_loses_nothing(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------- processes that fail
 _NAMED = """
-from latdiag.load import processes, reader
+from latdiag.load.processes.run import run as processes
+from latdiag.load.processes.run import reader
 whole = reader.run_reader
 def named(plan, name, *rest):
     reader.NAME = name
@@ -256,7 +257,7 @@ def test_a_reader_that_raises_is_reported_and_the_other_goes_on(
 
 DIES = """
 import os, signal
-from latdiag.load import processes
+from latdiag.load.processes.run import run as processes
 def dies(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 processes.run_{what} = dies
@@ -277,8 +278,8 @@ def test_a_process_that_dies_at_the_start_ends_the_load(tmp_path: Path, what: st
 
 AFTERWARDS = """
 import json, os, sys
-from latdiag.load.plan import LoadPlan, Target, Work
-from latdiag.load.processes import run_load
+from latdiag.load.work.plan import LoadPlan, Target, Work
+from latdiag.load.processes.run import run_load
 from latdiag.store.writer import create_run
 
 url, path = sys.argv[1:]

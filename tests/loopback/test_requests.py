@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from latdiag.load.lengths import Lengths
-from latdiag.load.prepare import Prepared, Wish, prepare
+from latdiag.load.work.lengths import Lengths
+from latdiag.load.work.prepare import Prepared, Wish, prepare
 
 from .invoke import Ended, called, loaded, well_measured
 from .peers import Asked, Peer, Wire, models, serving, well

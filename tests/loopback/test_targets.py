@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from latdiag.load.lengths import Lengths
-from latdiag.load.prepare import Wish, prepare
+from latdiag.load.work.lengths import Lengths
+from latdiag.load.work.prepare import Wish, prepare
 
 from .invoke import called, loaded
 from .peers import DONE, Asked, Peer, Script, Wire, delta, models, serving, tokens, well

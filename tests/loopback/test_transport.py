@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from latdiag.load import receive, stamps
-from latdiag.load.exchange import Exchange
-from latdiag.load.transport import StampedTransport
+from latdiag.load.wire import receive, stamps
+from latdiag.load.wire.exchange import Exchange
+from latdiag.load.wire.transport import StampedTransport
 
 from .peers import Asked, Over, Peer, Wire, serving
 

@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.signal import lfilter
 
-from latdiag.attribute.comparison import RunRows, Side, compare, compare_parts
-from latdiag.attribute.metric_rows import read_rows
-from latdiag.attribute.parts import Parts, Source
+from latdiag.attribution.parts import Parts, Source
+from latdiag.diagnosis.comparison import RunRows, Side, compare, compare_parts
+from latdiag.measurement.metric_rows import read_rows
 from latdiag.model.components import COMPONENTS
 
 from .split_rows import MS

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from latdiag.attribute.design import Limits, PathStage, Shot, Stage, probe
+from latdiag.measurement.stages import Limits, PathStage, Shot, Stage
+from latdiag.probe.design import probe
 
 from .probe_rows import MS, Reply, seen
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from latdiag.attribute.observations import Observations
+from latdiag.measurement.observations import Observations
 
 MS = 1_000_000
 #: The client's own work on a request, the round trip, and from the last token to the end.

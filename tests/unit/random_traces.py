@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from latdiag.attribute.answered import Answered
-from latdiag.attribute.spans import SCOPE, Spans
+from latdiag.attribution.spans.columns import SCOPE, Spans
+from latdiag.measurement.answered import Answered
 from latdiag.stacks import catalogue
 
 MS = 1_000_000

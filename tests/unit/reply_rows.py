@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribute.answered import Answered
-from latdiag.attribute.parts import Parts
-from latdiag.attribute.replied import Replied, explain
+from latdiag.attribution.parts import Parts
+from latdiag.attribution.replies.explain import Replied, explain
+from latdiag.measurement.answered import Answered
 from latdiag.stacks import catalogue
 
 MS = 1_000_000

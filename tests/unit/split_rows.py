@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from latdiag.attribute import digest, measure, ttft_split
+from latdiag.measurement import digest, measure, ttft_split
 from latdiag.model.records import Kind, Outcome
 from latdiag.store.batch import Batch, Ints, Lists
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.aggregates import (
+from latdiag.attribution.metrics.claims import aggregates
+from latdiag.attribution.metrics.deltas import (
     PROCESS_START,
     Sample,
     deltas,
     quantile_bounds,
     sum_bounds,
 )
-from latdiag.attribute.aggregates_claims import aggregates
-from latdiag.attribute.aggregates_traffic import Own, totals
+from latdiag.attribution.metrics.traffic import Own, totals
 from latdiag.stacks.signal import HIDDEN, Signal, of
 
 BOUNDS = (0.1, 1.0, math.inf)

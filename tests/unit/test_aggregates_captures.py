@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from latdiag.attribute.aggregates import Deltas, Sample, deltas, samples
-from latdiag.attribute.aggregates_claims import Aggregates, aggregates, contradictions
-from latdiag.attribute.aggregates_traffic import Own, totals
+from latdiag.attribution.metrics.claims import Aggregates, aggregates, contradictions
+from latdiag.attribution.metrics.deltas import Deltas, Sample, deltas, samples
+from latdiag.attribution.metrics.traffic import Own, totals
 from latdiag.ingest.prometheus import columns_of
 from latdiag.stacks import catalogue
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from latdiag.attribute import aggregates_parts
-from latdiag.attribute.aggregates_division import poured
-from latdiag.attribute.aggregates_shares import Share, Told
-from latdiag.attribute.aggregates_windows import Edges
-from latdiag.attribute.answered import Answered
-from latdiag.attribute.breakdown import breakdown, chosen_rows
-from latdiag.attribute.parts import Parts
+from latdiag.attribution.metrics import explain as aggregates_parts
+from latdiag.attribution.metrics.division import poured
+from latdiag.attribution.metrics.shares import Share, Told
+from latdiag.attribution.metrics.windows import Edges
+from latdiag.attribution.parts import Parts
+from latdiag.diagnosis.breakdown import breakdown, chosen_rows
+from latdiag.measurement.answered import Answered
 
 MS = 1_000_000
 #: Upper bounds of vLLM's histograms of phases, ns.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from latdiag.attribute.aggregates import COLUMNS, KINDS, samples, samples_of
+from latdiag.attribution.metrics.deltas import COLUMNS, KINDS, samples, samples_of
 from latdiag.ingest.prometheus import columns_of
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from latdiag.attribute.aggregates_tail import coupled_tail, observations
+from latdiag.attribution.metrics.tail import coupled_tail, observations
 
 #: The bounds that vLLM's phase histograms have, and finer ones (seconds).
 COARSE = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, math.inf)

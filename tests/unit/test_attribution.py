@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
-from latdiag.attribute.attribution import POPULATIONS, Attribution, Rungs, attribute
-from latdiag.attribute.behind import SOURCES
-from latdiag.attribute.observations import Observations
-from latdiag.attribute.parts import Parts, Source
+from latdiag.attribution.client_only import SOURCES
+from latdiag.attribution.parts import Parts, Source
+from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attribute
+from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
 from latdiag.report import json as report_json
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.audit import Audit, Lags
-from latdiag.load.frames import Frames
-from latdiag.load.outbox import Outbox
+from latdiag.load.processes.audit import Audit, Lags
+from latdiag.load.processes.outbox import Outbox
+from latdiag.runtime.channel import Frames
 
 SECOND = 1_000_000_000
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.batching import TOGETHER_NS, Batching, arrivals, batching
+from latdiag.attribution.spans.batching import TOGETHER_NS, Batching, arrivals, batching
 from latdiag.model.records import Kind
 from latdiag.store.batch import Batch, Ints, Lists
 

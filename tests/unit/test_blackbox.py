@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute import blackbox
-from latdiag.attribute.breakdown import breakdown, leaves
-from latdiag.attribute.laws import Laws
-from latdiag.attribute.parts import INSIDE, Parts
+from latdiag.attribution.laws import explain as blackbox
+from latdiag.attribution.laws.laws import Laws
+from latdiag.attribution.parts import INSIDE, Parts
+from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.model.components import COMPONENTS
 
 from .probe_rows import CLIENT, MS, REST, TRIP, Reply, any_replies, gets, refusals, reply, seen

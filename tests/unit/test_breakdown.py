@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.behind import BEHIND_THE_HOP, SOURCES, partition
-from latdiag.attribute.breakdown import TAIL_ROWS, breakdown
-from latdiag.attribute.parts import Parts
+from latdiag.attribution.client_only import BEHIND_THE_HOP, SOURCES, partition
+from latdiag.attribution.parts import Parts
+from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown
 from latdiag.model.records import Outcome
 
 from .split_rows import MS, Row, any_rows, batch, row

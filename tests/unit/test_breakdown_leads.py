@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.behind import SOURCES
-from latdiag.attribute.breakdown import TAIL_ROWS, breakdown, leads, leaves
-from latdiag.attribute.parts import Parts, Source
+from latdiag.attribution.client_only import SOURCES
+from latdiag.attribution.parts import Parts, Source
+from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown, leads, leaves
 
 MS = 1_000_000
 NAMES = ("client", "network", "queue", "decode", "unattributed")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.clock import RunQueue
+from latdiag.runtime.run_queue import RunQueue
 from latdiag.store.clock import STEP_NS, ClockSample, ClockSeries, clock_id, sample
 
 SECOND = 1_000_000_000

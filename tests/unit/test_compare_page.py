@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from latdiag.cli import run
-from latdiag.report.compared_page import compose
+from latdiag.report.compare_page import compose
 
 from .compared_runs import load, result, said, two_runs, with_header
 

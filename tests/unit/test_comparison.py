@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latdiag.attribute.comparison import compare
+from latdiag.diagnosis.comparison import compare
 from latdiag.stats.bootstrap import block_length
 
 from .comparison_sides import (

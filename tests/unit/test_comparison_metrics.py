@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latdiag.attribute.comparison import RunRows, Side, compare
-from latdiag.attribute.metric_rows import read_rows
+from latdiag.diagnosis.comparison import RunRows, Side, compare
+from latdiag.measurement.metric_rows import read_rows
 
 from .comparison_sides import (
     NO_ROWS,
@@ -66,7 +66,7 @@ def test_intervals_of_metrics_cover(metric: str, statistic: str, truth: float) -
 
 def quick_side(rng: np.random.Generator, n: int, shift: float, number: int) -> Side:
     """As ``metric_side`` of ``rows_of`` with phi 0.5, without the detour through rows."""
-    from latdiag.attribute.metric_rows import MetricRows
+    from latdiag.measurement.metric_rows import MetricRows
 
     slow = series(rng, n, 0.5)
     ttft = np.rint((50 + 4 * slow + shift) * MS).astype(np.int64)
@@ -85,7 +85,7 @@ PART = partition(np.ones(40), np.ones(40))
 
 
 def test_metrics_are_those_of_the_run_and_do_not_depend_on_the_order_of_rows() -> None:
-    from latdiag.attribute.measure import measure
+    from latdiag.measurement.measure import measure
 
     rng = np.random.default_rng(21)
     rows = [rows_of(rng, 200, 0.0, 0.5), rows_of(rng, 250, 2.0, 0.5)]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.breakdown import breakdown
-from latdiag.attribute.comparison import RunRows, Side, apportioned, compare
-from latdiag.attribute.parts import Parts, Source
-from latdiag.attribute.unified import pooled, unified
+from latdiag.attribution.parts import Parts, Source
+from latdiag.diagnosis.breakdown import breakdown
+from latdiag.diagnosis.common_classes import pooled, unified
+from latdiag.diagnosis.comparison import RunRows, Side, apportioned, compare
 
 from .comparison_sides import (
     MERGED,

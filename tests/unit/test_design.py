@@ -9,18 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.design import (
-    BUDGETS,
-    DESIGNED,
-    MAX_TOKENS,
-    WORKLOAD,
-    Limits,
-    PathStage,
-    Shot,
-    Stage,
-    cost,
-    probe,
-)
+from latdiag.measurement.stages import DESIGNED, WORKLOAD, Limits, PathStage, Shot, Stage
+from latdiag.probe.budget import BUDGETS, MAX_TOKENS
+from latdiag.probe.cost import cost
+from latdiag.probe.design import probe
 
 from .fake_server import FakeServer, probed, servers, steps
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from latdiag.load.dialects import DIALECTS, Event
-from latdiag.load.sse import EventStream, TypedData
+from latdiag.load.dialects.sse import EventStream, TypedData
 from latdiag.load.tokens import token_counts
 from latdiag.model.records import OUTPUT_KINDS, Kind, TokenSource
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS, Event
-from latdiag.load.sse import TypedData
+from latdiag.load.dialects.sse import TypedData
 from latdiag.model.records import Kind
 
 NAMES = """

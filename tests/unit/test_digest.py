@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.digest import Digest, Failure, digest
+from latdiag.measurement.digest import Digest, Failure, digest
 from latdiag.model.records import Outcome
 
 from .split_rows import MS, Row, any_rows, batch, row

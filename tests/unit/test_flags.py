@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from latdiag.report.flags import to_measure
+from latdiag.diagnosis.flags import to_measure
 
 
 def result(*stacks: str, dominant: str | None = "queue", **entry: Any) -> dict[str, Any]:

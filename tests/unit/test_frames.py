@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.frames import Frames, encode, wide_pipe
-from latdiag.load.progress import Counters, Counts
+from latdiag.load.processes.counters import Counters, Counts
+from latdiag.runtime.channel import Frames, encode, wide_pipe
 
 scalars = (
     st.integers(-(2**63), 2**63 - 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from latdiag.attribute import blackbox
-from latdiag.attribute.health import PRESET, Health, health
+from latdiag.attribution.laws import explain as blackbox
+from latdiag.diagnosis.health import PRESET, Health, health
 from latdiag.model.metrics import SLO_PRESETS
 
 from .probe_rows import MS, Reply, gets, reply, seen

@@ -7,7 +7,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.load.ids import request_id
+from latdiag.load.processes.ids import request_id
 
 TAGS = st.integers(0, 2**32 - 1).map("{:08x}".format)
 

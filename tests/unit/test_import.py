@@ -302,7 +302,7 @@ def test_what_is_no_capture_is_told_in_one_sentence(
 def test_many_requests_go_into_parts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latdiag.ingest import capture, client_lines
+    from latdiag.ingest.importers import capture, client_lines
 
     monkeypatch.setattr(client_lines, "PART_ROWS", 30)
     monkeypatch.setattr(capture, "_PART_ROWS", 100)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.ingest.client_lines import ClientRows
+from latdiag.ingest.importers.client_lines import ClientRows
 from latdiag.model.records import Outcome
 from latdiag.store.columns import arrow_table, row_count
 from latdiag.store.run import Run

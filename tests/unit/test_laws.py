@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.laws import Laws, learn
+from latdiag.attribution.laws.laws import Laws, learn
 
 from .probe_rows import MS, Reply, any_replies, gets, refusals, reply, seen
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.draws import new_seed, octets, uniforms
-from latdiag.load.lengths import LONGEST, Lengths
+from latdiag.load.work.draws import new_seed, octets, uniforms
+from latdiag.load.work.lengths import LONGEST, Lengths
 from latdiag.model.errors import UsageFault
 
 

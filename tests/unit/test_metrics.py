@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from latdiag.attribute.measure import measure
-from latdiag.attribute.slo import parse_slos
+from latdiag.measurement.measure import measure
+from latdiag.measurement.slo import parse_slos
 from latdiag.model.errors import UsageFault
 from latdiag.model.metrics import METRICS, SLO_PRESETS, metric
 

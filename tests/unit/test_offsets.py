@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latdiag.attribute import whitebox
-from latdiag.attribute.offsets import Offset, offsets
+from latdiag.attribution.spans import explain as whitebox
+from latdiag.attribution.spans.offsets import Offset, offsets
 
 from .random_traces import MS
 from .test_whitebox import vllm

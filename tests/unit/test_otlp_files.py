@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from latdiag.ingest import lines as bounded
+from latdiag.ingest.importers import lines as bounded
 from latdiag.ingest.otlp import files
 from latdiag.ingest.otlp.files import FileCounts, exports, request_of
 

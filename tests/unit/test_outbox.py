@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
-from latdiag.load.frames import Frames
-from latdiag.load.outbox import Outbox
+from latdiag.load.processes.outbox import Outbox
+from latdiag.runtime.channel import Frames
 
 
 def test_a_writer_that_lags_holds_reading_back_and_loses_nothing() -> None:

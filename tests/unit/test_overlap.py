@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.overlap import Company
+from latdiag.attribution.laws.overlap import Company
 
 Stream = tuple[int, int, int]
 _STREAM = st.tuples(st.integers(0, 40), st.integers(0, 20), st.integers(1, 5))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 
-from latdiag.attribute.pace import let_in, pace
+from latdiag.attribution.laws.admission import admitted
+from latdiag.probe.pace import pace
 
 from .fake_server import FakeServer, servers, steps
 from .probe_rows import MS, TRIP, Reply, any_replies, gets, reply, seen
@@ -29,7 +30,7 @@ def test_the_figures_of_a_server_that_keeps_to_its_law() -> None:
     assert found.base_ns == pytest.approx(7 * MS, rel=0.01)
     assert found.gap_ns == pytest.approx(12 * MS, rel=0.01)
     assert found.ttft_ns(1000) == pytest.approx(57 * MS, rel=0.01)
-    assert found.floor_ns == pytest.approx(0.5 * MS + TRIP) and found.let_in is None
+    assert found.floor_ns == pytest.approx(0.5 * MS + TRIP) and found.admitted is None
 
 
 def test_one_slow_prompt_does_not_move_it() -> None:
@@ -63,13 +64,13 @@ def test_the_warm_up_speaks_only_while_nothing_else_does() -> None:
 def test_whoever_begins_after_another_has_ended_was_not_let_in(
     firsts: list[float], found: int | None
 ) -> None:
-    assert let_in(seen(burst(firsts))) == found
+    assert admitted(seen(burst(firsts))) == found
 
 
 def test_the_first_burst_with_a_limit_decides() -> None:
     rows = burst([20.0] * 4) + burst([20.0] * 3 + [140.0], at=9000) + burst([20.0] * 8, at=12_000)
-    assert let_in(seen(rows)) == 3
-    assert let_in(seen(gets([1.0] * 5))) is None
+    assert admitted(seen(rows)) == 3
+    assert admitted(seen(gets([1.0] * 5))) is None
 
 
 @settings(deadline=None, max_examples=40)
@@ -79,7 +80,7 @@ def test_slots_are_found_or_nothing_is_claimed(server: FakeServer) -> None:
     server.fails, server.longest = 0, 1 << 30
     for _ in steps(server, QUICK):
         pass
-    found = let_in(seen(server.rows))
+    found = admitted(seen(server.rows))
     bursts = [len(stage.shots) for stage in server.stages if stage.name == "S6"]
     if server.gap_ms > 0:
         assert found == (server.slots if bursts and max(bursts) > server.slots else None)
@@ -91,4 +92,4 @@ def test_whatever_comes_the_figures_can_be_planned_with(rows: list[Reply]) -> No
     found = pace(seen(rows))
     assert found.base_ns >= 0 and found.slope_ns >= 0 and found.gap_ns >= 100_000
     assert found.ttft_ns(1) <= found.ttft_ns(5000)
-    assert found.let_in is None or found.let_in >= 1
+    assert found.admitted is None or found.admitted >= 1

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.design import Limits, PathStage, Shot, Stage
-from latdiag.cli import planner
-from latdiag.cli.planner import Design
+from latdiag.measurement.stages import Limits, PathStage, Shot, Stage
 from latdiag.model.errors import LatdiagError, LocalFault, RunFault
+from latdiag.probe import planner
+from latdiag.probe.planner import Design
 from latdiag.store.batch import Batch
 from latdiag.store.writer import RunWriter, create_run
 
@@ -146,9 +146,9 @@ def test_a_design_that_wants_nothing_is_at_its_end(tmp_path: Path) -> None:
 #: A parent with a planner of the design in argv[1], its run at argv[2]; says what each step is.
 PARENT = """
 import json, os, signal, sys, time
-from latdiag.attribute.design import Limits, PathStage, Shot, Stage
-from latdiag.cli import planner
-from latdiag.cli.planner import Design, Planner
+from latdiag.measurement.stages import Limits, PathStage, Shot, Stage
+from latdiag.probe import planner
+from latdiag.probe.planner import Design, Planner
 from latdiag.model.errors import LatdiagError
 from latdiag.store.writer import create_run
 

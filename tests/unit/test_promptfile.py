@@ -7,9 +7,9 @@ import json
 import pytest
 
 from latdiag.load.dialects import DIALECTS
-from latdiag.load.lengths import Lengths
-from latdiag.load.promptfile import LINE_LIMIT, read_prompts
-from latdiag.load.workload import Workload
+from latdiag.load.work.lengths import Lengths
+from latdiag.load.work.promptfile import LINE_LIMIT, read_prompts
+from latdiag.load.work.workload import Workload
 from latdiag.model.errors import LocalFault, UsageFault
 
 CHAT = DIALECTS["openai-chat"]
@@ -109,7 +109,7 @@ def test_files_that_hold_nothing(tmp_path):
 
 
 def test_a_file_that_is_too_big_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("latdiag.load.promptfile.FILE_LIMIT", 40)
+    monkeypatch.setattr("latdiag.load.work.promptfile.FILE_LIMIT", 40)
     path = write(tmp_path, *['"a prompt"\n'] * 5)
     with pytest.raises(UsageFault, match="line 4 "):
         read_prompts(path)

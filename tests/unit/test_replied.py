@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.replied import explain
+from latdiag.attribution.replies.explain import explain
 from latdiag.stacks import catalogue
 from latdiag.stacks.figures import reply
 from latdiag.stacks.signal import Stack, of

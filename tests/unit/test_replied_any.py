@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from latdiag.attribute.answered import Answered
+from latdiag.measurement.answered import Answered
 
 from .reply_rows import MS, STACKS, exact, said, waits
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from latdiag.ingest.replies import (
+from latdiag.attribution.replies.columns import (
     COLUMNS,
     Replies,
     as_number,
@@ -22,9 +22,9 @@ from latdiag.ingest.replies import (
     server_timing,
 )
 from latdiag.load.dialects import DIALECTS
-from latdiag.load.exchange import TIMING_HEADERS
+from latdiag.load.dialects.sse import EventStream
 from latdiag.load.row import Row
-from latdiag.load.sse import EventStream
+from latdiag.load.wire.exchange import TIMING_HEADERS
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
 from latdiag.store.batch import Batch, Ints

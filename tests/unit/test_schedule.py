@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.schedule import ClosedLoop, OpenLoop
+from latdiag.load.work.schedule import ClosedLoop, OpenLoop
 from latdiag.model.errors import UsageFault
 from latdiag.model.units import NS_PER_S
 

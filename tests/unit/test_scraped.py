@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.aggregates import Sample, deltas
-from latdiag.attribute.aggregates_windows import (
+from latdiag.attribution.metrics.deltas import Sample, deltas
+from latdiag.attribution.metrics.windows import (
     Edges,
     attempts,
     edges,
@@ -19,10 +19,10 @@ from latdiag.attribute.aggregates_windows import (
     windows,
     with_roles,
 )
+from latdiag.diagnosis.diagnose import result_of
 from latdiag.ingest.prometheus import columns_of
 from latdiag.model.records import Outcome
 from latdiag.report.page import Page
-from latdiag.report.result import result_of
 from latdiag.report.servers import servers
 from latdiag.stacks import catalogue
 from latdiag.store.run import Run

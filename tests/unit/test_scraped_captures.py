@@ -14,9 +14,9 @@ import jsonschema
 import pytest
 
 from latdiag.cli import run as latdiag
+from latdiag.diagnosis.diagnose import result_of
 from latdiag.report.console import compose
 from latdiag.report.json import dump, schema_text
-from latdiag.report.result import result_of
 from latdiag.store.run import Run
 
 from .capture_sums import CAPTURES, VLLM, lines, scenarios, spans, vllm_sums

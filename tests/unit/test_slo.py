@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.attribute.slo import parse_slo, parse_slos
+from latdiag.measurement.slo import parse_slo, parse_slos
 from latdiag.model.errors import UsageFault
 from latdiag.model.metrics import METRICS
 from latdiag.stats import Estimate

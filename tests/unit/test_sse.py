@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.load.sse import EVENT_LIMIT, LINE_LIMIT, EventStream, SseFault, TypedData
+from latdiag.load.dialects.sse import EVENT_LIMIT, LINE_LIMIT, EventStream, SseFault, TypedData
 
 FAST = settings(deadline=None, max_examples=400)
 

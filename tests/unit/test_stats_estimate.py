@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from latdiag.model.units import percentile_name
 from latdiag.stats import Estimate, mean, quantile, sample_bound, share
 from latdiag.stats.dependence import SERIES_TERMS, sum_variance
-from latdiag.stats.estimate import interval_ranks, percentile_name, quantiles, rank, refused
+from latdiag.stats.estimate import interval_ranks, quantiles, rank, refused
 
 
 def lognormal(n: int, seed: int = 1) -> np.ndarray:

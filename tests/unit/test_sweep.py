@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.sweep import Claims, narrower, sweep
+from latdiag.attribution.sweep import Claims, narrower, sweep
 
 #: row, start, length, covers (of five leaves)
 ONE = st.tuples(st.integers(0, 3), st.integers(-5, 20), st.integers(0, 15), st.integers(1, 31))

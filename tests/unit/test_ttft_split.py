@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from latdiag.attribute.ttft_split import TtftSplit, first_output, split
+from latdiag.measurement.ttft_split import TtftSplit, first_output, split
 from latdiag.model.records import Kind
 
 from .split_rows import MS, Row, any_rows, batch, row

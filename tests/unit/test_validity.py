@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.validity import Facts, Reading, facts_of_writers, readings
+from latdiag.measurement.validity import Facts, Reading, facts_of_writers, readings
 
 RULES = (
     "schedule_lag",

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.behind import SOURCES
-from latdiag.attribute.breakdown import breakdown, leaves
-from latdiag.attribute.health import Health
-from latdiag.attribute.parts import Parts, Source
-from latdiag.attribute.verdict import Case, verdict
+from latdiag.attribution.client_only import SOURCES
+from latdiag.attribution.parts import Parts, Source
+from latdiag.diagnosis.breakdown import breakdown, leaves
+from latdiag.diagnosis.health import Health
+from latdiag.diagnosis.verdict import Case, verdict
 
 MS = 1_000_000
 NAMES = ("client", "network", "queue", "decode", "unattributed")
@@ -244,11 +244,11 @@ def test_a_short_load_says_nothing_of_health() -> None:
     assert of(parts(DECODE, sources=APART), health=brief)["kind"] != "healthy"
 
 
-@pytest.mark.parametrize(("let_in", "remedy"), [(4, "--max-num-seqs"), (None, "KV memory")])
+@pytest.mark.parametrize(("admitted", "remedy"), [(4, "--max-num-seqs"), (None, "KV memory")])
 def test_what_to_do_about_a_queue_depends_on_whether_there_is_a_limit(
-    let_in: int | None, remedy: str
+    admitted: int | None, remedy: str
 ) -> None:
-    said = of(parts({"decode": 0.2}, sources=APART), let_in=let_in)
+    said = of(parts({"decode": 0.2}, sources=APART), admitted=admitted)
     assert said["dominant"] == "queue" and remedy in said["next"]
 
 

@@ -18,9 +18,9 @@ from time import monotonic_ns
 
 import pytest
 
-from latdiag.load import wake
 from latdiag.load.row import TOLERANCE_NS
-from latdiag.load.wake import FREE_WAKE_NS, Alarm, WakeSelector, new_loop
+from latdiag.runtime import wake
+from latdiag.runtime.wake import FREE_WAKE_NS, Alarm, WakeSelector, new_loop
 
 US, MS = 1_000, 1_000_000
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")

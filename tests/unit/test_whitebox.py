@@ -10,13 +10,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latdiag.attribute import whitebox
-from latdiag.attribute.answered import Answered
-from latdiag.attribute.breakdown import breakdown
-from latdiag.attribute.offsets import offsets
-from latdiag.attribute.parts import Parts
-from latdiag.attribute.served import served
-from latdiag.attribute.spans import Spans
+from latdiag.attribution.parts import Parts
+from latdiag.attribution.spans import explain as whitebox
+from latdiag.attribution.spans.columns import Spans
+from latdiag.attribution.spans.offsets import offsets
+from latdiag.attribution.spans.served import served
+from latdiag.diagnosis.breakdown import breakdown
+from latdiag.measurement.answered import Answered
 
 from .random_traces import MS, requests, traces
 

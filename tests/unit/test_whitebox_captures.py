@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from latdiag.cli import run as latdiag
-from latdiag.report.result import result_of
+from latdiag.diagnosis.diagnose import result_of
 from latdiag.store.run import Run
 
 HERE = Path(__file__).parents[1] / "captures"

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute import whitebox
-from latdiag.attribute.answered import Answered
-from latdiag.attribute.parts import Parts
-from latdiag.attribute.spans import Spans
+from latdiag.attribution.parts import Parts
+from latdiag.attribution.spans import explain as whitebox
+from latdiag.attribution.spans.columns import Spans
+from latdiag.measurement.answered import Answered
 
 from .random_traces import MS, requests, traces
 

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
-from latdiag.load.lengths import Lengths
-from latdiag.load.prompts import (
+from latdiag.load.work.lengths import Lengths
+from latdiag.load.work.prompts import (
     CALIBRATION_WORDS,
     TOKEN_IDS,
     WORDS,
@@ -29,7 +29,7 @@ from latdiag.load.prompts import (
     tokenizer_words,
     words_of_one_token,
 )
-from latdiag.load.workload import Workload, parse_overlay
+from latdiag.load.work.workload import Workload, parse_overlay
 from latdiag.model.errors import UsageFault
 
 CHAT = DIALECTS["openai-chat"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from latdiag.ingest.lines import LINE_BYTES, Skipped, lines, whole
+from latdiag.ingest.importers.lines import LINE_BYTES, Skipped, lines, whole
 from latdiag.model.text import shown
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from latdiag.load.dialects.event import Ask, Event
-from latdiag.load.sse import TypedData
+from latdiag.load.dialects.sse import TypedData
 from latdiag.model.records import Kind
 from latdiag.model.text import shown
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from latdiag.attribute import blackbox
-from latdiag.attribute.attribution import attribute
-from latdiag.attribute.design import WORKLOAD
+from latdiag.attribution.laws import explain as blackbox
+from latdiag.diagnosis.attribution import attribute
+from latdiag.measurement.stages import WORKLOAD
 from latdiag.sim.params import FAULTS, Params
 
 from . import judge

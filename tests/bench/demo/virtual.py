@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from latdiag.attribute.design import Limits, PathStage, Stage, probe
-from latdiag.attribute.observations import Observations
+from latdiag.measurement.observations import Observations
+from latdiag.measurement.stages import Limits, PathStage, Stage
+from latdiag.probe.design import probe
 from latdiag.sim.engine import Engine
 from latdiag.sim.params import Params
 from latdiag.sim.truth import Truth

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latdiag.attribute import whitebox
+from latdiag.attribution.spans import explain as whitebox
 from tests.unit.random_traces import requests, traces
 from tests.unit.test_whitebox import check_sums, same
 

@@ -1,1 +1,1 @@
-"""Tests of ``latdiag.attribute.measure``."""
+"""Tests of ``latdiag.measurement.measure``."""

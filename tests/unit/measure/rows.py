@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from latdiag.attribute.measure import measure
-from latdiag.attribute.measurement import Measurement
-from latdiag.attribute.slo import parse_slos
+from latdiag.measurement.measure import measure
+from latdiag.measurement.measurement import Measurement
+from latdiag.measurement.slo import parse_slos
 from latdiag.model.records import Kind
 from latdiag.store.batch import Batch, Ints, Lists
 

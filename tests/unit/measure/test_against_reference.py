@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latdiag.attribute.measure import Tally, measure
-from latdiag.attribute.slo import parse_slos
-from latdiag.attribute.streams import pieces
+from latdiag.measurement.measure import Tally, measure
+from latdiag.measurement.slo import parse_slos
+from latdiag.measurement.streams import pieces
 from latdiag.model.records import Kind, Outcome
 
 from .reference import outputs_of, slow_rows

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from latdiag.attribute.measure import COLUMNS, measure
-from latdiag.attribute.measurement import Measurement
-from latdiag.attribute.slo import parse_slos
+from latdiag.measurement.measure import COLUMNS, measure
+from latdiag.measurement.measurement import Measurement
+from latdiag.measurement.slo import parse_slos
 from latdiag.model.metrics import METRICS
 from latdiag.model.records import Kind
 from latdiag.stats import Estimate

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribute.measure import measure
-from latdiag.attribute.slo import parse_slos
+from latdiag.measurement.measure import measure
+from latdiag.measurement.slo import parse_slos
 
 from .rows import MS, answer, batch_of, measured
 

@@ -1,1 +1,0 @@
-"""Rows in, numbers and their causes out. Pure: no sockets, files or clocks in this package."""

@@ -1,0 +1,1 @@
+"""Where each nanosecond of a request went: evidence in, parts that add up exactly out."""

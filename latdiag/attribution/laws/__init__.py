@@ -1,0 +1,1 @@
+"""What designed requests teach of a server that says nothing."""

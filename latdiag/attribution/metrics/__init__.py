@@ -1,0 +1,1 @@
+"""What servers counted of all requests together, handed out to each of them."""

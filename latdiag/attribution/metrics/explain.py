@@ -1,0 +1,306 @@
+"""End-to-end latency in components, out of what servers say of all requests together (grade B).
+
+The client knows of each request what lies behind the first hop until the first token; the servers
+know what queue and prefill took of all of them. The sums hold to the nanosecond. Whose they are
+goes by rank: long waits to requests that waited long. What the extreme hand-outs would make of
+each request are the ``draws``, so that every population bears how much depends on it: of all
+requests nothing, of the slowest 5 % much (between them lies the Frechet range of its sum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.attribution.client_only import BEHIND_THE_HOP, SOURCES
+from latdiag.attribution.metrics.division import handed_out
+from latdiag.attribution.metrics.shares import HANDED_OUT, PHASES, Told
+from latdiag.attribution.metrics.tail import Tail, coupled_tail
+from latdiag.attribution.parts import Parts, Source, chosen_rows
+from latdiag.measurement.answered import Answered
+from latdiag.model.components import COMPONENTS
+from latdiag.model.units import NS_PER_S
+
+_BY_RANK = "the sum is measured, which request has how much of it goes by rank"
+
+
+# ---------------------------------------------------------------------- into parts
+def explain(
+    rows: Answered, others: Answered, windows: Sequence[Told], left_out: int = 0
+) -> Parts | str:
+    """Parts of ``rows``, or one sentence's end why there are none.
+
+    ``others``: requests of the same windows that are not asked about (a warm-up): the servers'
+    sums are of them too. ``left_out``: successful requests that ``rows`` lacks.
+    """
+    held = _held(rows, others, windows)
+    if (held.place[: rows.n] < 0).any():
+        outside = int((held.place[: rows.n] < 0).sum())
+        return f"{outside} of {rows.n} requests did not end between two scrapes of the servers"
+    used = [told for at, told in enumerate(windows) if (held.place == at).any()]
+    known = [
+        name
+        for name in HANDED_OUT
+        if used and all(any(share.component == name for share in told.shares) for told in used)
+    ]
+    if PHASES[0] not in known:
+        return "they do not tell how long requests were queued"
+    pieces = []
+    for at, told in enumerate(windows):
+        mine = np.flatnonzero(held.place == at)
+        if len(mine):
+            piece = _divided(told, held, mine, known)
+            if isinstance(piece, str):
+                return piece
+            pieces.append((mine, piece))
+    return _parts(rows, held, _together(pieces, len(held.behind)), used, known, left_out)
+
+
+def tails(
+    rows: Answered, others: Answered, windows: Sequence[Told], parts: Parts
+) -> dict[str, Tail]:
+    """By component what the slowest 5 % have of it: in ``parts``, and whatever the hand-out.
+
+    Components of one histogram alone. Sums over the windows.
+    """
+    held = _held(rows, others, windows)
+    chosen = np.zeros(len(held.behind), dtype=bool)
+    chosen[chosen_rows(parts.total, "p95_tail")] = True
+    found: dict[str, Tail] = {}
+    for name in HANDED_OUT:
+        pieces: list[Tail] = []
+        for at, told in enumerate(windows):
+            mine = held.place == at
+            if not (mine & chosen).any():
+                continue
+            own = [share for share in told.shares if share.component == name]
+            room = held.behind[mine].astype(float)
+            if len(own) == 1 and own[0].counts:
+                share = own[0]
+                tail = coupled_tail(
+                    share.bounds_ns, share.counts, share.sum_ns, room, room, chosen[mine]
+                )
+                pieces += [tail] if tail is not None else []
+        n = int(chosen.sum())
+        if name in parts.parts and sum(piece.n for piece in pieces) == n:
+            found[name] = _added(pieces, int(parts.parts[name][chosen[: rows.n]].sum()))
+    return found
+
+
+def _added(pieces: Sequence[Tail], sum_ns: int) -> Tail:
+    lo, hi = sum(one.lo_ns for one in pieces), sum(one.hi_ns for one in pieces)
+    return Tail(
+        sum_ns,
+        min(lo, sum_ns),
+        max(hi, sum_ns),
+        sum(one.independent_ns for one in pieces),
+        sum(one.comonotone_ns for one in pieces),
+        sum(one.n for one in pieces),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Requests of windows, those that are asked about first; ``place``: index of the window, -1
+    for none. ``behind``: what lies behind the hop until the first token."""
+
+    place: NDArray[np.int64]
+    behind: NDArray[np.int64]
+    total: NDArray[np.int64]
+    all_kernel: bool
+
+
+def _held(rows: Answered, others: Answered, windows: Sequence[Told]) -> _Held:
+    def both(name: str) -> Any:
+        return np.concatenate([getattr(rows, name), getattr(others, name)])
+
+    done = both("done")
+    place = np.full(len(done), -1, dtype=np.int64)
+    for at, told in enumerate(windows):
+        place[(place < 0) & told.at.holds(done)] = at
+    behind = both("first") - both("begin") - both("client") - both("network")
+    return _Held(place, np.maximum(behind, 0), done - both("begin"), bool(rows.kernel.all()))
+
+
+# ---------------------------------------------------------------------- one window
+@dataclass(slots=True)
+class _Piece:
+    """A window's requests: ``ways[0]`` is the estimate by component, the others what other
+    hand-outs would make of it; ``less`` and ``more``: what the sums leave open."""
+
+    ways: list[dict[str, NDArray[np.int64]]]
+    less: dict[str, NDArray[np.float64]]
+    more: dict[str, NDArray[np.float64]]
+
+
+def _divided(
+    told: Told, held: _Held, mine: NDArray[np.int64], known: Sequence[str]
+) -> _Piece | str:
+    behind, whole = held.behind[mine], held.total[mine]
+    # Requests whose stamps cannot be used have had their part of the sums as well.
+    part = min(1.0, len(mine) / max(1, told.n))
+    named = [share for name in known for share in told.shares if share.component == name]
+    sums = [round(share.sum_ns * part) for share in named]
+    room = int(behind.sum())
+    phases = sum(
+        value for share, value in zip(named, sums, strict=True) if share.component != "frontend"
+    )
+    if phases > room:
+        words = " and ".join(name for name in known if name != "frontend")
+        return (
+            f"{words} took {phases / NS_PER_S:.2f} s by the metrics, and the client waited"
+            f" {room / NS_PER_S:.2f} s behind the first hop"
+        )
+    for at, share in enumerate(named):
+        # A server's frontend and the client's stamps end at different sides of one token.
+        if share.component == "frontend":
+            sums[at] = min(sums[at], room - sum(sums[:at]))
+    ways = [handed_out(named, sums, behind, behind, None)]
+    for first, later in ((whole, -whole), (-whole, whole), (behind, -behind), (-behind, behind)):
+        ways.append(handed_out(named, sums, behind, first, later))
+    less = {name: np.zeros(len(mine)) for name in known}
+    more = {name: np.zeros(len(mine)) for name in known}
+    for share, value in zip(named, sums, strict=True):
+        column = ways[0][share.component]
+        weight = column / max(1, int(column.sum())) if value else np.full(len(mine), 1 / len(mine))
+        missing = share.sum_ns - value
+        less[share.component] += weight * min(value, share.sum_ns - share.lo_ns + missing)
+        more[share.component] += weight * (share.hi_ns - share.sum_ns + missing)
+    return _Piece(ways, less, more)
+
+
+# ---------------------------------------------------------------------- all windows
+def _together(pieces: Sequence[tuple[NDArray[np.int64], _Piece]], n: int) -> _Piece:
+    """The windows' requests as one; those of no window have nothing."""
+    first = pieces[0][1]
+    joined = _Piece(
+        [{name: np.zeros(n, dtype=np.int64) for name in way} for way in first.ways],
+        {name: np.zeros(n) for name in first.less},
+        {name: np.zeros(n) for name in first.more},
+    )
+    for mine, piece in pieces:
+        for into, way in zip(joined.ways, piece.ways, strict=True):
+            for name, column in way.items():
+                into[name][mine] = column
+        for name in piece.less:
+            joined.less[name][mine] = piece.less[name]
+            joined.more[name][mine] = piece.more[name]
+    return joined
+
+
+def _parts(
+    rows: Answered,
+    held: _Held,
+    piece: _Piece,
+    windows: Sequence[Told],
+    known: Sequence[str],
+    left_out: int,
+) -> Parts:
+    n = rows.n
+    behind = held.behind[:n]
+    handed = list(known if not held.all_kernel else [name for name in known if name != "frontend"])
+    rest, members = _rest(held.all_kernel, handed)
+    plain = {"client": rows.client, "network": rows.network}
+    ways = []
+    for way in piece.ways:
+        early = plain | {name: way[name][:n] for name in handed}
+        early[rest] = behind - sum(early[name] for name in handed)
+        ways.append(early)
+    order = [name for name in COMPONENTS if name in {*ways[0], "decode", "unattributed"}]
+    nothing = np.zeros(n, dtype=np.int64)
+    late = {"decode": rows.last - rows.first, "unattributed": rows.done - rows.last}
+    columns = {name: ways[0].get(name, nothing) + late.get(name, nothing) for name in order}
+    draws = {
+        name: np.array([way[name] + late.get(name, nothing) for way in ways[1:]], dtype=float)
+        for name in (*handed, rest)
+    }
+    leaves = _leaves(windows, handed, columns)
+    return Parts(
+        total=held.total[:n],
+        ttft=rows.first - rows.begin,
+        parts=columns,
+        delayed=rows.delayed & rows.kernel,
+        left_out=left_out,
+        sources=_sources(windows, handed, rest, members, held.all_kernel),
+        draws=draws,
+        slack=_slack(rows, piece, handed, rest),
+        leaves=leaves,
+        leaf_source=Source("B", f"metrics of nothing but it: {_BY_RANK}"),
+        segment=np.unique(rows.scenario.astype(str), return_inverse=True)[1],
+        within={
+            "client_ttft": {name: ways[0][name] for name in order if name in ways[0]},
+            "decode": {"decode": late["decode"]},
+        },
+    )
+
+
+def _rest(all_kernel: bool, handed: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """What the time left behind the hop belongs to, with all that is merged in it.
+
+    A client that stamps in user space may have made it itself: then it is nobody's, as long as
+    both phases are known.
+    """
+    if not all_kernel and set(PHASES) <= set(handed):
+        return "unattributed", ()
+    members = tuple(name for name in BEHIND_THE_HOP if name not in handed)
+    return members[0], members if len(members) > 1 else ()
+
+
+def _slack(
+    rows: Answered, piece: _Piece, handed: Sequence[str], rest: str
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """What the sums and the client's stamps leave open; the rest has what the others lack."""
+    n = rows.n
+    less = {name: piece.less[name][:n] for name in handed}
+    more = {name: piece.more[name][:n] for name in handed}
+    nearer = (rows.network - rows.network_lo).astype(float)
+    further = (rows.network_hi - rows.network).astype(float)
+    found = {name: (less[name], more[name]) for name in handed}
+    found["network"] = (nearer, further)
+    found[rest] = (sum(more.values(), further), sum(less.values(), nearer))
+    return found
+
+
+def _leaves(
+    windows: Sequence[Told], handed: Sequence[str], columns: Mapping[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    """The parts that are one leaf in all windows."""
+    found = {}
+    for name in handed:
+        named = {s.leaf for told in windows for s in told.shares if s.component == name}
+        if len(named) == 1 and (leaf := named.pop()):
+            found[leaf] = columns[name]
+    return found
+
+
+def _sources(
+    windows: Sequence[Told],
+    handed: Sequence[str],
+    rest: str,
+    members: tuple[str, ...],
+    all_kernel: bool,
+) -> dict[str, Source]:
+    found = {name: SOURCES[name] for name in ("client", "network", "decode", "unattributed")}
+    if not all_kernel:
+        trip = "the smallest round trip of the connection where it is known, else nothing"
+        found |= {
+            "client": Source("A", "user stamps of this client"),
+            "network": Source("D", trip),
+            "decode": Source("A", "user stamps of this client, first to last token"),
+        }
+    for name in handed:
+        mine = [share for told in windows for share in told.shares if share.component == name]
+        foreign = ", ".join(dict.fromkeys(share.foreign for share in mine))
+        worst = max(share.grade for share in mine)
+        found[name] = Source(worst, f"metrics: {foreign}; {_BY_RANK}")
+    left = "until the first token, less what the metrics tell"
+    if rest == "unattributed":
+        found[rest] = Source("B", f"end to end less everything that is told or stamped; {left}")
+    else:
+        grade = "E" if members else "B"
+        found[rest] = Source(grade, f"behind the first hop {left}", members)
+    return found

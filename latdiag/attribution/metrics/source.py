@@ -1,0 +1,326 @@
+"""What servers counted of a run's requests: parts out of their metrics, whose traffic it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from latdiag.attribution.client_only import SOURCES
+from latdiag.attribution.metrics import explain as aggregates_parts
+from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
+from latdiag.attribution.metrics.deltas import COLUMNS, KINDS, Deltas, deltas, samples_of
+from latdiag.attribution.metrics.replicas import (
+    LISTED,
+    claim_entry,
+    gaps,
+    left_entries,
+    replicas,
+    summed,
+)
+from latdiag.attribution.metrics.shares import Told, shares
+from latdiag.attribution.metrics.tail import Tail
+from latdiag.attribution.metrics.traffic import Own, totals
+from latdiag.attribution.metrics.windows import COLUMNS as SENT
+from latdiag.attribution.metrics.windows import (
+    Attempts,
+    Edges,
+    Window,
+    attempts,
+    edges,
+    own,
+    windows,
+    with_roles,
+)
+from latdiag.measurement import answered
+from latdiag.measurement.stages import DESIGNED
+from latdiag.model.caveats import caveat
+from latdiag.model.units import ms, seconds
+from latdiag.stacks import catalogue
+from latdiag.stacks.signal import Signal
+
+if TYPE_CHECKING:
+    from latdiag.attribution.parts import Parts
+    from latdiag.store.batch import Batch
+    from latdiag.store.run import Run
+
+#: More scenarios than this are not set against requests.
+_MOST_WINDOWS = 1000
+#: From what cannot be used at all to what can.
+_VERDICTS = ("contradictory", "uncounted", "others", "own")
+#: What metrics and spans mean the same by; decode the client's own stamps may take part in.
+_COMPARED = ("queue", "prefill", "interconnect")
+_CLOCKS = "the requests are of several clocks, which cannot be set against the scrapes"
+
+
+@dataclass(frozen=True, slots=True)
+class Scraped:
+    """``parts``: None where the metrics cannot be used request by request. ``document``: the
+    entry ``aggregates`` of ``--json``. ``claims``: of all windows together."""
+
+    parts: Parts | None
+    document: dict[str, Any]
+    caveats: list[dict[str, str]]
+    stacks: tuple[str, ...]
+    claims: tuple[Claim, ...] = ()
+    own: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One window that was scraped at both edges."""
+
+    window: Window
+    deltas: Deltas
+    at: Edges
+    own: Own
+    found: Aggregates
+    told: Told
+
+
+def scraped(run: Run, designed: bool) -> Scraped | None:
+    """Read the run's metrics; None where no known metric was scraped around any request of the
+    client, if there is one.
+
+    ``designed``: it is a probe, whose windows hold its designed stages too.
+    """
+    known = catalogue.families()
+    if not any(run.said((), KINDS, known.__contains__)):
+        return None  # two narrow columns tell, where a run may hold millions of spans
+    rows = samples_of(run.said(COLUMNS, KINDS, known.__contains__))
+    names = {row.name for row in rows} - catalogue.PROCESS_FAMILIES
+    there = [
+        (stack.name, [s for s in stack.signals if s.kind in catalogue.METRIC_KINDS], stack.ranks)
+        for stack in catalogue.stacks()
+    ]
+    there = [each for each in there if any(_family(signal) in names for signal in each[1])]
+    signals = [signal for _, mine, _ in there for signal in mine]
+    ranks = [rank for _, _, mine in there for rank in mine]
+    wide = windows(with_roles(rows, signals))[:_MOST_WINDOWS]
+    if not wide or not signals:
+        return None
+    stacks = tuple(name for name, _, _ in there)
+    if not any(batch.n for batch in run.batches(["request_id"])):
+        return _traffic(wide, signals, ranks, stacks)
+    sent = attempts(run.batches(list(SENT)))
+    if not sent.served.any():
+        return None
+    if sent.clocks > 1:
+        document = _document([], (), {}, _CLOCKS, designed)
+        return Scraped(None, document, [caveat("LD416", why=_CLOCKS)], stacks)
+    differences = [(each, deltas(each.samples, each.begin, each.end)) for each in wide]
+    seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
+    left = [one for _, found in differences for one in found.left]
+    claims = _merged(seen)
+    parts, why, tails = _parts(run, sent, seen, designed)
+    document = _document(seen, claims, tails, why, designed)
+    document["replicas"] = replicas([d for _, d in differences], signals, ranks)
+    document["left"] = left_entries(left)
+    caveats = [caveat("LD416", why=why)] if why and not designed else []
+    caveats += [caveat("LD418")] if designed and claims else []
+    caveats += gaps(left)
+    n = sum(each.own.n for each in seen)
+    return Scraped(parts, document, caveats, stacks, claims, n)
+
+
+def _traffic(
+    wide: Sequence[Window],
+    signals: Sequence[Signal],
+    ranks: Iterable[str],
+    stacks: tuple[str, ...],
+) -> Scraped:
+    """Of a run without a client: what each server says of all that it finished."""
+    differences = [deltas(each.samples, each.begin, each.end) for each in wide]
+    left = [one for found in differences for one in found.left]
+    document = _document([], (), {}, "no request of ours lies between the scrapes", False)
+    document |= {
+        "of": "traffic",
+        "replicas": replicas(differences, signals, ranks),
+        "left": left_entries(left),
+    }
+    for each in document["replicas"]:
+        role = each["role"] or "unified"
+        finished = document["finished"].get(role, 0) + each["finished"]
+        document["finished"] = document["finished"] | {role: finished}
+    caveats = gaps(left)
+    if not any(document["finished"].values()):
+        why = "the servers finished no request between the scrapes"
+        caveats.append(caveat("LD416", why=why))
+    return Scraped(None, document, caveats, stacks)
+
+
+def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[dict[str, str]]:
+    """All caveats; ``spoken``: what is told of each request and by whom, which the metrics are
+    set against."""
+    if spoken is not None:
+        return found.caveats + _against(found, *spoken)
+    parts = found.parts
+    if parts is None or parts.sources["unattributed"] == SOURCES["unattributed"]:
+        return found.caveats  # nothing that a client in user space may have made is in there
+    total = int(parts.total.sum())
+    share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
+    return [*found.caveats, caveat("LD413", share=share)]
+
+
+def _against(found: Scraped, spoken: Parts, who: str) -> list[dict[str, str]]:
+    """The caveat where the metrics do not fit what is said of the same requests."""
+    if found.document["verdict"] != "own" or len(spoken.total) != found.own:
+        return []  # of other requests, which may be others on the average
+    measured = {
+        name: (int(spoken.parts[name].sum()), len(spoken.total))
+        for name in _COMPARED
+        if name in spoken.parts and not spoken.sources[name].members
+    }
+    roles = {claim.role for claim in found.claims if claim.components == ("interconnect",)}
+    if len(roles) > 1:  # they wait for each other at one time, which spans alone can see
+        measured.pop("interconnect", None)
+    said = contradictions(found.claims, measured)
+    return [caveat("LD417", other=who, what="; ".join(said))] if said else []
+
+
+def _family(signal: Signal) -> str:
+    return catalogue.selector(signal.foreign)[0]
+
+
+def _seen(
+    window: Window,
+    found: Deltas,
+    sent: Attempts,
+    signals: Sequence[Signal],
+    ranks: Iterable[str],
+) -> _Seen | None:
+    at = edges(found)
+    if at is None:
+        return None
+    mine = own(at, sent)
+    said = aggregates(found, signals, mine, ranks)
+    told = Told(at, mine.n, shares(said, totals(found, signals, ranks)))
+    return _Seen(window, found, at, mine, said, told)
+
+
+# ---------------------------------------------------------------------- request by request
+def _parts(
+    run: Run, sent: Attempts, seen: Sequence[_Seen], designed: bool
+) -> tuple[Parts | None, str | None, dict[str, Tail]]:
+    """(The parts, why there are none, what the slowest requests have of each)."""
+    why = _why_not(seen)
+    if designed or why:
+        return None, "they hold the designed requests too" if designed else why, {}
+    columns = list(answered.COLUMNS)
+    rows = answered.answered(run.batches(columns))
+    others = answered.answered(() if sent.workload.all() else _warm(run.batches(columns)))
+    told = [each.told for each in seen]
+    left_out = int((sent.served & sent.workload).sum()) - rows.n
+    found = aggregates_parts.explain(rows, others, told, left_out)
+    if isinstance(found, str):
+        return None, found, {}
+    return found, None, aggregates_parts.tails(rows, others, told, found)
+
+
+def _warm(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The requests that do not count, as if they did."""
+    for batch in batches:
+        aside = batch.select(np.isin(batch.texts["stage"], DESIGNED))
+        if aside.n:
+            stage = np.full(aside.n, "", dtype=object)
+            yield replace(aside, texts=aside.texts | {"stage": stage})
+
+
+def _why_not(seen: Sequence[_Seen]) -> str | None:
+    """Why no share of the servers' sums may be claimed; None where it may."""
+    if not seen:
+        return "no server was scraped both before and after the load"
+    worst = min(seen, key=lambda each: _VERDICTS.index(each.found.traffic.verdict))
+    if worst.found.traffic.verdict == "own":
+        return None
+    if worst.found.traffic.verdict == "others" and _in_parts(worst):
+        return (
+            f"each of {len(worst.deltas.replicas)} servers finished all {worst.own.n} requests:"
+            " they serve parts of them (prefill, decode), and nothing says which"
+        )
+    return worst.found.traffic.text
+
+
+def _in_parts(seen: _Seen) -> bool:
+    """Whether several servers finished exactly the client's requests, each all of them."""
+    n = len(seen.deltas.replicas)
+    counts = set(seen.found.traffic.finished.values())
+    return n > 1 and counts == {n * seen.own.n}
+
+
+# ---------------------------------------------------------------------- all windows together
+def _merged(seen: Sequence[_Seen]) -> tuple[Claim, ...]:
+    """The windows' claims, each kind once; of all own requests, if it had none of some."""
+    n = sum(each.own.n for each in seen)
+    kinds: dict[tuple[Any, ...], list[Claim]] = {}
+    for claim in (claim for each in seen for claim in each.found.claims):
+        kinds.setdefault((claim.components, claim.leaf, claim.signal, claim.role), []).append(
+            claim
+        )
+    return tuple(summed(claims, n) for claims in kinds.values())
+
+
+# ---------------------------------------------------------------------- the document
+def _document(
+    seen: Sequence[_Seen],
+    claims: Sequence[Claim],
+    tails: Mapping[str, Tail],
+    why: str | None,
+    designed: bool,
+) -> dict[str, Any]:
+    verdicts = [each.found.traffic.verdict for each in seen] or ["uncounted"]
+    finished: dict[str, int] = {}
+    for each in seen:
+        for role, n in each.found.traffic.finished.items():
+            finished[role] = finished.get(role, 0) + n
+    flying = sum(each.found.traffic.in_flight for each in seen)
+    doubts = list(dict.fromkeys(text for each in seen for text in each.found.doubts))
+    return {
+        "of": "probe" if designed else "workload",
+        "verdict": min(verdicts, key=_VERDICTS.index),
+        "used": why is None,
+        "why": why,
+        "own": sum(each.own.n for each in seen),
+        "finished": finished,
+        "in_flight": flying,
+        "bias": max((each.found.traffic.bias for each in seen), default=1.0),
+        "windows": [_window(each) for each in seen[:LISTED]],
+        "replicas": [],
+        "claims": [claim_entry(claim, _tail_of(claim, claims, tails)) for claim in claims],
+        "left": [],
+        "doubts": doubts[:LISTED],
+    }
+
+
+def _window(seen: _Seen) -> dict[str, Any]:
+    said = seen.found.traffic
+    return {
+        "name": seen.window.name or None,
+        "seconds": seconds(seen.at.end[1] - seen.at.begin[0]),
+        "own": seen.own.n,
+        "finished": dict(said.finished),
+        "in_flight": said.in_flight,
+        "bias": said.bias,
+        "verdict": said.verdict,
+        "text": said.text,
+    }
+
+
+def _tail_of(
+    claim: Claim, claims: Sequence[Claim], tails: Mapping[str, Tail]
+) -> Mapping[str, Any] | None:
+    """What the slowest 5 % have, where this claim alone is of its component."""
+    same = [one for one in claims if one.components == claim.components]
+    tail = tails.get(claim.components[0]) if len(claim.components) == 1 == len(same) else None
+    if tail is None:
+        return None
+    return {
+        "n": tail.n,
+        "mean_ms": ms(tail.sum_ns / tail.n),
+        "lo_ms": ms(tail.lo_ns / tail.n),
+        "hi_ms": ms(tail.hi_ns / tail.n),
+        "independent_ms": ms(tail.independent_ns / tail.n),
+        "comonotone_ms": ms(tail.comonotone_ns / tail.n),
+    }

@@ -1,0 +1,176 @@
+"""Which requests belong to which window of scrapes: edges against the client's own attempts."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.attribution.metrics.deltas import Deltas, Sample
+from latdiag.attribution.metrics.traffic import Own
+from latdiag.measurement.stages import DESIGNED
+from latdiag.model.records import Outcome
+from latdiag.stacks.catalogue import METRIC_KINDS, selector
+from latdiag.stacks.signal import Signal
+
+if TYPE_CHECKING:
+    from latdiag.store.batch import Batch
+
+#: What ``attempts`` reads; ask the store for these.
+COLUMNS = ("outcome", "stage", "scenario", "status", "sent_ns", "done_ns", "clock_id")
+#: A probe's requests that no engine sees: its stage and its scenario.
+_PATH = ("S1", "get")
+#: Failures that no engine has counted as a request that it finished.
+_UNSEEN = (Outcome.REFUSED, Outcome.DNS, Outcome.TLS, Outcome.RATE_LIMITED)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The scrapes of all servers from an edge to another. ``name``: the scenario that lies
+    between, empty for a load."""
+
+    name: str
+    begin: str
+    end: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Everything that was sent to an engine; an entry each, int64 ns. ``served``: it succeeded.
+    ``unclear``: it failed, and a server may have finished it all the same. ``workload``: it is
+    no warm-up. ``clocks``: how many the instants are of."""
+
+    sent: NDArray[np.int64]
+    done: NDArray[np.int64]
+    served: NDArray[np.bool_]
+    unclear: NDArray[np.bool_]
+    workload: NDArray[np.bool_]
+    clocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """Between which instants all servers of a window were scraped at its beginning, and at its
+    end; ns."""
+
+    begin: tuple[int, int]
+    end: tuple[int, int]
+
+    def holds(self, done: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """The instants in the window, as wide as the scrapes are."""
+        found: NDArray[np.bool_] = (done > self.begin[0]) & (done <= self.end[1])
+        return found
+
+
+def windows(samples: Iterable[Sample]) -> list[Window]:
+    """The windows that the edges of scrapes make: ``begin`` to ``end`` of each load, in time
+    order, and ``NAME.before`` to ``NAME.after`` of each scenario of a capture, by name."""
+    named: dict[str, list[Sample]] = {}
+    live: list[Sample] = []
+    for row in samples:
+        name, dot, edge = row.edge.rpartition(".")
+        if dot and edge in ("before", "after"):
+            named.setdefault(name, []).append(row)
+        else:
+            live.append(row)
+    found = [Window("", "begin", "end", tuple(rows)) for rows in _loads(live)]
+    return found + [
+        Window(name, f"{name}.before", f"{name}.after", tuple(rows))
+        for name, rows in sorted(named.items())
+    ]
+
+
+def _loads(rows: Sequence[Sample]) -> list[list[Sample]]:
+    """The scrapes of each load: a beginning after an end is that of the next."""
+    marks = sorted({(row.at_ns, row.edge) for row in rows if row.edge in ("begin", "end")})
+    steps = pairwise(marks)
+    cuts = [at for (_, before), (at, edge) in steps if (before, edge) == ("end", "begin")]
+    found: list[list[Sample]] = [[] for _ in range(len(cuts) + 1)]
+    for row in rows:
+        found[bisect_right(cuts, row.at_ns)].append(row)
+    return found if marks else []
+
+
+def edges(deltas: Deltas) -> Edges | None:
+    """When the servers of a window were scraped; None where none was at both edges."""
+    if not deltas.rows:
+        return None
+    begins = [row.begin_ns for row in deltas.rows]
+    ends = [row.end_ns for row in deltas.rows]
+    return Edges((min(begins), max(begins)), (min(ends), max(ends)))
+
+
+def attempts(batches: Iterable[Batch]) -> Attempts:
+    """All attempts of the batches (columns ``COLUMNS``) that reached for an engine."""
+    pieces = [_piece(batch) for batch in batches]
+    kinds = {"sent": np.int64, "done": np.int64}
+    joined: dict[str, Any] = {
+        name: np.concatenate([piece[name] for piece in pieces])
+        if pieces
+        else np.zeros(0, dtype=kinds.get(name, bool))
+        for name in ("sent", "done", "served", "unclear", "workload")
+    }
+    clocks = {clock for piece in pieces for clock in piece["clocks"]}
+    return Attempts(**joined, clocks=len(clocks))
+
+
+def _piece(batch: Batch) -> dict[str, Any]:
+    ints, texts = batch.ints, batch.texts
+    outcome, sent, done = texts["outcome"], ints["sent_ns"], ints["done_ns"]
+    served = outcome == Outcome.OK.value
+    refused = (outcome == Outcome.HTTP_ERROR.value) & ints["status"].valid
+    refused &= ints["status"].values < 500
+    refused |= np.isin(outcome, [each.value for each in _UNSEEN])
+    path = (texts["stage"] == _PATH[0]) & (texts["scenario"] == _PATH[1])
+    keep = sent.valid & ~path & ~refused
+    ended = np.where(done.valid, done.values, sent.values)
+    return {
+        "sent": sent.values[keep],
+        "done": np.maximum(ended, sent.values)[keep],
+        "served": served[keep].astype(bool),
+        "unclear": ~served[keep].astype(bool),
+        "workload": ~np.isin(texts["stage"], DESIGNED)[keep],
+        "clocks": set(texts["clock_id"][keep].tolist()),
+    }
+
+
+def own(at: Edges, sent: Attempts) -> Own:
+    """The client's side of a window. In flight counts as well what failed, and what ended
+    between the scrapes of one edge."""
+    inside = (sent.done > at.begin[1]) & (sent.done <= at.end[0])
+    astride = (sent.sent < at.begin[1]) & (sent.done > at.begin[0])
+    astride |= (sent.sent < at.end[1]) & (sent.done > at.end[0])
+    unsure = (sent.served & astride) | (sent.unclear & (inside | astride))
+    return Own(int((sent.served & inside).sum()), int(unsure.sum()))
+
+
+def with_roles(samples: Iterable[Sample], signals: Sequence[Signal]) -> list[Sample]:
+    """The samples of servers whose role nobody named, with the one that their labels name.
+
+    Labels name a role where every signal that asks for them is of that one role. A role that no
+    signal knows (a recording's word for its only server) is none.
+    """
+    known = {role for signal in signals for role in signal.roles}
+    rows = [row if row.role in known else replace(row, role="") for row in samples]
+    asked: dict[str, list[tuple[dict[str, str], str]]] = {}
+    for signal in signals:
+        if signal.kind in METRIC_KINDS and len(signal.roles) == 1:
+            family, labels = selector(signal.foreign)
+            if labels:
+                asked.setdefault(family, []).append((labels, signal.roles[0]))
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        for labels, role in asked.get(row.name, ()) if not row.role else ():
+            if labels.items() <= dict(row.labels).items():
+                named.setdefault(row.replica, set()).add(role)
+    sure = {replica: roles.pop() for replica, roles in named.items() if len(roles) == 1}
+    return [
+        replace(row, role=sure[row.replica]) if not row.role and row.replica in sure else row
+        for row in rows
+    ]

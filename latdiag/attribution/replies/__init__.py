@@ -1,0 +1,1 @@
+"""What replies state of their own request, as lengths of the components of its time."""

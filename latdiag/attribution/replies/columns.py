@@ -1,0 +1,261 @@
+"""What servers state in their replies: timings in bodies and headers, as columns of durations.
+
+The load keeps them unread as ``reply_timings``: ``{"body": {...}, HEADER: "..."}``. Here a path
+becomes a column, and every value is held against the request that bears it: a server cannot have
+spent longer on a request than the client waited for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.model.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from latdiag.stacks.signal import Signal
+
+if TYPE_CHECKING:
+    from latdiag.store.batch import Batch
+
+#: The columns of the table ``requests`` that are read here.
+COLUMNS = ("sent_ns", "done_ns", "reply_timings")
+#: A server's duration may exceed the client's by so much: two clocks, and values that were
+#: rounded to whole milliseconds.
+TOLERANCE_NS = 2 * NS_PER_MS
+_DRIFT = 1e-3
+#: Of one row; the load keeps 4 KB.
+_LONGEST = 8192
+_DEEPEST = 6
+_FIGURES = 512
+
+_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
+#: Where two unit names stand together, documents disagree; the first that fits all is right.
+EITHER = "|"
+
+_NUMBER = re.compile(r"[+-]?\d{1,20}(?:\.\d{1,20})?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PARAM = re.compile(rf"[ \t]*;[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*({_TOKEN}|{_QUOTED}))?")
+_METRIC = re.compile(rf"[ \t]*({_TOKEN})")
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """One field over a run. ``rows``: places of the requests in reading order, ascending;
+    ``values``: ns for durations, as stated where the unit is 1. ``unit``: the one used."""
+
+    signal: Signal
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """All fields that were stated at least once, by ``body:PATH`` and ``header:NAME``.
+
+    ``refused``: values not used, by field and reason. ``unreadable``: rows whose
+    ``reply_timings`` is not what the load writes. ``n``: rows read.
+    """
+
+    columns: dict[str, Stated]
+    refused: dict[str, Counter[str]]
+    unreadable: int
+    n: int
+
+
+@dataclass(slots=True)
+class _Column:
+    rows: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    #: what the request took by the client's clock, ns; -1 where that is not known
+    took: list[int] = field(default_factory=list)
+
+
+def replies(batches: Iterable[Batch], fields: Iterable[Signal]) -> Replies:
+    """The values of ``fields`` (signals of the kinds reply and header) in every request.
+
+    ``batches`` hold ``COLUMNS``. Several signals of one name are one column, with the first
+    of them: what they share is the value, what differs is its meaning by role. A
+    metric of a ``server-timing`` header is called ``server-timing;NAME``. Values that are no
+    numbers, negative, or durations longer than the request itself are counted and not used.
+    """
+    wanted = {name: signal for signal in reversed(list(fields)) if (name := foreign_name(signal))}
+    found: dict[str, _Column] = {name: _Column() for name in wanted}
+    refused: dict[str, Counter[str]] = {}
+    unreadable = n = 0
+    for batch in batches:
+        texts = batch.texts["reply_timings"]
+        took = _took(batch)
+        for place in range(batch.n):
+            text = texts[place]
+            if text is None:
+                continue
+            said = figures(text)
+            if said is None:
+                unreadable += 1
+                continue
+            for name, value in said.items():
+                column = found.get(name)
+                if column is None:
+                    continue
+                number = as_number(value)
+                if number is None:
+                    refused.setdefault(name, Counter())["not a number"] += 1
+                    continue
+                column.rows.append(n + place)
+                column.values.append(number)
+                column.took.append(took[place])
+        n += batch.n
+    columns = {}
+    for name, column in found.items():
+        checked = _checked(wanted[name], column, refused.setdefault(name, Counter()))
+        if len(checked.rows):
+            columns[name] = checked
+    return Replies(columns, {k: v for k, v in refused.items() if v}, unreadable, n)
+
+
+def foreign_name(signal: Signal) -> str:
+    """``body:PATH`` or ``header:NAME``, as the table ``evidence`` calls it; empty for signals of
+    other kinds."""
+    if signal.kind == "reply":
+        return f"body:{signal.foreign}"
+    return f"header:{signal.foreign.lower()}" if signal.kind == "header" else ""
+
+
+def _took(batch: Batch) -> list[int]:
+    """What each request took, ns; -1 where its end is not known."""
+    sent, done = batch.ints["sent_ns"], batch.ints["done_ns"]
+    known = sent.valid & done.valid & (done.values >= sent.values)
+    took: list[int] = np.where(known, done.values - sent.values, -1).tolist()
+    return took
+
+
+def figures(text: str) -> dict[str, Any] | None:
+    """Every value of one ``reply_timings`` by ``body:PATH``, ``header:NAME`` and
+    ``header:server-timing;METRIC``; None for a text that is not of that form. Never raises."""
+    if len(text) > _LONGEST:
+        return None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(document, dict):
+        return None
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        if name == "body":
+            for path, inner in _paths(value, "", 0):
+                if len(found) >= _FIGURES:
+                    break
+                found.setdefault(f"body:{path}", inner)
+        elif name == "server-timing" and isinstance(value, str):
+            for metric, duration in server_timing(value).items():
+                found[f"header:server-timing;{metric}"] = duration
+        elif isinstance(value, str):
+            found[f"header:{name}"] = value
+    return found
+
+
+def _paths(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Leaves of nested objects, their keys joined by dots."""
+    if not isinstance(value, dict):
+        yield path, value
+    elif depth < _DEEPEST:
+        for key, inner in value.items():
+            yield from _paths(inner, f"{path}.{key}" if path else key, depth + 1)
+
+
+def as_number(value: Any) -> float | None:
+    """A JSON number, or a text that is one and nothing more; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
+    if not isinstance(value, str) or _NUMBER.fullmatch(value.strip(" \t")) is None:
+        return None
+    return float(value)
+
+
+def server_timing(value: str) -> dict[str, float]:
+    """Durations (ms) by metric of a Server-Timing header; metrics without ``dur`` are left out.
+
+    The grammar of the W3C's Server Timing: ``name;param=value;..., name;...``, of repeated
+    parameters the first counts, of repeated metrics too. What follows a part that cannot be read
+    is skipped up to the next comma.
+    """
+    found: dict[str, float] = {}
+    for member in _members(value):
+        match = _METRIC.match(member)
+        if match is None:
+            continue
+        at = match.end()
+        while (param := _PARAM.match(member, at)) is not None:
+            at = param.end()
+            if param[1].lower() == "dur":
+                number = as_number((param[2] or "").strip('"'))
+                if number is not None:
+                    found.setdefault(match[1], number)
+                break
+    return found
+
+
+def _members(value: str) -> Iterator[str]:
+    """The parts of a header between commas that are not inside quotes."""
+    start, quoted, place = 0, False, 0
+    while place < len(value):
+        char = value[place]
+        if quoted and char == "\\":
+            place += 1
+        elif char == '"':
+            quoted = not quoted
+        elif char == "," and not quoted:
+            yield value[start:place]
+            start = place + 1
+        place += 1
+    yield value[start:]
+
+
+def _checked(signal: Signal, column: _Column, refused: Counter[str]) -> Stated:
+    """The values of a column that can be true, in ns."""
+    rows = np.array(column.rows, dtype=np.int64)
+    values = np.array(column.values, dtype=np.float64)
+    took = np.array(column.took, dtype=np.float64)
+    sound = np.isfinite(values)
+    refused["not finite"] += int(np.count_nonzero(~sound))
+    refused["negative"] += int(np.count_nonzero(sound & (values < 0)))
+    sound &= values >= 0
+    rows, values, took = rows[sound], values[sound], took[sound]
+    unit = signal.unit
+    if unit.split(EITHER)[0] in _NS:
+        refused["of a request without an end"] += int(np.count_nonzero(took < 0))
+        known = took >= 0
+        rows, values, took = rows[known], values[known], took[known]
+        most = took * (1 + _DRIFT) + TOLERANCE_NS
+        unit = _fitting(unit, values, most)
+        # compared before it is scaled: a hostile 1e302 ms is no number of ns
+        fits = values <= most / _NS[unit]
+        refused["longer than the request itself"] += int(np.count_nonzero(~fits))
+        rows, values = rows[fits], values[fits] * _NS[unit]
+    for reason in [reason for reason, count in refused.items() if not count]:
+        del refused[reason]
+    return Stated(signal, rows, values, unit)
+
+
+def _fitting(unit: str, values: NDArray[np.float64], most: NDArray[np.float64]) -> str:
+    """The unit, of several the first by which no value is longer than its request.
+
+    The larger unit stands first: taken for it, a value in the smaller one is a thousand times too
+    long, which hardly any request is. Where none fits all, the last.
+    """
+    *others, last = unit.split(EITHER)
+    return next((u for u in others if bool((values <= most / _NS[u]).all())), last)

@@ -1,0 +1,351 @@
+"""End-to-end latency in components, as replies themselves state them of each request.
+
+No span and no clock of another machine: durations alone, each beside the very request that it is
+of. The client knows what lies behind the first hop until the first token, and how long the stream
+took; replies say what of it was queue, prefill, decode::
+
+    before the first token   what is stated; what is left belongs to those that state nothing
+    after it                 what is stated; what is left is unattributed
+    after it, nothing stated the stream as the client's stamps have it
+
+A server may decode before the client sees a token (hidden reasoning, a proxy that gathers): what
+does not fit into the stream is decode before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.attribution import client_only
+from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.replies.claims import Time, Told, meant, told, usable
+from latdiag.attribution.spans.explain import client_sources
+from latdiag.attribution.spans.owners import OVER_NS, OVER_SHARE, united
+from latdiag.measurement.answered import Answered
+from latdiag.model.components import COMPONENTS
+from latdiag.stacks.signal import Stack, of
+
+#: A server that is given the KV cache computes the last token of the prompt alone: one step, or
+#: two where it schedules ahead. One that takes more computed the prompt itself.
+_STEPS = 3
+#: And where less than this is left of the wait, no other did: a request to it, a step there that
+#: reads all weights, and the way of the cache take longer.
+_ELSEWHERE_NS = 2_000_000
+#: So many of the requests have to show it.
+_MOST = 0.95
+#: A server's decode and the client's stream are both durations: clocks differ by less than this.
+_DRIFT = 0.001
+#: Of so few nothing is said of how they differ.
+_FEW = 10
+
+
+@dataclass(slots=True)
+class Replied:
+    """What became of the times in replies. ``stated``: answered requests whose replies state any;
+    ``partial``: of these, those that lack one that most state; ``told``: those that bear the
+    parts. ``used``: (stack, its field) of every time that is; ``unsure``: fields that may be of
+    two components, as nothing says which role the server has. ``ahead``: requests of which the
+    server decoded noticeably before the client saw a token. ``told_ns``, ``left_ns``: median end
+    to end of those told and those not, 0 where these are few."""
+
+    requests: int = 0
+    stated: int = 0
+    told: int = 0
+    partial: int = 0
+    contradicted: int = 0
+    ahead: int = 0
+    ahead_ns: float = 0.0
+    stacks: tuple[str, ...] = ()
+    used: list[tuple[str, str]] = field(default_factory=list)
+    unsure: list[str] = field(default_factory=list)
+    told_ns: float = 0.0
+    left_ns: float = 0.0
+
+
+@dataclass(slots=True)
+class _Book:
+    """Requests whose replies state all that is usual. ``ahead``: ns of decode before the first
+    token; ``apart``: another server may have computed the prompts."""
+
+    seen: Answered
+    told: Told
+    ahead: NDArray[np.int64]
+    apart: bool = False
+
+    @property
+    def early(self) -> list[Time]:
+        return self.told.early
+
+    @property
+    def late(self) -> list[Time]:
+        return self.told.late
+
+    @property
+    def left(self) -> NDArray[np.int64]:
+        """ns behind the first hop until the first token that no reply states."""
+        seen = self.seen
+        behind_hop = seen.first - seen.begin - seen.client - seen.network
+        return behind_hop - _sum(self.early, seen.n) - self.ahead
+
+    def select(self, rows: NDArray[np.bool_]) -> _Book:
+        for each in (*self.early, *self.late):
+            each.own = each.own[rows]
+        return _Book(self.seen.select(rows), self.told, self.ahead[rows], self.apart)
+
+
+def explain(
+    seen: Answered,
+    times: Mapping[str, NDArray[np.float64]],
+    stacks: Sequence[Stack],
+    chunks: NDArray[np.int64],
+) -> tuple[Parts | None, Replied]:
+    """(Parts of the requests whose replies state times, None where these are less than half of all
+    or as many state what cannot be; what became of them).
+
+    ``times``: ns by the foreign name of the signal, NaN where a reply did not state it;
+    ``chunks``: pieces with tokens that each reply came in, 0 if unknown.
+    """
+    facts = Replied(requests=seen.n)
+    fields = usable(times, stacks)
+    values = np.array([times[s.foreign] for _, s in fields]).reshape(len(fields), seen.n)
+    known = np.isfinite(values)
+    facts.stated = int(known.any(axis=0).sum())
+    if not facts.stated:
+        return None, facts
+    usual = 2 * known.sum(axis=1) >= facts.stated
+    fields = [each for each, is_usual in zip(fields, usual.tolist(), strict=True) if is_usual]
+    values, known = values[usual], known[usual]
+    whole = np.flatnonzero(known.all(axis=0)) if fields else np.zeros(0, dtype=np.int64)
+    facts.partial = facts.stated - len(whole)
+    ns = np.rint(values[:, whole]).astype(np.int64)
+    book = _book(seen.select(whole), told(fields, ns))
+    if _may_be_apart(book, chunks[whole]):
+        facts.unsure = [s.foreign for stack, s in fields if meant(stack, s) != s.covers]
+        book = _book(book.seen, told(fields, ns, apart=True), apart=True)
+    said = [*book.early, *book.late]
+    good = _fits(book)
+    facts.contradicted, facts.told = int((~good).sum()), int(good.sum())
+    facts.stacks = tuple(dict.fromkeys(each.stack.name for each in said))
+    facts.used = [(each.stack.name, each.signal.foreign) for each in said]
+    _note_left(facts, seen, whole[good])
+    if not facts.told or 2 * facts.told < seen.n or facts.contradicted > facts.told:
+        return None, facts
+    book = book.select(good)
+    facts.ahead = int((book.ahead > 0).sum())
+    facts.ahead_ns = float(np.median(book.ahead[book.ahead > 0])) if facts.ahead else 0.0
+    return _parts(book, seen.n - facts.told), facts
+
+
+def _note_left(facts: Replied, seen: Answered, keep: NDArray[np.int64]) -> None:
+    took = seen.done - seen.begin
+    left = np.delete(took, keep)
+    if min(len(left), len(keep)) >= _FEW:
+        facts.told_ns, facts.left_ns = float(np.median(took[keep])), float(np.median(left))
+
+
+# ---------------------------------------------------------------------- against the client
+def _book(seen: Answered, said: Told, apart: bool = False) -> _Book:
+    stated, stream = _sum(said.late, seen.n), seen.last - seen.first
+    decode = _sum([t for t in said.late if t.components == ("decode",)], seen.n)
+    over = stated - stream
+    beyond = over > _beyond(stated)
+    return _Book(seen, said, np.where(beyond, np.minimum(over, decode), 0), apart)
+
+
+def _beyond(ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By how much two measures of one duration may differ."""
+    return OVER_NS + (_DRIFT * ns).astype("int64")
+
+
+def _limit(ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """By how much two ends of one event may differ in this time."""
+    return np.maximum(OVER_NS, (OVER_SHARE * ns).astype(np.int64))
+
+
+def _fits(book: _Book) -> NDArray[np.bool_]:
+    """Whether what a reply states has room in what the client waited."""
+    seen = book.seen
+    ttft, whole = seen.first - seen.begin, seen.done - seen.begin
+    before, after = _sum(book.early, seen.n), _sum(book.late, seen.n)
+    fits: NDArray[np.bool_] = before + book.ahead - (ttft - seen.client) <= _limit(ttft)
+    fits &= before + after - (whole - seen.client) <= _limit(whole)
+    fits &= after - book.ahead - (seen.last - seen.first) <= _beyond(after)
+    return fits
+
+
+def _may_be_apart(book: _Book, chunks: NDArray[np.int64]) -> bool:
+    """Whether another server may have computed the prompts, where that changes what a field is.
+
+    Not where a request's own prefill took several steps: then its server computed the prompt. Nor
+    where hardly anything is left of its wait: then nobody else did. A step makes one chunk, which
+    is several tokens where the server guesses ahead; a proxy may make one of several.
+    """
+    if not book.seen.n or all(meant(e.stack, e.signal) == e.signal.covers for e in book.early):
+        return False
+    own = _sum([each for each in book.early if each.components == ("prefill",)], book.seen.n)
+    decode = _sum([e for e in book.late if e.components == ("decode",)], book.seen.n)
+    known = (chunks > 1) & (decode > 0)
+    step = np.where(known, decode / np.maximum(chunks - 1, 1), np.nan)
+    shows = ((own > _STEPS * step) | (book.left < _ELSEWHERE_NS))[_fits(book)]
+    return bool(np.count_nonzero(shows) < _MOST * len(shows))
+
+
+def _sum(times: Sequence[Time], rows: int) -> NDArray[np.int64]:
+    return sum((each.own for each in times), np.zeros(rows, dtype=np.int64))
+
+
+# ---------------------------------------------------------------------- the parts
+def _parts(book: _Book, left_out: int) -> Parts:
+    seen, nothing = book.seen, np.zeros(book.seen.n, dtype=np.int64)
+    rest = _rest(book)
+    merges = united([rest, *(_told_as(each) for each in book.early)])
+    before = _columns(book.early, merges, seen.n)
+    stated = list(before)
+    key = merges.get(rest[0], rest)[0]
+    # A client that stamps in user space may have made what is left itself.
+    left = np.where(seen.kernel, np.maximum(book.left, 0), 0)
+    before[key] = before.get(key, nothing) + left
+    before |= {"client": seen.client, "network": seen.network}
+    if book.ahead.any():
+        before["decode"] = book.ahead
+    before["unattributed"] = book.left - left
+    after = _columns(book.late, merges, seen.n)
+    stream = seen.last - seen.first
+    if not book.told.is_whole("decode"):  # the client knows better how long it took
+        more = np.maximum(stream - _sum(book.late, seen.n), 0)
+        after["decode"] = after.get("decode", nothing) + more
+    after["decode"] = after["decode"] - book.ahead
+    after["unattributed"] = stream - sum(after.values(), nothing)
+    order = [name for name in COMPONENTS if name in before or name in after]
+    found = {name: before.get(name, nothing) + after.get(name, nothing) for name in order}
+    found["unattributed"] = found["unattributed"] + seen.done - seen.last
+    elsewhere = [name for name in stated if name != key] if book.apart else []
+    return Parts(
+        total=seen.done - seen.begin,
+        ttft=seen.first - seen.begin,
+        parts=found,
+        delayed=seen.delayed & seen.kernel,
+        left_out=left_out,
+        sources=_sources(book, merges, key),
+        slack=_slack(seen, key, left, before["unattributed"], elsewhere),
+        leaves=_leaves([*book.early, *book.late]),
+        leaf_source=Source(
+            max((_grade(t) for t in book.early + book.late if _is_leaf(t)), default="A"),
+            "times in replies of nothing but it",
+        ),
+        segment=np.unique(seen.scenario.astype(str), return_inverse=True)[1],
+        within={
+            "client_ttft": {name: before[name] for name in order if name in before},
+            "decode": {name: after[name] for name in order if name in after},
+        },
+    )
+
+
+def _told_as(time: Time) -> tuple[str, ...]:
+    """The components that a time is of. A server's own router is told with what is behind it:
+    gateway is what stands before the server, of which no server speaks."""
+    if time.stack.layer == "gateway":
+        return time.components
+    return tuple(n for n in time.components if n != "gateway") or time.components
+
+
+def _may_be_spoken(component: str) -> bool:
+    return component in (*client_only.BEHIND_THE_HOP, "interconnect")
+
+
+def _rest(book: _Book) -> tuple[str, ...]:
+    """What may have had the time before the first token that nobody states.
+
+    A gateway always: no reply is of it. A frontend, unless a time is stated that holds more than
+    it and so all of it. Where a stack may be several servers, their hand-over is in the words of
+    none. And where another may have computed the prompt, that as well; if what is left is more
+    than what is stated beside it, or what is stated may be after the token, anything.
+    """
+    spoken = {name for name in COMPONENTS if _may_be_spoken(name) and book.told.is_whole(name)}
+    if not any(of("frontend") < each.visible for each in book.early):
+        spoken.discard("frontend")
+    open_ = {name for name in client_only.BEHIND_THE_HOP if name not in spoken} | {"gateway"}
+    several = any(each.stack.roles for each in (*book.early, *book.late))
+    if several and "interconnect" not in spoken:
+        open_.add("interconnect")
+    if book.apart:
+        own = [each for each in book.early if each.components == ("prefill",)]
+        others = [each for each in book.early if each not in own]
+        open_.add("prefill")
+        stated = int(_sum(others, book.seen.n).sum())
+        stream = book.seen.last - book.seen.first
+        later = int(np.maximum(stream - _sum(book.late, book.seen.n), 0).sum())
+        if max(int((book.left + _sum(own, book.seen.n)).sum()), later) > stated:
+            open_ |= {*client_only.BEHIND_THE_HOP, "interconnect"}
+    return tuple(name for name in COMPONENTS if name in open_)
+
+
+def _key(time: Time, merges: Mapping[str, tuple[str, ...]]) -> str:
+    first = _told_as(time)[0]
+    return merges.get(first, (first,))[0]
+
+
+def _columns(
+    times: Sequence[Time], merges: Mapping[str, tuple[str, ...]], rows: int
+) -> dict[str, NDArray[np.int64]]:
+    keys = dict.fromkeys(_key(each, merges) for each in times)
+    return {key: _sum([t for t in times if _key(t, merges) == key], rows) for key in keys}
+
+
+def _slack(
+    seen: Answered,
+    rest: str,
+    left: NDArray[np.int64],
+    nobody: NDArray[np.int64],
+    elsewhere: Sequence[str],
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """What the client's stamps leave open between the network and what is left; and where another
+    server may have had some of these phases (``elsewhere``), between that and them."""
+    less = (seen.network - seen.network_lo).astype(float)
+    room = left.astype(float)
+    more = np.minimum((seen.network_hi - seen.network).astype(float), room)
+    fewer = room if elsewhere else more
+    # Where the client stamps in user space, what is of nobody may be of any.
+    open_ = np.where(seen.kernel, 0.0, np.maximum(nobody, 0))
+    found = {
+        "network": (less, more),
+        rest: (fewer, less + open_),
+        "unattributed": (open_, np.zeros(seen.n)),
+    }
+    return found | dict.fromkeys(elsewhere, (np.zeros(seen.n), room))
+
+
+def _leaves(said: Sequence[Time]) -> dict[str, NDArray[np.int64]]:
+    """Times of one leaf and no other, by leaf."""
+    return {next(iter(t.visible)): t.own for t in said if _is_leaf(t)}
+
+
+def _is_leaf(time: Time) -> bool:
+    return len(time.visible) == 1 and not time.inner
+
+
+def _grade(time: Time) -> str:
+    proven = time.stack.provenance == "captured" and not time.signal.documented
+    return "A" if proven else "B"
+
+
+def _sources(book: _Book, merges: Mapping[str, tuple[str, ...]], rest: str) -> dict[str, Source]:
+    seen, said = book.seen, [*book.early, *book.late]
+    found = client_sources(seen)
+    found["unattributed"] = Source("A", "the whole less everything that is stated or stamped")
+    stamps = "kernel" if seen.kernel.all() else "user"
+    found["decode"] = Source("A", f"{stamps} receive stamps, first to last token")
+    for key in dict.fromkeys([rest, *(_key(each, merges) for each in said)]):
+        same = [each for each in said if _key(each, merges) == key]
+        words = ", ".join(f"{t.stack.title}: {t.signal.foreign}" for t in same)
+        evidence = [f"stated in replies: {words}"] if same else []
+        if key == rest:
+            evidence.append("behind the first hop until the first token, less what replies state")
+        stated = max((_grade(each) for each in same), default="A")
+        grade = "E" if key in merges else "D" if key == rest else stated
+        found[key] = Source(grade, "; ".join(evidence), merges.get(key, ()))
+    return found

@@ -1,0 +1,153 @@
+"""What servers said of a run's requests: parts from their spans, and what became of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from latdiag.attribution.replies.source import UNLIKE, borne
+from latdiag.attribution.spans import batching, columns, offsets, served
+from latdiag.attribution.spans import explain as whitebox
+from latdiag.attribution.spans.findings import Findings
+from latdiag.measurement import answered
+from latdiag.model.caveats import caveat
+from latdiag.model.units import ms
+from latdiag.stacks import catalogue
+
+if TYPE_CHECKING:
+    from latdiag.attribution.parts import Parts
+    from latdiag.store.run import Run
+
+#: A clock that may have stood still while another ran: more than this is worth a word.
+_DRIFT_PPM = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """``parts``: None where too few requests have evidence. ``document``: the entry ``evidence``
+    of ``--json``. ``stacks``: those that spoke, by name."""
+
+    parts: Parts | None
+    document: dict[str, Any]
+    caveats: list[dict[str, str]]
+    stacks: tuple[str, ...]
+
+
+def spoken(run: Run) -> Spoken | None:
+    """Read the run's evidence; None where no server said anything that a stack knows."""
+    known = catalogue.stacks()
+    names = columns.known_name(known)
+    batches = run.said(columns.COLUMNS, ("span",), lambda name: bool(name and names.match(name)))
+    found = columns.read(batches, known)
+    if not found.n:
+        return None
+    seen = answered.answered(run.batches(list(answered.COLUMNS)))
+    if not seen.n:
+        return _served(found, run)
+    parts, facts, joined = whitebox.explain(found, seen, borne(run, seen, known))
+    clocks = offsets.offsets(joined, seen)
+    document = _document(facts, clocks, run.writers)
+    caveats = _caveats(facts, clocks, parts)
+    held = batching.held_back(run.batches(list(batching.COLUMNS)), joined, seen)
+    if held is not None:
+        document["batching"] = _batching(held)
+        figures = {"k": f"{held.tokens:.0f}", "t": held.every_ns, "s": held.step_ns}
+        caveats.append(caveat("LD415", **figures))
+    return Spoken(parts, document, caveats, facts.stacks)
+
+
+def _served(found: columns.Spans, run: Run) -> Spoken | None:
+    """Of a run without requests: where the servers' own time went."""
+    if any(batch.n for batch in run.batches(["request_id"])):
+        return None  # a client was there, and got nothing
+    parts, facts = served.served(found)
+    return Spoken(parts, _document(facts, [], ()), _caveats(facts, [], None), facts.stacks)
+
+
+def _document(
+    facts: Findings,
+    clocks: Sequence[tuple[str, offsets.Offset]],
+    writers: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    return {
+        "requests": facts.requests,
+        "joined": facts.joined,
+        "told": facts.told,
+        "joined_by": facts.by,
+        "contradicted": facts.contradicted,
+        "partial": facts.partial,
+        "spans": facts.spans,
+        "duplicates": facts.duplicates,
+        "senders": [{"sender": name, **said} for name, said in facts.senders.items()],
+        "clocks": [_clock(each, _wall(writers, clock)) for clock, each in clocks],
+        "medians_ms": {name: ms(value) for name, value in facts.medians.items()},
+    }
+
+
+def _clock(found: offsets.Offset, wall: int | None) -> dict[str, Any]:
+    """``wall``: REALTIME minus MONOTONIC of the client; 0 where its instants are REALTIME."""
+    offset = None if wall is None else ms(found.offset_ns - wall)
+    return {
+        "sender": found.sender,
+        "n": found.n,
+        "offset_ms": offset,
+        "half_width_ms": None if found.half_ns is None else ms(found.half_ns),
+        "steps": [{"request": at, "by_ms": ms(by)} for at, by in found.steps],
+        "drift_ppm": found.drift_ppm,
+    }
+
+
+def _batching(found: batching.Batching) -> dict[str, Any]:
+    return {
+        "requests": found.requests,
+        "held": found.held,
+        "share_together": found.share,
+        "tokens": found.tokens,
+        "every_ms": ms(found.every_ns),
+        "step_ms": ms(found.step_ns),
+    }
+
+
+def _wall(writers: Sequence[Mapping[str, Any]], clock: str) -> int | None:
+    """REALTIME minus MONOTONIC of a clock's first writer; None where no writer noted it."""
+    if clock.startswith("capture:"):
+        return 0
+    for writer in writers:
+        samples = writer.get("clock") if writer.get("clock_id") == clock else None
+        if isinstance(samples, list) and samples and isinstance(samples[0], list):
+            first = samples[0]
+            if len(first) >= 2 and all(isinstance(value, int) for value in first[:2]):
+                return int(first[1]) - int(first[0])
+    return None
+
+
+def _caveats(
+    facts: Findings, clocks: Sequence[tuple[str, offsets.Offset]], parts: Parts | None
+) -> list[dict[str, str]]:
+    out = []
+    if facts.joined < facts.requests:
+        out.append(caveat("LD411", rows=facts.requests - facts.joined, requests=facts.requests))
+    if facts.partial or facts.contradicted:
+        out.append(
+            caveat(
+                "LD412",
+                partial=facts.partial,
+                contradicted=facts.contradicted,
+                requests=facts.joined,
+            )
+        )
+    if parts is not None and facts.user_stamps:
+        total = int(parts.total.sum())
+        share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
+        out.append(caveat("LD413", share=share))
+    if facts.all_kept and parts is not None:
+        out.append(caveat("LD414", whole=facts.joined - facts.partial - facts.contradicted))
+    if facts.left_ns and abs(facts.left_ns - facts.told_ns) > UNLIKE * facts.told_ns:
+        out.append(caveat("LD420", told=round(facts.told_ns), left=round(facts.left_ns)))
+    for _, each in clocks:
+        if each.steps:
+            out.append(caveat("LD211", sender=each.sender, steps=len(each.steps)))
+        elif each.drift_ppm is not None and abs(each.drift_ppm) > _DRIFT_PPM:
+            out.append(caveat("LD212", sender=each.sender, ppm=f"{each.drift_ppm:.0f}"))
+    return out

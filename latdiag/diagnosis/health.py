@@ -1,0 +1,113 @@
+"""Whether there is anything to complain of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.measurement.stages import WORKLOAD
+from latdiag.model.metrics import SLO_PRESETS
+from latdiag.model.units import NS_PER_S, show_ms
+
+if TYPE_CHECKING:
+    from latdiag.attribution.parts import Parts
+    from latdiag.measurement.observations import Observations
+
+#: What a person who reads along does not feel as slow.
+PRESET = "mlperf:llama3.1-8b-interactive"
+#: Under this load p95 may be so many times what the same requests take alone.
+_OVER_ALONE = 1.3
+#: Times a request's own time that a load must last to say anything of queues.
+_LONG_ENOUGH = 5
+#: Less than this, and it is not the requests' own time alone that was estimated.
+_UNDER_ALONE = 0.8
+#: Parts that a server can be without; from this share on, one of them is worth a name.
+_AVOIDABLE = ("client", "network", "gateway", "queue", "interconnect")
+_WORTH_A_NAME, _MAY_BE = 0.2, 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``over_alone``: end to end over that of the same requests alone, of the sums or of the p95,
+    whichever is more. Times in ns, p95."""
+
+    over_alone: float
+    ttft_ns: float
+    tpot_ns: float
+    n: int
+    span_s: float = math.inf
+    #: whether a queue had the time to build up: several times what a request takes
+    long_enough: bool = True
+
+    def good(self, shares: Mapping[str, Any]) -> bool:
+        """Nothing avoidable stands out, load costs little, and nobody waits."""
+        if any(_stands_out(shares.get(name) or {}) for name in _AVOIDABLE):
+            return False
+        ttft, tpot = _limits()
+        as_alone = _UNDER_ALONE <= self.over_alone <= _OVER_ALONE
+        return as_alone and self.long_enough and self.ttft_ns <= ttft and self.tpot_ns <= tpot
+
+    @property
+    def keeps_tpot(self) -> bool:
+        """Whether no reader would call the pace of the tokens slow."""
+        return self.tpot_ns <= _limits()[1]
+
+    def sentence(self) -> str:
+        return (
+            f"{self.n} requests over {self.span_s:.0f} s took at most {self.over_alone:.2f} times"
+            " what they take alone (sum and p95), and"
+            f" TTFT {show_ms(self.ttft_ns)} ms and TPOT {show_ms(self.tpot_ns)} ms (p95) keep to"
+            f" {PRESET}"
+        )
+
+
+def _stands_out(entry: Mapping[str, Any]) -> bool:
+    """Whether a part is large, or may well be."""
+    share, most = entry.get("share") or 0.0, entry.get("hi") or 0.0
+    return bool(share >= _WORTH_A_NAME or most >= _MAY_BE)
+
+
+def health(seen: Observations, parts: Parts) -> Health | None:
+    """From the workload's requests; None where there are none."""
+    rows = seen.of(WORKLOAD)
+    if parts.alone is None or not len(rows):
+        return None
+    later = seen.later(rows)
+    many = later >= 1
+    tpot = (seen.last - seen.first)[rows][many] / later[many]
+    p95 = [np.quantile(values, 0.95) for values in (parts.total, parts.alone, parts.ttft)]
+    slow = float(np.quantile(tpot, 0.95)) if len(tpot) else 0.0
+    summed = float(parts.total.sum()) / max(float(parts.alone.sum()), 1.0)
+    span = _shortest_segment(seen.begin[rows], parts)
+    return Health(
+        max(summed, float(p95[0] / max(p95[1], 1.0))),
+        float(p95[2]),
+        slow,
+        len(rows),
+        float(seen.begin[rows].max() - seen.begin[rows].min()) / NS_PER_S,
+        span > _LONG_ENOUGH * float(np.median(parts.alone)),
+    )
+
+
+def _shortest_segment(begin: NDArray[np.int64], parts: Parts) -> float:
+    """ns over which the shortest independent repetition sent its requests."""
+    segment = parts.segment if parts.segment is not None else np.zeros(len(begin), int)
+    spans = [float(np.ptp(begin[segment == each])) for each in np.unique(segment)]
+    return min(spans)
+
+
+def _limits() -> tuple[float, float]:
+    """(TTFT, TPOT) of the preset, ns."""
+    found = {slo.partition(".")[0]: slo for slo in SLO_PRESETS[PRESET]}
+    return _nanoseconds(found["ttft"]), _nanoseconds(found["tpot"])
+
+
+def _nanoseconds(objective: str) -> float:
+    from latdiag.model.units import parse_duration
+
+    return float(parse_duration(objective.partition("<")[2]))

@@ -1,0 +1,315 @@
+"""The lines of ``client.jsonl`` in a capture, as rows of the table ``requests``.
+
+A line is an object: ``send_ns``, ``headers_ns``, ``done_ns`` and ``chunks`` ([instant, number of
+characters]) in REALTIME nanoseconds of the client, read in user space; ``scenario``, ``status``,
+``id``, ``trace_id``, ``span_id``, ``usage``, ``isl`` and ``osl`` (asked for), ``rid``. Everything
+else in it is left where it is: it may hold texts.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from latdiag.model.records import Kind, Outcome, StampSource, TokenSource
+
+#: Rows and arrivals that are held before they are written.
+PART_ROWS = 10_000
+PART_ARRIVALS = 4 << 20
+#: Chunks of one reply; lines that long are over the bound on lines, mostly.
+CHUNKS = 1_000_000
+#: Requests of one import; each costs the 120 bytes by which its ids are known again.
+REQUESTS = 2_000_000
+SCENARIOS = 1_000
+_ID_LIMIT = 128
+#: 2001 to 2096: what lies outside is not in nanoseconds since 1970.
+_FIRST_NS, _LAST_NS = 10**18, 4 * 10**18
+_LONGEST_NS = 7 * 86_400 * 10**9
+_MOST_TOKENS = 2**31 - 1
+#: What OpenAI's API, and servers like it, put before the id that the request came with.
+_PREFIXES = ("chatcmpl-", "cmpl-")
+_HEX = frozenset("0123456789abcdef")
+
+
+class Rejected(Exception):
+    """Why a line is no row: one phrase out of a few, to be counted."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """A request. ``tokens``: of each arrival, None where only the total is known."""
+
+    scalars: dict[str, Any]
+    sent_ns: int
+    arrivals: array[int]
+    kinds: array[int]
+    tokens: array[int] | None
+
+
+class ClientRows:
+    """Rows under way: ``add`` lines, ``take`` columns when ``full`` and at the end.
+
+    ``scenarios``: only these are taken; empty for all. ``seen``: hashes of the request ids there
+    are already, to be shared by the files of one run. ``taken`` counts rows by scenario,
+    ``other`` those of other scenarios, ``rejected`` lines by reason. ``traces`` holds
+    the trace ids of the rows, in bytes, and ``untraced`` counts rows without.
+    """
+
+    def __init__(self, clock_id: str, scenarios: frozenset[str], seen: set[int]) -> None:
+        self.clock_id = clock_id
+        self.taken: Counter[str] = Counter()
+        self.other = 0
+        self.rejected: Counter[str] = Counter()
+        self.traces: set[bytes] = set()
+        self.untraced = 0
+        self._scenarios = scenarios
+        self._seen = seen
+        self._rows: list[_Row] = []
+        self._arrivals = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self._rows) >= PART_ROWS or self._arrivals >= PART_ARRIVALS
+
+    def add(self, line: bytes) -> None:
+        """One line of the file; what cannot be a row is counted."""
+        try:
+            said = _parsed(line)
+            scenario = _scenario(said.get("scenario"))
+            if self._scenarios and scenario not in self._scenarios:
+                self.other += 1
+                return
+            row = _row(said)
+            self._name(row.scalars)
+        except Rejected as why:
+            self.rejected[str(why)] += 1
+            return
+        row.scalars["scenario"] = scenario
+        known = (scenario or "") in self.taken or len(self.taken) < SCENARIOS
+        self.taken[(scenario or "") if known else "…"] += 1
+        self._rows.append(row)
+        self._arrivals += len(row.arrivals)
+        trace_id = row.scalars["trace_id"]
+        if trace_id is None:
+            self.untraced += 1
+        else:
+            self.traces.add(bytes.fromhex(trace_id))
+
+    def _name(self, scalars: dict[str, Any]) -> None:
+        """Settle ``request_id``: the first of its candidates that no other request has.
+
+        The last one is the trace, which has been seen where the very same line comes twice.
+        """
+        if len(self._seen) >= 2 * REQUESTS:
+            raise Rejected(f"more than {REQUESTS:,} requests")
+        for name in scalars.pop("names"):
+            if name is not None and hash(name) not in self._seen:
+                self._seen |= {hash(name), hash(scalars["trace_id"])}
+                scalars["request_id"] = name
+                return
+        raise Rejected("no id that no other request has")
+
+    def take(self) -> dict[str, Any]:
+        """The rows so far as columns for ``RunWriter.write_part``, by when they were sent."""
+        from latdiag.store.columns import ListColumn
+
+        rows = sorted(self._rows, key=lambda row: row.sent_ns)
+        self._rows, self._arrivals = [], 0
+        if not rows:
+            return {}
+        offsets = np.cumsum([0] + [len(row.arrivals) for row in rows])
+        counted = [row.tokens if row.tokens is not None else array("i") for row in rows]
+        stamps = ListColumn(_joined([row.arrivals for row in rows], np.int64), offsets)
+        columns: dict[str, Any] = {
+            name: [row.scalars[name] for row in rows] for name in rows[0].scalars
+        }
+        return columns | {
+            "attempt": [1] * len(rows),
+            "clock_id": [self.clock_id] * len(rows),
+            "sent_ns": [row.sent_ns for row in rows],
+            "stamp_source": [StampSource.USER.value] * len(rows),
+            "arrivals_ns": stamps,
+            "arrivals_user_ns": stamps,
+            "kinds": ListColumn(_joined([row.kinds for row in rows], np.int8), offsets),
+            "censored": ListColumn(np.zeros(offsets[-1], dtype=np.bool_), offsets),
+            "tokens": ListColumn(
+                _joined(counted, np.int32),
+                np.cumsum([0] + [len(tokens) for tokens in counted]),
+                np.array([row.tokens is not None for row in rows], dtype=np.bool_),
+            ),
+        }
+
+
+def scenario_of(line: bytes) -> str:
+    """The scenario that a line states; empty where it states none."""
+    try:
+        return _scenario(_parsed(line).get("scenario")) or ""
+    except Rejected:
+        return ""
+
+
+def _joined(arrays: list[array[int]], dtype: Any) -> Any:
+    # An empty buffer cannot be viewed; the first entry stands for a part without any.
+    views = [np.frombuffer(part, dtype) for part in arrays if part]
+    return np.concatenate([np.empty(0, dtype), *views])
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Rejected("no JSON") from None
+    if not isinstance(said, dict):
+        raise Rejected("no JSON object")
+    return said
+
+
+def _scenario(value: Any) -> str | None:
+    if value is None or (isinstance(value, str) and len(value) <= _ID_LIMIT):
+        return value
+    raise Rejected(f"a scenario that is no text of at most {_ID_LIMIT} characters")
+
+
+def _row(said: dict[str, Any]) -> _Row:
+    """The row that a line states, but for its name and scenario. Raises Rejected."""
+    sent, headers, done = (_stated(said.get(f"{name}_ns")) for name in _INSTANTS)
+    if sent is None:
+        raise Rejected("no send_ns")
+    arrivals, characters = _chunks(said.get("chunks"))
+    _check_order([n for n in (sent, headers, *arrivals[:1]) if n is not None])
+    _check_order([n for n in (sent, *arrivals, done) if n is not None])
+    usage = _object(said.get("usage"))
+    total = _count(usage.get("completion_tokens"))
+    details = _object(usage.get("prompt_tokens_details"))
+    bearing = _bearing(characters, total)
+    status = said.get("status") if type(said.get("status")) is int else None
+    status = status if status is not None and 100 <= status <= 999 else None
+    outcome, error = _outcome(status, any(characters), done, bool(said.get("error")))
+    trace_id, reply = _hex(said.get("trace_id"), 32), _id(said.get("id"))
+    scalars = {
+        "names": (_id(said.get("rid")), _unprefixed(reply), trace_id),
+        "response_id": reply,
+        "trace_id": trace_id,
+        "span_id": _hex(said.get("span_id"), 16),
+        "headers_ns": headers,
+        "done_ns": done,
+        "isl": _count(usage.get("prompt_tokens")),
+        "osl": total,
+        "isl_wanted": _count(said.get("isl")) or None,
+        "osl_wanted": _count(said.get("osl")) or None,
+        "cached_tokens": _count(details.get("cached_tokens")),
+        "token_source": (TokenSource.CHUNKS if total is None else TokenSource.USAGE).value,
+        "outcome": outcome.value,
+        "status": status,
+        "error": error or None,
+    }
+    kinds = array("b", (Kind.ANSWER if borne else Kind.OTHER for borne in bearing))
+    one_each = total is not None and sum(bearing) == total
+    return _Row(scalars, sent, arrivals, kinds, array("i", bearing) if one_each else None)
+
+
+_INSTANTS = ("send", "headers", "done")
+
+
+def instant(value: Any) -> int | None:
+    """``value`` if it is an instant in REALTIME nanoseconds of our times, else None."""
+    # Not isinstance: a bool is an int too. A float has lost 128 ns of such an instant.
+    return value if type(value) is int and _FIRST_NS <= value <= _LAST_NS else None
+
+
+def _stated(value: Any) -> int | None:
+    """An instant, None for none. Raises Rejected for what is no instant."""
+    if value is not None and instant(value) is None:
+        raise Rejected("an instant that is not in nanoseconds since 1970")
+    return value  # type: ignore[no-any-return]
+
+
+def _chunks(value: Any) -> tuple[array[int], list[int]]:
+    """(Instants, characters) of the chunks."""
+    chunks = [] if value is None else value
+    if not isinstance(chunks, list):
+        raise Rejected("chunks that are no list")
+    if len(chunks) > CHUNKS:
+        raise Rejected(f"more than {CHUNKS:,} chunks")
+    arrivals, characters = array("q"), []
+    for chunk in chunks:
+        if not isinstance(chunk, list) or len(chunk) < 2:
+            raise Rejected("a chunk that is no [instant, characters]")
+        at_ns = _stated(chunk[0])
+        if at_ns is None or type(chunk[1]) is not int or chunk[1] < 0:
+            raise Rejected("a chunk that is no [instant, characters]")
+        arrivals.append(at_ns)
+        characters.append(min(chunk[1], _MOST_TOKENS))
+    return arrivals, characters
+
+
+def _check_order(instants: list[int]) -> None:
+    if any(later < earlier for earlier, later in pairwise(instants)):
+        raise Rejected("instants that run backwards")
+    if instants[-1] - instants[0] > _LONGEST_NS:
+        raise Rejected("a request of more than 7 days")
+
+
+def _bearing(characters: list[int], total: int | None) -> list[int]:
+    """1 for each chunk that bore output, else 0.
+
+    That is a chunk with text. One without is a token that has none (half a character, a control
+    token) where the chunks are as many as the tokens, but not at the beginning or the end: there
+    a chunk without text may be the role's or the finish's.
+    """
+    inside = len(characters) == total and bool(characters[:1] + characters[-1:])
+    if inside and characters[0] and characters[-1]:
+        return [1] * len(characters)
+    return [int(n > 0) for n in characters]
+
+
+def _outcome(
+    status: int | None, content: bool, done: int | None, noted: bool
+) -> tuple[Outcome, str]:
+    """How the request ended and the sentence for it. The client's own words are not kept."""
+    if status is None:
+        return Outcome.CUT, "the capture states no status of the reply"
+    if status == 429:
+        return Outcome.RATE_LIMITED, f"HTTP {status}"
+    if status != 200:
+        return Outcome.HTTP_ERROR, f"HTTP {status}"
+    if noted:
+        return Outcome.CUT, "the capture's client noted an error"
+    if done is None:
+        return Outcome.CUT, "the capture states no end of the reply"
+    if not content:
+        return Outcome.PROTOCOL, "the reply held no content"
+    return Outcome.OK, ""
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _id(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _ID_LIMIT else None
+
+
+def _unprefixed(reply: str | None) -> str | None:
+    """The x-request-id in a reply's id: servers put one of a few prefixes before it."""
+    for prefix in _PREFIXES:
+        if reply is not None and reply.startswith(prefix):
+            return reply.removeprefix(prefix) or None
+    return reply
+
+
+def _hex(value: Any, size: int) -> str | None:
+    if not isinstance(value, str) or len(value) != size:
+        return None
+    text = value.lower()
+    return text if _HEX.issuperset(text) and text.strip("0") else None

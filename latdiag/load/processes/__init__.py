@@ -1,0 +1,1 @@
+"""The processes that make a load: a parent, readers, a writer."""

@@ -1,0 +1,302 @@
+"""The writer process: what a reader read becomes rows of the run, on disk every few seconds.
+
+It parses JSON and writes parquet so that the reader need not. It outlives its reader and the
+parent: when either is killed, it writes all that had reached it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latdiag.load.dialects import DIALECTS
+from latdiag.load.processes.audit import Audit
+from latdiag.load.processes.counters import Counters
+from latdiag.load.row import Row
+from latdiag.load.work.plan import LoadPlan
+from latdiag.model.errors import LatdiagError, LocalFault
+from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
+from latdiag.runtime.channel import Frames, Record
+from latdiag.store.clock import ClockSample, ClockSeries, clock_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from latdiag.store.writer import RunWriter
+
+_FIRST_FLUSH_S = 1.0
+_LONGEST_FLUSH_S = 8.0
+_PART_ROWS = 10_000
+_OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
+#: What ends E2E: content or usage, not a keep-alive after them.
+_COUNTING = _OUTPUT | {int(Kind.USAGE)}
+
+
+def run_writer(
+    plan: LoadPlan,
+    run_path: str,
+    name: str,
+    in_fd: int,
+    report_fd: int,
+    counters: Counters,
+    row: type[Row] = Row,
+) -> None:
+    """The life of a writer process: until its reader's pipe ends. ``row``: what attempts are."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides; the run is finished anyhow
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(f"latdiag-write-{name}"[:15])
+    with suppress(OSError):
+        os.nice(10)  # what it does can wait; what the reader does cannot
+
+    def report(fault: LatdiagError) -> None:
+        text = {"code": fault.code, "text": fault.text, "remedy": fault.remedy}
+        with suppress(OSError):
+            os.write(report_fd, json.dumps(text).encode() + b"\n")
+
+    from latdiag.store.writer import RunWriter
+
+    writer = Writer(plan, RunWriter(run_path, name), name, counters, report, row)
+    writer.live(in_fd)
+
+
+class Writer:
+    def __init__(
+        self,
+        plan: LoadPlan,
+        run: RunWriter,
+        name: str,
+        counters: Counters,
+        report: Callable[[LatdiagError], None],
+        row: type[Row] = Row,
+    ) -> None:
+        self._plan = plan
+        self._row = row
+        self._run = run
+        self._name = name
+        self._counters = counters
+        self._report = report
+        self._read = DIALECTS[plan.dialect].read
+        self._secrets = plan.target.secrets
+        self._series = ClockSeries()
+        self._audit = Audit()
+        self._open: dict[int, Row] = {}
+        self._ended: list[Row] = []
+        self._written = self._done = self._failed = self._tokens = 0
+        self._bye: dict[str, Any] | None = None
+        self._begun_s = time.monotonic()
+        self._common = {
+            "scenario": plan.scenario,
+            "clock_id": clock_id(),
+            "node": socket.gethostname(),
+            "worker": name,
+        }
+
+    def live(self, in_fd: int) -> None:
+        frames = Frames()
+        poll = select.poll()
+        poll.register(in_fd, select.POLLIN)
+        next_flush = self._begun_s + _FIRST_FLUSH_S
+        self._flush(final=False)
+        while True:
+            now = time.monotonic()
+            if now >= next_flush:
+                self._flush(final=False)
+                age = time.monotonic() - self._begun_s
+                next_flush = now + min(_LONGEST_FLUSH_S, max(_FIRST_FLUSH_S, age / 30))
+                continue
+            if not poll.poll(max(1.0, (next_flush - now) * 1000)):
+                continue
+            data = os.read(in_fd, 1 << 20)
+            if not data:
+                break
+            for records in frames.feed(data):
+                self._take(records)
+            if len(self._ended) >= _PART_ROWS:
+                next_flush = 0.0
+        self._flush(final=True)
+
+    # ------------------------------------------------------------------ in
+    def _take(self, records: list[tuple[Any, ...]]) -> None:
+        offset_ns, rows = self._series.offset_ns, self._open
+        for record in records:
+            kind = record[0]
+            if kind == Record.BODY:
+                _, n, real_ns, user_ns, floor_ns, data = record
+                rows[n].take(real_ns, user_ns, floor_ns, data, offset_ns)
+            elif kind == Record.BEGUN:
+                rows[record[1]] = self._row(record, self._read, self._secrets)
+            elif kind == Record.HEAD:
+                rows[record[1]].head(*record[2:])
+            elif kind == Record.ENDED:
+                row = rows.pop(record[1])
+                row.end(record[2])
+                self._ended.append(row)
+                self._count(row)
+            elif kind == Record.TICK:
+                self._series.add(ClockSample(*record[1]["clock"]))
+                self._audit.tick(record[1])
+                offset_ns = self._series.offset_ns
+            elif kind == Record.BYE:
+                self._bye = record[1]
+            elif kind == Record.SHORT:
+                self._report(LocalFault(record[1]["text"], record[1]["remedy"]))
+
+    def _count(self, row: Row) -> None:
+        good = row.succeeded
+        self._done += 1
+        self._failed += not good
+        self._tokens += sum(1 for kind in row.kinds if kind in _OUTPUT)
+        self._counters.set_done(self._done, self._failed, self._tokens)
+
+    # ------------------------------------------------------------------ out
+    def _flush(self, final: bool) -> None:
+        """Finished rows to a part, the others to the open file, and the state beside them."""
+        ready, held = self._ended, []
+        if not final:
+            # A stamp newer than the newest clock sample waits for the next one.
+            newest = self._series.newest_ns
+            ready = [row for row in self._ended if row.last_ns <= newest]
+            held = [row for row in self._ended if row.last_ns > newest]
+        unfinished = [*held, *self._open.values()]
+        try:
+            if ready:
+                self._run.write_part(self._columns(ready, last=True))
+                self._written += len(ready)
+            self._ended = held
+            if final and self._bye is None:
+                # The reader was lost: what it had under way ends here, cut short.
+                if unfinished:
+                    self._run.write_part(self._columns(unfinished, last=True))
+                    self._written += len(unfinished)
+                self._open, unfinished = {}, []
+            self._run.write_open(self._columns(unfinished, last=False))
+            self._run.write_state(self._state(final))
+        except LatdiagError as fault:
+            self._report(fault)
+
+    def _state(self, final: bool) -> dict[str, Any]:
+        begun = self._counters.read().begun
+        audit = self._audit.to_json()
+        audit["writer_cpu_ns"] = time.process_time_ns()
+        ended = None
+        if final:
+            ended = self._bye["why"] if self._bye is not None else "reader_lost"
+        return {
+            "writer": self._name,
+            "pid": os.getpid(),
+            "state": "closed" if ended in ("complete", "stopped") else "open",
+            "ended": ended,
+            "clock_id": self._common["clock_id"],
+            "clock": [list(s) for s in self._series.samples],
+            "clock_steps": [list(s) for s in self._series.steps],
+            "audit": audit,
+            "counts": {
+                "begun": begun,
+                "rows": self._written,
+                "open": len(self._open) + len(self._ended),
+                "lost": self._lost(begun) if final else None,
+                "failed": self._failed,
+                "output_arrivals": self._tokens,
+            },
+        }
+
+    def _lost(self, begun: int) -> int:
+        """Requests begun of which the run lacks the row, or the end that a lost reader saw."""
+        return max(0, begun - min(self._done, self._written))
+
+    def _columns(self, rows: list[Row], last: bool) -> dict[str, Any]:
+        """All columns of the schema that this client knows, for these rows.
+
+        ``last``: they are written for good, and so count in the self-audit.
+        """
+        import numpy as np
+
+        from latdiag.store.writer import ListColumn
+
+        if not rows:
+            return {}
+        scalars = [row.columns() for row in rows]
+        sizes = [len(row.kinds) for row in rows]
+        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        real, user = _flat(rows, "real_ns", np.int64), _flat(rows, "user_ns", np.int64)
+        kernel = real > 0
+        stamps = np.where(kernel, self._series.monotonic(real, user), user)
+        if last:
+            self._audit.read_lag.add((user - stamps)[kernel])
+        tokens = [s.pop("tokens") for s in scalars]
+        known = np.array([t is not None for t in tokens], dtype=bool)
+        counts = np.array([c for t in tokens if t is not None for c in t], dtype=np.int32)
+        token_offsets = np.concatenate(
+            ([0], np.cumsum([len(t) if t is not None else 0 for t in tokens]))
+        ).astype(np.int64)
+        columns: dict[str, Any] = {n: [value] * len(rows) for n, value in self._common.items()}
+        columns |= {name: [s[name] for s in scalars] for name in scalars[0]}
+        columns["arrivals_ns"] = ListColumn(stamps, offsets)
+        columns["arrivals_user_ns"] = ListColumn(user, offsets)
+        columns["kinds"] = ListColumn(_flat(rows, "kinds", np.int8), offsets)
+        columns["censored"] = ListColumn(_flat(rows, "censored", np.bool_), offsets)
+        columns["tokens"] = ListColumn(counts, token_offsets, known)
+        columns.update(self._instants(rows, scalars, stamps, offsets))
+        return columns
+
+    def _instants(
+        self,
+        rows: list[Row],
+        scalars: list[dict[str, Any]],
+        stamps: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+    ) -> dict[str, list[Any]]:
+        """The scalar instants that need the clock series, and what follows from them."""
+        import numpy as np
+
+        found: dict[str, list[Any]] = {}
+        near = np.array([s["written_ns"] or s["sent_ns"] for s in scalars], dtype=np.int64)
+        read = np.array([(r.told or {}).get("headers_ns") or 0 for r in rows], dtype=np.int64)
+        for name, source, at in (
+            ("wire_ns", "wire_real_ns", near),
+            ("wire_last_ns", "wire_last_real_ns", near),
+            ("acked_ns", "acked_real_ns", near),
+            ("headers_ns", "headers_real_ns", read),
+        ):
+            real = np.array([(r.told or {}).get(source) or 0 for r in rows], dtype=np.int64)
+            mono = self._series.monotonic(real, at)
+            found[name] = [int(m) if r else None for m, r in zip(mono, real, strict=True)]
+        done: list[int | None] = []
+        for i, row in enumerate(rows):
+            told = row.told or {}
+            if found["headers_ns"][i] is None:
+                found["headers_ns"][i] = told.get("headers_ns") or None
+            counting = [k for k, kind in enumerate(row.kinds) if kind in _COUNTING]
+            last = int(stamps[offsets[i] + counting[-1]]) if counting else None
+            done.append(last if last is not None else told.get("done_ns") or None)
+        found["done_ns"] = done
+        found["stamp_source"] = [
+            (StampSource.KERNEL if self._stamped(row) else StampSource.USER).value for row in rows
+        ]
+        found["clock_step"] = [
+            self._series.stepped(s["sent_ns"], row.last_ns)
+            for s, row in zip(scalars, rows, strict=True)
+        ]
+        return found
+
+    def _stamped(self, row: Row) -> bool:
+        """Whether the kernel stamped all arrivals; without any, whether it would have."""
+        return all(row.real_ns) if row.real_ns else self._plan.kernel_stamps
+
+
+def _flat(rows: list[Row], name: str, kind: Any) -> NDArray[Any]:
+    """One attribute of all rows, end to end."""
+    import numpy as np
+
+    raw = b"".join(bytes(memoryview(getattr(row, name))) for row in rows)
+    return np.frombuffer(raw, dtype=kind)

@@ -1,0 +1,1 @@
+"""What is asked when: schedules, lengths, prompts, plans."""

@@ -1,0 +1,1 @@
+"""What the client saw of each request, and the metrics of it."""

@@ -1,0 +1,1 @@
+"""What a probe asks next, and the processes that ask it."""

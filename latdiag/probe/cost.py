@@ -1,0 +1,36 @@
+"""What a probe may cost, and the least that it needs, said before its first request."""
+
+from __future__ import annotations
+
+from latdiag.measurement.stages import Cost, Limits
+from latdiag.probe.budget import BUDGETS, REACH, SHORT
+from latdiag.probe.offered import LEAST, Offered, most_requests
+
+
+def cost(limits: Limits) -> Cost:
+    """What ``probe`` may spend at most, before anything is known of the server.
+
+    The seconds are for a server of ordinary speed: a slow one takes longer over each request.
+    """
+    budget, offered = BUDGETS[limits.budget], Offered(limits)
+    long, burst = budget.longest + 128, sum(budget.batches)
+    ladder = 13 * budget.ladder + 1 + 2 * max(1, budget.ladder // 2)
+    designed = 2 + ladder + 2 * budget.outputs + burst + 4 + budget.injections
+    tokens = 600 + burst * 64 + 4 * (SHORT + 1024) + budget.injections * long
+    tokens += budget.outputs * (long + 160) + 2 * max(1, budget.ladder // 2) * long
+    tokens += 13 * budget.ladder * max(REACH, *(limits.isl or (0,)))
+    most = most_requests(limits, budget)
+    tokens = min(tokens, limits.max_tokens // 2) + offered.tokens(most)
+    seconds = budget.stream_s + budget.ladder_s + budget.outputs_s + budget.batches_s
+    load_s = max(budget.load_s, LEAST / limits.rate) if limits.rate else budget.load_s
+    requests = budget.gets + 3 * budget.refusals + designed + most
+    return Cost(
+        requests,
+        min(tokens, limits.max_tokens),
+        seconds + budget.interference_s + load_s,
+    )
+
+
+def least_tokens(limits: Limits) -> int:
+    """Tokens without which the workload has too few requests for a verdict."""
+    return Offered(limits).tokens(LEAST)

@@ -1,0 +1,205 @@
+"""The design of a probe: which requests to make next, from what has been seen so far.
+
+A pure generator: observations in, the next stage out; it sends nothing and knows no clock. Every
+stage isolates one cause of latency, with all others held still:
+
+    S0, S1   a cheap GET on fresh and kept connections, a POST that is refused after parsing:
+             the path to the server and its frontend
+    warmup   one request: cold start, kept out of everything
+    S2       one long stream: how tokens are delivered
+    S3       input lengths, one request at a time: the prefill law
+    S5       output with a short and with a long context: the decode step alone
+    S6       simultaneous requests, twice as many each time: what a batch costs, who is let in
+    S8       long prompts thrown at running streams: whether prefill stops decode
+    S10      the workload, open loop: what is to be explained
+
+Lengths come in random order, so that drift of the server does not look like a law.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Generator, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from latdiag.measurement.stages import (
+    Limits,
+    PathStage,
+    Shot,
+    Stage,
+)
+from latdiag.model.units import NS_PER_MS, NS_PER_S
+from latdiag.probe.budget import BUDGETS, REACH, SHORT, Budget, Purse
+from latdiag.probe.cost import least_tokens
+from latdiag.probe.offered import clamp, workload
+from latdiag.probe.pace import Pace, pace
+
+if TYPE_CHECKING:
+    from latdiag.measurement.observations import Observations
+
+
+#: A prompt of the ladder may take so long at most.
+_LONGEST_PREFILL_NS = 1_000 * NS_PER_MS
+
+
+def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
+    """The stages one after the other; ``send`` it all that was observed up to then.
+
+    It ends early where nothing usable comes back, and leaves out what the tokens do not allow.
+    """
+    budget, draw = BUDGETS[limits.budget], random.Random(limits.seed)
+    purse = Purse(limits, least_tokens(limits))
+    refused = [n for n in (SHORT, REACH // 2, REACH) for _ in range(budget.refusals)]
+    draw.shuffle(refused)
+    yield PathStage(budget.gets, tuple(purse.fitting(refused)), budget.fresh)
+    first = Stage("warmup", (Shot(64, 12, -1),), 1, "a first request, kept out of everything")
+    if (paid := purse.pays(first, share=False)) is None:
+        return
+    seen = yield paid
+    if not seen.ok[seen.stage == "warmup"].any():
+        return
+    for stage in _stream(budget, pace(seen), purse):
+        seen = yield stage
+    if not len(seen.of("warmup", "S2")):
+        return  # stamps that cannot be taken apart would teach nothing, however many
+    for stage in _ladder(limits, budget, pace(seen), purse, draw):
+        seen = yield stage
+    for designed in (_long_ladder, _outputs):
+        for stage in designed(budget, pace(seen), purse, draw):
+            seen = yield stage
+    seen = yield from _batches(budget, purse, seen)
+    for stage in _interference(budget, pace(seen), purse, draw):
+        seen = yield stage
+    yield from workload(limits, budget, pace(seen), purse, draw)
+
+
+# ---------------------------------------------------------------------- one at a time
+def _stream(budget: Budget, at: Pace, purse: Purse) -> Iterator[Stage]:
+    osl = clamp(budget.stream_s * NS_PER_S / at.gap_ns, 32, 400)
+    stage = Stage("S2", (Shot(SHORT, osl, -1),), 1, "how tokens are delivered")
+    if (paid := purse.pays(stage)) is not None:
+        yield paid
+
+
+def _ladder(
+    limits: Limits, budget: Budget, at: Pace, purse: Purse, draw: random.Random
+) -> Iterator[Stage]:
+    """Lengths that cover the workload's, evenly in their logarithm."""
+    wanted = sorted(limits.isl or (SHORT, REACH))
+    reach = max(purse.fitting((SHORT, 128, 256, 512, max(REACH, wanted[-1]))), default=SHORT)
+    ratio = reach / SHORT
+    lengths = {round(SHORT * ratio ** (step / 7)) for step in range(8)} | {reach * 3 // 4}
+    if limits.isl:
+        quarters = [wanted[len(wanted) * k // 4] for k in (1, 2, 3)]
+        lengths |= set(purse.fitting(quarters))
+    order = [n for _ in range(budget.ladder) for n in sorted(lengths)] + [reach]
+    yield from _alone("S3", order, at, budget.ladder_s, purse, draw, "what a prompt costs")
+
+
+def _long_ladder(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -> Iterator[Stage]:
+    """One length far beyond the workload's: the law's curve, and what S8 throws."""
+    longest = _longest(budget, at, purse)
+    if longest > REACH:
+        lengths = [longest, longest // 2] * max(1, budget.ladder // 2)
+        yield from _alone(
+            "S3", lengths, at, budget.ladder_s, purse, draw, "what a long prompt costs"
+        )
+
+
+def _longest(budget: Budget, at: Pace, purse: Purse) -> int:
+    """The longest prompt, in halves of the budget's, that takes a bearable time."""
+    length = budget.longest
+    while length > REACH and (
+        length + 64 > purse.context or at.ttft_ns(length) > _LONGEST_PREFILL_NS
+    ):
+        length //= 2
+    return length if length > REACH else min(REACH, purse.context - 64)
+
+
+def _alone(
+    name: str,
+    lengths: Sequence[int],
+    at: Pace,
+    seconds: float,
+    purse: Purse,
+    draw: random.Random,
+    why: str,
+) -> Iterator[Stage]:
+    """One request after the other, as many as the time allows, at least one of each length."""
+    left, shots = seconds * NS_PER_S, []
+    least = len(set(lengths))
+    # Three arrivals at least: the second may come late, the third shows the pace.
+    osl = max(4, math.ceil(3 * at.chunk))
+    for place, length in enumerate(sorted(set(lengths)) + _repeats(lengths)):
+        left -= at.ttft_ns(length) + osl * at.gap_ns
+        if left < 0 and place >= least:
+            break
+        shots.append(Shot(length, osl, -1))
+    draw.shuffle(shots)
+    stage = Stage(name, tuple(shots), 1, why, dither_ns=_dither(at))
+    if (paid := purse.pays(stage)) is not None:
+        yield paid
+
+
+def _dither(at: Pace) -> int:
+    """As long as tokens were ever held back, within bounds."""
+    return clamp(at.longest_gap_ns, 20 * NS_PER_MS, 300 * NS_PER_MS)
+
+
+def _repeats(lengths: Sequence[int]) -> list[int]:
+    """What is left of ``lengths`` after the first of each."""
+    seen: set[int] = set()
+    return [n for n in lengths if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
+
+
+def _outputs(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -> Iterator[Stage]:
+    """Decode alone, with a short and with a long context."""
+    osl = clamp(budget.outputs_s / 2 * NS_PER_S / at.gap_ns, 16, 128)
+    shots = [Shot(n, osl, -1) for n in (SHORT, _longest(budget, at, purse))] * budget.outputs
+    draw.shuffle(shots)
+    stage = Stage("S5", tuple(shots), 1, "what a token costs alone", dither_ns=_dither(at))
+    if (paid := purse.pays(stage)) is not None:
+        yield paid
+
+
+# ---------------------------------------------------------------------- together
+def _batches(
+    budget: Budget, purse: Purse, seen: Observations
+) -> Generator[Stage, Observations, Observations]:
+    """Bursts, each twice the last, until the time is up or not all are let in at once."""
+    left = budget.batches_s * NS_PER_S
+    for size in budget.batches:
+        at = pace(seen)
+        osl = clamp(NS_PER_S / at.gap_ns, 12, 32)
+        left -= size * (at.ttft_ns(SHORT) - at.floor_ns) + osl * at.gap_ns
+        capped = at.admitted is not None and at.admitted < size // 2
+        if (left < 0 and size > 4) or capped:
+            break
+        stage = Stage("S6", (Shot(SHORT, osl, 0),) * size, 0, f"{size} at once")
+        if (paid := purse.pays(stage)) is None:
+            break
+        seen = yield paid
+    return seen
+
+
+def _interference(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -> Iterator[Stage]:
+    """Streams that decode, and long prompts that arrive while they do."""
+    decoders = min(4, (at.admitted or 5) - 1)
+    if decoders < 2:
+        return
+    length = _longest(budget, at, purse)
+    prefill = at.ttft_ns(length)
+    running = decoders * at.ttft_ns(SHORT) + 8 * at.gap_ns
+    # Each injected prompt gets twice its time, so that the next meets streams at rest again.
+    pause = 2 * prefill + 12 * at.gap_ns
+    number = max(1, min(budget.injections, int(budget.interference_s * NS_PER_S / pause)))
+    end = running + number * pause
+    osl = clamp(1.5 * end / at.gap_ns, 16, 1024)
+    shots = [Shot(SHORT, osl, 0)] * decoders
+    for k in range(number):
+        at_ns = running + k * pause + draw.random() * 2 * at.gap_ns
+        shots.append(Shot(length, 2, round(at_ns)))
+    stage = Stage("S8", tuple(shots), 0, "whether long prompts stop running streams")
+    if (paid := purse.pays(stage)) is not None:
+        yield paid

@@ -1,0 +1,121 @@
+"""S10: the workload that is offered, the user's or the probe's own, in independent segments."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from latdiag.measurement.stages import WORKLOAD, Limits, Shot, Stage
+from latdiag.model.units import NS_PER_S
+from latdiag.probe.budget import Budget, Purse
+
+if TYPE_CHECKING:
+    from latdiag.probe.pace import Pace
+
+#: The probe's own workload, log-normal: (median, sigma, least, most) tokens.
+_ISL, _OSL = (256, 0.6, 32, 1024), (24, 0.5, 8, 96)
+#: A load that any serving stack should bear: requests/s at most, streams in flight on average,
+#: share of the time in which a prefill runs.
+_RATE, _IN_FLIGHT, _PREFILL_BUSY = 6.0, 3.0, 0.3
+#: Above the capacity that S6 has seen, but not far: the queue must not grow without end.
+_OVER_CAPACITY = 1.5
+#: Fewer requests of the workload bear no verdict.
+LEAST = 34
+#: A rate of the user's own may need so many times the budget's requests to last.
+_OWN_LOAD = 10
+
+
+def clamp(value: float, least: int, most: int) -> int:
+    """A whole number within bounds."""
+    return round(min(max(value, least), most))
+
+
+class Offered:
+    """Lengths of the workload: the user's, or the probe's own."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._draw = random.Random(limits.seed + 1)
+
+    def lengths(self, context: int) -> Iterator[tuple[int, int]]:
+        """(ISL, OSL) without end; no longer together than the server's context."""
+        limits, place = self._limits, 0
+        while True:
+            isl = limits.isl[place % len(limits.isl)] if limits.isl else self._own(_ISL)
+            osl = limits.osl[place % len(limits.osl)] if limits.osl else self._own(_OSL)
+            isl = max(1, min(isl, context - osl - 16))
+            yield isl, osl
+            place += 1
+
+    def _own(self, law: tuple[int, float, int, int]) -> int:
+        median, sigma, least, most = law
+        return clamp(median * self._draw.lognormvariate(0.0, sigma), least, most)
+
+    def tokens(self, number: int) -> int:
+        """Of the first ``number`` requests."""
+        own = Offered(self._limits).lengths(1 << 20)
+        return sum(isl + osl for (isl, osl), _ in zip(own, range(number), strict=False))
+
+    def means(self) -> tuple[float, float]:
+        own = Offered(self._limits).lengths(1 << 20)
+        pairs = [pair for pair, _ in zip(own, range(200), strict=False)]
+        return sum(i for i, _ in pairs) / 200, sum(o for _, o in pairs) / 200
+
+
+def workload(
+    limits: Limits, budget: Budget, at: Pace, purse: Purse, draw: random.Random
+) -> Iterator[Stage]:
+    """S10 in independent segments: the queue of one is gone before the next begins."""
+    work = Offered(limits)
+    mean_isl, mean_osl = work.means()
+    alone = at.ttft_ns(mean_isl) + mean_osl * at.gap_ns
+    rate = limits.rate or _modest_rate(at, mean_isl, alone)
+    expected = limits.concurrency * NS_PER_S / alone if limits.concurrency else rate
+    number = clamp(expected * budget.load_s, LEAST, most_requests(limits, budget))
+    number = min(number, int(purse.left / (mean_isl + mean_osl)))
+    lengths = work.lengths(purse.context)
+    for segment in range(1, budget.segments + 1):
+        size = number // budget.segments
+        pairs = [next(lengths) for _ in range(size)]
+        slots = limits.concurrency or 0
+        stage = Stage(
+            WORKLOAD,
+            tuple(_due(pairs, None if slots else rate, draw)),
+            slots,
+            f"the workload, part {segment} of {budget.segments}",
+            segment,
+        )
+        if (paid := purse.pays(stage, share=False)) is not None:
+            yield paid
+
+
+def most_requests(limits: Limits, budget: Budget) -> int:
+    """Of the workload: the budget's, or as many as a rate of the user's own needs to last."""
+    if limits.rate is None:
+        return budget.requests
+    return clamp(limits.rate * budget.load_s, budget.requests, _OWN_LOAD * budget.requests)
+
+
+def _modest_rate(at: Pace, mean_isl: float, alone: float) -> float:
+    """Requests/s that a healthy server bears with ease."""
+    rate = min(_RATE, _IN_FLIGHT * NS_PER_S / alone)
+    prefill = at.ttft_ns(mean_isl) - at.floor_ns
+    if prefill > 0:
+        rate = min(rate, _PREFILL_BUSY * NS_PER_S / prefill)
+    if at.admitted is not None:
+        rate = min(rate, _OVER_CAPACITY * at.admitted * NS_PER_S / alone)
+    return rate
+
+
+def _due(
+    pairs: Sequence[tuple[int, int]], rate: float | None, draw: random.Random
+) -> Iterator[Shot]:
+    """Poisson arrivals at ``rate`` per second; None: closed loop."""
+    now = 0.0
+    for isl, osl in pairs:
+        if rate is None:
+            yield Shot(isl, osl, -1)
+        else:
+            now += draw.expovariate(rate) * NS_PER_S
+            yield Shot(isl, osl, round(now))

@@ -1,0 +1,1 @@
+"""Child processes of ours: how they start, talk over one channel, hear signals, and end."""
