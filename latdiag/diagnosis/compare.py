@@ -12,8 +12,8 @@ from typing import Any
 from latdiag.diagnosis.comparison import Side, compare
 from latdiag.diagnosis.run_facts import Measured, alike, differs
 from latdiag.model.caveats import caveat
+from latdiag.model.units import quantity
 from latdiag.report import json as result_json
-from latdiag.report.page import quantity
 from latdiag.stats.bootstrap import LEAST_PIECES
 
 #: Compared where nothing else is asked for.

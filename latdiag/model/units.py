@@ -12,14 +12,16 @@ from latdiag.model.errors import UsageFault
 NS_PER_US = 1_000
 NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
+#: Nanoseconds by the name of a unit of time, as servers state their times.
+UNIT_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
+
+#: Stands between a number and its unit, so that no line break parts them.
+GLUE = "\u00a0"
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s|m|min|h)?\s*$")
 _SCALE = {
-    "ns": 1,
-    "us": NS_PER_US,
+    **UNIT_NS,
     "µs": NS_PER_US,
-    "ms": NS_PER_MS,
-    "s": NS_PER_S,
     "m": 60 * NS_PER_S,
     "min": 60 * NS_PER_S,
     "h": 3600 * NS_PER_S,
@@ -64,6 +66,25 @@ def show_duration(ns: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def figure(value: float, unit: str) -> str:
+    """A number for people, three significant digits, without its unit."""
+    if unit == "ms":
+        return show_ms(value * NS_PER_MS)
+    if unit == "share":
+        value *= 100
+    size = abs(value)
+    digits = 0 if size >= 99.95 or value == 0 else 1 if size >= 9.995 else 2
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def quantity(value: float, unit: str) -> str:
+    """A number with its unit, which no line break parts; times of 100 s and more in seconds."""
+    if unit == "ms" and abs(value) >= 100_000:
+        value, unit = value / 1000, "s"
+    label = "%" if unit == "share" else unit
+    return f"{figure(value, unit)} {label}".rstrip().replace(" ", GLUE)
 
 
 def percentile_name(q: float) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from latdiag.model.components import COMPONENTS
+from latdiag.model.units import figure
 from latdiag.report import head
-from latdiag.report.page import Page, Span, figure
+from latdiag.report.page import Page, Span
 from latdiag.report.where import GRADES, POPULATIONS, percent
 
 if TYPE_CHECKING:

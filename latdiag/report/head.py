@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from latdiag.model.terms import AUDIT_RULES
-from latdiag.report.page import Page, Span, quantity
+from latdiag.model.units import quantity
+from latdiag.report.page import Page, Span
 
 _TITLES = {rule.name: rule.title for rule in AUDIT_RULES}
 

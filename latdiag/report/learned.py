@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from latdiag.model.units import figure, quantity
 from latdiag.report.numbers import with_interval
-from latdiag.report.page import Page, figure, quantity
+from latdiag.report.page import Page
 
 _LABEL, _TABLE_LABEL, _COLUMN, _COLUMNS = 28, 34, 15, 3
 _UNKNOWN = "unknown"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from latdiag.report.page import Page, figure, quantity
+from latdiag.model.units import figure, quantity
+from latdiag.report.page import Page
 
 #: Short names for the table; others are shown as they are called.
 _LABELS = {

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from latdiag.model.text import shown
-from latdiag.model.units import NS_PER_MS, show_ms
+from latdiag.model.units import GLUE
 
 WIDTH = 79
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _RAMP = "_.-:=+*#"
-#: Stands between a number and its unit until lines are broken; printed as a space.
-_GLUE = "\u00a0"
 
 
 class Span(NamedTuple):
@@ -68,7 +66,7 @@ class Page:
         kept = []
         for item in spans:
             span = item if isinstance(item, Span) else Span(item)
-            text = self.fit(span.text.replace(_GLUE, " "), room)
+            text = self.fit(span.text.replace(GLUE, " "), room)
             room -= cells(text)
             kept.append(Span(text, span.style))
         if kept:
@@ -146,22 +144,3 @@ def _squeezed(values: Sequence[float | None], width: int) -> list[float | None]:
         known = [value for value in stretch if value is not None]
         points.append(max(known) if known else None)
     return points
-
-
-def figure(value: float, unit: str) -> str:
-    """A number for people, three significant digits, without its unit."""
-    if unit == "ms":
-        return show_ms(value * NS_PER_MS)
-    if unit == "share":
-        value *= 100
-    size = abs(value)
-    digits = 0 if size >= 99.95 or value == 0 else 1 if size >= 9.995 else 2
-    return f"{value:,.{digits}f}".replace(",", " ")
-
-
-def quantity(value: float, unit: str) -> str:
-    """A number with its unit, which no line break parts; times of 100 s and more in seconds."""
-    if unit == "ms" and abs(value) >= 100_000:
-        value, unit = value / 1000, "s"
-    label = "%" if unit == "share" else unit
-    return f"{figure(value, unit)} {label}".rstrip().replace(" ", _GLUE)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from latdiag.model.components import COMPONENTS
-from latdiag.report.page import Page, quantity
+from latdiag.model.units import quantity
+from latdiag.report.page import Page
 
 _BY = {
     "trace_id": "trace id",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from latdiag.model.components import COMPONENTS
-from latdiag.report.page import Page, Span, figure, quantity
+from latdiag.model.units import figure, quantity
+from latdiag.report.page import Page, Span
 
 _PARTS = ("client", "network", "server")
 #: How people call a population.

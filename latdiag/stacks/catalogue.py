@@ -16,6 +16,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from latdiag import stacks as package
+from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import Signal, Stack
 
 GROUP = "latdiag.stacks"
@@ -149,7 +150,7 @@ def unfit(new: Stack) -> str:
 
 def _unfit_reply(signal: Signal) -> str:
     """Why a time in a reply cannot be used, or an empty string."""
-    if signal.covers and not set(signal.unit.split("|")) <= {"s", "ms", "us", "ns"}:
+    if signal.covers and not set(signal.unit.split("|")) <= UNIT_NS.keys():
         return f"it covers time, and its unit is {signal.unit!r}"
     if signal.rest and signal.rest not in signal.covers:
         return f"it does not cover its own rest, {signal.rest!r}"

@@ -51,7 +51,7 @@ def test_every_figure_of_the_document_is_on_the_page(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The interval stands below its difference, n below its side; nothing runs together."""
-    from latdiag.report.page import figure
+    from latdiag.model.units import figure
 
     document = result(capsys, runs / "a.run", runs / "b.run")
     lines = shown(document, True, False)

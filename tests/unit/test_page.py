@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from latdiag.report.page import Page, figure, quantity
+from latdiag.model.units import figure, quantity
+from latdiag.report.page import Page
 
 
 def test_figures() -> None:

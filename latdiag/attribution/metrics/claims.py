@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from latdiag.attribution.metrics.deltas import Deltas, sum_bounds
 from latdiag.attribution.metrics.traffic import (
-    UNIT_NS,
     Own,
     Total,
     Traffic,
@@ -21,7 +20,7 @@ from latdiag.attribution.metrics.traffic import (
     totals,
     traffic,
 )
-from latdiag.model.units import NS_PER_MS, NS_PER_S
+from latdiag.model.units import NS_PER_MS, NS_PER_S, UNIT_NS
 from latdiag.stacks.signal import HIDDEN, Signal, of
 
 #: What may happen several times at once in one request; steps of an engine follow each other.

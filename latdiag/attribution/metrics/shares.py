@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from latdiag.attribution.metrics.claims import Aggregates, Claim
-from latdiag.attribution.metrics.traffic import UNIT_NS, Total, components_of
+from latdiag.attribution.metrics.traffic import Total, components_of
 from latdiag.attribution.metrics.windows import Edges
+from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import HIDDEN, Signal
 
 #: What lies behind the hop and may be told by its sum, in the order in which it is handed out:

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from latdiag.attribution.metrics.deltas import Delta, Deltas, Labels
-from latdiag.model.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from latdiag.model.units import UNIT_NS
 from latdiag.stacks.catalogue import selector
 from latdiag.stacks.signal import HIDDEN, Signal
-
-UNIT_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.model.units import NS_PER_MS, NS_PER_S, NS_PER_US
+from latdiag.model.units import NS_PER_MS, UNIT_NS
 from latdiag.stacks.signal import Signal
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _LONGEST = 8192
 _DEEPEST = 6
 _FIGURES = 512
 
-_NS = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US, "ns": 1}
 #: Where two unit names stand together, documents disagree; the first that fits all is right.
 EITHER = "|"
 
@@ -236,16 +235,16 @@ def _checked(signal: Signal, column: _Column, refused: Counter[str]) -> Stated:
     sound &= values >= 0
     rows, values, took = rows[sound], values[sound], took[sound]
     unit = signal.unit
-    if unit.split(EITHER)[0] in _NS:
+    if unit.split(EITHER)[0] in UNIT_NS:
         refused["of a request without an end"] += int(np.count_nonzero(took < 0))
         known = took >= 0
         rows, values, took = rows[known], values[known], took[known]
         most = took * (1 + _DRIFT) + TOLERANCE_NS
         unit = _fitting(unit, values, most)
         # compared before it is scaled: a hostile 1e302 ms is no number of ns
-        fits = values <= most / _NS[unit]
+        fits = values <= most / UNIT_NS[unit]
         refused["longer than the request itself"] += int(np.count_nonzero(~fits))
-        rows, values = rows[fits], values[fits] * _NS[unit]
+        rows, values = rows[fits], values[fits] * UNIT_NS[unit]
     for reason in [reason for reason, count in refused.items() if not count]:
         del refused[reason]
     return Stated(signal, rows, values, unit)
@@ -258,4 +257,4 @@ def _fitting(unit: str, values: NDArray[np.float64], most: NDArray[np.float64]) 
     long, which hardly any request is. Where none fits all, the last.
     """
     *others, last = unit.split(EITHER)
-    return next((u for u in others if bool((values <= most / _NS[u]).all())), last)
+    return next((u for u in others if bool((values <= most / UNIT_NS[u]).all())), last)

@@ -15,7 +15,7 @@ from latdiag.measurement import answered
 from latdiag.measurement.answered import Answered
 from latdiag.model.caveats import caveat
 from latdiag.model.records import Outcome
-from latdiag.model.units import ms
+from latdiag.model.units import UNIT_NS, ms
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal, Stack
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 #: From here on those that are not told are not like those that are.
 UNLIKE = 0.2
-_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +100,7 @@ def borne(run: Run, seen: Answered, known: Sequence[Stack]) -> dict[str, NDArray
     """What replies stated of each answered request that a span bears, by the signal's foreign
     name and in its unit; NaN where one did not."""
     fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
-    units = {signal.foreign: _NS[signal.unit] for signal in fields}
+    units = {signal.foreign: UNIT_NS[signal.unit] for signal in fields}
     _, times, _ = _read(run, seen, fields)
     return {name: values / units[name] for name, values in times.items()}
 

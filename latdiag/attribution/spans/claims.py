@@ -12,9 +12,9 @@ from latdiag.attribution.leaves import HIDDEN_BITS, MASK, bits
 from latdiag.attribution.spans.align import Groups, Marks, axes, grouped, kin, without_ranks
 from latdiag.attribution.spans.columns import LONGEST_NS, NEVER, Spans
 from latdiag.attribution.sweep import Claims, narrower
+from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import Place, Signal
 
-_NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
 #: A request with more spans is not taken apart: time and memory go with their square.
 MOST_SPANS = 60
 #: The bit of the client among the groups of a row.
@@ -82,7 +82,7 @@ def _tokens(
             told = signal.first_token and signal.bearer == bearer.name
             at_start = signal.starts == Place("start")
             if told and at_start and str(spans.role[mine[0]]) in signal.roles:
-                values = spans.values[signal.foreign][mine] * _NS[signal.unit]
+                values = spans.values[signal.foreign][mine] * UNIT_NS[signal.unit]
                 good = np.isfinite(values) & (values >= 0) & (values < LONGEST_NS)
                 at = spans.start[mine[good]] + np.rint(values[good]).astype(np.int64)
                 np.maximum.at(first, groups.group[mine[good]], at)
@@ -199,7 +199,7 @@ class _Book:
         if name in placed:
             return
         signal = meant[name]
-        values = self.spans.values[signal.foreign][mine] * _NS[signal.unit]
+        values = self.spans.values[signal.foreign][mine] * UNIT_NS[signal.unit]
         known = np.isfinite(values) & (values >= 0) & (values < LONGEST_NS)
         length = np.rint(np.where(known, values, 0)).astype(np.int64)
         lo = self.start[mine]
