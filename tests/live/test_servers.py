@@ -7,7 +7,6 @@ decode apart, and from Envoy; HAProxy says nothing, and is found all the same.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jsonschema
 import numpy as np
 import pytest
 
@@ -23,8 +21,8 @@ from latdiag.attribution.replies.source import stated
 from latdiag.attribution.spans import columns
 from latdiag.attribution.spans.source import spoken
 from latdiag.measurement import ttft_split
-from latdiag.report.json import schema_text
 from latdiag.store.run import Run
+from tests.schema import validate
 
 from .conftest import LIVE, Stack, latdiag
 
@@ -49,7 +47,7 @@ def load(url: str, out: Path, *options: str) -> dict[str, Any]:
         shutil.rmtree(out)
         code, result, said = latdiag("load", url, "--out", str(out), *given)
     assert code in (0, 12), said  # 12: this machine is too busy for the client
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     assert result["load"]["ok"] == result["load"]["requests"] > 0
     evidence = result["evidence"]
     assert evidence["requests"] == result["load"]["requests"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import socket
 import threading
@@ -12,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import jsonschema
 import pytest
 
-from latdiag.report.json import schema_text
 from latdiag.sim.demo import serving
 from latdiag.sim.params import FAULTS
+from tests.schema import validate
 
 from .invoke import loaded, well_measured
 
@@ -98,7 +96,7 @@ def test_a_gateway_that_gathers_is_named_and_a_direct_stream_is_not(
             ended = loaded(tmp_path, url, *options, *spans)
     assert well_measured(ended), ended.err
     result = ended.result
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     assert result["evidence"]["joined"] == 12
     said = [caveat["text"] for caveat in result["caveats"] if caveat["code"] == "LD415"]
     if not held:

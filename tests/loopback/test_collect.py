@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 
 from latdiag.cli import run as latdiag
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.model.errors import LocalFault
-from latdiag.report.json import schema_text
 from latdiag.sim.demo import running_demo
 from latdiag.store.run import Run
+from tests.schema import validate
 
 from .otlp_sender import export
 from .receiver import ANY, post, receiving, rows_of, sent, state_of
@@ -297,7 +296,7 @@ def test_a_signal_ends_collecting_well(tmp_path: Path, number: int, code: int) -
         out, _ = process.communicate(timeout=30)
     assert process.returncode == code
     result = json.loads(out)
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     assert result["verb"] == "collect"
     assert result["collected"]["accepted"] == 57
     assert result["collected"]["stopped"] == number
@@ -345,7 +344,7 @@ def test_metrics_alone_say_what_each_server_took(
             process.communicate(timeout=30)
     assert latdiag(["diagnose", run, "--json"]) in (0, 11, 12, 13)
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     found = result["aggregates"]
     assert (found["of"], found["used"], found["finished"]) == ("traffic", False, {"unified": 6})
     (server,) = found["replicas"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from latdiag.cli import run
-from latdiag.report import json as report_json
+from tests.schema import validate
 
 from .invoke import loaded
 
@@ -31,7 +30,7 @@ def test_a_server_with_longer_steps_takes_more_decode(
     code = run(["compare", *(str(each.run) for each in ended), "--json"])
     assert code == max(each.code for each in ended)
     document = json.loads(capsys.readouterr().out)
-    jsonschema.validate(document, json.loads(report_json.schema_text()))
+    validate(document)
     compared = document["compared"]
     assert not compared["same_run"]
     assert {"seed", "target"} <= {e["what"] for e in compared["differs"]}

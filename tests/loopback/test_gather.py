@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from latdiag.report.json import schema_text
 from latdiag.sim.demo import running_demo
+from tests.schema import validate
 
 LOAD = [sys.executable, "-m", "latdiag", "load"]
 SHORT = ["--requests", "40", "--concurrency", "8", "--isl", "64", "--osl", "12", "--quiet"]
@@ -33,7 +32,7 @@ def loaded(*words: str, timeout: float = 90) -> tuple[int, dict[str, Any], str]:
         [*LOAD, *words, "--json"], capture_output=True, text=True, timeout=timeout
     )
     document = json.loads(done.stdout)
-    jsonschema.validate(document, json.loads(schema_text()))
+    validate(document)
     return done.returncode, document, done.stderr
 
 
@@ -152,7 +151,7 @@ def test_a_receiver_that_dies_costs_no_measurement(tmp_path: Path) -> None:
         os.kill(receiver, signal.SIGKILL)
         out, _ = load.communicate(timeout=60)
     result = json.loads(out)
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     assert load.returncode in (12, 16)
     assert result["load"]["ok"] > 0
     assert "LD110" in {caveat["code"] for caveat in result["caveats"]}

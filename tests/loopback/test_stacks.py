@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from latdiag.cli import run
 from latdiag.load import look as looking
-from latdiag.report.json import schema_text
+from tests.schema import validate
 
 from .peers import Asked, Script, Wire, serving
 
@@ -54,7 +53,7 @@ def document(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
     code, out, _ = stacks(capsys, *args, "--json")
     assert code == 0
     found: dict[str, Any] = json.loads(out)
-    jsonschema.validate(found, json.loads(schema_text()))
+    validate(found)
     return found
 
 

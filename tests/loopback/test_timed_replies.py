@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
-from latdiag.report.json import schema_text
 from latdiag.sim.demo import running_demo
 from latdiag.sim.params import FAULTS, Params
+from tests.schema import validate
 
 SHAPE = ("--requests", "60", "--concurrency", "4", "--isl", "300", "--osl", "16", "--seed", "3")
 
@@ -33,7 +32,7 @@ def told(
         )
     assert done.returncode in (0, 12), done.stderr
     result = json.loads(done.stdout)
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     ids = {f"chatcmpl-{row['request_id']}" for row in lines(truth)}
     assert len(ids) >= 60
     sums: dict[str, float] = {}
@@ -115,6 +114,6 @@ def test_a_probe_that_guesses_names_the_flag_that_would_measure(tmp_path: Path) 
         timeout=120,
     )
     result = json.loads(done.stdout)
-    jsonschema.validate(result, json.loads(schema_text()))
+    validate(result)
     assert [stack["name"] for stack in result["stacks"]] == ["vllm"]
     assert "--otlp-traces-endpoint URL, and --otlp here" in result["verdict"]["next"]

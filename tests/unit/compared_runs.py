@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 
 from latdiag.cli import run
-from latdiag.report import json as report_json
 from latdiag.store.writer import create_run
+from tests.schema import validate
 
 from .probe_rows import Reply, reply
 from .saved_probe import save
-
-SCHEMA = json.loads(report_json.schema_text())
 
 
 def load(n: int = 700, *, queue: float = 20.0, step: float = 10.0, seed: int = 1) -> list[Reply]:
@@ -41,7 +38,7 @@ def said(capsys: pytest.CaptureFixture[str], *args: object, code: int = 0) -> st
 
 def result(capsys: pytest.CaptureFixture[str], *args: object, code: int = 0) -> dict[str, Any]:
     document = json.loads(said(capsys, *args, "--json", code=code))
-    jsonschema.validate(document, SCHEMA)
+    validate(document)
     assert isinstance(document, dict)
     return document
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import jsonschema
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
@@ -16,11 +15,11 @@ from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attri
 from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
 from latdiag.report import json as report_json
+from tests.schema import validate
 
 from .probe_rows import Reply, any_replies, reply, seen
 from .test_blackbox import MERGES, WAITS, parse, probe
 
-SCHEMA = json.loads(report_json.schema_text())
 ALLOWED = MERGES | {("queue", "prefill", "frontend", "gateway")}
 
 
@@ -166,7 +165,7 @@ def test_a_claim_that_lost_contains_what_was_used() -> None:
 def test_whatever_comes_the_result_keeps_to_its_schema(rows: list[Reply]) -> None:
     said = attributed(rows)
     result = as_result(said)
-    jsonschema.validate(result, SCHEMA)
+    validate(result)
     for entry in said.breakdown.values():
         named = {n: e for n, e in entry.items() if isinstance(e, dict)}
         assert sum(e["sum_ns"] for e in named.values()) == entry["total_ns"]

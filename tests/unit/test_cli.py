@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import jsonschema
 import pytest
 
 from latdiag import __version__, cli
@@ -28,9 +27,8 @@ from latdiag.model.errors import LatdiagError
 from latdiag.model.metrics import METRICS
 from latdiag.model.records import Outcome
 from latdiag.model.terms import AUDIT_RULES, EXIT_CODES
-from latdiag.report import json as report_json
+from tests.schema import SCHEMA, validate
 
-SCHEMA = json.loads(report_json.schema_text())
 FAULTS = [
     c for c in vars(errors).values() if isinstance(c, type) and c.__module__ == errors.__name__
 ]
@@ -86,7 +84,7 @@ def test_a_fault_is_one_sentence_a_remedy_and_its_exit_code(
     error = {"code": fault.code, "text": "the thing broke", "remedy": "mend it"}
     assert document == {"schema": 1, "error": error, "run": "runs/a.run"}
     assert err.startswith("error: ")
-    jsonschema.validate(document, SCHEMA)
+    validate(document)
     assert fault.exit_code in EXIT_CODES
 
 
@@ -108,7 +106,7 @@ def test_interrupts_and_signals_have_the_codes_of_the_shell(
         assert run(["try-it", "--json"]) == code
         out, err = capsys.readouterr()
         assert (json.loads(out)["error"]["code"], err) == (word, f"{word}\n")
-        jsonschema.validate(json.loads(out), SCHEMA)
+        validate(json.loads(out))
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -216,7 +214,7 @@ def test_a_usage_error_is_2_and_says_what_to_try(
     assert err.startswith("error: ") and err.count("\n") == 2
     assert run([*args, "--json"]) == 2
     document = json.loads(capsys.readouterr().out)
-    jsonschema.validate(document, SCHEMA)
+    validate(document)
     assert says in document["error"]["text"] and document["error"]["code"] == "usage"
 
 
@@ -299,7 +297,7 @@ def test_every_word_is_explained(word: str, capsys: pytest.CaptureFixture[str]) 
     assert word.casefold() in text.casefold()
     assert all(len(line) <= 79 for line in text.splitlines())
     document = json.loads(_explained(capsys, word, "--json"))
-    jsonschema.validate(document, SCHEMA)
+    validate(document)
     assert all(entry["text"] for entry in document["entries"])
 
 
@@ -307,7 +305,7 @@ def test_the_list_names_every_word_once_and_each_leads_somewhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     document = json.loads(_explained(capsys, "--json"))
-    jsonschema.validate(document, SCHEMA)
+    validate(document)
     text = " ".join(_explained(capsys).split())
     entries = explain.all_entries()
     for words in document["words"].values():

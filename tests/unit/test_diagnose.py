@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from latdiag.cli import run
 from latdiag.model.components import COMPONENTS
-from latdiag.report import json as report_json
+from tests.schema import validate
 
 from .probe_rows import Reply
 from .saved_probe import save
 from .test_blackbox import WAITS, probe
 
-SCHEMA = json.loads(report_json.schema_text())
 #: The path of a run in a result: the only thing that two copies of a run may differ in, but for
 #: the last bits of the metrics, whose means are sums in the order of the rows.
 _PLACES = ("run", "runs")
@@ -38,7 +36,7 @@ def said(capsys: pytest.CaptureFixture[str], *args: str, code: int = 0) -> str:
 
 def result(capsys: pytest.CaptureFixture[str], *args: str, code: int = 0) -> dict[str, Any]:
     document = json.loads(said(capsys, *args, "--json", code=code))
-    jsonschema.validate(document, SCHEMA)
+    validate(document)
     assert isinstance(document, dict)
     return document
 

@@ -30,11 +30,11 @@ from latdiag.report import json as report_json
 from latdiag.report.console import compose, render, stdout_console
 from latdiag.report.numbers import metrics as metrics_section
 from latdiag.report.page import Page
+from tests.schema import SCHEMA, VALIDATOR, validate
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NAMES = ("load", "probe", "invalid", "diagnose")
-SCHEMA = json.loads(report_json.schema_text())
-RESULT = jsonschema.Draft202012Validator({"$ref": "#/$defs/result", "$defs": SCHEMA["$defs"]})
+RESULT = VALIDATOR.evolve(schema={"$ref": "#/$defs/result", "$defs": SCHEMA["$defs"]})
 HOSTILE = (
     "x" * 3000,
     "模型" * 500 + "e\u0301" * 400,
@@ -112,9 +112,11 @@ def _assert_printable(text: str, ascii_only: bool) -> None:
 
 
 def test_the_schema_is_a_schema_and_takes_the_examples() -> None:
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    """The one place where the schema itself is checked: ``tests.schema`` takes it as valid."""
+    assert jsonschema.validators.validator_for(SCHEMA) is type(VALIDATOR)
+    type(VALIDATOR).check_schema(SCHEMA)
     for name in NAMES:
-        jsonschema.validate(_result(name), SCHEMA)
+        validate(_result(name))
         assert _valid(_result(name))
 
 

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from rich.cells import cell_len
 
@@ -20,9 +19,9 @@ from latdiag.report.learned import learned as learned_section
 from latdiag.report.page import Page
 from latdiag.report.why import claims as claims_section
 from latdiag.report.why import claims_on
+from tests.schema import SCHEMA, validate
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-SCHEMA = json.loads(report_json.schema_text())
 HOSTILE = "\x1b[31m\u202e" + "[bold]x[/bold] 模型 " * 80
 
 
@@ -187,7 +186,7 @@ def test_a_load_says_nothing_of_laws() -> None:
 # ---------------------------------------------------------------------- claims
 def claims_of(result: dict[str, Any], component: str) -> str:
     document = claims_on(result, component)
-    jsonschema.validate(json.loads(report_json.dump(document)), SCHEMA)
+    validate(json.loads(report_json.dump(document)))
     page = Page(ascii_only=True)
     claims_section(page, document)
     return text_of(page)

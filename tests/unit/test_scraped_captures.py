@@ -10,14 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from latdiag.cli import run as latdiag
 from latdiag.diagnosis.diagnose import result_of
 from latdiag.report.console import compose
-from latdiag.report.json import dump, schema_text
+from latdiag.report.json import dump
 from latdiag.store.run import Run
+from tests.schema import validate
 
 from .capture_sums import CAPTURES, VLLM, lines, scenarios, spans, vllm_sums
 
@@ -48,7 +48,7 @@ def diagnosed(folders: Sequence[Path], out: Path, *scenarios: str) -> dict[str, 
         words += ["--scenario", name]
     assert latdiag(words) == 0
     result = result_of(Run.open(str(out)), "diagnose")
-    jsonschema.validate(json.loads(dump(result)), json.loads(schema_text()))
+    validate(json.loads(dump(result)))
     return result
 
 
