@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
@@ -103,7 +103,6 @@ def refusing(wire: Wire, asked: Asked) -> None:
     isls=st.lists(st.integers(1, 9), max_size=9),
     seed=st.integers(0, 9),
 )
-@settings(deadline=None)
 def test_the_asks_are_those_wanted_in_an_order_and_at_moments_of_the_seed(
     gets: int, fresh: int, isls: list[int], seed: int
 ) -> None:

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.sim.demo import running_demo
 from latdiag.sim.params import Params
+from tests.profiles import examples
 
 from .command import wait_for
 from .demo_client import PATIENCE_NS, figure, metrics, stream, tcp, truths
@@ -91,7 +92,7 @@ PLAUSIBLE = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+@examples(80)
 @given(st.lists(PLAUSIBLE | st.binary(max_size=30), max_size=12))
 def test_whatever_bytes_come_it_answers_with_http_or_not_at_all_and_lives_on(
     url: str, pieces: list[bytes]

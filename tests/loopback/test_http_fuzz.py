@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import httpx
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.wire.exchange import Exchange
 from latdiag.load.wire.transport import StampedTransport
+from tests.profiles import examples
 
 from .test_transport import Taken
 
@@ -108,7 +109,7 @@ def chunks(draw: st.DrawFn, body: bytes) -> bytes:
 
 
 @st.composite
-def examples(draw: st.DrawFn) -> Example:
+def replies(draw: st.DrawFn) -> Example:
     raw = b""
     for _ in range(draw(st.integers(0, 2))):
         status = draw(st.sampled_from([100, 102, 103]))
@@ -234,8 +235,8 @@ def run(*given_: object) -> tuple[Reply | str, Reply | str, int]:
 
 
 # ---------------------------------------------------------------------- the properties
-@settings(deadline=None, max_examples=250)
-@given(examples(), CUTS, st.booleans())
+@examples(250)
+@given(replies(), CUTS, st.booleans())
 def test_a_valid_reply_is_read_alike_wherever_it_is_cut(
     example: Example, cuts: list[int], by_sink: bool
 ) -> None:
@@ -249,9 +250,9 @@ def test_a_valid_reply_is_read_alike_wherever_it_is_cut(
         assert connections == 2
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(
-    examples(),
+    replies(),
     st.lists(
         st.tuples(st.integers(0, 2000), st.integers(0, 3), st.binary(max_size=4)), max_size=4
     ),

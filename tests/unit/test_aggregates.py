@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.metrics.claims import aggregates
@@ -20,6 +20,7 @@ from latdiag.attribution.metrics.deltas import (
 )
 from latdiag.attribution.metrics.traffic import Own, totals
 from latdiag.stacks.signal import HIDDEN, Signal, of
+from tests.profiles import examples
 
 BOUNDS = (0.1, 1.0, math.inf)
 
@@ -166,7 +167,7 @@ def test_a_replica_without_both_scrapes_is_said() -> None:
 SPAN = st.lists(st.lists(st.floats(0, 100), max_size=8), min_size=2, max_size=6)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(SPAN, st.randoms(use_true_random=False))
 def test_a_difference_is_what_was_observed_in_the_window(
     steps: list[list[float]], order: Any
@@ -188,7 +189,7 @@ def test_a_difference_is_what_was_observed_in_the_window(
 # --- buckets
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     st.lists(st.floats(0, 100), min_size=1, max_size=40),
     st.floats(0.001, 1.0),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -18,6 +18,7 @@ from latdiag.attribution.metrics.windows import Edges
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import breakdown, chosen_rows
 from latdiag.measurement.answered import Answered
+from tests.profiles import examples
 
 MS = 1_000_000
 #: Upper bounds of vLLM's histograms of phases, ns.
@@ -97,7 +98,7 @@ def pourings(draw: st.DrawFn) -> tuple[NDArray[np.float64], Ints, int]:
     return np.array(wanted), room.astype(np.int64), draw(st.integers(0, int(room.sum())))
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(pourings())
 def test_what_is_poured_fits_and_adds_up_to_the_nanosecond(
     case: tuple[NDArray[np.float64], Ints, int],
@@ -129,7 +130,7 @@ def worlds(draw: st.DrawFn) -> tuple[Ints, Ints, Ints]:
     return found[0], found[1], found[2]
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(worlds(), st.booleans())
 def test_sums_are_the_servers_and_rows_add_up(
     world: tuple[Ints, Ints, Ints], kernel: bool
@@ -150,7 +151,7 @@ def test_sums_are_the_servers_and_rows_add_up(
         assert (draws >= 0).all()
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(worlds(), st.randoms())
 def test_the_order_of_requests_that_end_together_does_not_matter(
     world: tuple[Ints, Ints, Ints], random: Any

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from latdiag.attribution.metrics.tail import coupled_tail, observations
+from tests.profiles import examples
 
 #: The bounds that vLLM's phase histograms have, and finer ones (seconds).
 COARSE = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, math.inf)
@@ -93,7 +94,7 @@ def test_ranks_of_the_client_find_the_tail_that_a_marginal_alone_cannot(
     assert error("coupled") < 0.5 * min(error("independent"), error("comonotone"))
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(
     st.lists(st.floats(0, 100), min_size=1, max_size=60),
     st.sampled_from([COARSE, FINE, (math.inf,), (1.0, math.inf)]),
@@ -116,7 +117,7 @@ def test_the_observations_have_the_sum_and_the_buckets_of_the_histogram(
             assert all(a <= b for a, b in zip(other, counts, strict=True))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.integers(0, 10_000), st.integers(2, 80), st.sampled_from([COARSE, FINE]))
 def test_the_interval_holds_whatever_the_ranks_say(
     seed: int, n: int, bounds: tuple[float, ...]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 
 from latdiag.attribution.client_only import SOURCES
 from latdiag.attribution.parts import Parts, Source
@@ -15,6 +15,7 @@ from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attri
 from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
 from latdiag.report import json as report_json
+from tests.profiles import examples
 from tests.schema import validate
 
 from .probe_rows import Reply, any_replies, reply, seen
@@ -160,7 +161,7 @@ def test_a_claim_that_lost_contains_what_was_used() -> None:
 
 
 # ---------------------------------------------------------------------- what always holds
-@settings(deadline=None, max_examples=50, phases=[Phase.generate, Phase.explicit])
+@examples(50, phases=[Phase.generate, Phase.explicit])
 @given(any_replies(most=45))
 def test_whatever_comes_the_result_keeps_to_its_schema(rows: list[Reply]) -> None:
     said = attributed(rows)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.processes.audit import Audit, Lags
@@ -20,7 +20,6 @@ SECOND = 1_000_000_000
 
 
 # ---------------------------------------------------------------------- percentiles
-@settings(deadline=None)
 @given(
     st.lists(st.integers(-(10**6), 10**13), min_size=1, max_size=200),
     st.sampled_from([0.01, 0.5, 0.9, 0.99, 1.0]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.spans.batching import TOGETHER_NS, Batching, arrivals, batching
@@ -181,7 +181,6 @@ def test_nothing_comes_of_nothing() -> None:
     assert batching(came, np.zeros(0, dtype=np.int64)) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 3), min_size=3, max_size=40),
     st.floats(1.1, 50.0),
@@ -200,7 +199,6 @@ def test_groups_of_three_are_never_blamed(
         assert judged([row(made, censored=censored)] * ROWS, decode_ms=decode_ms) is None
 
 
-@settings(deadline=None)
 @given(
     st.integers(16, 200),
     st.floats(3.5, 40.0),

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.laws import explain as blackbox
@@ -15,6 +15,7 @@ from latdiag.attribution.laws.laws import Laws
 from latdiag.attribution.parts import INSIDE, Parts
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.model.components import COMPONENTS
+from tests.profiles import examples
 
 from .probe_rows import CLIENT, MS, REST, TRIP, Reply, any_replies, gets, refusals, reply, seen
 from .test_laws import thrown
@@ -219,7 +220,7 @@ def test_streams_that_slow_down_have_a_part_beyond_their_step() -> None:
 
 
 # ---------------------------------------------------------------------- what always holds
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(any_replies())
 def test_sums_are_exact_and_merges_are_those_that_are_allowed(rows: list[Reply]) -> None:
     found = blackbox.explain(seen(rows))
@@ -247,7 +248,7 @@ def _hidden(merged: set[tuple[str, ...]]) -> set[str]:
     return {member for members in merged for member in members[1:]}
 
 
-@settings(deadline=None, max_examples=80)
+@examples(80)
 @given(any_replies(most=40), st.sampled_from(["mean", "p95_tail"]))
 def test_what_is_shown_adds_up_and_is_not_negative(rows: list[Reply], population: str) -> None:
     found = blackbox.explain(seen(rows))
@@ -286,7 +287,7 @@ def test_requests_that_the_stamps_do_not_split_are_counted() -> None:
     assert int(explained_[0].parts["unattributed"][0]) == REST
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.floats(0, 300), st.floats(0, 300), st.floats(0, 300), st.floats(0, 60))
 def test_laws_that_are_too_dear_for_the_workload_make_no_part_negative(
     parsing: float, computing: float, took: float, path: float

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.client_only import BEHIND_THE_HOP, SOURCES, partition
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown
 from latdiag.model.records import Outcome
+from tests.profiles import examples
 
 from .split_rows import MS, Row, any_rows, batch, row
 
@@ -156,7 +157,6 @@ def test_what_the_stamps_leave_open_widens_network_and_server_alike() -> None:
 
 
 # ---------------------------------------------------------------------- what always holds
-@settings(deadline=None)
 @given(any_rows())
 def test_sums_are_exact_and_only_unattributed_is_negative(rows: list[Row]) -> None:
     found = parts_of(rows)
@@ -171,7 +171,6 @@ def test_sums_are_exact_and_only_unattributed_is_negative(rows: list[Row]) -> No
     assert len(found.total) + found.left_out == good
 
 
-@settings(deadline=None)
 @given(
     any_rows(least=1, most=40), st.sampled_from(INTERVALS), st.sampled_from(["mean", "p95_tail"])
 )
@@ -191,7 +190,7 @@ def test_shares_sum_to_one_and_lie_in_their_intervals(
             assert value["lo"] <= value["share"] <= value["hi"]
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(any_rows(least=2, most=40), st.randoms(), st.integers(1, 39))
 def test_neither_order_nor_batches_change_anything(
     rows: list[Row], random_: random.Random, cut: int

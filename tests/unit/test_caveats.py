@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.model.caveats import CAVEATS, caveat, facts_of
@@ -49,7 +49,6 @@ def test_an_unknown_code_is_refused() -> None:
         caveat("LD999")
 
 
-@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_a_hostile_fact_cannot_act_on_a_terminal(model: str) -> None:
     text = caveat("LD108", model=model + "\x1b[31m\u202e{offered}", offered=3)["text"]

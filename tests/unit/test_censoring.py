@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
@@ -135,7 +135,6 @@ def streams(draw: st.DrawFn) -> tuple[list[int], list[tuple[int, int, int]]]:
     return arrivals, reads
 
 
-@settings(deadline=None)
 @given(streams())
 def test_what_is_not_flagged_is_right_and_what_is_flagged_is_bounded(
     stream: tuple[list[int], list[tuple[int, int, int]]],
@@ -159,7 +158,6 @@ def test_what_is_not_flagged_is_right_and_what_is_flagged_is_bounded(
     assert next(found, None) is None
 
 
-@settings(deadline=None)
 @given(streams())
 def test_a_true_floor_flags_no_more_than_no_floor(
     stream: tuple[list[int], list[tuple[int, int, int]]],

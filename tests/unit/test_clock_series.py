@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.runtime.run_queue import RunQueue
 from latdiag.store.clock import STEP_NS, ClockSample, ClockSeries, clock_id, sample
+from tests.profiles import examples
 
 SECOND = 1_000_000_000
 #: REALTIME minus MONOTONIC of a machine that booted in 2026: beyond what a float64 holds exactly.
@@ -33,7 +34,6 @@ def converted(found: ClockSeries, real: list[int], near: list[int]) -> list[int]
     return [int(value) for value in found.monotonic(given_real, given_near)]
 
 
-@settings(deadline=None)
 @given(
     ppm=st.integers(-500, 500),
     samples=st.integers(2, 40),
@@ -55,7 +55,6 @@ def test_a_steady_drift_is_taken_out_to_the_nanosecond(
         assert abs(value - truth) <= bound
 
 
-@settings(deadline=None)
 @given(
     before=st.integers(1, 6),
     after=st.integers(1, 6),
@@ -85,7 +84,6 @@ def test_across_a_step_the_older_sample_stays_in_force(step: int) -> None:
         assert abs(value - truth) <= slack
 
 
-@settings(deadline=None)
 @given(
     begun=st.integers(-5 * SECOND, 5 * SECOND),
     length=st.integers(1, 6 * SECOND),
@@ -122,7 +120,7 @@ def test_a_wide_sample_does_not_make_a_step() -> None:
     assert found.steps == []
 
 
-@settings(deadline=None, max_examples=10)
+@examples(10)
 @given(st.sets(st.integers(1, 9_999), min_size=1, max_size=8), st.integers(-400, 400))
 def test_thinning_keeps_memory_bounded_and_every_step(places: set[int], ppm: int) -> None:
     """Ten thousand samples are near three hours; the drift stays, and so do the steps."""

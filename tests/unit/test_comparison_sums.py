@@ -8,13 +8,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import breakdown
 from latdiag.diagnosis.common_classes import pooled, unified
 from latdiag.diagnosis.comparison import RunRows, Side, apportioned, compare
+from tests.profiles import examples
 
 from .comparison_sides import (
     MERGED,
@@ -31,7 +32,7 @@ from .split_rows import MS
 
 
 # ---------------------------------------------------------------------- exactness
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     st.lists(any_parts(), min_size=1, max_size=2), st.lists(any_parts(), min_size=1, max_size=2)
 )
@@ -59,7 +60,7 @@ def test_differences_of_components_add_up_to_that_of_the_whole(
             assert not shares or sum(shares) == pytest.approx(1.0)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     st.lists(any_parts(), min_size=1, max_size=2), st.lists(any_parts(), min_size=1, max_size=2)
 )
@@ -136,7 +137,7 @@ def test_a_component_that_a_side_does_not_name_is_not_taken_for_nothing() -> Non
     ]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.lists(any_parts(), min_size=1, max_size=4))
 def test_every_partition_refines_the_classes_and_keeps_its_rows(runs: list[Parts]) -> None:
     classes = unified(runs)

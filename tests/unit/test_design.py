@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.measurement.stages import DESIGNED, WORKLOAD, Limits, PathStage, Shot, Stage
 from latdiag.probe.budget import BUDGETS, MAX_TOKENS
 from latdiag.probe.cost import cost
 from latdiag.probe.design import probe
+from tests.profiles import examples
 
 from .fake_server import FakeServer, probed, servers, steps
 
@@ -55,7 +56,7 @@ def by_name(server: FakeServer) -> dict[str, list[Stage]]:
 
 
 # ---------------------------------------------------------------------- what always holds
-@settings(deadline=None, max_examples=120)
+@examples(120)
 @given(any_limits(), servers())
 def test_it_ends_and_never_asks_for_more_tokens_than_it_may(
     limits: Limits, server: FakeServer
@@ -65,7 +66,7 @@ def test_it_ends_and_never_asks_for_more_tokens_than_it_may(
         assert tokens(server) <= limits.max_tokens
 
 
-@settings(deadline=None, max_examples=120)
+@examples(120)
 @given(any_limits(), servers())
 def test_no_request_is_longer_than_the_servers_context(limits: Limits, server: FakeServer) -> None:
     probed(server, limits)
@@ -78,7 +79,7 @@ def test_no_request_is_longer_than_the_servers_context(limits: Limits, server: F
             assert max(stage.refused, default=0) < limits.max_model_len
 
 
-@settings(deadline=None, max_examples=120)
+@examples(120)
 @given(any_limits(), servers())
 def test_the_cost_that_is_said_first_is_not_exceeded(limits: Limits, server: FakeServer) -> None:
     said = cost(limits)
@@ -96,7 +97,7 @@ def test_the_cost_knows_which_of_the_users_lengths_will_be_sent() -> None:
     assert tokens(probed(FakeServer(), limits)) <= cost(limits).tokens
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(any_limits(), servers())
 def test_stages_are_what_the_loop_can_execute(limits: Limits, server: FakeServer) -> None:
     probed(server, limits)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS, Event
 from latdiag.load.dialects.sse import TypedData
 from latdiag.model.records import Kind
+from tests.profiles import examples
 
 NAMES = """
     choices delta message content text role reasoning reasoning_content tool_calls function name
@@ -67,7 +68,7 @@ def assert_sound(event: Event) -> None:
     assert event.timings is None or json.dumps(event.timings)
 
 
-@settings(deadline=None, max_examples=600)
+@examples(600)
 @given(CHUNK | JSON, st.booleans())
 def test_any_json_is_read_without_a_fault(value, typed):
     raw = json.dumps(value).encode()
@@ -76,7 +77,7 @@ def test_any_json_is_read_without_a_fault(value, typed):
         assert_sound(dialect.read(data))
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_without_a_fault(data):
     for dialect in DIALECTS.values():
@@ -95,7 +96,7 @@ def texts_replaced(value: object) -> object:
     return CANARY if isinstance(value, str) else value
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(PLAUSIBLE)
 def test_no_text_of_a_reply_leaves_the_reader(chunk):
     raw = json.dumps(texts_replaced(chunk)).encode()

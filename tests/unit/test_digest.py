@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.measurement.digest import Digest, Failure, digest
 from latdiag.model.records import Outcome
+from tests.profiles import examples
 
 from .split_rows import MS, Row, any_rows, batch, row
 
@@ -81,7 +82,7 @@ def test_fresh_connections_and_bounded_acks_are_counted() -> None:
     assert found.bounded == 1
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(any_rows(most=20), st.integers(1, 19), st.randoms())
 def test_batches_and_their_order_change_nothing_but_the_order_of_rows(
     rows: list[Row], cut: int, random_: random.Random

@@ -6,7 +6,7 @@ import os
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.processes.counters import Counters, Counts
@@ -30,7 +30,6 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(places)]
 
 
-@settings(deadline=None)
 @given(batches, st.lists(st.integers(0, 2000), max_size=12))
 def test_any_cut_gives_the_same_frames(sent: list[list[tuple[Any, ...]]], cuts: list[int]) -> None:
     frames = Frames()
@@ -39,7 +38,6 @@ def test_any_cut_gives_the_same_frames(sent: list[list[tuple[Any, ...]]], cuts: 
     assert found == sent
 
 
-@settings(deadline=None)
 @given(batches.filter(bool), st.data())
 def test_what_a_killed_sender_left_half_written_is_no_frame(
     sent: list[list[tuple[Any, ...]]], data: st.DataObject

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.ingest.importers.client_lines import ClientRows
 from latdiag.model.records import Outcome
 from latdiag.store.columns import arrow_table, row_count
 from latdiag.store.run import Run
+from tests.profiles import examples
 
 from .capture_lines import NS0, imported, line, make
 
@@ -175,7 +176,6 @@ _FIELDS = {
 }
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries({"send_ns": st.integers(NS0, NS0 + 99)}, optional=_FIELDS),
@@ -194,7 +194,7 @@ def test_any_line_is_a_row_that_the_store_takes_or_is_counted(said: list[Any]) -
     assert rows.take() == {}
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_counted(data: bytes) -> None:
     rows = ClientRows("capture:x", frozenset(), set())

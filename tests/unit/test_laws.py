@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.laws.laws import Laws, learn
+from tests.profiles import examples
 
 from .probe_rows import MS, Reply, any_replies, gets, refusals, reply, seen
 
@@ -97,7 +98,7 @@ def test_prompts_that_met_others_do_not_bend_the_law(seed: int) -> None:
         assert own_ms(laws, isl) == pytest.approx(base(isl), rel=0.05)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(any_replies(), st.integers(0, 9))
 def test_no_law_costs_less_for_more(rows: list[Reply], seed: int) -> None:
     laws = learn(seen(rows))

@@ -6,7 +6,7 @@ import math
 import statistics
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.work.draws import new_seed, octets, uniforms
@@ -84,7 +84,6 @@ SPECS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(SPECS, st.integers(0, 2**48), st.integers(0, 10**9))
 def test_every_draw_is_a_sound_length_and_repeatable(spec, seed, index):
     law = Lengths.parse(spec).seeded(seed, "isl")

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from google.protobuf import json_format
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from latdiag.ingest.importers import lines as bounded
 from latdiag.ingest.otlp import files
 from latdiag.ingest.otlp.files import FileCounts, exports, request_of
+from tests.profiles import examples
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 TRACE, SPAN = "0123456789abcdef0123456789ABCDEF", "00ff00ff00ff00ff"
@@ -117,7 +118,6 @@ _SPANS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_SPANS, max_size=4), _ATTRIBUTES, _TEXT)
 def test_any_export_reads_as_protobuf_reads_it(
     spans: list[Any], resource: list[Any], scope: str
@@ -167,7 +167,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(_JSON, st.integers(0, 4))
 def test_any_json_is_an_export_or_a_value_error(inner: Any, depth: int) -> None:
     """The random value in the place of the whole, of a block, of a scope, of a span, ..."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from latdiag.store.columns import MapColumn, arrow_table
+from tests.profiles import examples
 
 TEXT = st.one_of(st.text(max_size=8), st.text("ab", max_size=3))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.lists(st.dictionaries(TEXT, TEXT, max_size=4), max_size=6))
 def test_a_flat_map_is_what_dicts_are(rows: list[dict[str, str]]) -> None:
     offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int64)
@@ -25,7 +26,7 @@ def test_a_flat_map_is_what_dicts_are(rows: list[dict[str, str]]) -> None:
     made.validate(full=True)
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(st.lists(st.one_of(st.none(), TEXT, st.just("\ud800 half")), max_size=8))
 def test_texts_are_stored_as_they_are(texts: list[str | None]) -> None:
     made = arrow_table("evidence", {"kind": texts})

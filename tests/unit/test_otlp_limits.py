@@ -8,7 +8,7 @@ import zlib
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from latdiag.ingest.otlp import limits
@@ -17,9 +17,10 @@ from latdiag.ingest.otlp.forward import Destination, refuse_own
 from latdiag.ingest.otlp.grpc_door import wrapping_of
 from latdiag.ingest.otlp.limits import Refusal, check_messages, inflated
 from latdiag.model.errors import UsageFault
+from tests.profiles import examples
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.binary(max_size=5000), st.sampled_from(["gzip", "deflate"]))
 def test_what_was_compressed_comes_back(body: bytes, wrapping: str) -> None:
     packed = gzip.compress(body) if wrapping == "gzip" else zlib.compress(body)
@@ -90,7 +91,7 @@ def test_a_large_export_of_ordinary_spans_passes() -> None:
     check_messages(body)
 
 
-@settings(deadline=None, max_examples=30)
+@examples(30)
 @given(st.binary(max_size=200), st.integers(0, 2**40))
 def test_counting_never_fails(tail: bytes, length: int) -> None:
     with contextlib.suppress(Refusal):

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -17,6 +17,7 @@ from latdiag.ingest.otlp.keep import Keep
 from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
 from latdiag.stacks.signal import Key, Mark, Role, Signal, Stack
 from latdiag.store.writer import encoded
+from tests.profiles import examples
 
 STACK = Stack(
     name="made-up",
@@ -315,7 +316,7 @@ SPANS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(SPANS)
 def test_taken_and_refused_are_all(drawn: list[Any]) -> None:
     rows = SpanRows(KEEP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.laws.overlap import Company
@@ -28,14 +28,12 @@ def painted(streams: list[Stream], begin: int, end: int) -> float:
     return float(cells[begin:end].mean())
 
 
-@settings(deadline=None)
 @given(st.lists(_STREAM, max_size=12), st.integers(0, 60), st.integers(1, 60))
 def test_the_mean_is_the_painters(streams: list[Stream], begin: int, span: int) -> None:
     found = company(streams).between(np.array([begin]), np.array([begin + span]))
     assert found[0] == pytest.approx(painted(streams, begin, begin + span), abs=1e-9)
 
 
-@settings(deadline=None)
 @given(st.lists(_STREAM, min_size=1, max_size=8), st.integers(0, 10**18))
 def test_instants_of_any_size_keep_their_nanoseconds(streams: list[Stream], late: int) -> None:
     moved = [(start + late, length, weight) for start, length, weight in streams]

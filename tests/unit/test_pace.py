@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from latdiag.attribution.laws.admission import admitted
 from latdiag.probe.pace import pace
+from tests.profiles import examples
 
 from .fake_server import FakeServer, servers, steps
 from .probe_rows import MS, TRIP, Reply, any_replies, gets, reply, seen
@@ -73,7 +74,7 @@ def test_the_first_burst_with_a_limit_decides() -> None:
     assert admitted(seen(gets([1.0] * 5))) is None
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(servers())
 def test_slots_are_found_or_nothing_is_claimed(server: FakeServer) -> None:
     """Of a server that takes every request; where a step takes no time, none can be seen."""
@@ -86,7 +87,7 @@ def test_slots_are_found_or_nothing_is_claimed(server: FakeServer) -> None:
         assert found == (server.slots if bursts and max(bursts) > server.slots else None)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(any_replies())
 def test_whatever_comes_the_figures_can_be_planned_with(rows: list[Reply]) -> None:
     found = pace(seen(rows))

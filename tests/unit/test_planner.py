@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.measurement.stages import Limits, PathStage, Shot, Stage
@@ -62,14 +62,12 @@ limits = st.builds(
 
 # ---------------------------------------------------------------------- over the pipe
 @given(stage=stages | paths | st.none())
-@settings(deadline=None)
 def test_a_stage_is_the_same_at_the_other_end(stage: Stage | PathStage | None) -> None:
     said = None if stage is None else planner._as_message(stage)
     assert planner._stage_of(json.loads(json.dumps(said))) == stage
 
 
 @given(given_limits=limits)
-@settings(deadline=None)
 def test_limits_are_the_same_at_the_other_end(given_limits: Limits) -> None:
     said = json.loads(json.dumps(asdict(given_limits)))
     assert planner._limits_of(said) == given_limits

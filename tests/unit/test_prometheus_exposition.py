@@ -9,13 +9,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.ingest.prometheus import columns_of, read_exposition
 from latdiag.ingest.prometheus import exposition as limits
 from latdiag.stacks import catalogue
 from latdiag.store.columns import arrow_table
+from tests.profiles import examples
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 FAMILIES = frozenset({"a", "wait_seconds", "done_total", "process_start_time_seconds"})
@@ -160,7 +161,7 @@ WORDS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=400)
+@examples(400)
 @given(st.lists(WORDS, max_size=60).map("".join))
 def test_no_text_does_more_than_raise_value_error(text: str) -> None:
     try:

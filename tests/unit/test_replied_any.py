@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from latdiag.measurement.answered import Answered
+from tests.profiles import examples
 
 from .reply_rows import MS, STACKS, exact, said, waits
 
@@ -48,7 +49,7 @@ def anything(draw: Callable[..., object]) -> tuple[Answered, dict[str, NDArray[n
     return seen, {name: np.array(draw(column)) for name in names}  # type: ignore[arg-type]
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(anything())
 def test_whatever_is_stated_the_parts_add_up_and_only_the_rest_is_negative(
     given_: tuple[Answered, dict[str, NDArray[np.float64]]],

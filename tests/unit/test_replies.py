@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from latdiag.attribution.replies.columns import (
@@ -28,6 +28,7 @@ from latdiag.load.wire.exchange import TIMING_HEADERS
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
 from latdiag.store.batch import Batch, Ints
+from tests.profiles import examples
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 MS = 1_000_000
@@ -141,7 +142,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @example({"body": 1.797693134862316e302})
 @given(st.dictionaries(st.sampled_from(["body", "server-timing", "x-queue-time", "y"]), JSON))
 def test_no_document_does_harm(document: dict[str, Any]) -> None:
@@ -171,7 +172,7 @@ def test_server_timing_is_read_by_its_grammar(value: str, durations: dict[str, f
     assert server_timing(value) == durations
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.text(alphabet='ab;=,"\\ \t.0123456789durés', max_size=512))
 def test_no_server_timing_does_harm(value: str) -> None:
     for name, duration in server_timing(value).items():

@@ -18,7 +18,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -223,7 +223,6 @@ def test_the_dump_takes_what_numpy_and_the_model_have() -> None:
         report_json.dump({"x": object()})
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_no_text_in_the_dump_acts_on_a_terminal(text: str) -> None:
     result = report_json.blank("load")
@@ -356,7 +355,6 @@ def test_a_closed_pipe_reaches_the_command_line(monkeypatch: pytest.MonkeyPatch)
         render(_result("load"), stdout_console())
 
 
-@settings(deadline=None)
 @given(st.floats(0, 2e7), st.floats(0, 1), st.floats(0, 3))
 def test_numbers_of_any_size_keep_their_columns(value: float, below: float, above: float) -> None:
     """From nothing to five hours: value, interval and n of each statistic stay apart."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear, minimize
 
 from latdiag.stats.blocks import block_length, resampled_sums
 from latdiag.stats.robust import deviation, huber_mean, huber_nnls
+from tests.profiles import examples
 
 
 def design(n: int, random: np.random.Generator) -> np.ndarray:
@@ -27,7 +28,7 @@ def test_exact_values_give_the_exact_law() -> None:
     assert huber_nnls(features, values, 0.03 * values) == pytest.approx(TRUTH, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(0, 10_000))
 def test_noise_moves_the_law_little_and_outliers_hardly_more(seed: int) -> None:
     """1 % of noise, and a fifth of the values 3 to 20 times too large: within 3 % everywhere."""
@@ -43,7 +44,7 @@ def test_noise_moves_the_law_little_and_outliers_hardly_more(seed: int) -> None:
     assert np.abs(bent / clean - 1).max() > 0.5
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(st.integers(0, 10_000))
 def test_it_minimises_hubers_loss(seed: int) -> None:
     """No better coefficients are found by a general optimiser from the ones it gives."""
@@ -62,7 +63,6 @@ def test_it_minimises_hubers_loss(seed: int) -> None:
     assert loss(found) <= best + 1e-3 * abs(best)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), min_size=3, max_size=30), st.integers(0, 99))
 def test_no_coefficient_is_ever_negative(values: list[int], seed: int) -> None:
     features = design(len(values), np.random.default_rng(seed))
@@ -115,7 +115,6 @@ def test_sums_drawn_anew_scatter_as_sums_of_dependent_rows_do() -> None:
     assert alone.var() < 0.5 * sums.var()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 80), st.integers(1, 4), st.integers(0, 99))
 def test_every_row_is_drawn_as_often_as_there_are_rows(n: int, parts: int, seed: int) -> None:
     """Of columns of ones each sum is n, whatever the segments; rows stay in their segment."""

@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.work.schedule import ClosedLoop, OpenLoop
@@ -16,14 +16,12 @@ from latdiag.model.units import NS_PER_S
 RATES = st.floats(0.01, 50_000, allow_nan=False)
 RAMPS = st.one_of(st.just(0), st.integers(1, 600 * NS_PER_S))
 KINDS = st.sampled_from(["poisson", "constant"])
-FAST = settings(deadline=None)
 
 
 def first(schedule: OpenLoop, n: int) -> list[int]:
     return list(itertools.islice(schedule.offsets(), n))
 
 
-@FAST
 @given(RATES, KINDS, RAMPS, st.integers(0, 2**48))
 def test_offsets_are_whole_and_never_decrease(rate, kind, ramp, seed):
     offsets = first(OpenLoop(rate, kind, ramp, seed), 200)
@@ -31,7 +29,6 @@ def test_offsets_are_whole_and_never_decrease(rate, kind, ramp, seed):
     assert offsets == sorted(offsets)
 
 
-@FAST
 @given(RATES, RAMPS)
 def test_constant_count_is_the_integral_of_the_rate_at_every_instant(rate, ramp):
     schedule = OpenLoop(rate, "constant", ramp)
@@ -71,7 +68,6 @@ def test_poisson_has_the_wanted_mean_and_the_spread_of_independent_arrivals(seed
     assert beyond_two == pytest.approx(math.exp(-2), abs=4 * math.sqrt(math.exp(-2) / n))
 
 
-@FAST
 @given(RATES, KINDS, RAMPS, st.integers(0, 2**48))
 def test_the_same_seed_gives_the_same_offsets(rate, kind, ramp, seed):
     schedule = OpenLoop(rate, kind, ramp, seed)
@@ -114,7 +110,6 @@ def test_what_is_no_rate_is_refused_in_a_sentence(text):
     assert fault.value.remedy
 
 
-@FAST
 @given(st.integers(1, 5000), RAMPS)
 def test_closed_loop_starts_are_spread_over_the_ramp(concurrency, ramp):
     starts = ClosedLoop(concurrency, ramp).starts()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.model.components import LEAVES
@@ -209,7 +209,6 @@ def test_a_model_with_a_strange_name_does_not_break_the_page() -> None:
 # --- the arithmetic behind
 
 
-@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(0, 10**10), min_size=4, max_size=4),
     osl=st.integers(1, 100),
@@ -252,7 +251,6 @@ def test_the_leaves_are_names_of_the_model() -> None:
     assert set(ENGINE_LEAVES) <= {leaf.name for leaf in LEAVES}
 
 
-@settings(deadline=None)
 @given(
     late=st.lists(st.integers(0, 2 * Lateness.TOP_US * 1000), min_size=1, max_size=200),
     percent=st.floats(0, 100),

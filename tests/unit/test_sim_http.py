@@ -8,10 +8,11 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.sim.http import LAST_CHUNK, Refusal, Request, Requests, chunk, reply, stream_head
+from tests.profiles import examples
 
 MAX_BODY = 1000
 POST = b"POST /v1/completions?x=1 HTTP/1.1\r\nHost: a\r\n"
@@ -32,7 +33,6 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(places)]
 
 
-@settings(deadline=None)
 @given(
     bodies=st.lists(st.binary(max_size=60), min_size=1, max_size=4),
     sizes=st.lists(st.integers(1, 20), min_size=1),
@@ -61,7 +61,7 @@ PLAUSIBLE = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(st.lists(PLAUSIBLE | st.binary(max_size=20), max_size=60))
 def test_any_bytes_are_requests_or_a_refusal_and_what_is_kept_is_bounded(
     pieces: list[bytes],

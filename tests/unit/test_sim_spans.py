@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -145,7 +145,6 @@ def test_the_longest_record_goes_through_a_pipe_in_one_piece() -> None:
     assert len(line(f"00-{TRACE}-{PARENT}-01")) + 200 < select.PIPE_BUF
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=20), max_size=600))
 def test_every_line_of_a_pipe_is_in_one_batch(given: list[bytes]) -> None:
     lines = [one.replace(b"\n", b"-") for one in given]

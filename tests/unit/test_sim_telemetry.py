@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.sim.params import FAULTS as SERVERS
@@ -16,6 +16,7 @@ from latdiag.sim.spans import Asked, Context
 from latdiag.sim.telemetry import FAULTS, Clock, Deliveries, Telemetry, telemetry_of
 from latdiag.sim.truth import DECODE, PREFILL, WHOLE, Truth
 from latdiag.sim.virtual import Told, play, told
+from tests.profiles import examples
 
 from .sim_load import MS
 
@@ -69,7 +70,7 @@ NAMES = st.sets(st.sampled_from(sorted(FAULTS)), min_size=1).map(",".join)
 
 
 @given(SERVER, NAMES)
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_no_fault_of_what_is_said_moves_what_happens(server: str, names: str) -> None:
     before = books(truths(server))
     said(server, telemetry_of(names))
@@ -77,7 +78,7 @@ def test_no_fault_of_what_is_said_moves_what_happens(server: str, names: str) ->
 
 
 @given(SERVER, st.floats(-5000, 5000), st.integers(0, 100))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_skew_moves_spans_and_no_duration(server: str, skew_ms: float, seed: int) -> None:
     right = by_span(said(server, Telemetry(), seed))
     wrong = by_span(said(server, Telemetry(skew_ms=skew_ms), seed))
@@ -90,7 +91,7 @@ def test_skew_moves_spans_and_no_duration(server: str, skew_ms: float, seed: int
 
 
 @given(SERVER, st.floats(-500, 500), st.floats(0, 6))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_a_step_is_in_the_wall_times_of_those_it_hits_and_of_no_others(
     server: str, step_ms: float, after_s: float
 ) -> None:
@@ -113,7 +114,7 @@ def test_a_step_is_in_the_wall_times_of_those_it_hits_and_of_no_others(
 
 
 @given(SERVER, st.floats(-300, 300))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_drift_stretches_every_duration(server: str, drift_ppm: float) -> None:
     right = by_span(said(server, Telemetry()))
     wrong = by_span(said(server, Telemetry(drift_ppm=drift_ppm)))
@@ -132,7 +133,7 @@ def test_drift_stretches_every_duration(server: str, drift_ppm: float) -> None:
 
 
 @given(SERVER, st.integers(0, 1000))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_what_is_lost_is_lost_and_the_rest_is_as_it_was(server: str, seed: int) -> None:
     right, found = said(server, Telemetry(), seed), said(server, Telemetry(lost=0.3), seed)
     whole, part = by_span(right), by_span(found)
@@ -154,7 +155,7 @@ def test_about_three_in_ten_are_lost_and_those_of_two_servers_apart() -> None:
 
 
 @given(SERVER, st.floats(0, 100))
-@settings(deadline=None, max_examples=20)
+@examples(20)
 def test_what_is_late_is_the_same_later(server: str, late_s: float) -> None:
     right, found = said(server, Telemetry()), said(server, Telemetry(late_s=late_s))
     assert by_span(right) == by_span(found)
@@ -162,7 +163,7 @@ def test_what_is_late_is_the_same_later(server: str, late_s: float) -> None:
 
 
 @given(SERVER, st.integers(0, 1000))
-@settings(deadline=None, max_examples=20)
+@examples(20)
 def test_what_is_repeated_comes_again_word_for_word(server: str, seed: int) -> None:
     right, found = said(server, Telemetry(), seed), said(server, Telemetry(repeated=0.3), seed)
     assert by_span(right) == by_span(found) and len(found) > len(right)
@@ -186,7 +187,7 @@ def test_what_is_unordered_comes_in_another_order_and_not_too_late() -> None:
 
 
 @given(st.integers(0, 10**9))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_a_clock_that_is_right_says_the_instants_themselves(at_ns: int) -> None:
     for part in (WHOLE, PREFILL, DECODE):
         clock = Clock(Telemetry(), part, 5 * MS)
@@ -231,6 +232,5 @@ def test_what_is_no_fault_is_said(text: str, says: str) -> None:
         reset_after_s=st.floats(0, 1e5) | st.just(math.inf),
     )
 )
-@settings(deadline=None)
 def test_it_travels_as_json(faults: Telemetry) -> None:
     assert Telemetry.from_json(faults.to_json()) == faults

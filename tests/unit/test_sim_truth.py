@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from latdiag.sim.engine import Emission, Engine
 from latdiag.sim.params import Params
 from latdiag.sim.truth import ENGINE_LEAVES, Truth
 from latdiag.sim.virtual import play
+from tests.profiles import examples
 
 MS = 1_000_000
 _FOREVER = 1 << 62
@@ -174,7 +175,7 @@ def check_tokens(asks: list[Ask], outcome: Outcome) -> None:
 
 
 @given(servers(), loads(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=400)
+@examples(400)
 def test_every_nanosecond_is_booked_once_however_time_is_cut(
     params: Params, asks: list[Ask], rng: random.Random
 ) -> None:
@@ -192,7 +193,7 @@ def test_every_nanosecond_is_booked_once_however_time_is_cut(
 
 
 @given(servers(), loads(leave=False))
-@settings(deadline=None, max_examples=150)
+@examples(150)
 def test_leaves_are_where_their_cause_is(params: Params, asks: list[Ask]) -> None:
     """Without a cause, no time; and decode alone fills what lies between first and last token."""
     _, truths, gauges = in_one_leap(params, asks)
@@ -223,7 +224,6 @@ def test_leaves_are_where_their_cause_is(params: Params, asks: list[Ask]) -> Non
 
 
 @given(servers(), st.integers(1, 32), st.integers(1, 16))
-@settings(deadline=None)
 def test_who_is_alone_shares_with_nobody(params: Params, isl: int, osl: int) -> None:
     truth = play(params, 3, [("a", 0, isl, osl)])["a"][1]
     for name in ("queue.admission", "queue.preempted", "prefill.contention", "prefill.recompute",

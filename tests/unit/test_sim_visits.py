@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.sim import spans
@@ -18,6 +18,7 @@ from latdiag.sim.spans import Asked, Context
 from latdiag.sim.telemetry import Clock, Telemetry, stated
 from latdiag.sim.truth import DECODE, PREFILL, WHOLE, Truth
 from latdiag.sim.virtual import play, told
+from tests.profiles import examples
 
 from .sim_load import APART, MS, drain
 from .test_sim_truth import Ask, in_one_leap, loads, servers
@@ -64,7 +65,7 @@ def check_apart(truth: Truth) -> None:
 
 
 @given(servers(), loads())
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_what_servers_stamp_adds_up_to_the_leaves(params: Params, asks: list[Ask]) -> None:
     for truth in in_one_leap(params, asks)[1].values():
         for visit in truth.visits:
@@ -79,7 +80,7 @@ def test_what_servers_stamp_adds_up_to_the_leaves(params: Params, asks: list[Ask
 
 
 @given(servers(), loads())
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_crossings_are_told_once_each_in_order(params: Params, asks: list[Ask]) -> None:
     engine = Engine(params, 5)
     for ask in asks:
@@ -184,7 +185,7 @@ def test_a_chat_has_the_same_id_on_both_servers() -> None:
 
 
 @given(st.integers(1, 40), st.integers(2, 20))
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_where_the_first_token_leaves_changes_nothing_of_what_is_said(isl: int, osl: int) -> None:
     """Only the client can tell."""
     found = []

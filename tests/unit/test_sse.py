@@ -8,12 +8,13 @@ import pickle
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects.sse import EVENT_LIMIT, LINE_LIMIT, EventStream, SseFault, TypedData
+from tests.profiles import examples
 
-FAST = settings(deadline=None, max_examples=400)
+FAST = examples(400)
 
 
 def slow_events(stream: bytes) -> list[tuple[bytes, str]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.stacks import catalogue
@@ -114,7 +114,6 @@ LABELS = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(family=NAMES, labels=LABELS)
 def test_a_selector_reads_back(family: str, labels: dict[str, str]) -> None:
     inside = ",".join(f'{name}="{value}"' for name, value in labels.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.stacks import detect as d
@@ -102,7 +102,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(document=JSON, text=st.text(max_size=400))
 def test_nothing_that_is_sent_breaks_it(document: object, text: str) -> None:
     signs = Signs(

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -36,14 +36,12 @@ def test_sample_bound_refuses_what_is_no_quantile(q: float) -> None:
 
 
 @given(st.integers(1, 100_000), st.integers(1, 999))
-@settings(deadline=None)
 def test_rank_is_the_smallest_with_that_share(n: int, thousandths: int) -> None:
     k = rank(n, thousandths / 1000)
     assert k * 1000 >= n * thousandths > (k - 1) * 1000
 
 
 @given(st.integers(0, 5000), st.sampled_from([0.1, 0.5, 0.9, 0.95, 0.99]))
-@settings(deadline=None)
 def test_interval_ranks_cover_and_are_tight(more: int, q: float) -> None:
     n = sample_bound(q) + more
     low, high = interval_ranks(n, n, q)
@@ -55,7 +53,6 @@ def test_interval_ranks_cover_and_are_tight(more: int, q: float) -> None:
 
 
 @given(st.integers(0, 3000), st.floats(0.02, 1.0), st.sampled_from([0.1, 0.5, 0.9, 0.95, 0.99]))
-@settings(deadline=None)
 def test_fewer_effective_samples_never_narrow_the_interval(
     more: int, part: float, q: float
 ) -> None:
@@ -244,7 +241,6 @@ def test_long_series_are_bundled_without_changing_the_variance() -> None:
     st.sampled_from([0.1, 0.5, 0.9]),
     st.data(),
 )
-@settings(deadline=None)
 def test_estimates_keep_their_promises(values: list[int], q: float, data: st.DataObject) -> None:
     flat = np.array(values, dtype=np.int64)
     cuts = data.draw(st.lists(st.integers(0, len(values)), max_size=20))

@@ -4,12 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.stats import Sample, mean, quantile
 from latdiag.stats.estimate import rank
 from latdiag.stats.histogram import MOST_BLOCKS, RESOLUTION, BlockHistogram, buckets, edge
+from tests.profiles import examples
 
 
 def lognormal(n: int, seed: int = 1) -> np.ndarray:
@@ -17,7 +18,6 @@ def lognormal(n: int, seed: int = 1) -> np.ndarray:
 
 
 @given(st.lists(st.integers(1, 2**53), min_size=1))
-@settings(deadline=None)
 def test_a_value_lies_in_its_bucket(values: list[int]) -> None:
     for value, bucket in zip(values, buckets(np.array(values)).tolist(), strict=True):
         assert edge(bucket) <= value < edge(bucket + 1)
@@ -60,7 +60,7 @@ def test_mean_is_exact_and_its_interval_alike() -> None:
     st.lists(st.lists(st.integers(-5, 10**10), max_size=6), max_size=60),
     st.data(),
 )
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_how_rows_come_in_does_not_matter(rows: list[list[int]], data: st.DataObject) -> None:
     sizes = np.array([len(row) for row in rows], dtype=np.int64)
     values = np.array([value for row in rows for value in row], dtype=np.int64)
@@ -82,7 +82,7 @@ def test_how_rows_come_in_does_not_matter(rows: list[list[int]], data: st.DataOb
 
 
 @given(st.lists(st.integers(-3, 10**9), min_size=64, max_size=3000))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_ranks_count_negative_and_zero_values(values: list[int]) -> None:
     held = BlockHistogram(first_block=1)
     held.add(np.array(values, dtype=np.int64))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.store import columns as columns_module
@@ -20,6 +20,7 @@ from latdiag.store.columns import arrow_table
 from latdiag.store.run import Run
 from latdiag.store.schema import EVIDENCE, REQUESTS, columns_of
 from latdiag.store.writer import ListColumn, RunWriter, create_run
+from tests.profiles import examples
 
 Rows = list[dict[str, Any]]
 LISTS = columns_of("requests", "list")
@@ -99,7 +100,7 @@ def any_row(draw: st.DrawFn) -> dict[str, Any]:
     return row
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(parts=st.lists(st.lists(any_row(), min_size=1, max_size=4), min_size=1, max_size=3))
 def test_any_rows_come_back_as_they_were_written(
     parts: list[Rows], tmp_path_factory: pytest.TempPathFactory
@@ -273,7 +274,6 @@ def test_a_part_of_more_than_two_billion_items_is_refused(monkeypatch: pytest.Mo
     rows=st.integers(1, 8),
     items=st.integers(1, 20),
 )
-@settings(deadline=None)
 def test_row_groups_cover_every_row_once_within_both_bounds(
     lengths: list[int], rows: int, items: int
 ) -> None:

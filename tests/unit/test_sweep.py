@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.sweep import Claims, narrower, sweep
+from tests.profiles import examples
 
 #: row, start, length, covers (of five leaves)
 ONE = st.tuples(st.integers(0, 3), st.integers(-5, 20), st.integers(0, 15), st.integers(1, 31))
@@ -38,7 +39,7 @@ def painted(found: list[tuple[int, int, int, int]]) -> dict[tuple[int, int], int
     return owner
 
 
-@settings(deadline=None, max_examples=300)
+@examples(300)
 @given(MANY, st.integers(-5, 30))
 def test_every_instant_has_the_owner_that_a_painter_finds(
     found: list[tuple[int, int, int, int]], cut: int
@@ -59,7 +60,6 @@ def test_every_instant_has_the_owner_that_a_painter_finds(
     assert amounts == wanted
 
 
-@settings(deadline=None)
 @given(MANY, st.randoms())
 def test_the_order_of_claims_does_not_matter(
     found: list[tuple[int, int, int, int]], random: object
@@ -79,7 +79,6 @@ def test_the_order_of_claims_does_not_matter(
     assert summed(found) == summed(other)
 
 
-@settings(deadline=None)
 @given(MANY)
 def test_narrower_is_the_union_of_what_covers_less_in_the_same_row(
     found: list[tuple[int, int, int, int]],

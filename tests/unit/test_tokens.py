@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.tokens import TokenCounts, settle_kinds, token_counts
 from latdiag.model.records import OUTPUT_KINDS, Kind, TokenSource
+from tests.profiles import examples
 
 R, A, E, U, T = Kind.ROLE, Kind.ANSWER, Kind.OTHER, Kind.USAGE, Kind.REASONING
 NONE = [None]
@@ -106,7 +107,7 @@ ARRIVAL = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@examples(500)
 @given(st.lists(ARRIVAL, max_size=12), st.none() | st.integers(0, 30))
 def test_counts_never_contradict_the_total_and_lie_on_output_only(arrivals, total):
     kinds, ids, cumulative = ([list(column) for column in zip(*arrivals, strict=True)]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from latdiag.measurement.ttft_split import TtftSplit, first_output, split
 from latdiag.model.records import Kind
@@ -185,7 +185,6 @@ def test_no_rows_at_all() -> None:
 
 
 # ---------------------------------------------------------------------- what always holds
-@settings(deadline=None)
 @given(any_rows())
 def test_the_parts_are_whole_and_none_is_negative(rows: list[Row]) -> None:
     found = split(batch(rows))
@@ -198,7 +197,6 @@ def test_the_parts_are_whole_and_none_is_negative(rows: list[Row]) -> None:
     assert found.client.dtype == found.server.dtype == np.int64
 
 
-@settings(deadline=None)
 @given(any_rows(least=1))
 def test_a_row_is_split_the_same_in_any_company(rows: list[Row]) -> None:
     together = split(batch(rows))

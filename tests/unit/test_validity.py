@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.measurement.validity import Facts, Reading, facts_of_writers, readings
@@ -89,7 +89,6 @@ def test_loop_lag_counts_in_user_stamp_mode_only() -> None:
     assert broken(replace(late, user_stamps=False)) == []
 
 
-@settings(deadline=None)
 @given(
     st.builds(
         Facts,

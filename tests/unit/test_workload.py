@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
@@ -59,7 +59,6 @@ def test_input_and_output_lengths_are_independent():
 # Token ids -------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**48), st.integers(0, 10**6), st.integers(0, 3500))
 def test_token_ids_are_exactly_as_many_as_wanted(isl, seed, index, shared):
     load = workload(isl=str(isl), seed=seed, shared_prefix=shared)
@@ -166,7 +165,6 @@ def test_calibration_where_words_are_several_tokens():
     assert statistics.fmean(again) == pytest.approx(500, rel=0.02)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, 200), st.integers(1, 5000))
 def test_a_line_is_found_exactly(tokens_per_word, overhead, tokens):
     points = [(w, w * tokens_per_word + overhead) for w in CALIBRATION_WORDS]

@@ -8,13 +8,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.measurement.measure import Tally, measure
 from latdiag.measurement.slo import parse_slos
 from latdiag.measurement.streams import pieces
 from latdiag.model.records import Kind, Outcome
+from tests.profiles import examples
 
 from .reference import outputs_of, slow_rows
 from .rows import Row, batch_of
@@ -63,7 +64,7 @@ ROWS = st.lists(row_strategy(), max_size=25)
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=300)
+@examples(300)
 def test_every_value_is_that_of_the_reference(rows: list[Row]) -> None:
     tally = Tally(SLOS)
     tally.add(batch_of(rows))
@@ -88,7 +89,7 @@ def test_every_value_is_that_of_the_reference(rows: list[Row]) -> None:
 
 
 @given(ROWS)
-@settings(deadline=None, max_examples=150)
+@examples(150)
 def test_every_count_is_that_of_the_reference(rows: list[Row]) -> None:
     found = measure([batch_of(rows)])
     counts = found.counts
@@ -127,7 +128,7 @@ def test_every_count_is_that_of_the_reference(rows: list[Row]) -> None:
 
 
 @given(ROWS, st.data())
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_any_split_into_batches_gives_the_same(rows: list[Row], data: st.DataObject) -> None:
     rows = rows * 3  # enough that percentiles are not all refused
     whole = measure([batch_of(rows)], SLOS)
@@ -138,7 +139,7 @@ def test_any_split_into_batches_gives_the_same(rows: list[Row], data: st.DataObj
 
 
 @given(ROWS, st.integers(1, 12))
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_pieces_hold_every_row_once_and_no_more_arrivals_than_asked(
     rows: list[Row], most: int
 ) -> None:
