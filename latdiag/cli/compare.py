@@ -47,17 +47,17 @@ def compare(
             f"A and B are not the same workload: {what}",
             "make runs that differ in one thing, or compare them all the same with --force",
         )
-    result = compared(one, other, wanted, seed)
+    comparison = compared(one, other, wanted, seed)
     if as_json:
-        from latdiag.report.json import dump
+        from latdiag.report.json import blank, dump
 
-        click.echo(dump(result))
+        click.echo(dump(blank("compare") | comparison.to_json()))
     else:
         from latdiag.report.compare_page import render
         from latdiag.report.console import stdout_console
 
-        render(result, stdout_console())
-    return 0 if result["valid"] else INVALID
+        render(comparison, stdout_console())
+    return 0 if comparison.valid else INVALID
 
 
 def _wanted(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def _side(name: str, pattern: str) -> list[Measured]:
     places = [path if "://" in path else os.path.realpath(path) for path in paths]
     found = [measured(Run.open(path)) for path in paths]
     for run in found:
-        if not run.result["load"]["requests"]:
+        if not run.requests:
             raise UnlikeRuns(
                 f"{run.path} holds no requests",
                 "what was only collected has nothing to compare; name runs of loads",

@@ -1,4 +1,5 @@
-"""A comparison as one document: what differs first, then how far metrics and parts lie apart.
+"""A comparison of two runs, or of two sets of runs: what differs first, then how far metrics and
+parts lie apart.
 
 It says more time or less, and whether an interval contains 0. Whether that is good is for the
 reader: nothing here judges.
@@ -7,13 +8,13 @@ reader: nothing here judges.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from latdiag.diagnosis.comparison import Side, compare
-from latdiag.diagnosis.run_facts import Measured, alike, differs
+from latdiag.diagnosis.comparison import Differences, PopulationDifference, compare
+from latdiag.diagnosis.difference import Difference, SideRows
+from latdiag.diagnosis.run_facts import FactDifference, Measured, alike, differs
 from latdiag.model.caveats import caveat
-from latdiag.model.units import quantity
-from latdiag.report import json as result_json
+from latdiag.model.units import GLUE, quantity
 from latdiag.stats.bootstrap import LEAST_PIECES
 
 #: Compared where nothing else is asked for.
@@ -22,58 +23,138 @@ METRICS = ("ttft", "tpot", "itl", "e2e", "output_throughput")
 _NAMED = 2
 
 
-def unlike(found: Sequence[Mapping[str, Any]]) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side: the paths of its runs, and what they hold together."""
+
+    runs: tuple[str, ...]
+    valid: bool
+    requests: int
+    failed: int
+    caveats: tuple[Mapping[str, str], ...]
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        return {
+            "runs": list(self.runs),
+            "valid": self.valid,
+            "requests": self.requests,
+            "failed": self.failed,
+            "caveats": [dict(each) for each in self.caveats],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two sides. ``broken``: the rules of the self-audit that a client broke, the side in the
+    text; ``alike``: facts that all runs share, by name; ``same_run``: both hold the same
+    requests; ``seed``: of the draws behind the intervals."""
+
+    a: Side
+    b: Side
+    broken: tuple[Mapping[str, object], ...]
+    differs: tuple[FactDifference, ...]
+    alike: Mapping[str, object]
+    same_run: bool
+    seed: int
+    differences: Differences
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The paths of all runs."""
+        return (*self.a.runs, *self.b.runs)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the figures are those of the servers, in every run."""
+        return not self.broken
+
+    @property
+    def caveats(self) -> tuple[Mapping[str, str], ...]:
+        """What to be careful about in the comparison; those of a side are the side's."""
+        what = unlike(self.differs)
+        return (caveat("LD121", what=what),) if what else ()
+
+    @property
+    def sentence(self) -> str:
+        """The whole, and which classes of it lie apart for certain."""
+        if self.same_run:
+            return "A and B hold the same requests: every difference is 0 by construction."
+        mean = self.differences.of("mean")
+        if mean is None:
+            return "No request of one side could be taken apart into components."
+        return _sentence(mean)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the intervals do not hold."""
+        if self.same_run:
+            return ()
+        runs = {"A": len(self.a.runs), "B": len(self.b.runs)}
+        return tuple(_notes(runs, self.differences))
+
+    def to_json(self) -> dict[str, object]:
+        """The keys of ``compare --json`` that say something of a comparison."""
+        return {
+            "run": self.runs[0],
+            "runs": list(self.runs),
+            "valid": self.valid,
+            "invalid_because": [dict(rule) for rule in self.broken],
+            "caveats": [dict(each) for each in self.caveats],
+            "compared": {
+                "a": self.a.to_json(),
+                "b": self.b.to_json(),
+                "differs": [each.to_json() for each in self.differs],
+                "alike": dict(self.alike),
+                "same_run": self.same_run,
+                "seed": self.seed,
+                **self.differences.to_json(),
+                "sentence": self.sentence,
+                "notes": list(self.notes),
+            },
+        }
+
+
+def unlike(facts: Sequence[FactDifference]) -> str | None:
     """What is unlike in the workloads, in words; None where they are alike."""
-    said = [f"{e['what']} {_value(e['a'])} against {_value(e['b'])}" for e in found if e["unlike"]]
-    return "; ".join(said) or None
+    words = [f"{f.what} {_value(f.a)} against {_value(f.b)}" for f in facts if f.unlike]
+    return "; ".join(words) or None
 
 
 def compared(
     a: Sequence[Measured], b: Sequence[Measured], metrics: Sequence[str], seed: int
-) -> dict[str, Any]:
-    """The document that ``compare --json`` prints. ``a``, ``b``: the runs of each side."""
-    result = result_json.blank("compare")
-    sides = Side(run.rows for run in a), Side(run.rows for run in b)
-    found = differs(a, b)
-    same = sides[0].identities == sides[1].identities
-    said = compare(*sides, metrics, seed)
-    result["run"] = a[0].path
-    result["runs"] = [run.path for run in (*a, *b)]
-    broken = [
-        {**rule, "text": f"{name}: {rule['text']}"}
-        for name, side in zip("AB", (a, b), strict=True)
-        for run in side
-        for rule in run.result["invalid_because"]
-    ]
-    result["valid"], result["invalid_because"] = not broken, broken
-    if what := unlike(found):
-        result["caveats"].append(caveat("LD121", what=what))
-    result["compared"] = {
-        "a": _side(a),
-        "b": _side(b),
-        "differs": found,
-        "alike": alike(a, b),
-        "same_run": same,
-        "seed": seed,
-        **said,
-    }
-    result["compared"]["sentence"] = _sentence(said["components"].get("mean"), same)
-    result["compared"]["notes"] = list(_notes(sides, said, same))
-    return result
+) -> Comparison:
+    """``metrics`` of the runs of each side, and the components of both."""
+    rows = SideRows(run.rows for run in a), SideRows(run.rows for run in b)
+    return Comparison(
+        a=_side(a),
+        b=_side(b),
+        broken=tuple(
+            {**rule, "text": f"{name}: {rule['text']}"}
+            for name, side in (("A", a), ("B", b))
+            for run in side
+            for rule in run.broken
+        ),
+        differs=tuple(differs(a, b)),
+        alike=alike(a, b),
+        same_run=rows[0].identities == rows[1].identities,
+        seed=seed,
+        differences=compare(*rows, metrics, seed),
+    )
 
 
-def _side(runs: Sequence[Measured]) -> dict[str, Any]:
-    caveats: dict[str, dict[str, Any]] = {}
+def _side(runs: Sequence[Measured]) -> Side:
+    caveats: dict[str, Mapping[str, str]] = {}
     for run in runs:
-        for each in run.result["caveats"]:
+        for each in run.caveats:
             caveats.setdefault(each["text"], each)
-    return {
-        "runs": [run.path for run in runs],
-        "valid": all(run.result["valid"] for run in runs),
-        "requests": sum(run.rows.rows.requests for run in runs),
-        "failed": sum(run.rows.rows.failed for run in runs),
-        "caveats": sorted(caveats.values(), key=lambda each: (each["code"], each["text"])),
-    }
+    return Side(
+        runs=tuple(run.path for run in runs),
+        valid=not any(run.broken for run in runs),
+        requests=sum(run.rows.rows.requests for run in runs),
+        failed=sum(run.rows.rows.failed for run in runs),
+        caveats=tuple(sorted(caveats.values(), key=lambda each: (each["code"], each["text"]))),
+    )
 
 
 def _value(value: object) -> str:
@@ -85,29 +166,20 @@ def _value(value: object) -> str:
 
 
 # ---------------------------------------------------------------------- in words
-def _sentence(mean: Mapping[str, Any] | None, same: bool) -> str:
-    """The whole, and which classes of it lie apart for certain."""
-    if same:
-        return "A and B hold the same requests: every difference is 0 by construction."
-    if mean is None:
-        return "No request of one side could be taken apart into components."
-    whole = mean["total"]["difference"]
-    if whole["value"] is None:
-        return f"End to end nothing can be said: {whole['refused']}."
-    text = f"End to end B takes {more(whole['value'], 'ms')} a request than A; {zero(whole)}."
+def _sentence(mean: PopulationDifference) -> str:
+    whole = mean.whole.difference
+    if whole.value is None:
+        return f"End to end nothing can be said: {whole.refused}."
+    text = f"End to end B takes {more(whole.value, 'ms')} a request than A; {zero(whole)}."
     clear = [
-        (name, entry["difference"]["value"])
-        for name, entry in mean.items()
-        if isinstance(entry, dict) and name != "total"
-        if entry["difference"]["contains_zero"] is False
+        (each, each.difference.value)
+        for each in mean.classes
+        if each.difference.value is not None and each.difference.contains_zero is False
     ]
-    clear.sort(key=lambda pair: -abs(pair[1]))
     if not clear:
         return text
-    words = [
-        f"{'+'.join(mean[name].get('members') or [name])} {more(value, 'ms')}"
-        for name, value in clear[:_NAMED]
-    ]
+    clear.sort(key=lambda pair: -abs(pair[1]))
+    words = [f"{'+'.join(each.members)} {more(value, 'ms')}" for each, value in clear[:_NAMED]]
     return f"{text} Of the components whose interval leaves 0 out: {', '.join(words)}."
 
 
@@ -115,23 +187,20 @@ def more(value: float, unit: str) -> str:
     """``12.3 ms more``, ``4.00 tok/s less``, ``as much``."""
     if value == 0.0:
         return "as much"
-    text = quantity(abs(value), unit).replace("\u00a0", " ")
+    text = quantity(abs(value), unit).replace(GLUE, " ")
     return f"{text} {'more' if value > 0 else 'less'}"
 
 
-def zero(difference: Mapping[str, Any]) -> str:
+def zero(difference: Difference) -> str:
     """Whether the interval contains 0."""
-    if difference["contains_zero"] is None:
+    if difference.contains_zero is None:
         return "there is no interval"
-    return f"the 95 % interval {'contains' if difference['contains_zero'] else 'leaves out'} 0"
+    return f"the 95 % interval {'contains' if difference.contains_zero else 'leaves out'} 0"
 
 
-def _notes(sides: tuple[Side, Side], said: Mapping[str, Any], same: bool) -> Iterator[str]:
-    """What the intervals do not hold."""
-    if same:
-        return
-    bounded = [d for d in _differences(said) if d.get("contains_zero") is not None]
-    few = [name for name, s in zip("AB", sides, strict=True) if len(s.runs) < LEAST_PIECES]
+def _notes(runs: Mapping[str, int], differences: Differences) -> Iterator[str]:
+    bounded = [zero for each in differences if (zero := each.contains_zero) is not None]
+    few = [name for name, n in runs.items() if n < LEAST_PIECES]
     if few and bounded:
         yield (
             f"What changes from run to run of one server (a restart, a drift) is not in the"
@@ -139,18 +208,9 @@ def _notes(sides: tuple[Side, Side], said: Mapping[str, Any], same: bool) -> Ite
             f" {LEAST_PIECES} runs."
         )
     if len(bounded) > 1:
-        apart = sum(not d["contains_zero"] for d in bounded)
+        apart = sum(not zero for zero in bounded)
         chance = len(bounded) / 20
         yield (
             f"{apart} of {len(bounded)} intervals leave 0 out; some {chance:.2g} would by chance"
             " if nothing differed."
         )
-
-
-def _differences(node: Any) -> Iterator[dict[str, Any]]:
-    """Every difference below ``node``."""
-    if isinstance(node, dict):
-        if "contains_zero" in node:
-            yield node
-        for below in node.values():
-            yield from _differences(below)

@@ -8,7 +8,8 @@ shown (``rounded_ns``) are apportioned so that they add up as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -18,59 +19,189 @@ from numpy.typing import NDArray
 from latdiag.attribution.parts import Parts, chosen_rows
 from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown
 from latdiag.diagnosis.common_classes import pooled, unified
-from latdiag.diagnosis.difference import RunRows, Side, bounded, refused, stated, why_none
-from latdiag.diagnosis.metric_comparison import compare_metric
+from latdiag.diagnosis.difference import Difference, SideRows, bounded, no_interval, refused
+from latdiag.diagnosis.metric_comparison import MetricDifference, compare_metric
 from latdiag.model.units import ms
 from latdiag.stats import bootstrap
 from latdiag.stats.bootstrap import Deviates
-
-__all__ = ["POPULATIONS", "RunRows", "Side", "apportioned", "compare"]
 
 POPULATIONS = ("mean", "p95_tail")
 _SAME = "the same run is on both sides: they differ in nothing by construction"
 
 
-def compare(a: Side, b: Side, metrics: Sequence[str], seed: int) -> dict[str, Any]:
-    """``metrics`` and ``components`` as they stand in ``--json`` below ``compared``."""
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Time of one side: exactly ``sum_ns`` over ``n`` requests, which are worth ``n_effective``
+    independent ones."""
+
+    sum_ns: int
+    n: int
+    n_effective: int
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds a request."""
+        return ms(float(Fraction(self.sum_ns, self.n)))
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        counts = {"sum_ns": self.sum_ns, "n": self.n, "n_effective": self.n_effective}
+        return counts | {"ms": self.ms}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The time of one side from end to end. ``left_out``: requests without a partition."""
+
+    amount: Amount
+    segments: int
+    left_out: int
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        return self.amount.to_json() | {"segments": self.segments, "left_out": self.left_out}
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """The time of one side in one class of components."""
+
+    amount: Amount
+    share: float | None
+    grade: str
+    evidence: str
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        found = self.amount.to_json() | {"share": self.share}
+        return found | {"grade": self.grade, "evidence": self.evidence}
+
+
+@dataclass(frozen=True, slots=True)
+class WholeDifference:
+    """What two sides differ in from end to end; ``rounded_ns`` a request."""
+
+    a: Whole
+    b: Whole
+    difference: Difference
+    rounded_ns: int
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        apart = self.difference.to_json() | {"rounded_ns": self.rounded_ns}
+        return {"a": self.a.to_json(), "b": self.b.to_json(), "difference": apart}
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentDifference:
+    """What two sides differ in in one class: ``members``, which at least one cannot tell apart.
+    ``rounded_ns`` a request; over all classes they add up to that of the whole."""
+
+    members: tuple[str, ...]
+    a: Component
+    b: Component
+    difference: Difference
+    rounded_ns: int
+
+    @property
+    def name(self) -> str:
+        """What the class goes by: its first member."""
+        return self.members[0]
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        apart = self.difference.to_json() | {"rounded_ns": self.rounded_ns}
+        found: dict[str, object] = {"a": self.a.to_json(), "b": self.b.to_json()}
+        found["difference"] = apart
+        return found if len(self.members) == 1 else found | {"members": list(self.members)}
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationDifference:
+    """The requests of one population: the whole, and every class in time order."""
+
+    population: str
+    interval: str
+    whole: WholeDifference
+    classes: tuple[ComponentDifference, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        found: dict[str, object] = {"interval": self.interval, "total": self.whole.to_json()}
+        return found | {each.name: each.to_json() for each in self.classes}
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """All that two sides differ in; a population that one of them lacks is left out."""
+
+    metrics: tuple[MetricDifference, ...]
+    populations: tuple[PopulationDifference, ...]
+
+    def of(self, population: str) -> PopulationDifference | None:
+        """The population of this name."""
+        return next((p for p in self.populations if p.population == population), None)
+
+    def __iter__(self) -> Iterator[Difference]:
+        yield from (each.difference for each in self.metrics)
+        for found in self.populations:
+            yield found.whole.difference
+            yield from (each.difference for each in found.classes)
+
+    def to_json(self) -> dict[str, object]:
+        """``metrics`` and ``components`` as they stand in ``--json`` below ``compared``."""
+        metrics: dict[str, dict[str, object]] = {}
+        for each in self.metrics:
+            entry = each.to_json()
+            found = {each.statistic: entry} if each.statistic else entry
+            metrics[each.metric] = metrics.get(each.metric, {}) | found
+        components = {each.population: each.to_json() for each in self.populations}
+        return {"metrics": metrics, "components": components}
+
+
+def compare(a: SideRows, b: SideRows, metrics: Sequence[str], seed: int) -> Differences:
+    """How far ``metrics`` and components lie apart. ``seed``: of the draws of the intervals."""
     shared = _SAME if set(a.identities) & set(b.identities) else None
-    return {
-        "metrics": {name: compare_metric(name, a, b, seed, shared) for name in metrics},
-        "components": {
-            p: found for p in POPULATIONS if (found := compare_parts(p, a, b, seed, shared))
-        },
-    }
+    found = [compare_parts(population, a, b, seed, shared) for population in POPULATIONS]
+    return Differences(
+        tuple(one for name in metrics for one in compare_metric(name, a, b, seed, shared)),
+        tuple(each for each in found if each is not None),
+    )
 
 
 def compare_parts(
-    population: str, a: Side, b: Side, seed: int, shared: str | None
-) -> dict[str, Any]:
-    """Every class of time that both sides can state, and their sum; {} where a side has none."""
+    population: str, a: SideRows, b: SideRows, seed: int, shared: str | None
+) -> PopulationDifference | None:
+    """Every class of time that both sides can state, and their sum; None where a side has none."""
     classes = unified([run.parts for side in (a, b) for run in side.runs])
     sides = [pooled([run.parts for run in side.runs], classes) for side in (a, b)]
     entries = [breakdown(parts, "client_e2e", population) for parts in sides]
     if entries[0] is None or entries[1] is None:
-        return {}
-    both = [
+        return None
+    one, other = both = [
         _Population(parts, entry, population, side.random(seed))
         for parts, entry, side in zip(sides, entries, (a, b), strict=True)
         if entry is not None
     ]
     names = ["total", *(members[0] for members in classes)]
-    why = why_none({s: each.insufficient for s, each in zip("AB", both, strict=True)})
-    found: dict[str, Any] = {"interval": "client_e2e"}
-    exact = [both[1].mean(name) - both[0].mean(name) for name in names]
+    why = no_interval({s: each.insufficient for s, each in zip("AB", both, strict=True)})
+    exact = [other.mean(name) - one.mean(name) for name in names]
     rounded = [round(exact[0]), *apportioned(exact[1:])]
-    for name, value, whole in zip(names, exact, rounded, strict=True):
+    apart = []
+    for name, value in zip(names, exact, strict=True):
         if population != "mean" and any(each.n < TAIL_ROWS for each in both):
-            apart = refused("ms", (why or "").removeprefix("no interval; "))
+            apart.append(refused("ms", (why or "").removeprefix("no interval; ")))
         else:
-            apart = _class_apart(name, ms(float(value)), both, why, shared)
-        found[name] = {"a": both[0].side(name), "b": both[1].side(name)}
-        found[name]["difference"] = apart | {"rounded_ns": whole}
-    for members in classes:
-        if len(members) > 1:
-            found[members[0]]["members"] = list(members)
-    return found
+            apart.append(_class_apart(name, ms(float(value)), both, why, shared))
+    return PopulationDifference(
+        population,
+        "client_e2e",
+        WholeDifference(one.whole(), other.whole(), apart[0], rounded[0]),
+        tuple(
+            ComponentDifference(m, one.component(m[0]), other.component(m[0]), between, whole_ns)
+            for m, between, whole_ns in zip(classes, apart[1:], rounded[1:], strict=True)
+        ),
+    )
 
 
 class _Population:
@@ -143,17 +274,15 @@ class _Population:
         less, more = self._parts.slack[name]
         return float(less[self._rows].mean()), float(more[self._rows].mean())
 
-    def side(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "sum_ns": self.sum_ns(name),
-            "n": self.n,
-            "n_effective": self.rows(name).n_effective(self.n),
-            "ms": ms(float(self.mean(name))),
-        }
-        if name == "total":
-            return found | {"segments": self._parts.segments, "left_out": self._parts.left_out}
+    def whole(self) -> Whole:
+        return Whole(self._amount("total"), self._parts.segments, self._parts.left_out)
+
+    def component(self, name: str) -> Component:
         entry = self._entry[name]
-        return found | {key: entry[key] for key in ("share", "grade", "evidence")}
+        return Component(self._amount(name), entry["share"], entry["grade"], entry["evidence"])
+
+    def _amount(self, name: str) -> Amount:
+        return Amount(self.sum_ns(name), self.n, self.rows(name).n_effective(self.n))
 
 
 def _near(total: NDArray[np.int64], chosen: int) -> NDArray[np.int64]:
@@ -169,14 +298,14 @@ def _class_apart(
     both: Sequence[_Population],
     why: str | None,
     shared: str | None,
-) -> dict[str, Any]:
+) -> Difference:
     """What one class differs in, ms a request; ``why``: neither side's rows bear an interval."""
     if shared or why:
-        return stated(value, "ms", method=why or f"no interval; {shared}")
+        return Difference(value, "ms", why or f"no interval; {shared}")
     moved = [each.deviates(name) for each in both]
-    words = why_none({s: each.refused for s, each in zip("AB", moved, strict=True)})
+    words = no_interval({s: each.refused for s, each in zip("AB", moved, strict=True)})
     if words:
-        return stated(value, "ms", method=words)
+        return Difference(value, "ms", words)
     wide = bootstrap.widening(*moved)
     lo, hi = bootstrap.apart(moved[0].moves * wide, moved[1].moves * wide)
     (less_a, more_a), (less_b, more_b) = (each.slack(name) for each in both)

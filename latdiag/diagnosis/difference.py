@@ -1,11 +1,10 @@
-"""Two sides as they are drawn from, and one difference between them as it stands in ``--json``."""
+"""Two sides as they are drawn from, and one difference between them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -24,20 +23,20 @@ class RunRows:
     @property
     def identity(self) -> str:
         """Equal for runs of the same requests, wherever they lie."""
-        said = hashlib.blake2b(repr(self.rows.sending).encode(), digest_size=16)
-        said.update(self.parts.total.tobytes())
+        digest = hashlib.blake2b(repr(self.rows.sending).encode(), digest_size=16)
+        digest.update(self.parts.total.tobytes())
         for piece in self.rows.metrics["e2e"]:
-            said.update(b"|" + piece.values.tobytes())
-        return said.hexdigest()
+            digest.update(b"|" + piece.values.tobytes())
+        return digest.hexdigest()
 
 
-class Side:
-    """One side. The order in which its runs were named does not matter."""
+class SideRows:
+    """The rows of one side. The order in which its runs were named does not matter."""
 
     def __init__(self, runs: Iterable[RunRows]) -> None:
-        found = sorted(((run.identity, run) for run in runs), key=lambda pair: pair[0])
-        self.identities = [identity for identity, _ in found]
-        self.runs = [run for _, run in found]
+        pairs = sorted(((run.identity, run) for run in runs), key=lambda pair: pair[0])
+        self.identities = [identity for identity, _ in pairs]
+        self.runs = [run for _, run in pairs]
 
     def random(self, seed: int) -> np.random.Generator:
         """Draws that belong to these rows and not to the place at which they are named."""
@@ -45,34 +44,59 @@ class Side:
         return np.random.default_rng([seed, int.from_bytes(words, "big")])
 
 
-def stated(value: float | None, unit: str, **more: Any) -> dict[str, Any]:
-    """A difference without an interval; ``more`` adds one, or says why there is none."""
-    found = {"value": value, "lo": None, "hi": None, "unit": unit, "contains_zero": None}
-    return found | {"method": "no interval"} | more
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """``B - A`` in ``unit``, and its 95 % interval from ``lo`` to ``hi``.
+
+    ``method``: how the interval came about, or why there is none. ``refused``: why there is not
+    even a value.
+    """
+
+    value: float | None
+    unit: str
+    method: str
+    lo: float | None = None
+    hi: float | None = None
+    refused: str | None = None
+
+    @property
+    def contains_zero(self) -> bool | None:
+        """Whether the interval does; None without one."""
+        return None if self.lo is None or self.hi is None else self.lo <= 0.0 <= self.hi
+
+    @property
+    def lacking(self) -> str | None:
+        """Why there is no value, or no interval; None where there are both."""
+        return self.refused or (self.method if self.contains_zero is None else None)
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        found: dict[str, object] = {
+            "value": self.value,
+            "lo": self.lo,
+            "hi": self.hi,
+            "unit": self.unit,
+            "contains_zero": self.contains_zero,
+            "method": self.method,
+        }
+        return found if self.refused is None else found | {"refused": self.refused}
 
 
-def refused(unit: str, why: str) -> dict[str, Any]:
+def refused(unit: str, why: str) -> Difference:
     """No difference at all, and why."""
-    return stated(None, unit, method="none", refused=why)
+    return Difference(None, unit, "none", refused=why)
 
 
 def bounded(
     value: float, bounds: tuple[float, float], unit: str, one: Deviates, other: Deviates
-) -> dict[str, Any]:
+) -> Difference:
     """With the interval at ``value`` plus ``bounds`` (below and above it)."""
-    lo, hi = value + bounds[0], value + bounds[1]
     blocks = f"A in {one.blocks}, B in {other.blocks}"
-    return stated(
-        value,
-        unit,
-        lo=lo,
-        hi=hi,
-        contains_zero=lo <= 0.0 <= hi,
-        method=f"block bootstrap, {TIMES} draws: {blocks}",
-    )
+    method = f"block bootstrap, {TIMES} draws: {blocks}"
+    return Difference(value, unit, method, value + bounds[0], value + bounds[1])
 
 
-def why_none(sides: Mapping[str, str | None]) -> str | None:
+def no_interval(sides: Mapping[str, str | None]) -> str | None:
     """The reasons of both sides in one sentence; None where there is none."""
-    said = [f"{name}: {why}" for name, why in sides.items() if why]
-    return f"no interval; {'; '.join(said)}" if said else None
+    reasons = [f"{name}: {why}" for name, why in sides.items() if why]
+    return f"no interval; {'; '.join(reasons)}" if reasons else None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.diagnosis.breakdown import TAIL_ROWS
-from latdiag.diagnosis.difference import Side, bounded, refused, stated, why_none
+from latdiag.diagnosis.difference import Difference, SideRows, bounded, no_interval, refused
 from latdiag.measurement.metric_rows import TOTALS, MetricRows
 from latdiag.model.metrics import metric
 from latdiag.model.units import ms
@@ -22,13 +21,45 @@ from latdiag.stats.estimate import Estimate, mean, quantile, refusal, sample_bou
 _Q = 0.95
 
 
-def compare_metric(name: str, a: Side, b: Side, seed: int, shared: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class MetricDifference:
+    """One ``statistic`` (mean, p95; empty: a total) of one metric. ``a`` and ``b`` in raw units,
+    the difference in ``unit``."""
+
+    metric: str
+    statistic: str
+    unit: str
+    a: Estimate
+    b: Estimate
+    difference: Difference
+
+    @property
+    def values(self) -> tuple[float | None, float | None]:
+        """Of A and B, in ``unit``."""
+        return self._shown(self.a.value), self._shown(self.b.value)
+
+    def _shown(self, raw: float | None) -> float | None:
+        return ms(raw) if raw is not None and self.unit == "ms" else raw
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        return {
+            "a": self.a.to_json(self.unit),
+            "b": self.b.to_json(self.unit),
+            "difference": self.difference.to_json(),
+        }
+
+
+def compare_metric(
+    name: str, a: SideRows, b: SideRows, seed: int, shared: str | None
+) -> tuple[MetricDifference, ...]:
+    """Mean and p95 of a metric of rows; the one number of a total."""
     if name in TOTALS:
-        return _total(name, a, b, seed, shared)
-    return {
-        "mean": _statistic(name, "mean", a, b, seed, shared),
-        "p95": _statistic(name, "p95", a, b, seed, shared),
-    }
+        return (_total(name, a, b, seed, shared),)
+    return (
+        _statistic(name, "mean", a, b, seed, shared),
+        _statistic(name, "p95", a, b, seed, shared),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +89,7 @@ class _Held:
         return terms
 
 
-def _held(side: Side, name: str) -> _Held:
+def _held(side: SideRows, name: str) -> _Held:
     found: list[MetricRows] = [p for run in side.runs for p in run.rows.metrics[name]]
     sized = any(piece.sizes is not None for piece in found)
     ones = [p.sizes if p.sizes is not None else np.ones(len(p.values), int) for p in found]
@@ -72,20 +103,19 @@ def _held(side: Side, name: str) -> _Held:
 
 
 def _statistic(
-    name: str, statistic: str, a: Side, b: Side, seed: int, shared: str | None
-) -> dict[str, Any]:
+    name: str, statistic: str, a: SideRows, b: SideRows, seed: int, shared: str | None
+) -> MetricDifference:
     """One statistic of a metric of rows: both sides, and what lies between them."""
     held = _held(a, name), _held(b, name)
-    sides = [
-        _stated(side, name, statistic) if one.too_many else _said(side, one, name, statistic)
+    one, other = sides = [
+        _stated(side, name, statistic) if one.too_many else _of_rows(side, one, name, statistic)
         for side, one in zip((a, b), held, strict=True)
     ]
-    found: dict[str, Any] = {k: e.to_json("ms") for k, e in zip("ab", sides, strict=True)}
-    found["difference"] = _apart(held, sides, (a.random(seed), b.random(seed)), statistic, shared)
-    return found
+    apart = _apart(held, sides, (a.random(seed), b.random(seed)), statistic, shared)
+    return MetricDifference(name, statistic, "ms", one, other, apart)
 
 
-def _said(side: Side, held: _Held, name: str, statistic: str) -> Estimate:
+def _of_rows(side: SideRows, held: _Held, name: str, statistic: str) -> Estimate:
     """The estimate of a side's rows; without any, the reason that its run gives."""
     if len(held.values):
         return held.estimate(statistic)
@@ -93,7 +123,7 @@ def _said(side: Side, held: _Held, name: str, statistic: str) -> Estimate:
     return stated if stated.refused else refusal("no samples")
 
 
-def _stated(side: Side, name: str, statistic: str) -> Estimate:
+def _stated(side: SideRows, name: str, statistic: str) -> Estimate:
     """Where the rows are too many to be kept: what the one pass over them found."""
     if len(side.runs) > 1:
         return refusal("several runs with more values than are kept")
@@ -106,7 +136,7 @@ def _apart(
     random: tuple[np.random.Generator, np.random.Generator],
     statistic: str,
     shared: str | None,
-) -> dict[str, Any]:
+) -> Difference:
     why = [f"{s}: {e.refused}" for s, e in zip("AB", sides, strict=True) if e.refused]
     if why:
         return refused("ms", "; ".join(why))
@@ -114,20 +144,20 @@ def _apart(
     assert one.value is not None and other.value is not None
     value = ms(other.value - one.value)
     if shared:
-        return stated(value, "ms", method=f"no interval; {shared}")
+        return Difference(value, "ms", f"no interval; {shared}")
     if any(each.too_many for each in held):
-        return stated(value, "ms", method="no interval; more values than are kept")
+        return Difference(value, "ms", "no interval; more values than are kept")
     moved = [
         bootstrap.deviates(each.terms(statistic, float(e.value or 0.0)), each.pieces, rng)
         for each, e, rng in zip(held, sides, random, strict=True)
     ]
     needs = 0 if statistic == "mean" else sample_bound(_Q)
     lacking = {s: _lacking(d, h, needs) for s, d, h in zip("AB", moved, held, strict=True)}
-    if words := why_none(lacking):
-        return stated(value, "ms", method=words)
+    if words := no_interval(lacking):
+        return Difference(value, "ms", words)
     moves = _moves(moved, held, statistic)
     if moves is None:
-        return stated(value, "ms", method="no interval; it would pass the largest value")
+        return Difference(value, "ms", "no interval; it would pass the largest value")
     lo, hi = bootstrap.apart(*moves)
     return bounded(value, (ms(lo), ms(hi)), "ms", *moved)
 
@@ -158,7 +188,7 @@ def _moves(
     return (first, second) if first is not None and second is not None else None
 
 
-def _total(name: str, a: Side, b: Side, seed: int, shared: str | None) -> dict[str, Any]:
+def _total(name: str, a: SideRows, b: SideRows, seed: int, shared: str | None) -> MetricDifference:
     """A total over the time of its run: only several runs tell how far that varies."""
     unit = metric(name).unit
     rates, moved = [], []
@@ -173,19 +203,30 @@ def _total(name: str, a: Side, b: Side, seed: int, shared: str | None) -> dict[s
         rates.append(Estimate(rate, None, None, len(pairs), len(pairs), words))
         terms = np.array([(n - rate * s) / seconds for n, s in pairs])
         moved.append(bootstrap.deviates(terms, np.arange(len(pairs)), side.random(seed)))
-    found: dict[str, Any] = {k: e.to_json(unit) for k, e in zip("ab", rates, strict=True)}
-    if len(moved) < 2 or rates[0].value is None or rates[1].value is None:
-        return found | {"difference": refused(unit, "a run has no length")}
-    value = rates[1].value - rates[0].value
+    one, other = rates
+    runs = len(a.runs), len(b.runs)
+    apart = _totals_apart((one.value, other.value), unit, moved, runs, shared)
+    return MetricDifference(name, "", unit, one, other, apart)
+
+
+def _totals_apart(
+    rates: tuple[float | None, float | None],
+    unit: str,
+    moved: Sequence[Deviates],
+    runs: tuple[int, int],
+    shared: str | None,
+) -> Difference:
+    one, other = rates
+    if one is None or other is None:
+        return refused(unit, "a run has no length")
+    value = other - one
     few = {
-        s: f"{len(side.runs)} run{'s' * (len(side.runs) > 1)}, {LEAST_PIECES} are needed"
-        if len(side.runs) < LEAST_PIECES
-        else None
-        for s, side in zip("AB", (a, b), strict=True)
+        side: f"{n} run{'s' * (n > 1)}, {LEAST_PIECES} are needed" if n < LEAST_PIECES else None
+        for side, n in zip("AB", runs, strict=True)
     }
-    why = f"no interval; {shared}" if shared else why_none(few)
+    why = f"no interval; {shared}" if shared else no_interval(few)
     if why:
-        return found | {"difference": stated(value, unit, method=why)}
+        return Difference(value, unit, why)
     wide = bootstrap.widening(*moved)
     bounds = bootstrap.apart(moved[0].moves * wide, moved[1].moves * wide)
-    return found | {"difference": bounded(value, bounds, unit, *moved)}
+    return bounded(value, bounds, unit, *moved)

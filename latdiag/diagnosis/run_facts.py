@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from latdiag.diagnosis.comparison import RunRows
 from latdiag.diagnosis.diagnose import result_and_parts
+from latdiag.diagnosis.difference import RunRows
 from latdiag.measurement import metric_rows
 from latdiag.measurement.metric_rows import Length
+from latdiag.model.units import seconds
 
 if TYPE_CHECKING:
     from latdiag.store.run import Run
@@ -26,82 +27,109 @@ WORKLOAD = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run as a comparison sees it. ``facts``: what it was, by what people call it; a fact
+    """One run as a comparison sees it. ``requests``: all, those of designed stages too;
+    ``broken``: rules of the self-audit; ``facts``: what it was, by what people call it; a fact
     that its header does not state is not there."""
 
     path: str
-    result: dict[str, Any]
-    facts: dict[str, Any]
+    requests: int
+    broken: tuple[Mapping[str, object], ...]
+    caveats: tuple[Mapping[str, str], ...]
+    facts: Mapping[str, object]
     rows: RunRows
+
+
+@dataclass(frozen=True, slots=True)
+class FactDifference:
+    """A fact that is not the same on both sides; None: not stated, or known to be none.
+    ``unlike``: the work that was asked for is not the same."""
+
+    what: str
+    a: object
+    b: object
+    unlike: bool
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``--json``."""
+        return {"what": self.what, "a": self.a, "b": self.b, "unlike": self.unlike}
 
 
 def measured(run: Run) -> Measured:
     """Read ``run`` (one only)."""
     result, parts = result_and_parts(run, "diagnose")
     rows = metric_rows.read_rows(run.batches(list(metric_rows.COLUMNS)))
+    stacks = sorted(_stack(each) for each in result["stacks"])
+    stamps = result["self_audit"].get("stamp_source")
     return Measured(
-        run.paths[0],
-        result,
-        dict(_facts(run.header, result, rows)),
-        RunRows(parts, rows),
+        path=run.paths[0],
+        requests=result["load"]["requests"],
+        broken=tuple(result["invalid_because"]),
+        caveats=tuple(result["caveats"]),
+        facts=dict(_facts(run.header, stacks, stamps, rows)),
+        rows=RunRows(parts, rows),
     )
 
 
 # ---------------------------------------------------------------------- what a run was
 def _facts(
-    header: Mapping[str, Any], result: Mapping[str, Any], rows: metric_rows.Rows
-) -> Iterator[tuple[str, Any]]:
+    header: Mapping[str, object], stacks: list[str], stamps: str | None, rows: metric_rows.Rows
+) -> Iterator[tuple[str, object]]:
     """(what, value): text, a number, a list of texts, or None where it is known to be none."""
-    target, preflight = header.get("target") or {}, header.get("preflight") or {}
-    client, tool = header.get("client") or {}, header.get("tool") or {}
-    yield from _named(target, {"url": "target", "model": "model", "dialect": "dialect"})
-    if result["stacks"]:
-        yield "stacks", sorted(_stack(each) for each in result["stacks"])
+    plan, preflight = _object(header, "plan"), _object(header, "preflight")
+    named = {"url": "target", "model": "model", "dialect": "dialect"}
+    yield from _named(_object(header, "target"), named)
+    if stacks:
+        yield "stacks", stacks
     yield from _named(preflight, {"server": "server header"})
-    if preflight.get("extras") is not None:
-        yield "request extras", sorted(map(str, preflight["extras"]))
-    yield from _plan(header.get("plan") or {})
+    if isinstance(extras := preflight.get("extras"), list):
+        yield "request extras", sorted(map(str, extras))
+    yield from _plan(plan)
     if rows.open_loop is not None:
         yield "loop", "open" if rows.open_loop else "closed"
     scenarios = sorted({name for _, name, *_ in rows.sending} - {""})
-    if scenarios and not (header.get("plan") or {}).get("designed"):
+    if scenarios and not plan.get("designed"):
         yield "scenarios", scenarios
-    yield "stamps", result["self_audit"].get("stamp_source")
+    yield "stamps", stamps
     names = {"priority": "client priority", "system": "client system", "python": "python"}
-    yield from _named(client, names | {"httpx": "httpx"})
-    yield from _named(tool, {"verb": "verb", "version": "latdiag"})
+    yield from _named(_object(header, "client"), names | {"httpx": "httpx"})
+    yield from _named(_object(header, "tool"), {"verb": "verb", "version": "latdiag"})
 
 
-def _stack(stack: Mapping[str, Any]) -> str:
+def _object(of: Mapping[str, object], name: str) -> Mapping[str, object]:
+    """The object of this name; an empty one where there is none."""
+    found = of.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _stack(stack: Mapping[str, object]) -> str:
     return " ".join(str(stack[key]) for key in ("name", "version") if stack.get(key))
 
 
-def _plan(plan: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _plan(plan: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """A load's plan; or the user's own workload of a probe."""
     if "designed" in plan or "arrivals" in plan:
         yield "designed probe", bool(plan.get("designed"))
-    limits = plan.get("limits") if plan.get("designed") else None
-    said = plan if not plan.get("designed") else limits or {}
+    asked = _object(plan, "limits") if plan.get("designed") else plan
     names = {"arrivals": "arrivals", "rate": "rate", "concurrency": "concurrency"}
-    yield from _named(said, names | {"isl": "ISL", "osl": "OSL"})
+    yield from _named(asked, names | {"isl": "ISL", "osl": "OSL"})
     names = {"prompts": "prompts", "shared_prefix": "shared prefix", "isl_source": "prompts as"}
     yield from _named(plan, names)
     for key, name in (("ramp_ns", "ramp"), ("duration_ns", "duration")):
-        if plan.get(key) is not None:
-            yield name, f"{plan[key] / 1e9:g} s"
+        if isinstance(ns := plan.get(key), int | float):
+            yield name, f"{seconds(ns):g} s"
     names = {"requests": "requests planned", "warmup": "warm-up", "budget": "budget"}
     yield from _named(plan, names | {"connections": "connections", "workers": "workers"})
     yield from _named(plan, {"seed": "seed"})
 
 
-def _named(found: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def _named(of: Mapping[str, object], names: Mapping[str, str]) -> Iterator[tuple[str, object]]:
     for key, name in names.items():
-        if key in found:
-            yield name, found[key]
+        if key in of:
+            yield name, of[key]
 
 
 # ---------------------------------------------------------------------- what differs
-def differs(a: Sequence[Measured], b: Sequence[Measured]) -> list[dict[str, Any]]:
+def differs(a: Sequence[Measured], b: Sequence[Measured]) -> list[FactDifference]:
     """Every fact that is not the same on both sides, those of the workload marked ``unlike``.
 
     What a side does not state (an import) is not known to differ: null, and not unlike.
@@ -113,47 +141,43 @@ def differs(a: Sequence[Measured], b: Sequence[Measured]) -> list[dict[str, Any]
         if sides[0] == sides[1] and len(sides[0]) < 2:
             continue
         unlike = name in WORKLOAD and len({repr(v) for side in sides for v in side}) > 1
-        found.append(_entry(name, _one(sides[0]), _one(sides[1]), unlike))
+        found.append(FactDifference(name, _one(sides[0]), _one(sides[1]), unlike))
     return found + list(_as_it_came(a, b))
 
 
-def alike(a: Sequence[Measured], b: Sequence[Measured]) -> dict[str, Any]:
+def alike(a: Sequence[Measured], b: Sequence[Measured]) -> dict[str, object]:
     """Every fact that is the same in all runs of both sides."""
     names = dict.fromkeys(name for run in (*a, *b) for name in run.facts)
     found = {name: [_distinct(name, side) for side in (a, b)] for name in names}
     return {n: one[0] for n, (one, other) in found.items() if one == other and len(one) == 1}
 
 
-def _entry(what: str, a: Any, b: Any, unlike: bool) -> dict[str, Any]:
-    return {"what": what, "a": a, "b": b, "unlike": unlike}
-
-
-def _distinct(name: str, side: Sequence[Measured]) -> list[Any]:
+def _distinct(name: str, side: Sequence[Measured]) -> list[object]:
     """The values of a fact on a side, each once."""
-    found: list[Any] = []
+    found: list[object] = []
     for run in side:
         if name in run.facts and run.facts[name] not in found:
             found.append(run.facts[name])
     return sorted(found, key=repr)
 
 
-def _one(values: list[Any]) -> Any:
+def _one(values: list[object]) -> object:
     """A value; of several all of them as text; None where none is stated."""
     if len(values) < 2:
         return values[0] if values else None
     return [str(value) for value in values]
 
 
-def _as_it_came(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[dict[str, Any]]:
+def _as_it_came(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[FactDifference]:
     """Lengths and rates that came out otherwise, whatever was planned: any two runs count."""
     for what, key in (("ISL as it came", "isl"), ("OSL as it came", "osl")):
         one, other = ([e for run in side if (e := _length(run, key)).n] for side in (a, b))
         if one and other and _lengths_unlike([*one, *other]):
-            yield _entry(what, _mean_of(one), _mean_of(other), True)
+            yield FactDifference(what, _mean_of(one), _mean_of(other), True)
     # In closed loop how fast it sends is the server's doing, and no part of the work.
     first, second = ([r for run in side if (r := run.rows.rows.rate)[1]] for side in (a, b))
     if first and second and _rates_unlike([*first, *second]):
-        yield _entry("rate as it came", _mean_rate(first), _mean_rate(second), True)
+        yield FactDifference("rate as it came", _mean_rate(first), _mean_rate(second), True)
 
 
 def _mean_rate(rates: Sequence[tuple[float, int]]) -> float:

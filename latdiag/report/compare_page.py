@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from latdiag.model.components import COMPONENTS
 from latdiag.model.units import figure
 from latdiag.report import head
 from latdiag.report.page import Page, Span
@@ -13,6 +12,17 @@ from latdiag.report.where import GRADES, POPULATIONS, percent
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from latdiag.diagnosis.compare import Comparison, Side
+    from latdiag.diagnosis.comparison import (
+        Amount,
+        Component,
+        ComponentDifference,
+        PopulationDifference,
+        WholeDifference,
+    )
+    from latdiag.diagnosis.difference import Difference
+    from latdiag.diagnosis.metric_comparison import MetricDifference
 
 _LABELS = {
     "ttft": "TTFT", "ttft_from_due": "TTFT (due)", "ttft_wire": "TTFT (wire)",
@@ -24,79 +34,80 @@ _LABEL, _SIDE, _APART, _BAR = 17, 13, 17, 16
 _WHAT = 17
 
 
-def render(result: Mapping[str, Any], console: Console) -> None:
+def render(comparison: Comparison, console: Console) -> None:
     """Print a comparison; ASCII and without bars unless it is a terminal that shows them."""
     from rich.text import Text
 
     terminal = console.is_terminal
     utf8 = console.encoding.lower().replace("-", "").startswith("utf8")
-    for line in compose(result, not (terminal and utf8), terminal).lines:
+    for line in compose(comparison, not (terminal and utf8), terminal).lines:
         # Text objects are never parsed for markup; soft_wrap leaves the width to the page.
         console.print(Text.assemble(*((s.text, s.style) for s in line)), soft_wrap=True)
 
 
-def compose(result: Mapping[str, Any], ascii_only: bool, bars: bool) -> Page:
+def compose(comparison: Comparison, ascii_only: bool, bars: bool) -> Page:
     """The comparison as lines of at most 79 columns."""
-    page, found = Page(ascii_only), result["compared"]
-    head.invalid(page, result)
-    for name in ("a", "b"):
-        _side(page, name.upper(), found[name])
-    _differs(page, found)
-    explained = not found["same_run"]
-    _metrics(page, found["metrics"], bars, explained)
-    for population, entry in found["components"].items():
-        _components(page, population, entry, bars, explained)
-    if found["components"]:
-        _legend(page, found["components"])
+    page, differences = Page(ascii_only), comparison.differences
+    broken = {"valid": comparison.valid, "invalid_because": comparison.broken}
+    head.invalid(page, broken)
+    _side(page, "A", comparison.a)
+    _side(page, "B", comparison.b)
+    _differs(page, comparison)
+    explained = not comparison.same_run
+    _metrics(page, differences.metrics, bars, explained)
+    for population in differences.populations:
+        _components(page, population, bars, explained)
+    if differences.populations:
+        _legend(page, differences.populations)
     page.gap()
-    page.paragraph(page.word(found["sentence"], 600), "", "  ")
-    for note in found["notes"]:
+    page.paragraph(page.word(comparison.sentence, 600), "", "  ")
+    for note in comparison.notes:
         page.paragraph(page.word(note, 400), "", "  ")
-    head.caveats(page, result)
+    head.caveats(page, {"caveats": comparison.caveats})
     page.gap()
-    for path in result["runs"]:
+    for path in comparison.runs:
         page.whole(page.word(path, 4096), "Read ")
     return page
 
 
 # ---------------------------------------------------------------------- the two sides
-def _side(page: Page, name: str, side: Mapping[str, Any]) -> None:
+def _side(page: Page, name: str, side: Side) -> None:
     """``A  runs/x.run: 240 requests, 3 failed, valid; caveats LD204 LD402``."""
-    for place, path in enumerate(side["runs"]):
+    for place, path in enumerate(side.runs):
         page.whole(page.word(path, 4096), f"{name}  " if not place else "   ")
-    valid = "valid" if side["valid"] else "INVALID"
-    codes = sorted({page.word(each["code"], 8) for each in side["caveats"]})
-    said = f"; caveats {', '.join(codes)} (latdiag explain)" if codes else "; no caveats"
-    text = f"{side['requests']} requests, {side['failed']} failed; {valid}{said}"
+    valid = "valid" if side.valid else "INVALID"
+    codes = sorted({page.word(each["code"], 8) for each in side.caveats})
+    caveats = f"; caveats {', '.join(codes)} (latdiag explain)" if codes else "; no caveats"
+    text = f"{side.requests} requests, {side.failed} failed; {valid}{caveats}"
     page.paragraph(text, "   ", "   ")
 
 
-def _differs(page: Page, found: Mapping[str, Any]) -> None:
+def _differs(page: Page, comparison: Comparison) -> None:
     page.gap()
-    if found["same_run"]:
+    if comparison.same_run:
         page.headed(Span("THE SAME RUN:", "bold yellow"), "A and B hold the same requests.")
-    if not found["differs"]:
+    if not comparison.differs:
         page.line("Nothing that was stored of the two differs.")
     else:
         page.line(f"{'What differs':<{_WHAT}}  {'A':<29} B")
-    for entry in found["differs"]:
-        mark = "!" if entry["unlike"] else " "
-        what = page.fit(page.word(entry["what"], 30), _WHAT)
-        one, other = (_words(page, entry[side]) for side in "ab")
+    for fact in comparison.differs:
+        mark = "!" if fact.unlike else " "
+        what = page.fit(page.word(fact.what, 30), _WHAT)
+        one, other = _words(page, fact.a), _words(page, fact.b)
         if len(one) <= 29 and len(other) <= 29:
             page.line(f"{mark} {what:<{_WHAT}}{one:<30}{other}")
         else:
             page.line(f"{mark} {what}")
             page.paragraph(one, "    A  ", "       ")
             page.paragraph(other, "    B  ", "       ")
-    if any(entry["unlike"] for entry in found["differs"]):
+    if any(fact.unlike for fact in comparison.differs):
         page.line("! not the same workload")
-    same = [f"{page.word(k, 30)} {_words(page, v)}" for k, v in found["alike"].items()]
+    same = [f"{page.word(k, 30)} {_words(page, v)}" for k, v in comparison.alike.items()]
     if same:
         page.paragraph("; ".join(same), "The same: ", "  ")
 
 
-def _words(page: Page, value: Any) -> str:
+def _words(page: Page, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -107,24 +118,20 @@ def _words(page: Page, value: Any) -> str:
 
 
 # ---------------------------------------------------------------------- metrics
-def _metrics(page: Page, metrics: Mapping[str, Any], bars: bool, explained: bool) -> None:
+def _metrics(page: Page, metrics: Sequence[MetricDifference], bars: bool, explained: bool) -> None:
     """A value line and a line of n and interval for each statistic; then what is not stated."""
     page.gap()
     _heading(page, "ms", "n (effective)")
     missing: dict[str, list[str]] = {}
-    for name, found in metrics.items():
-        label = _LABELS.get(name) or page.word(name, 16)
-        rows = {label: found} if "difference" in found else {}
-        rows |= {f"{label} {s}": found[s] for s in ("mean", "p95") if s in found}
-        for row, entry in rows.items():
-            apart = entry["difference"]
-            below = [_count(entry[side]) for side in "ab"]
-            values = [entry[side].get("value") for side in "ab"]
-            _row(page, row, values, apart, below, _reach([apart]), bars)
-            if explained and (why := _why(apart)):
-                missing.setdefault(page.word(why, 240), []).append(row)
-    for why, rows_ in missing.items():
-        page.paragraph(f"{', '.join(rows_)}: {why}", "", "  ")
+    for each in metrics:
+        label = _LABELS.get(each.metric) or page.word(each.metric, 16)
+        row = f"{label} {each.statistic}".rstrip()
+        below = [_count(side.n, side.n_effective) for side in (each.a, each.b)]
+        _row(page, row, each.values, each.difference, below, _reach([each.difference]), bars)
+        if explained and (why := each.difference.lacking):
+            missing.setdefault(page.word(why, 240), []).append(row)
+    for why, rows in missing.items():
+        page.paragraph(f"{', '.join(rows)}: {why}", "", "  ")
 
 
 def _heading(page: Page, unit: str, below: str) -> None:
@@ -136,7 +143,7 @@ def _row(
     page: Page,
     label: str,
     values: Sequence[float | None],
-    apart: Mapping[str, Any],
+    apart: Difference,
     below: Sequence[str],
     reach: float,
     bars: bool,
@@ -145,7 +152,7 @@ def _row(
     sides = "".join(f"{_number(value):>{_SIDE}}" for value in values)
     bar = f" {_interval_bar(page, apart, reach)}" if bars else ""
     label = page.fit(label, _LABEL - 1)
-    page.line(f"{label:<{_LABEL}}{sides}{_signed(apart['value']):>{_APART}}{bar}")
+    page.line(f"{label:<{_LABEL}}{sides}{_signed(apart.value):>{_APART}}{bar}")
     under = "".join(f"{text:>{_SIDE}}" for text in below)
     if (under + _bounds(apart)).strip():
         page.line(f"{'':<{_LABEL}}{under} {_bounds(apart):>{_APART - 1}}")
@@ -163,18 +170,15 @@ def _signed(value: float | None) -> str:
     return f"+{text}" if value > 0 else text
 
 
-def _bounds(apart: Mapping[str, Any]) -> str:
-    if apart["lo"] is None or apart["hi"] is None:
+def _bounds(apart: Difference) -> str:
+    if apart.lo is None or apart.hi is None:
         return ""
-    return f"[{_signed(apart['lo'])}, {_signed(apart['hi'])}]"
+    return f"[{_signed(apart.lo)}, {_signed(apart.hi)}]"
 
 
-def _count(side: Mapping[str, Any]) -> str:
+def _count(n: int, worth: int) -> str:
     """n, and what it is worth where that is less: ``20.7k (1.2k)``."""
-    n, worth = side.get("n"), side.get("n_effective")
-    if n is None:
-        return ""
-    return _short(n) if worth in (None, n) else f"{_short(n)} ({_short(worth)})"
+    return _short(n) if worth == n else f"{_short(n)} ({_short(worth)})"
 
 
 def _short(n: float) -> str:
@@ -184,76 +188,73 @@ def _short(n: float) -> str:
     return f"{n / 1e3:.0f}k" if n < 999_500 else f"{n / 1e6:.1f}M"
 
 
-def _why(apart: Mapping[str, Any]) -> str | None:
-    """Why there is no value, or no interval."""
-    if apart.get("refused"):
-        return str(apart["refused"])
-    return str(apart["method"]) if apart["contains_zero"] is None else None
-
-
 # ---------------------------------------------------------------------- components
-def _components(
-    page: Page, population: str, found: Mapping[str, Any], bars: bool, explained: bool
-) -> None:
+def _components(page: Page, found: PopulationDifference, bars: bool, explained: bool) -> None:
     """One population: the whole, then every class in time order, with its shares."""
     page.gap()
-    whole = found["total"]
-    who = POPULATIONS.get(population) or page.word(population, 30)
-    counts = [f"{side.upper()} {_count(whole[side])}" for side in "ab"]
-    title = f"Where the time of {who} went, ms a request (n: {', '.join(counts)})"
-    page.paragraph(title, "", "  ")
-    if whole["difference"].get("refused"):
-        page.paragraph(page.word(whole["difference"]["refused"], 300), "  insufficient: ", "    ")
+    whole = found.whole
+    who = POPULATIONS.get(found.population) or page.word(found.population, 30)
+    counts = f"A {_requests(whole.a.amount)}, B {_requests(whole.b.amount)}"
+    page.paragraph(f"Where the time of {who} went, ms a request (n: {counts})", "", "  ")
+    if whole.difference.refused:
+        page.paragraph(page.word(whole.difference.refused, 300), "  insufficient: ", "    ")
         return
     _heading(page, "ms", "share, grade")
-    names = ["total", *(name for name in COMPONENTS if name in found)]
-    reach = _reach([found[name]["difference"] for name in names])
-    missing: dict[str, list[str]] = {}
-    for name in names:
-        entry = found[name]
-        label = "end to end" if name == "total" else "+".join(entry.get("members") or [name])
+    apart = [whole.difference, *(each.difference for each in found.classes)]
+    reach = _reach(apart)
+    _row(page, "end to end", _times(whole), whole.difference, ["", ""], reach, bars)
+    for each in found.classes:
+        label = "+".join(each.members)
         if len(label) >= _LABEL:
             page.paragraph(label.replace("+", " + "), "", "  ")
             label = ""
-        below = ["", ""] if name == "total" else [_share(page, entry[side]) for side in "ab"]
-        values = [entry[side]["ms"] for side in "ab"]
-        _row(page, label, values, entry["difference"], below, reach, bars)
-        if explained and (why := _why(entry["difference"])):
+        below = [_share(page, each.a), _share(page, each.b)]
+        _row(page, label, _times(each), each.difference, below, reach, bars)
+    missing: dict[str, list[str]] = {}
+    for name, between in zip(["total", *(c.name for c in found.classes)], apart, strict=True):
+        if explained and (why := between.lacking):
             missing.setdefault(page.word(why, 240), []).append(name)
-    for why, names_ in missing.items():
-        page.paragraph(f"{', '.join(names_)}: {why}", "  ", "    ")
+    for why, names in missing.items():
+        page.paragraph(f"{', '.join(names)}: {why}", "  ", "    ")
 
 
-def _share(page: Page, side: Mapping[str, Any]) -> str:
+def _requests(amount: Amount) -> str:
+    return _count(amount.n, amount.n_effective)
+
+
+def _times(found: WholeDifference | ComponentDifference) -> tuple[float, float]:
+    return found.a.amount.ms, found.b.amount.ms
+
+
+def _share(page: Page, side: Component) -> str:
     """``41 % A``: share and grade."""
-    share = side.get("share")
-    text = "unknown" if share is None else f"{percent(share)} %"
-    return f"{text} {page.word(side.get('grade') or '?', 1)}"
+    text = "unknown" if side.share is None else f"{percent(side.share)} %"
+    return f"{text} {page.word(side.grade, 1)}"
 
 
-def _legend(page: Page, components: Mapping[str, Any]) -> None:
-    grades = {
-        str(entry[side].get("grade"))
-        for found in components.values()
-        for name, entry in found.items()
-        if isinstance(entry, Mapping) and name != "total"
-        for side in "ab"
-    }
+def _legend(page: Page, populations: Sequence[PopulationDifference]) -> None:
+    classes = [each for found in populations for each in found.classes]
+    grades = {side.grade for each in classes for side in (each.a, each.b)}
     text = "; ".join(f"{grade} {GRADES[grade]}" for grade in sorted(grades & set(GRADES)))
     if text:
         page.paragraph(text, "  grade: ", "    ")
 
 
 # ---------------------------------------------------------------------- bars
-def _reach(differences: Sequence[Mapping[str, Any]]) -> float:
+def _reach(differences: Sequence[Difference]) -> float:
     """The farthest from 0 that any of these goes."""
-    known = [d for d in differences if d["value"] is not None and d["lo"] is not None]
-    return max((abs(d[key]) for d in known for key in ("value", "lo", "hi")), default=0.0)
+    ends = [
+        abs(end)
+        for each in differences
+        if each.value is not None and each.lo is not None and each.hi is not None
+        for end in (each.value, each.lo, each.hi)
+    ]
+    return max(ends, default=0.0)
 
 
-def _interval_bar(page: Page, apart: Mapping[str, Any], reach: float) -> str:
+def _interval_bar(page: Page, apart: Difference, reach: float) -> str:
     """The interval on a line with 0 in its middle; nothing without an interval."""
-    if apart["lo"] is None or apart["hi"] is None or reach <= 0.0:
+    if apart.value is None or apart.lo is None or apart.hi is None or reach <= 0.0:
         return ""
     half = _BAR // 2
 
@@ -262,8 +263,8 @@ def _interval_bar(page: Page, apart: Mapping[str, Any], reach: float) -> str:
 
     marks = [" "] * (_BAR + 1)
     line, dot, axis = ("-", "o", "|") if page.ascii_only else ("─", "●", "│")
-    for at in range(place(apart["lo"]), place(apart["hi"]) + 1):
+    for at in range(place(apart.lo), place(apart.hi) + 1):
         marks[at] = line
     marks[half] = axis
-    marks[place(apart["value"])] = dot
+    marks[place(apart.value)] = dot
     return "".join(marks)

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 from latdiag.cli import run
+from latdiag.diagnosis.compare import METRICS, Comparison, compared
+from latdiag.diagnosis.run_facts import measured
+from latdiag.store.run import Run
 from latdiag.store.writer import create_run
 from tests.schema import validate
 
@@ -41,6 +44,12 @@ def result(capsys: pytest.CaptureFixture[str], *args: object, code: int = 0) -> 
     validate(document)
     assert isinstance(document, dict)
     return document
+
+
+def comparison(a: object, b: object) -> Comparison:
+    """Of one run a side."""
+    one, other = ([measured(Run.open(str(path)))] for path in (a, b))
+    return compared(one, other, METRICS, 0)
 
 
 def differences(node: Any, place: str = "") -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 
 from latdiag.attribution.parts import Parts, Source
-from latdiag.diagnosis.comparison import RunRows, Side, compare, compare_parts
+from latdiag.diagnosis.comparison import compare, compare_parts
+from latdiag.diagnosis.difference import RunRows, SideRows
 from latdiag.measurement.metric_rows import read_rows
 from latdiag.model.components import COMPONENTS
 
@@ -46,17 +47,23 @@ def of(parts: dict[str, np.ndarray], sources: dict[str, Source], **more: Any) ->
 NO_ROWS = read_rows([])
 
 
-def side(*partitions: Parts) -> Side:
+def side(*partitions: Parts) -> SideRows:
     """A side of runs of which only the parts matter."""
-    return Side(
+    return SideRows(
         RunRows(parts, replace(NO_ROWS, sending=(("c", "", number, 0, len(parts.total)),)))
         for number, parts in enumerate(partitions)
     )
 
 
-def components(a: Side, b: Side, population: str = "mean", seed: int = 0) -> dict[str, Any]:
+def compared(a: SideRows, b: SideRows, metrics: Sequence[str] = (), seed: int = 0) -> Any:
+    """What ``compare --json`` prints of two sides."""
+    return compare(a, b, metrics, seed).to_json()
+
+
+def components(a: SideRows, b: SideRows, population: str = "mean", seed: int = 0) -> Any:
     shared = "same run is on both sides" if set(a.identities) & set(b.identities) else None
-    return compare_parts(population, a, b, seed, shared)
+    found = compare_parts(population, a, b, seed, shared)
+    return {} if found is None else found.to_json()
 
 
 Draw = Callable[[np.random.Generator, float], list[Parts]]
@@ -108,9 +115,9 @@ def leaves_of(node: Any) -> Iterator[dict[str, Any]]:
             yield from leaves_of(below)
 
 
-def assert_swapped(a: Side, b: Side) -> int:
+def assert_swapped(a: SideRows, b: SideRows) -> int:
     """Every difference is the negative, to the last bit; how many have an interval."""
-    one, other = compare(a, b, ("ttft", "itl"), 7), compare(b, a, ("ttft", "itl"), 7)
+    one, other = compared(a, b, ("ttft", "itl"), 7), compared(b, a, ("ttft", "itl"), 7)
     bounded = 0
     for here, there in zip(leaves_of(one), leaves_of(other), strict=True):
         for key, opposite in (("value", "value"), ("lo", "hi"), ("rounded_ns", "rounded_ns")):

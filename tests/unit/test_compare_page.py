@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from latdiag.cli import run
+from latdiag.diagnosis.compare import Comparison
 from latdiag.report.compare_page import compose
 
-from .compared_runs import load, result, said, two_runs, with_header
+from .compared_runs import comparison, load, result, said, two_runs, with_header
 
 JUDGING = ("regress", "better", "worse", "improve", "degrad", "faster", "slower")
 
@@ -23,8 +22,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ---------------------------------------------------------------------- the terminal
-def shown(document: dict[str, Any], ascii_only: bool, bars: bool) -> list[str]:
-    lines = compose(document, ascii_only, bars).lines
+def shown(of: Comparison, ascii_only: bool, bars: bool) -> list[str]:
+    lines = compose(of, ascii_only, bars).lines
     return ["".join(span.text for span in line) for line in lines]
 
 
@@ -34,9 +33,9 @@ def test_79_columns_and_no_judgement(
     ascii_only: bool, bars: bool, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = result(capsys, runs / "a.run", runs / "b.run")
-    before = copy.deepcopy(document)
-    lines = shown(document, ascii_only, bars)
-    assert document == before
+    of = comparison(runs / "a.run", runs / "b.run")
+    lines = shown(of, ascii_only, bars)
+    assert {key: document[key] for key in of.to_json()} == json.loads(json.dumps(of.to_json()))
     assert all(len(line) <= 79 for line in lines)
     text = "\n".join(lines)
     assert "..." not in text and "…" not in text, "nothing is cut off"
@@ -54,7 +53,7 @@ def test_every_figure_of_the_document_is_on_the_page(
     from latdiag.model.units import figure
 
     document = result(capsys, runs / "a.run", runs / "b.run")
-    lines = shown(document, True, False)
+    lines = shown(comparison(runs / "a.run", runs / "b.run"), True, False)
     mean = document["compared"]["components"]["mean"]
     at = next(n for n, line in enumerate(lines) if line.startswith("decode"))
     apart = mean["decode"]["difference"]
@@ -69,18 +68,14 @@ def test_every_figure_of_the_document_is_on_the_page(
     )
 
 
-def test_a_bar_has_its_interval_and_its_zero_in_place(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    document = result(capsys, runs / "a.run", runs / "b.run")
-    queue = next(line for line in shown(document, True, True) if line.startswith("TTFT mean"))[60:]
-    assert queue.index("|") < queue.index("o"), "0 is left of an interval that leaves it out"
-    apart = document["compared"]["metrics"]["ttft"]["mean"]["difference"]
-    apart |= {"value": -apart["value"], "lo": -apart["hi"], "hi": -apart["lo"]}
-    mirrored = next(line for line in shown(document, True, True) if line.startswith("TTFT mean"))[
-        60:
-    ]
-    assert mirrored.index("o") < mirrored.index("|")
+def test_a_bar_has_its_interval_and_its_zero_in_place(runs: Path) -> None:
+    def bar(a: str, b: str) -> str:
+        lines = shown(comparison(runs / a, runs / b), True, True)
+        return next(line for line in lines if line.startswith("TTFT mean"))[60:]
+
+    more, less = bar("a.run", "b.run"), bar("b.run", "a.run")
+    assert more.index("|") < more.index("o"), "0 is left of an interval that leaves it out"
+    assert less.index("o") < less.index("|")
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[bold red]m[/bold red] a\u202eb\u2066\u200b\r\nSaved"
@@ -92,9 +87,8 @@ def test_hostile_words_stay_words(tmp_path: Path, capsys: pytest.CaptureFixture[
         tmp_path, "b.run", load(60, seed=2), target__url=HOSTILE * 200,
         stacks=[{"name": HOSTILE, "version": "模型" * 300}],
     )  # fmt: skip
-    document = result(capsys, one, other)
     for ascii_only in (True, False):
-        text = "\n".join(shown(document, ascii_only, True))
+        text = "\n".join(shown(comparison(one, other), ascii_only, True))
         assert "\x1b" not in text and "\u202e" not in text and "[bold red]" in text
     out = said(capsys, one, other)
     assert "\x1b" not in out and all(len(line) <= 79 for line in out.splitlines())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from latdiag.diagnosis.comparison import compare
 from latdiag.stats.bootstrap import block_length
 
 from .comparison_sides import (
     Draw,
+    compared,
     components,
     load,
     partition,
@@ -122,7 +122,7 @@ def test_the_same_run_on_both_sides_has_no_interval() -> None:
     rng = np.random.default_rng(3)
     one, other = (load(400, 0.0)(rng, 0.0)[0] for _ in "ab")
     for sides in ((side(one), side(one)), (side(one), side(one, other))):
-        found = compare(*sides, (), 0)["components"]["mean"]["total"]["difference"]
+        found = compared(*sides, (), 0)["components"]["mean"]["total"]["difference"]
         assert found["lo"] is None and "same run is on both sides" in found["method"]
     assert components(side(one), side(one))["total"]["difference"]["value"] == 0.0
 
@@ -130,7 +130,7 @@ def test_the_same_run_on_both_sides_has_no_interval() -> None:
 def test_no_rows_give_no_components() -> None:
     empty = partition(np.zeros(0), np.zeros(0))
     full = partition(np.ones(50), np.ones(50))
-    assert compare(side(empty), side(full), (), 0)["components"] == {}
+    assert compared(side(empty), side(full), (), 0)["components"] == {}
 
 
 # ---------------------------------------------------------------------- block length

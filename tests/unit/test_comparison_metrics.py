@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from latdiag.diagnosis.comparison import RunRows, Side, compare
+from latdiag.diagnosis.difference import RunRows, SideRows
 from latdiag.measurement.metric_rows import read_rows
 
 from .comparison_sides import (
     NO_ROWS,
     assert_swapped,
+    compared,
     partition,
     series,
 )
@@ -44,10 +45,10 @@ def rows_of(rng: np.random.Generator, n: int, shift: float, phi: float = 0.0) ->
     return found
 
 
-def metric_side(rows: list[Row]) -> Side:
+def metric_side(rows: list[Row]) -> SideRows:
     made = batch(rows)
     made.texts["scenario"] = np.array([one["scenario"] for one in rows], dtype=object)
-    return Side([RunRows(partition(np.ones(40), np.ones(40)), read_rows([made]))])
+    return SideRows([RunRows(partition(np.ones(40), np.ones(40)), read_rows([made]))])
 
 
 @pytest.mark.parametrize(("metric", "statistic", "truth"), [
@@ -58,13 +59,13 @@ def test_intervals_of_metrics_cover(metric: str, statistic: str, truth: float) -
     rng, hits = np.random.default_rng(17), []
     for number in range(200):
         sides = [quick_side(rng, 400, shift, number) for shift in (0.0, 3.0)]
-        found = compare(*sides, (metric,), number)["metrics"][metric][statistic]["difference"]
+        found = compared(*sides, (metric,), number)["metrics"][metric][statistic]["difference"]
         if found["lo"] is not None:
             hits.append(found["lo"] <= truth <= found["hi"])
     assert len(hits) > 150 and LEAST <= np.mean(hits) <= MOST
 
 
-def quick_side(rng: np.random.Generator, n: int, shift: float, number: int) -> Side:
+def quick_side(rng: np.random.Generator, n: int, shift: float, number: int) -> SideRows:
     """As ``metric_side`` of ``rows_of`` with phi 0.5, without the detour through rows."""
     from latdiag.measurement.metric_rows import MetricRows
 
@@ -78,7 +79,7 @@ def quick_side(rng: np.random.Generator, n: int, shift: float, number: int) -> S
         "itl": (MetricRows(itl, np.full(n, 5, dtype=np.int64)),),
     }
     sending = (("c", "", number, int(shift), n),)
-    return Side([RunRows(PART, replace(NO_ROWS, metrics=metrics, sending=sending))])
+    return SideRows([RunRows(PART, replace(NO_ROWS, metrics=metrics, sending=sending))])
 
 
 PART = partition(np.ones(40), np.ones(40))
@@ -90,9 +91,9 @@ def test_metrics_are_those_of_the_run_and_do_not_depend_on_the_order_of_rows() -
     rng = np.random.default_rng(21)
     rows = [rows_of(rng, 200, 0.0, 0.5), rows_of(rng, 250, 2.0, 0.5)]
     names = ("ttft", "tpot", "itl", "e2e", "output_throughput")
-    expected = compare(*(metric_side(each) for each in rows), names, 0)
+    expected = compared(*(metric_side(each) for each in rows), names, 0)
     shuffled = [[each[i] for i in rng.permutation(len(each))] for each in rows]
-    assert compare(*(metric_side(each) for each in shuffled), names, 0) == expected
+    assert compared(*(metric_side(each) for each in shuffled), names, 0) == expected
     measured = measure([batch(rows[0])])
     for name in ("ttft", "tpot", "itl", "e2e"):
         for statistic in ("mean", "p95"):
@@ -107,7 +108,7 @@ def test_metrics_are_those_of_the_run_and_do_not_depend_on_the_order_of_rows() -
 def test_percentiles_of_too_few_are_refused_and_totals_need_runs() -> None:
     rng = np.random.default_rng(22)
     a, b = (metric_side(rows_of(rng, n, 0.0)) for n in (100, 300))
-    found = compare(a, b, ("ttft", "output_throughput"), 0)["metrics"]
+    found = compared(a, b, ("ttft", "output_throughput"), 0)["metrics"]
     p95 = found["ttft"]["p95"]["difference"]
     assert p95["value"] is None and "A: p95 needs at least 130 samples" in p95["refused"]
     assert found["ttft"]["mean"]["difference"]["lo"] is not None
@@ -118,15 +119,15 @@ def test_percentiles_of_too_few_are_refused_and_totals_need_runs() -> None:
 def test_a_total_of_several_runs_has_an_interval() -> None:
     rng = np.random.default_rng(23)
 
-    def runs(seconds: float) -> Side:
+    def runs(seconds: float) -> SideRows:
         made = [
             replace(NO_ROWS, total={"output_throughput": (1000, seconds + rng.normal(0, 0.05))},
                     sending=(("c", "", k, round(seconds), k),))
             for k in range(6)
         ]  # fmt: skip
-        return Side(RunRows(PART, rows) for rows in made)
+        return SideRows(RunRows(PART, rows) for rows in made)
 
-    found = compare(runs(10.0), runs(8.0), ("output_throughput",), 0)["metrics"]
+    found = compared(runs(10.0), runs(8.0), ("output_throughput",), 0)["metrics"]
     apart = found["output_throughput"]["difference"]
     assert apart["lo"] < 25.0 < apart["hi"] and apart["contains_zero"] is False
 
@@ -134,6 +135,6 @@ def test_a_total_of_several_runs_has_an_interval() -> None:
 def test_a_metric_that_a_run_lacks_says_why() -> None:
     rng = np.random.default_rng(24)
     rows = [{**one, "due_ns": None} for one in rows_of(rng, 50, 0.0)]
-    found = compare(metric_side(rows), metric_side(rows_of(rng, 50, 0.0)), ("ttft_from_due",), 0)
+    found = compared(metric_side(rows), metric_side(rows_of(rng, 50, 0.0)), ("ttft_from_due",), 0)
     apart = found["metrics"]["ttft_from_due"]["mean"]["difference"]
     assert apart["refused"].startswith("A: no request has an instant at which it was due")

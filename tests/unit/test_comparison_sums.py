@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import breakdown
 from latdiag.diagnosis.common_classes import pooled, unified
-from latdiag.diagnosis.comparison import RunRows, Side, apportioned, compare
+from latdiag.diagnosis.comparison import apportioned
+from latdiag.diagnosis.difference import RunRows, SideRows
 from tests.profiles import examples
 
 from .comparison_sides import (
@@ -23,6 +24,7 @@ from .comparison_sides import (
     PLAIN,
     any_parts,
     assert_swapped,
+    compared,
     components,
     load,
     of,
@@ -40,7 +42,7 @@ def test_differences_of_components_add_up_to_that_of_the_whole(
     a: Sequence[Parts], b: Sequence[Parts]
 ) -> None:
     sides = side(*a), side(*b)
-    for found in compare(*sides, (), 0)["components"].values():
+    for found in compared(*sides, (), 0)["components"].values():
         classes = {k: v for k, v in found.items() if k not in ("interval", "total")}
         exact = {
             name: Fraction(e["b"]["sum_ns"], e["b"]["n"]) - Fraction(e["a"]["sum_ns"], e["a"]["n"])
@@ -91,7 +93,7 @@ def test_runs_of_a_side_in_any_order_give_the_same() -> None:
         RunRows(parts, replace(NO_ROWS, sending=(("c", "", k, 0, 1),)))
         for k, parts in enumerate(runs)
     ]
-    assert compare(Side(rows), other, (), 0) == compare(Side(rows[::-1]), other, (), 0)
+    assert compared(SideRows(rows), other, (), 0) == compared(SideRows(rows[::-1]), other, (), 0)
 
 
 def test_the_seed_moves_intervals_and_nothing_else() -> None:
