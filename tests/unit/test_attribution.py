@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given
 
-from latdiag.attribution.client_only import SOURCES
+from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attribute
 from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
-from latdiag.report import json as report_json
 from tests.profiles import examples
 from tests.schema import validate
 
 from .probe_rows import Reply, any_replies, reply, seen
 from .test_blackbox import MERGES, WAITS, parse, probe
 
+SOURCES = partition([]).sources
 ALLOWED = MERGES | {("queue", "prefill", "frontend", "gateway")}
 
 

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.attribution.client_only import BEHIND_THE_HOP, SOURCES, partition
+from latdiag.attribution.client_only import BEHIND_THE_HOP, partition
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown
 from latdiag.model.records import Outcome
 from tests.profiles import examples
 
 from .split_rows import MS, Row, any_rows, batch, row
+
+SOURCES = partition([]).sources
 
 NAMES = ("client", "network", "queue", "decode", "unattributed")
 INTERVALS = ("client_e2e", "client_ttft", "decode")

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from latdiag.attribution.client_only import SOURCES
+from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.health import Health
 from latdiag.diagnosis.verdict import Case, verdict
+
+SOURCES = partition([]).sources
 
 MS = 1_000_000
 NAMES = ("client", "network", "queue", "decode", "unattributed")

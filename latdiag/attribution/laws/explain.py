@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.client_only import AFTER_THE_STREAM
 from latdiag.attribution.laws.admission import admitted
 from latdiag.attribution.laws.laws import Laws, company, first_gap, learn
-from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.leaves import BIT, MASK
+from latdiag.attribution.ledger import Claim, Ledger, Merges, Move, Origin
+from latdiag.attribution.parts import Parts
+from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.stages import WORKLOAD
 
 if TYPE_CHECKING:
@@ -27,18 +31,19 @@ if TYPE_CHECKING:
 #: How often the laws are drawn again for the intervals.
 _DRAWS = 100
 
-#: Between which evidence may leave time open.
-PARTS = ("network", "frontend", "queue", "prefill", "decode")
-_CLIENT = Source("A", "due and sent, user and kernel transmit stamps of this client")
-_QUEUE = (
-    "until the first token, beyond what the same prompt takes alone: admission and others' work"
+_CLIENT = "due and sent, user and kernel transmit stamps of this client"
+_QUEUE = Origin(
+    "C",
+    "until the first token, beyond what the same prompt takes alone: admission and others' work",
 )
 _OWN = "designed prompts alone (S3, S5), by input length"
-_PARSE = (
+_PARSE = Origin(
+    "C",
     "refused requests of growing length (S1): a lower bound, since nothing says how far one gets"
-    " before it is refused"
+    " before it is refused",
 )
 _DECODE = "kernel receive stamps, first to last token; time on links between steps is inside"
+_LEAVES = Origin("C", "the laws of designed stages, applied to each request")
 
 
 def explain(seen: Observations) -> tuple[Parts, Laws] | None:
@@ -51,121 +56,144 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     columns = _columns(seen, rows, laws)
     random = np.random.default_rng(len(seen.first))
     again = [_columns(seen, rows, laws.drawn(random)) for _ in range(_DRAWS)]
-    draws = {
-        name: np.array([each[name] for each in again], dtype=float)
-        for name in columns
-        if name not in ("client", "unattributed")
-    }
-    total = (seen.done - seen.begin)[rows]
-    waits = 0.0 if admitted(seen) or not len(rows) else float(columns["queue"].mean())
-    parts = Parts(
-        total=total,
-        ttft=(seen.first - seen.begin)[rows],
-        parts=columns,
-        delayed=seen.delayed[rows],
-        left_out=ok - len(rows),
-        sources=sources(laws),
-        draws=draws,
-        slack=_slack(seen, rows, laws, waits),
-        leaves=_leaves(seen, rows, laws, columns),
-        alone=_alone(seen, rows, laws, columns),
-        segment=np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
+    drawn = {name: np.array([each[name] for each in again], dtype=float) for name in columns}
+    whole = Whole(
+        (seen.done - seen.begin)[rows],
+        (seen.first - seen.begin)[rows],
+        (seen.last - seen.first)[rows],
+        seen.delayed[rows],
+        np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
     )
-    return parts, laws
+    waits = 0.0 if admitted(seen) or not len(rows) else float(columns["queue"].mean())
+    ledger = Ledger(
+        _claims(seen, rows, laws, columns, drawn),
+        remainder=AFTER_THE_STREAM,
+        leaf_origin=_LEAVES,
+        merges=_merges(laws),
+        filled=frozenset({"client_ttft", "decode"}),
+        moves=_moves(seen, rows, laws, waits),
+        settles={"queue": "prefill", "prefill": "frontend", "interconnect": "decode"},
+    )
+    return settle(whole, ledger, ok - len(rows), _alone(seen, rows, laws, columns)), laws
 
 
-def sources(laws: Laws) -> dict[str, Source]:
-    """What each part rests on, and what could not be told apart."""
-    network = Source("A", "transmit and ACK stamps, TCP_INFO min_rtt")
-    if laws.path is not None and laws.path.is_way:
-        network = Source(
-            "C",
-            f"{network.evidence}; and {len(laws.path.values)} cheap GETs (S1), which take longer"
-            " than an HTTP layer does",
-            ("network", "gateway"),
-        )
+def _merges(laws: Laws) -> Merges:
+    """What the probe could not tell apart."""
+    merges: dict[str, tuple[str, ...]] = {}
+    is_way = laws.path is not None and laws.path.is_way
     merged = ["prefill"]
     if laws.frontend is None:
         merged.append("frontend")
     if laws.sharing.verdict != "shared" and laws.transfer is None:
         # Where prefill may run elsewhere, it may hand its KV over before the first token.
         merged.append("interconnect")
-    if laws.bursts_ns and "gateway" not in network.members:
+    if laws.bursts_ns and not is_way:
         # Whatever holds tokens back for a burst holds the first one back too.
         merged.append("gateway")
-    members = tuple(merged) if len(merged) > 1 else ()
-    found = {
-        "client": _CLIENT,
-        "network": network,
-        "queue": Source("C", _QUEUE, settles="prefill"),
-        "prefill": Source("E" if members else "C", _OWN, members, settles="frontend"),
-        "decode": _decode_source(laws),
-        "unattributed": Source("A", "from the last token to the last byte that counts"),
+    classes: list[tuple[str, ...]] = [("network", "gateway")] if is_way else []
+    classes += [tuple(merged)] if len(merged) > 1 else []
+    if laws.transfer is not None and not laws.transfer.proven:
+        classes.append(("decode", "interconnect"))
+    for members in classes:
+        merges |= dict.fromkeys(members, members)
+    return merges
+
+
+def _claims(
+    seen: Observations,
+    rows: NDArray[np.int64],
+    laws: Laws,
+    columns: dict[str, NDArray[np.int64]],
+    drawn: dict[str, NDArray[np.float64]],
+) -> list[Claim]:
+    merges = _merges(laws)
+    origins = {
+        "network": Origin("A", "transmit and ACK stamps, TCP_INFO min_rtt"),
+        "frontend": _PARSE,
+        "queue": _QUEUE,
+        "prefill": Origin("E" if "prefill" in merges else "C", _OWN),
     }
-    if laws.frontend is not None:
-        found["frontend"] = Source("C", _PARSE)
-    if laws.transfer is not None and laws.transfer.proven:
-        found["interconnect"] = Source(
+    if laws.path is not None and laws.path.is_way:
+        gets = f"and {len(laws.path.values)} cheap GETs (S1)"
+        origins["way"] = Origin("C", f"{gets}, which take longer than an HTTP layer does")
+    if laws.transfer is not None:
+        origins["interconnect"] = Origin(
             "C",
             "from the first token to the second, beyond a step: alone in"
             f" {laws.transfer.n} designed requests too (S3, S5)",
-            settles="decode",
         )
-    return found
+    claims = [Claim(MASK["client"], columns["client"], (Origin("A", _CLIENT),))]
+    for name, origin in origins.items():
+        if name in columns:
+            mask = MASK["network" if name == "way" else name]
+            late = name == "interconnect"
+            claims.append(Claim(mask, columns[name], (origin,), late=late, drawn=drawn[name]))
+    stream = (_stream_origin(laws),)
+    rest = MASK["decode"]
+    leaves = _leaves(seen, rows, laws, columns)
+    *fixed, last = leaves or ["decode"]
+    for leaf in fixed:
+        claims.append(Claim(BIT[leaf], leaves[leaf], stream, late=True, stated=True))
+        columns["decode"] = columns["decode"] - leaves[leaf]
+        drawn["decode"] = drawn["decode"] - leaves[leaf]
+    claims.append(
+        Claim(
+            BIT.get(last, rest),
+            columns["decode"],
+            stream,
+            late=True,
+            stated=bool(leaves),
+            drawn=drawn["decode"],
+        )
+    )
+    return claims
 
 
-def _decode_source(laws: Laws) -> Source:
+def _stream_origin(laws: Laws) -> Origin:
     if laws.transfer is not None and not laws.transfer.proven:
-        late = "; the second token comes late, and nothing says why"
-        return Source("E", _DECODE + late, ("decode", "interconnect"))
+        return Origin("E", f"{_DECODE}; the second token comes late, and nothing says why")
     shaken = laws.path is not None and laws.path.jitter_ns > laws.step.base
-    return Source("C" if shaken or laws.bursts_ns or laws.transfer is not None else "A", _DECODE)
+    return Origin("C" if shaken or laws.bursts_ns or laws.transfer is not None else "A", _DECODE)
 
 
-def _slack(
+def _moves(
     seen: Observations, rows: NDArray[np.int64], laws: Laws, unexplained: float
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """(less, more) ns of each row that the evidence leaves open between two parts.
+) -> list[Move]:
+    """What the evidence leaves open between two parts.
 
-    ``unexplained``: mean wait of a request although all streams were let in at once.
+    ``unexplained``: mean wait of a request although all streams were admitted at once, ns.
     """
-    less = {name: np.zeros(len(rows)) for name in PARTS}
-    more = {name: np.zeros(len(rows)) for name in PARTS}
-
-    def may_move(ns: Any, one: str, other: str) -> None:
-        less[one] += ns
-        more[other] += ns
-
-    may_move((seen.network - seen.network_lo)[rows], "network", "prefill")
+    moves = [Move("network", "prefill", (seen.network - seen.network_lo)[rows].astype(float))]
     front = "frontend" if laws.frontend is not None else "prefill"
     if laws.path is None:
-        may_move((seen.network_hi - seen.network)[rows], "prefill", "network")
+        moves.append(
+            Move("prefill", "network", (seen.network_hi - seen.network)[rows].astype(float))
+        )
     else:
         # A way that delays unevenly, and keeps the order, draws a stream out.
-        may_move(laws.path.jitter_ns, "decode", "network")
+        moves.append(Move("decode", "network", laws.path.jitter_ns))
         if not laws.path.is_way:
             # So short a GET may be an HTTP layer as well as a way.
-            may_move(laws.path.floor_ns, front, "network")
+            moves.append(Move(front, "network", laws.path.floor_ns))
     if laws.frontend is not None:
         least = laws.own.tokens[laws.own.tokens.argmin()][None]
         hidden = float(laws.own.at(least)[0] - laws.frontend.at(least)[0])
-        may_move(max(0.0, hidden), "prefill", "frontend")
+        moves.append(Move("prefill", "frontend", max(0.0, hidden)))
     if laws.sharing.verdict == "separate" and laws.transfer is None and unexplained > 0:
         # Between engines there may be a link, and what waits may wait for that.
-        may_move(unexplained, "queue", "prefill")
-    return {name: (less[name], more[name]) for name in PARTS}
+        moves.append(Move("queue", "prefill", unexplained))
+    return moves
 
 
 def _columns(
     seen: Observations, rows: NDArray[np.int64], laws: Laws
 ) -> dict[str, NDArray[np.int64]]:
-    """Signed int64 ns that add up to done - begin in every row."""
+    """Signed int64 ns that add up to last - begin in every row."""
     server, isl = seen.server[rows], seen.isl[rows]
     found = {"client": seen.client[rows], "network": seen.network[rows]}
     way = np.zeros(len(rows), dtype=np.int64)
     if laws.path is not None and laws.path.is_way:
-        way = np.minimum(round(laws.path.floor_ns), server)
-        found["network"] = found["network"] + way
+        way = found["way"] = np.minimum(round(laws.path.floor_ns), server)
     own = np.rint(np.maximum(laws.own.at(isl), 0.0)).astype(np.int64)
     if laws.frontend is not None:
         parse = np.rint(np.maximum(laws.frontend.at(isl), 0.0)).astype(np.int64)
@@ -179,7 +207,6 @@ def _columns(
         found["interconnect"] = np.minimum(np.rint(extra).astype(np.int64), stream)
         stream = stream - found["interconnect"]
     found["decode"] = stream
-    found["unattributed"] = (seen.done - seen.last)[rows]
     return found
 
 
@@ -216,8 +243,8 @@ def _alone(
     """What each request would take on an idle server."""
     steps = seen.later(rows)
     stream = steps * laws.step.alone(seen.isl[rows] + seen.osl[rows] / 2)
-    still: Any = sum(columns[name] for name in ("network", "prefill", "unattributed"))
-    still = still + columns.get("frontend", 0)
+    still: Any = columns["network"] + columns["prefill"] + (seen.done - seen.last)[rows]
+    still = still + columns.get("way", 0) + columns.get("frontend", 0)
     if "interconnect" in columns and laws.transfer is not None:
         still = still + np.minimum(columns["interconnect"], round(laws.transfer.extra_ns))
     alone: NDArray[np.int64] = np.rint(still + stream).astype(np.int64)

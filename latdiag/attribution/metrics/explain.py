@@ -9,23 +9,26 @@ requests nothing, of the slowest 5 % much (between them lies the Frechet range o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.client_only import BEHIND_THE_HOP, SOURCES
+from latdiag.attribution.client_only import AFTER_THE_STREAM, BEHIND_THE_HOP, STREAM
+from latdiag.attribution.leaves import BIT, MASK
+from latdiag.attribution.ledger import Claim, Ledger, Move, Origin, client_claims, mask_of
 from latdiag.attribution.metrics.division import handed_out
 from latdiag.attribution.metrics.shares import HANDED_OUT, PHASES, Told
 from latdiag.attribution.metrics.tail import Tail, coupled_tail
-from latdiag.attribution.parts import Parts, Source, chosen_rows
+from latdiag.attribution.parts import Parts, chosen_rows
+from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.answered import Answered
-from latdiag.model.components import COMPONENTS
 from latdiag.model.units import NS_PER_S
 
 _BY_RANK = "the sum is measured, which request has how much of it goes by rank"
+_USER_STREAM = Origin("A", "user stamps of this client, first to last token")
 
 
 # ---------------------------------------------------------------------- into parts
@@ -203,104 +206,71 @@ def _parts(
     n = rows.n
     behind = held.behind[:n]
     handed = list(known if not held.all_kernel else [name for name in known if name != "frontend"])
-    rest, members = _rest(held.all_kernel, handed)
-    plain = {"client": rows.client, "network": rows.network}
-    ways = []
-    for way in piece.ways:
-        early = plain | {name: way[name][:n] for name in handed}
-        early[rest] = behind - sum(early[name] for name in handed)
-        ways.append(early)
-    order = [name for name in COMPONENTS if name in {*ways[0], "decode", "unattributed"}]
-    nothing = np.zeros(n, dtype=np.int64)
-    late = {"decode": rows.last - rows.first, "unattributed": rows.done - rows.last}
-    columns = {name: ways[0].get(name, nothing) + late.get(name, nothing) for name in order}
-    draws = {
-        name: np.array([way[name] + late.get(name, nothing) for way in ways[1:]], dtype=float)
-        for name in (*handed, rest)
-    }
-    leaves = _leaves(windows, handed, columns)
-    return Parts(
-        total=held.total[:n],
-        ttft=rows.first - rows.begin,
-        parts=columns,
-        delayed=rows.delayed & rows.kernel,
-        left_out=left_out,
-        sources=_sources(windows, handed, rest, members, held.all_kernel),
-        draws=draws,
-        slack=_slack(rows, piece, handed, rest),
-        leaves=leaves,
-        leaf_source=Source("B", f"metrics of nothing but it: {_BY_RANK}"),
-        segment=np.unique(rows.scenario.astype(str), return_inverse=True)[1],
-        within={
-            "client_ttft": {name: ways[0][name] for name in order if name in ways[0]},
-            "decode": {"decode": late["decode"]},
-        },
+    rest = _rest(held.all_kernel, handed)
+    claims = client_claims(rows)
+    for name in handed:
+        leaf = _leaf(windows, name)
+        ways = [way[name][:n] for way in piece.ways]
+        claims.append(
+            Claim(
+                BIT[leaf] if leaf else MASK[name],
+                ways[0],
+                tuple(_origins(windows, name)),
+                stated=bool(leaf),
+                drawn=np.array(ways[1:], dtype=float),
+            )
+        )
+    left = "until the first token, less what the metrics tell"
+    if rest:
+        ways = [behind - sum(way[name][:n] for name in handed) for way in piece.ways]
+        origin = Origin("E" if len(rest) > 1 else "B", f"behind the first hop {left}")
+        drawn = np.array(ways[1:], dtype=float)
+        claims.append(Claim(mask_of(rest), ways[0], (origin,), drawn=drawn))
+    stream = STREAM if held.all_kernel else _USER_STREAM
+    claims.append(Claim(MASK["decode"], rows.last - rows.first, (stream,), late=True))
+    nobody = Origin("B", f"end to end less everything that is told or stamped; {left}")
+    ledger = Ledger(
+        claims,
+        remainder=AFTER_THE_STREAM if rest else nobody,
+        leaf_origin=Origin("B", f"metrics of nothing but it: {_BY_RANK}"),
+        merges=dict.fromkeys(rest, rest) if len(rest) > 1 else {},
+        filled=frozenset({"client_ttft", "decode"} if rest else {"decode"}),
+        moves=_moves(rows, piece, handed, rest[0] if rest else "unattributed"),
     )
+    return settle(Whole.of(rows), ledger, left_out)
 
 
-def _rest(all_kernel: bool, handed: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """What the time left behind the hop belongs to, with all that is merged in it.
+def _rest(all_kernel: bool, handed: Sequence[str]) -> tuple[str, ...]:
+    """The components that may have the time left behind the hop.
 
-    A client that stamps in user space may have made it itself: then it is nobody's, as long as
-    both phases are known.
+    None where the client stamps in user space, which may have made it itself: then it is nobody's,
+    as long as both phases are known.
     """
     if not all_kernel and set(PHASES) <= set(handed):
-        return "unattributed", ()
-    members = tuple(name for name in BEHIND_THE_HOP if name not in handed)
-    return members[0], members if len(members) > 1 else ()
+        return ()
+    return tuple(name for name in BEHIND_THE_HOP if name not in handed)
 
 
-def _slack(
-    rows: Answered, piece: _Piece, handed: Sequence[str], rest: str
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _moves(rows: Answered, piece: _Piece, handed: Sequence[str], rest: str) -> list[Move]:
     """What the sums and the client's stamps leave open; the rest has what the others lack."""
-    n = rows.n
-    less = {name: piece.less[name][:n] for name in handed}
-    more = {name: piece.more[name][:n] for name in handed}
-    nearer = (rows.network - rows.network_lo).astype(float)
-    further = (rows.network_hi - rows.network).astype(float)
-    found = {name: (less[name], more[name]) for name in handed}
-    found["network"] = (nearer, further)
-    found[rest] = (sum(more.values(), further), sum(less.values(), nearer))
-    return found
-
-
-def _leaves(
-    windows: Sequence[Told], handed: Sequence[str], columns: Mapping[str, NDArray[np.int64]]
-) -> dict[str, NDArray[np.int64]]:
-    """The parts that are one leaf in all windows."""
-    found = {}
+    moves = [
+        Move("network", rest, (rows.network - rows.network_lo).astype(float)),
+        Move(rest, "network", (rows.network_hi - rows.network).astype(float)),
+    ]
     for name in handed:
-        named = {s.leaf for told in windows for s in told.shares if s.component == name}
-        if len(named) == 1 and (leaf := named.pop()):
-            found[leaf] = columns[name]
-    return found
+        moves.append(Move(name, rest, piece.less[name][: rows.n]))
+        moves.append(Move(rest, name, piece.more[name][: rows.n]))
+    return moves
 
 
-def _sources(
-    windows: Sequence[Told],
-    handed: Sequence[str],
-    rest: str,
-    members: tuple[str, ...],
-    all_kernel: bool,
-) -> dict[str, Source]:
-    found = {name: SOURCES[name] for name in ("client", "network", "decode", "unattributed")}
-    if not all_kernel:
-        trip = "the smallest round trip of the connection where it is known, else nothing"
-        found |= {
-            "client": Source("A", "user stamps of this client"),
-            "network": Source("D", trip),
-            "decode": Source("A", "user stamps of this client, first to last token"),
-        }
-    for name in handed:
-        mine = [share for told in windows for share in told.shares if share.component == name]
-        foreign = ", ".join(dict.fromkeys(share.foreign for share in mine))
-        worst = max(share.grade for share in mine)
-        found[name] = Source(worst, f"metrics: {foreign}; {_BY_RANK}")
-    left = "until the first token, less what the metrics tell"
-    if rest == "unattributed":
-        found[rest] = Source("B", f"end to end less everything that is told or stamped; {left}")
-    else:
-        grade = "E" if members else "B"
-        found[rest] = Source(grade, f"behind the first hop {left}", members)
-    return found
+def _leaf(windows: Sequence[Told], name: str) -> str:
+    """The leaf that a component is in all windows; empty where there are several."""
+    leaves = {s.leaf for told in windows for s in told.shares if s.component == name}
+    return leaves.pop() if len(leaves) == 1 else ""
+
+
+def _origins(windows: Sequence[Told], name: str) -> Iterator[Origin]:
+    for told in windows:
+        for share in told.shares:
+            if share.component == name:
+                yield Origin(share.grade, "metrics: ", share.foreign, f"; {_BY_RANK}")

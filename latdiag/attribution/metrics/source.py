@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latdiag.attribution.client_only import SOURCES
 from latdiag.attribution.metrics import explain as aggregates_parts
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribution.metrics.deltas import COLUMNS, KINDS, Deltas, deltas, samples_of
@@ -157,7 +156,7 @@ def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[dict[str,
     if spoken is not None:
         return found.caveats + _against(found, *spoken)
     parts = found.parts
-    if parts is None or parts.sources["unattributed"] == SOURCES["unattributed"]:
+    if parts is None or "unattributed" not in parts.within["client_ttft"]:
         return found.caveats  # nothing that a client in user space may have made is in there
     total = int(parts.total.sum())
     share = int(parts.parts["unattributed"].sum()) / total if total else 0.0

@@ -14,16 +14,26 @@ does not fit into the stream is decode before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution import client_only
-from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.leaves import MASK, bits
+from latdiag.attribution.ledger import (
+    Claim,
+    Ledger,
+    Merges,
+    Move,
+    Origin,
+    client_claims,
+    mask_of,
+)
+from latdiag.attribution.parts import Parts
 from latdiag.attribution.replies.claims import Time, Told, meant, told, usable
-from latdiag.attribution.spans.explain import client_sources
+from latdiag.attribution.settle import Whole, settle
 from latdiag.attribution.spans.owners import OVER_NS, OVER_SHARE, united
 from latdiag.measurement.answered import Answered
 from latdiag.model.components import COMPONENTS
@@ -200,49 +210,68 @@ def _sum(times: Sequence[Time], rows: int) -> NDArray[np.int64]:
 
 # ---------------------------------------------------------------------- the parts
 def _parts(book: _Book, left_out: int) -> Parts:
-    seen, nothing = book.seen, np.zeros(book.seen.n, dtype=np.int64)
+    seen, late = book.seen, book.late
     rest = _rest(book)
     merges = united([rest, *(_told_as(each) for each in book.early)])
-    before = _columns(book.early, merges, seen.n)
-    stated = list(before)
     key = merges.get(rest[0], rest)[0]
     # A client that stamps in user space may have made what is left itself.
     left = np.where(seen.kernel, np.maximum(book.left, 0), 0)
-    before[key] = before.get(key, nothing) + left
-    before |= {"client": seen.client, "network": seen.network}
+    claims = client_claims(seen)
+    claims += [_claim(each, merges) for each in book.early]
+    behind = "behind the first hop until the first token, less what replies state"
+    claims.append(Claim(mask_of(rest), left, (Origin("E" if key in merges else "D", behind),)))
+    claims += [_claim(each, merges, late=True) for each in late]
+    decode = [o for each in late if _key(each, merges) == "decode" for o in _origin(each, merges)]
+    if not decode:
+        stamps = "kernel" if seen.kernel.all() else "user"
+        decode = [Origin("A", f"{stamps} receive stamps, first to last token")]
+    nothing = np.zeros(seen.n, dtype=np.int64)
     if book.ahead.any():
-        before["decode"] = book.ahead
-    before["unattributed"] = book.left - left
-    after = _columns(book.late, merges, seen.n)
-    stream = seen.last - seen.first
+        claims.append(Claim(MASK["decode"], nothing, tuple(decode), before=book.ahead))
     if not book.told.is_whole("decode"):  # the client knows better how long it took
-        more = np.maximum(stream - _sum(book.late, seen.n), 0)
-        after["decode"] = after.get("decode", nothing) + more
-    after["decode"] = after["decode"] - book.ahead
-    after["unattributed"] = stream - sum(after.values(), nothing)
-    order = [name for name in COMPONENTS if name in before or name in after]
-    found = {name: before.get(name, nothing) + after.get(name, nothing) for name in order}
-    found["unattributed"] = found["unattributed"] + seen.done - seen.last
-    elsewhere = [name for name in stated if name != key] if book.apart else []
-    return Parts(
-        total=seen.done - seen.begin,
-        ttft=seen.first - seen.begin,
-        parts=found,
-        delayed=seen.delayed & seen.kernel,
-        left_out=left_out,
-        sources=_sources(book, merges, key),
-        slack=_slack(seen, key, left, before["unattributed"], elsewhere),
-        leaves=_leaves([*book.early, *book.late]),
-        leaf_source=Source(
-            max((_grade(t) for t in book.early + book.late if _is_leaf(t)), default="A"),
+        more = np.maximum(seen.last - seen.first - _sum(late, seen.n), 0)
+        claims.append(Claim(MASK["decode"], more, tuple(decode), late=True))
+    keys = {_key(each, merges) for each in book.early}
+    ledger = Ledger(
+        claims,
+        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        leaf_origin=Origin(
+            max((_grade(t) for t in book.early + late if _is_leaf(t)), default="A"),
             "times in replies of nothing but it",
         ),
-        segment=np.unique(seen.scenario.astype(str), return_inverse=True)[1],
-        within={
-            "client_ttft": {name: before[name] for name in order if name in before},
-            "decode": {name: after[name] for name in order if name in after},
-        },
+        merges=merges,
+        moves=_moves(book, key, left, keys - {key} if book.apart else set()),
+        limits={key: left.astype(float)},
     )
+    return settle(Whole.of(seen), ledger, left_out)
+
+
+def _claim(time: Time, merges: Merges, late: bool = False) -> Claim:
+    leaves = bits(time.visible) if _is_leaf(time) else mask_of(_told_as(time))
+    return Claim(leaves, time.own, _origin(time, merges), late=late, stated=_is_leaf(time))
+
+
+def _origin(time: Time, merges: Merges) -> tuple[Origin]:
+    grade = "E" if _key(time, merges) in merges else _grade(time)
+    name = f"{time.stack.title}: {time.signal.foreign}"
+    return (Origin(grade, "stated in replies: ", name),)
+
+
+def _moves(
+    book: _Book, rest: str, left: NDArray[np.int64], elsewhere: Collection[str]
+) -> list[Move]:
+    """What the client's stamps leave open between the network and what is left; and where another
+    server may have had some of these phases (``elsewhere``), between that and them."""
+    seen = book.seen
+    room = left.astype(float)
+    nobody = np.maximum(book.left - left, 0).astype(float)
+    return [
+        Move("network", rest, (seen.network - seen.network_lo).astype(float)),
+        Move(rest, "network", np.minimum((seen.network_hi - seen.network).astype(float), room)),
+        # Where the client stamps in user space, what nothing accounts for may be anything's.
+        Move("unattributed", rest, np.where(seen.kernel, 0.0, nobody)),
+        *(Move(rest, name, room) for name in COMPONENTS if name in elsewhere),
+    ]
 
 
 def _told_as(time: Time) -> tuple[str, ...]:
@@ -284,44 +313,9 @@ def _rest(book: _Book) -> tuple[str, ...]:
     return tuple(name for name in COMPONENTS if name in open_)
 
 
-def _key(time: Time, merges: Mapping[str, tuple[str, ...]]) -> str:
+def _key(time: Time, merges: Merges) -> str:
     first = _told_as(time)[0]
     return merges.get(first, (first,))[0]
-
-
-def _columns(
-    times: Sequence[Time], merges: Mapping[str, tuple[str, ...]], rows: int
-) -> dict[str, NDArray[np.int64]]:
-    keys = dict.fromkeys(_key(each, merges) for each in times)
-    return {key: _sum([t for t in times if _key(t, merges) == key], rows) for key in keys}
-
-
-def _slack(
-    seen: Answered,
-    rest: str,
-    left: NDArray[np.int64],
-    nobody: NDArray[np.int64],
-    elsewhere: Sequence[str],
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """What the client's stamps leave open between the network and what is left; and where another
-    server may have had some of these phases (``elsewhere``), between that and them."""
-    less = (seen.network - seen.network_lo).astype(float)
-    room = left.astype(float)
-    more = np.minimum((seen.network_hi - seen.network).astype(float), room)
-    fewer = room if elsewhere else more
-    # Where the client stamps in user space, what is of nobody may be of any.
-    open_ = np.where(seen.kernel, 0.0, np.maximum(nobody, 0))
-    found = {
-        "network": (less, more),
-        rest: (fewer, less + open_),
-        "unattributed": (open_, np.zeros(seen.n)),
-    }
-    return found | dict.fromkeys(elsewhere, (np.zeros(seen.n), room))
-
-
-def _leaves(said: Sequence[Time]) -> dict[str, NDArray[np.int64]]:
-    """Times of one leaf and no other, by leaf."""
-    return {next(iter(t.visible)): t.own for t in said if _is_leaf(t)}
 
 
 def _is_leaf(time: Time) -> bool:
@@ -331,21 +325,3 @@ def _is_leaf(time: Time) -> bool:
 def _grade(time: Time) -> str:
     proven = time.stack.provenance == "captured" and not time.signal.documented
     return "A" if proven else "B"
-
-
-def _sources(book: _Book, merges: Mapping[str, tuple[str, ...]], rest: str) -> dict[str, Source]:
-    seen, said = book.seen, [*book.early, *book.late]
-    found = client_sources(seen)
-    found["unattributed"] = Source("A", "the whole less everything that is stated or stamped")
-    stamps = "kernel" if seen.kernel.all() else "user"
-    found["decode"] = Source("A", f"{stamps} receive stamps, first to last token")
-    for key in dict.fromkeys([rest, *(_key(each, merges) for each in said)]):
-        same = [each for each in said if _key(each, merges) == key]
-        words = ", ".join(f"{t.stack.title}: {t.signal.foreign}" for t in same)
-        evidence = [f"stated in replies: {words}"] if same else []
-        if key == rest:
-            evidence.append("behind the first hop until the first token, less what replies state")
-        stated = max((_grade(each) for each in same), default="A")
-        grade = "E" if key in merges else "D" if key == rest else stated
-        found[key] = Source(grade, "; ".join(evidence), merges.get(key, ()))
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.ledger import is_parted
 from latdiag.attribution.spans import claims
 from latdiag.attribution.spans.columns import Spans
 from latdiag.attribution.spans.findings import Findings
@@ -13,7 +14,6 @@ from latdiag.attribution.spans.owners import (
     OVER_SHARE,
     UNPARTED,
     Table,
-    is_parted,
     merges_of,
 )
 from latdiag.measurement.answered import Answered

@@ -10,23 +10,33 @@ The client's interval is the whole; the servers' intervals enter it as lengths a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.leaves import BIT, MASK, components
-from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.leaves import BIT, MASK
+from latdiag.attribution.ledger import (
+    Claim,
+    Ledger,
+    Merges,
+    Move,
+    Origin,
+    client_claims,
+    is_parted,
+    key_of,
+)
+from latdiag.attribution.parts import Parts
+from latdiag.attribution.settle import Whole, settle, unclaimed
 from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.borne import with_replies
 from latdiag.attribution.spans.columns import Spans
 from latdiag.attribution.spans.complete import LEAST, complete
 from latdiag.attribution.spans.findings import Findings
 from latdiag.attribution.spans.join import Requests, join
-from latdiag.attribution.spans.owners import Table, client_stream, is_parted, merges_of, table_of
+from latdiag.attribution.spans.owners import Table, client_stream, merges_of, table_of, united
 from latdiag.measurement.answered import Answered
-from latdiag.model.components import COMPONENTS
 
 #: An HTTP layer answers within this: what is more, in the fastest requests too, is a way.
 WAY_NS = 5_000_000
@@ -98,108 +108,110 @@ def _parts(
     place = np.full(seen.n, -1, dtype=np.int64)
     place[keep] = np.arange(len(keep))
     kept = seen.select(keep)
-    books = {"all": (kept.done - kept.begin, table.ns)}
-    books["first"] = (kept.first - kept.begin, table.before)
-    columns, sums = {}, {}
-    for which, (whole, amounts) in books.items():
-        columns[which] = columns_of(table, amounts, place, len(keep), merges)
-        spoken = sum(columns[which].values(), np.zeros(len(keep), dtype=np.int64))
-        sums[which] = whole - kept.client - kept.network - spoken
-    silent = {w: _silent(table, a, place, len(keep), merges) for w, (_, a) in books.items()}
-    way = _way(sums, silent, kept)
-    facts.way = bool(way["all"].any())
-    found = {"client": kept.client, "network": kept.network + way["all"], **columns["all"]}
-    early = {"client": kept.client, "network": kept.network + way["first"], **columns["first"]}
-    members = _way_members(told, facts) if facts.way else ()
-    if "frontend" in members and "frontend" in found:
-        for each in (found, early):
-            each["network"] = each["network"] + each.pop("frontend")
-        columns["all"].pop("frontend")
-    found["unattributed"] = sums["all"] - way["all"]
-    early["unattributed"] = sums["first"] - way["first"]
-    after = [*columns["all"], "network"] if facts.way else columns["all"]
-    late = {name: found[name] - early[name] for name in after}
-    stream = kept.last - kept.first
-    late["unattributed"] = stream - sum(late.values(), np.zeros(len(keep), dtype=np.int64))
-    order = [name for name in COMPONENTS if name in found]
-    found = {name: found[name] for name in order}
-    facts.medians = {name: float(np.median(values)) for name, values in found.items()}
-    return Parts(
-        total=kept.done - kept.begin,
-        ttft=kept.first - kept.begin,
-        parts=found,
-        delayed=kept.delayed & kept.kernel,
-        left_out=seen.n - len(keep),
-        sources=sources_of(told, table, merges, facts.all_kept) | client_sources(kept, members),
-        slack=_slack(kept, found, facts, _waits(told, table, place, len(keep))),
-        leaves=leaves_of(table, place, len(keep)),
-        leaf_source=Source("A", "spans that hold nothing but it"),
-        segment=np.unique(kept.scenario.astype(str), return_inverse=True)[1],
-        within={
-            "client_ttft": {name: early[name] for name in order},
-            "decode": {name: late[name] for name in COMPONENTS if name in late},
-        },
+    whole = Whole.of(kept)
+    servers = server_claims(told, table, place, len(keep), merges, facts.all_kept)
+    claims = [*client_claims(kept), *servers]
+    left, until_first = unclaimed(whole, claims, merges)
+    silent, silent_first = _silent(servers, merges, len(keep))
+    way = _way(left - silent, until_first - silent_first, kept)
+    if way is not None:
+        facts.way = True
+        origins = client_claims(kept)[1].origins
+        if members := _way_members(told, facts):
+            merges = united([members, *merges.values()])
+            origins = (Origin("E", "and what is left beyond every server's own span"),)
+        claims.append(Claim(MASK["network"], way[0], origins, before=way[1]))
+        left = left - way[0]
+    ledger = Ledger(
+        claims,
+        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        leaf_origin=LEAF_ORIGIN,
+        merges=merges,
+        moves=list(
+            _moves(kept, servers, merges, facts, left, _waits(told, table, place, len(keep)))
+        ),
+        limits={"unattributed": np.maximum(left, 0).astype(float)},
     )
+    parts = settle(whole, ledger, seen.n - len(keep))
+    facts.medians = {name: float(np.median(values)) for name, values in parts.parts.items()}
+    return parts
 
 
-def columns_of(
+LEAF_ORIGIN = Origin("A", "spans that hold nothing but it")
+
+
+def server_claims(
+    told: claiming.Claimed,
     table: Table,
-    amounts: NDArray[np.int64],
     place: NDArray[np.int64],
     rows: int,
-    merges: Mapping[str, tuple[str, ...]],
-) -> dict[str, NDArray[np.int64]]:
-    """ns per request and component; what no signal parts stays out."""
-    found: dict[str, NDArray[np.int64]] = {}
+    merges: Merges,
+    gaps: bool,
+) -> list[Claim]:
+    """What servers own of each request, a claim per set of leaves. ``place``: where each request
+    of the table stands among the ``rows``, -1 for nowhere. ``gaps``: spans were lost, so that it
+    may be more."""
+    claims = []
     at = place[table.row]
     for leaves in np.unique(table.leaves).tolist():
-        if not is_parted(leaves, merges):
-            continue
-        first = components(leaves)[0]
-        name = merges.get(first, (first,))[0]
-        column = found.setdefault(name, np.zeros(rows, dtype=np.int64))
-        mine = (table.leaves == leaves) & (at >= 0)
-        np.add.at(column, at[mine], amounts[mine])
-    return found
+        mine = table.leaves == leaves
+        meanings = np.unique(table.meaning[mine]).tolist()
+        merged = key_of(leaves, merges) in merges
+        origins = tuple(_origin(told, code, merged, gaps) for code in meanings)
+        for stated in (True, False):
+            chosen = np.flatnonzero(mine & (table.stated == stated))
+            if not len(chosen):
+                continue
+            columns = []
+            chosen = chosen[at[chosen] >= 0]
+            for amounts in (table.ns, table.before):
+                column = np.zeros(rows, dtype=np.int64)
+                np.add.at(column, at[chosen], amounts[chosen])
+                columns.append(column)
+            alone = stated and len(chosen) > 0 and leaves.bit_count() == 1
+            claims.append(Claim(leaves, columns[0], origins, before=columns[1], stated=alone))
+    return claims
+
+
+def _origin(told: claiming.Claimed, code: int, merged: bool, gaps: bool) -> Origin:
+    """``code``: of a signal, -1 for the client's own stream."""
+    grade = "E" if merged else "D" if gaps else "A"
+    if code < 0:
+        return Origin(grade, "spans of ", "the client's first to last token")
+    stack = next(s for s in told.spans.stacks if s.name == told.stack_of[code])
+    signal = told.signals[code]
+    if grade == "A" and (stack.provenance != "captured" or signal.documented):
+        grade = "B"
+    return Origin(grade, "spans of ", f"{stack.title}: {signal.foreign.strip()}")
 
 
 def _silent(
-    table: Table,
-    amounts: NDArray[np.int64],
-    place: NDArray[np.int64],
-    rows: int,
-    merges: Mapping[str, tuple[str, ...]],
-) -> NDArray[np.int64]:
-    """ns per request inside a server's own span that no signal parts."""
-    found = np.zeros(rows, dtype=np.int64)
-    at = place[table.row]
-    for leaves in np.unique(table.leaves).tolist():
-        if not is_parted(leaves, merges):
-            mine = (table.leaves == leaves) & (at >= 0)
-            np.add.at(found, at[mine], amounts[mine])
-    return found
+    claims: Sequence[Claim], merges: Merges, rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """ns per request inside a server's own span that no signal parts, in all and until the first
+    token."""
+    open_ = [claim for claim in claims if not is_parted(claim.leaves, merges)]
+    nothing = np.zeros(rows, dtype=np.int64)
+    return sum((c.ns for c in open_), nothing), sum((c.early for c in open_), nothing)
 
 
 def _way(
-    left: Mapping[str, NDArray[np.int64]],
-    silent: Mapping[str, NDArray[np.int64]],
-    kept: Answered,
-) -> dict[str, NDArray[np.int64]]:
+    left: NDArray[np.int64], until_first: NDArray[np.int64], kept: Answered
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """ns per request that are left beyond every server's span, in all and until the first token,
-    where even the fastest requests have more of it than an HTTP layer takes.
+    where even the fastest requests have more of it than an HTTP layer takes; None elsewhere.
 
     What comes after the first token is of the way too: it may draw a stream out. A client that
     stamps in user space may have made it itself: there it proves nothing.
     """
-    none = dict.fromkeys(left, np.zeros(kept.n, dtype=np.int64))
     if 2 * int(kept.kernel.sum()) <= kept.n:
-        return none
-    beyond = {name: np.maximum(values - silent[name], 0) for name, values in left.items()}
-    both = np.minimum(beyond["all"], beyond["first"])
+        return None
+    left, until_first = np.maximum(left, 0), np.maximum(until_first, 0)
+    both = np.minimum(left, until_first)
     if float(np.quantile(both[kept.kernel], _WAY_QUANTILE)) <= WAY_NS:
-        return none
-    whole = np.where(kept.kernel, beyond["all"], 0)
-    return {"all": whole, "first": np.minimum(beyond["first"], whole)}
+        return None
+    in_all = np.where(kept.kernel, left, 0)
+    return in_all, np.minimum(until_first, in_all)
 
 
 def _way_members(told: claiming.Claimed, facts: Findings) -> tuple[str, ...]:
@@ -228,87 +240,26 @@ def _waits(
     return found
 
 
-def _slack(
+def _moves(
     kept: Answered,
-    found: Mapping[str, NDArray[np.int64]],
+    servers: Sequence[Claim],
+    merges: Merges,
     facts: Findings,
+    unattributed: NDArray[np.int64],
     waits: NDArray[np.float64],
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+) -> Iterator[Move]:
     """What is left open: between network and what nobody claims, as far as the client's stamps
     prove it; with gaps in the evidence, between that and every server's component."""
-    none = np.zeros(kept.n)
-    rest = np.maximum(found["unattributed"], 0).astype(float)
-    less = (kept.network - kept.network_lo).astype(float)
-    room = (kept.network_hi - kept.network).astype(float)
-    more = np.where(kept.kernel, np.minimum(room, rest), rest)
-    slack = {"network": (less, more), "unattributed": (more, less)}
-    if facts.way:  # what the stamps leave open is in the same part
-        slack = {"network": (none, more * 0), "unattributed": (none, none)}
+    rest = np.maximum(unattributed, 0).astype(float)
+    if not facts.way:  # else what the stamps leave open is in the same part
+        room = (kept.network_hi - kept.network).astype(float)
+        less = (kept.network - kept.network_lo).astype(float)
+        yield Move("network", "unattributed", less)
+        yield Move("unattributed", "network", np.where(kept.kernel, np.minimum(room, rest), rest))
     if not kept.kernel.all():
-        slack["client"] = (none, np.where(kept.kernel, 0.0, rest))
+        yield Move("unattributed", "client", np.where(kept.kernel, 0.0, rest))
     if waits.any():
-        slack |= {"interconnect": (waits, none), "frontend": (none, waits)}
+        yield Move("interconnect", "frontend", waits)
     if facts.all_kept:
-        slack["unattributed"] = (rest, slack["unattributed"][1])
-        servers = set(found) - {"client", "network", "unattributed"}
-        slack |= dict.fromkeys(servers, (none, rest))
-    return slack
-
-
-def leaves_of(table: Table, place: NDArray[np.int64], rows: int) -> dict[str, NDArray[np.int64]]:
-    """Time that a signal states of one leaf and no other, by leaf."""
-    found = {}
-    at = place[table.row]
-    for leaf, bit in BIT.items():
-        mine = (table.leaves == bit) & table.stated & (at >= 0)
-        if mine.any():
-            column = np.zeros(rows, dtype=np.int64)
-            np.add.at(column, at[mine], table.ns[mine])
-            found[leaf] = column
-    return found
-
-
-def client_sources(kept: Answered, way: tuple[str, ...] = ()) -> dict[str, Source]:
-    """What client and network rest on. ``way``: what network is merged with, where what is left
-    beyond every server's span is in it."""
-    stamps = "user and kernel transmit stamps" if kept.kernel.all() else "user stamps"
-    network = "transmit and ACK stamps, TCP_INFO min_rtt"
-    if not kept.kernel.all():
-        network = "the smallest round trip of the connection where it is known, else nothing"
-    if way:
-        network += "; and what is left beyond every server's own span"
-    return {
-        "client": Source("A", f"{stamps} of this client"),
-        "network": Source("E" if way else "A" if kept.kernel.all() else "D", network, way),
-    }
-
-
-def sources_of(
-    told: claiming.Claimed,
-    table: Table,
-    merges: Mapping[str, tuple[str, ...]],
-    gaps: bool = False,
-) -> dict[str, Source]:
-    """What each component of the servers rests on: the signals that its time came from.
-    ``gaps``: spans were lost, so that it may be more."""
-    found = {"unattributed": Source("A", "the whole less everything that is stated or stamped")}
-    titles = {stack.name: stack for stack in told.spans.stacks}
-    said: dict[str, dict[str, None]] = {}
-    worst: dict[str, str] = {}
-    for leaves in np.unique(table.leaves).tolist():
-        names = components(leaves)
-        key = merges.get(names[0], (names[0],))[0]
-        for code in np.unique(table.meaning[table.leaves == leaves]).tolist():
-            if code < 0:
-                said.setdefault(key, {})["the client's first to last token"] = None
-                continue
-            stack = titles[told.stack_of[code]]
-            signal = told.signals[code]
-            said.setdefault(key, {})[f"{stack.title}: {signal.foreign.strip()}"] = None
-            if stack.provenance != "captured" or signal.documented:
-                worst[key] = "B"
-    for name, words in said.items():
-        members = merges.get(name, ())
-        grade = "E" if members else "D" if gaps else worst.get(name, "A")
-        found[name] = Source(grade, "spans of " + ", ".join(words), members)
-    return found
+        for name in dict.fromkeys(key_of(claim.leaves, merges) for claim in servers):
+            yield Move("unattributed", name, rest)

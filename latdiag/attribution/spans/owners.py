@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -113,10 +113,3 @@ def united(together: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
         members = tuple(name for name in COMPONENTS if name in each)
         found |= dict.fromkeys(members, members)
     return found
-
-
-def is_parted(leaves: int, merges: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether time of these leaves belongs to one component, or to one merged class."""
-    names = components(leaves)
-    together = merges.get(names[0], (names[0],))
-    return set(names) <= set(together) and names != ("unattributed",)

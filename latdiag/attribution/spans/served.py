@@ -9,21 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.ledger import Ledger, Origin
+from latdiag.attribution.parts import Parts
+from latdiag.attribution.settle import Whole, settle
 from latdiag.attribution.spans import claims
 from latdiag.attribution.spans.columns import NEVER, Spans
 from latdiag.attribution.spans.complete import LEAST, complete
-from latdiag.attribution.spans.explain import (
-    columns_of,
-    leaves_of,
-    note_senders,
-    sources_of,
-)
+from latdiag.attribution.spans.explain import LEAF_ORIGIN, note_senders, server_claims
 from latdiag.attribution.spans.findings import Findings
 from latdiag.attribution.spans.join import Requests, join
 from latdiag.attribution.spans.owners import merges_of, table_of
 from latdiag.measurement.answered import Answered
-from latdiag.model.components import COMPONENTS
 
 
 def served(found: Spans) -> tuple[Parts | None, Findings]:
@@ -50,23 +46,23 @@ def served(found: Spans) -> tuple[Parts | None, Findings]:
     merges = merges_of(table, joined)
     place = np.full(seen.n, -1, dtype=np.int64)
     place[keep] = np.arange(len(keep))
-    columns = columns_of(table, table.ns, place, len(keep), merges)
     total = seen.done[keep]
-    columns["unattributed"] = total - sum(columns.values(), np.zeros(len(keep), np.int64))
-    columns = {name: columns[name] for name in COMPONENTS if name in columns}
-    facts.medians = {name: float(np.median(values)) for name, values in columns.items()}
-    sources = sources_of(told, table, merges, facts.all_kept)
-    return Parts(
-        total=total,
-        ttft=seen.first[keep],
-        parts=columns,
-        delayed=np.zeros(len(keep), dtype=bool),
-        left_out=seen.n - len(keep),
-        sources=sources,
-        leaves=leaves_of(table, place, len(keep)),
-        leaf_source=Source("A", "spans that hold nothing but it"),
+    whole = Whole(
+        total,
+        seen.first[keep],
+        total - seen.first[keep],
+        np.zeros(len(keep), bool),
         interval="server",
-    ), facts
+    )
+    ledger = Ledger(
+        server_claims(told, table, place, len(keep), merges, facts.all_kept),
+        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        leaf_origin=LEAF_ORIGIN,
+        merges=merges,
+    )
+    parts = settle(whole, ledger, seen.n - len(keep))
+    facts.medians = {name: float(np.median(values)) for name, values in parts.parts.items()}
+    return parts, facts
 
 
 def _as_seen(told: claims.Claimed, traces: NDArray[np.str_]) -> Answered:
