@@ -14,6 +14,7 @@ from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attribute
 from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
+from latdiag.report import json as report_json
 from tests.profiles import examples
 from tests.schema import validate
 
