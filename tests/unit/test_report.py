@@ -64,11 +64,38 @@ def _valid(result: dict[str, Any]) -> bool:
     return bool(RESULT.is_valid(result))
 
 
-def _part_is_valid(result: dict[str, Any], key: str) -> bool:
-    """As ``_valid`` for what lies below one key of the top, which is quicker."""
-    part = SCHEMA["$defs"]["result"]["properties"][key]
-    validator = RESULT.evolve(schema={**part, "$defs": SCHEMA["$defs"]})
-    return bool(validator.is_valid(result[key]))
+class Parts:
+    """Says as ``_valid`` whether a result is still valid when one thing in it has changed.
+
+    Quicker: it looks below one key of the top only, and what a definition of the schema took
+    before is not looked at again, but for what lies on the way to the change.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, int]] = set()
+        self._changed: set[int] = set()
+        follow = VALIDATOR.VALIDATORS["$ref"]
+
+        def ref(validator: Any, name: str, instance: Any, schema: Any) -> Iterator[Any]:
+            key = (name, id(instance))
+            if key in self._taken and key[1] not in self._changed:
+                return
+            errors = list(follow(validator, name, instance, schema))
+            if not errors and key[1] not in self._changed:
+                self._taken.add(key)
+            yield from errors
+
+        kind = jsonschema.validators.extend(type(VALIDATOR), {"$ref": ref})
+        parts = SCHEMA["$defs"]["result"]["properties"]
+        self._of = {key: kind({**part, "$defs": SCHEMA["$defs"]}) for key, part in parts.items()}
+
+    def valid(self, result: dict[str, Any], path: tuple[Any, ...]) -> bool:
+        """Whether ``result``, in which what ``path`` leads to has changed, is."""
+        self._changed, node = {id(result)}, result
+        for key in path[:-1]:
+            node = node[key]
+            self._changed.add(id(node))
+        return bool(self._of[path[0]].is_valid(result[path[0]]))
 
 
 def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -274,7 +301,7 @@ def test_markup_is_printed_not_obeyed() -> None:
 def test_what_may_be_missing_may_be_missing(name: str) -> None:
     """Wherever the schema lets a value be null or absent, the report does without it."""
     result = _result(name)
-    tried = 0
+    tried, parts = 0, Parts()
     for path in list(_paths(result)):
         for absent in (True, False):
             with _changed(_parent(result, path)) as parent:
@@ -282,7 +309,7 @@ def test_what_may_be_missing_may_be_missing(name: str) -> None:
                     del parent[path[-1]]
                 else:
                     parent[path[-1]] = None
-                if len(path) > 1 and _part_is_valid(result, path[0]):
+                if len(path) > 1 and parts.valid(result, path):
                     tried += 1
                     assert not re.search(r"\bNone\b|\bnan\b", _text(result)), path
     assert tried > 100
