@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -40,7 +42,13 @@ def whole_of(found: Observations) -> Parts:
     return Parts(total, ttft, columns, flags, 0, SOURCES)
 
 
-def attributed(rows: list[Reply], valid: bool = True) -> Attribution:
+def attributed(rows: Sequence[Reply], valid: bool = True) -> Attribution:
+    return _attributed(tuple(rows), valid)
+
+
+@lru_cache(maxsize=8)
+def _attributed(rows: tuple[Reply, ...], valid: bool) -> Attribution:
+    """Several tests look at the same probe from several sides."""
     found = seen(rows)
     return attribute(whole_of(found), found, valid)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -76,7 +78,13 @@ def probe(
     return rows
 
 
-def explained(rows: list[Reply]) -> tuple[Parts, Laws]:
+def explained(rows: Sequence[Reply]) -> tuple[Parts, Laws]:
+    return _explained(tuple(rows))
+
+
+@lru_cache(maxsize=8)
+def _explained(rows: tuple[Reply, ...]) -> tuple[Parts, Laws]:
+    """Several tests look at the same probe from several sides."""
     found = blackbox.explain(seen(rows))
     assert found is not None
     return found
