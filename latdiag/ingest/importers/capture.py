@@ -3,7 +3,7 @@
 ::
 
     client.jsonl(.gz)                             a line per request: ``client_lines``
-    spans.otlp.jsonl(.gz) or .json                exports of traces: ``otlp.files``
+    spans.otlp.jsonl(.gz) or .json                exports of traces: ``span_files``
     metrics/SCENARIO.ROLE.before.prom(.gz)        /metrics before and after a scenario; the first
     metrics/SCENARIO.ROLE.after.prom(.gz)         line ``# scraped_at_ns N`` tells the instant
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from latdiag.ingest import prometheus
 from latdiag.ingest.importers.client_lines import ClientRows, instant, scenario_of
 from latdiag.ingest.importers.lines import LINE_BYTES, Skipped, lines, whole
-from latdiag.ingest.otlp.files import FileCounts, exports
+from latdiag.ingest.importers.span_files import FileCounts, exports
 from latdiag.ingest.otlp.rows import SpanRows
 from latdiag.model.errors import RunFault, UsageFault
 from latdiag.model.text import shown

@@ -232,7 +232,7 @@ async def _as_message(export: Export) -> bytes:
         raise Refusal("signal", f"{export.signal} in JSON cannot be passed on by gRPC")
     import json
 
-    from latdiag.ingest.otlp.files import request_of
+    from latdiag.ingest.otlp.document import request_of
 
     request = await asyncio.to_thread(lambda: request_of(json.loads(body)))
     return bytes(request.SerializeToString())

@@ -192,7 +192,7 @@ class Intake:
 
 def _of_json(body: bytes) -> ExportTraceServiceRequest:
     """The request of an OTLP/JSON document; Refusal for what is none."""
-    from latdiag.ingest.otlp.files import request_of
+    from latdiag.ingest.otlp.document import request_of
 
     if len(body) > MAX_JSON:
         raise too_large(len(body), MAX_JSON)

@@ -1,0 +1,108 @@
+"""Files of exports of spans in OTLP/JSON: as collectors, Jaeger and recorders write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from latdiag.ingest.importers.lines import LINE_BYTES, Skipped, lines, whole
+from latdiag.ingest.otlp.document import request_of
+from latdiag.model.text import shown
+
+if TYPE_CHECKING:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTraceServiceRequest,
+    )
+
+#: What a line of a file may hold instead of spans.
+_OTHER = ("resourceMetrics", "resource_metrics", "resourceLogs", "resource_logs")
+
+
+@dataclass(slots=True)
+class FileCounts:
+    """What a file held: exports of traces, lines of other signals, and lines that are neither.
+
+    ``fault``: why the first broken line is broken. ``stopped``: why the rest was not read.
+    """
+
+    exports: int = 0
+    other: int = 0
+    broken: int = 0
+    fault: str = ""
+    stopped: str = ""
+    _skipped: Skipped = field(default_factory=Skipped, repr=False)
+
+    def broke(self, why: str, rows: int = 1) -> None:
+        """``rows`` more broken lines."""
+        self.broken += rows
+        self.fault = self.fault or shown(why, 200)
+
+
+def exports(
+    path: str | Path, counts: FileCounts | None = None
+) -> Iterator[ExportTraceServiceRequest]:
+    """The exports of traces in a file: ``.jsonl`` (a line each) or ``.json``, or ``.gz`` of them.
+
+    A line or document is an export, or bears one: as ``body`` beside a ``signal`` or as
+    ``result`` (Jaeger's reply); a document may be a list of such. Metrics, logs and broken lines
+    are skipped and counted in ``counts``. Raises OSError where the file cannot be read.
+    """
+    counts = FileCounts() if counts is None else counts
+    for document in _documents(Path(path), counts):
+        body = _body(document)
+        if body is None:
+            counts.other += 1
+            continue
+        try:
+            request = request_of(body)
+        except ValueError as fault:
+            counts.broke(str(fault))
+            continue
+        counts.exports += 1
+        yield request
+
+
+def _documents(path: Path, counts: FileCounts) -> Iterator[Any]:
+    """Parsed JSON of the file, line by line or as a whole."""
+    skipped = counts._skipped
+    if path.name.removesuffix(".gz").endswith(".json"):
+        try:
+            document = _parsed(whole(path, Skipped()) or b"")
+        except ValueError:  # some write a line per export under this name
+            pass
+        else:
+            yield from document if isinstance(document, list) else [document]
+            return
+    for line in lines(path, skipped):
+        try:
+            document = _parsed(line)
+        except ValueError as fault:
+            counts.broke(str(fault))
+        else:
+            yield document
+    if skipped.long:
+        counts.broke(f"a line has more than {LINE_BYTES >> 20} MiB", skipped.long)
+    counts.stopped = skipped.stopped
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError too
+        raise ValueError("it is no JSON") from None
+
+
+def _body(document: Any) -> Any:
+    """What ``document`` has in the place of an export; None for that of another signal."""
+    if not isinstance(document, dict):
+        return document
+    if "signal" in document and document["signal"] != "traces":
+        return None
+    for key in ("body", "result"):
+        if isinstance(document.get(key), dict):
+            document = document[key]
+            break
+    return None if any(name in document for name in _OTHER) else document
