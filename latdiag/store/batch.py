@@ -1,13 +1,13 @@
-"""A slice of a run's rows as numpy columns: what every reader of a run works on."""
+"""Columns of a run's rows in numpy: what readers are given, and what a writer takes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +22,29 @@ class Ints:
 class Lists:
     """A list column: row i holds ``values[offsets[i]:offsets[i + 1]]``.
 
-    ``offsets`` has length n + 1 and begins with 0; ``valid`` is False where the whole list is
-    null (then it is empty too). Values are int64, int32, int8 or bool as the schema declares.
+    ``offsets`` has length n + 1, never decreases, and begins with 0 in what is read; ``valid``
+    is False where the whole list is null (then it is empty too). Values are int64, int32, int8
+    or bool as the schema declares.
     """
 
     values: NDArray[Any]
     offsets: NDArray[np.int64]
     valid: NDArray[np.bool_]
+
+    @classmethod
+    def whole(cls, values: NDArray[Any], offsets: NDArray[np.int64]) -> Lists:
+        """A column of which no row is null."""
+        return cls(values, offsets, np.ones(len(offsets) - 1, dtype=bool))
+
+
+@dataclass(frozen=True, slots=True)
+class MapColumn:
+    """A map column for writing: row i holds ``keys[offsets[i]:offsets[i + 1]]`` and the values
+    of the same places. No row is null, and no key may be twice in a row (not checked here)."""
+
+    offsets: NDArray[np.integer[Any]]
+    keys: Sequence[str]
+    values: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +59,6 @@ class Batch:
 
     def select(self, keep: NDArray[np.bool_]) -> Batch:
         """The rows where ``keep`` (length n) is True, in order."""
-        import numpy as np
-
         lists = {}
         for name, column in self.lists.items():
             sizes = np.diff(column.offsets)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from latdiag.model.errors import RunFault
 from latdiag.model.records import Outcome
 from latdiag.model.text import shown
 from latdiag.store import documents
-from latdiag.store.columns import flat_array
+from latdiag.store.columns import column_array
 from latdiag.store.parts import Damaged, gathered, read_part
 from latdiag.store.place import Place, displayed, place_of
-from latdiag.store.schema import HISTORY, SCHEMA_VERSION
-from latdiag.store.writer import part_of
+from latdiag.store.schema import HISTORY, KEYS, SCHEMA_VERSION, open_of, part_of
 
-_OPEN = re.compile(r"open-(?P<writer>.+)\.parquet")
-_KEY = ("request_id", "attempt")
+_KEY = KEYS["requests"]
 
 #: Takes one sentence on something that could not be read.
 Note = Callable[[str], None]
@@ -114,17 +114,16 @@ class RunDirectory:
                 self._note(f"{self.name}/{shown(name)} vanished while the run was read")
 
     def _open_files(self) -> list[str]:
-        return [f"requests/{f}" for f in self._place.names("requests") if _OPEN.fullmatch(f)]
+        return [f"requests/{f}" for f in self._place.names("requests") if open_of(f)]
 
     def _row_writers(self) -> set[str]:
         """Names of the writers that left rows."""
         names = set()
         for file in (*self._place.names("requests"), *self._place.names("evidence")):
-            part, open_ = part_of(file), _OPEN.fullmatch(file)
-            if part:
+            if part := part_of(file):
                 names.add(part[0])
-            elif open_:
-                names.add(open_["writer"])
+            elif writer := open_of(file):
+                names.add(writer)
         return names
 
 
@@ -166,25 +165,21 @@ def _keys(batch: Any) -> list[tuple[Any, Any]]:
 
 def _keys_among(batch: Any, keys: set[tuple[Any, Any]]) -> set[tuple[Any, Any]]:
     """Those of ``keys`` that ``batch`` holds; a look at each row only where an id matches."""
-    import pyarrow.compute as pc
-
-    ids = flat_array("request_id", "text", [request_id for request_id, _ in keys])
+    ids = column_array("request_id", "text", [request_id for request_id, _ in keys])
     rows = batch.select(list(_KEY)).filter(pc.is_in(batch.column("request_id"), value_set=ids))
     return keys & set(_keys(rows))
 
 
 def _unfinished(waiting: list[Any], finished: set[tuple[Any, Any]]) -> Iterator[Any]:
     """The rows of open files that no part holds, as attempts that were cut off."""
-    import pyarrow as pa
-
     for batch in waiting:
         mask = [key not in finished for key in _keys(batch)]
-        left = batch.filter(flat_array("mask", "bool", mask))
+        left = batch.filter(column_array("unfinished", "bool", mask))
         if not left.num_rows:
             continue
         index = left.schema.get_field_index("outcome")
         if index >= 0:
-            cut = flat_array("outcome", "text", [Outcome.CUT_BY_CLIENT.value] * left.num_rows)
+            cut = column_array("outcome", "text", [Outcome.CUT_BY_CLIENT.value] * left.num_rows)
             arrays = [cut if i == index else column for i, column in enumerate(left.columns)]
             left = pa.RecordBatch.from_arrays(arrays, schema=left.schema)
         yield left

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from latdiag.store.arrays import to_batch
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from latdiag.store.arrays import texts_where, to_batch, valid_of, values_of
 from latdiag.store.batch import Batch
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from latdiag.store.columns import column_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,6 @@ class Labels:
 
     def of(self, name: str) -> NDArray[np.object_]:
         """The label ``name`` of every row, None where a row lacks it."""
-        import numpy as np
-
         found = np.full(len(self.offsets) - 1, None, dtype=object)
         if name in self.names:
             places = np.flatnonzero(self.codes == self.names.index(name))
@@ -37,8 +36,6 @@ class Labels:
 
     def number(self, name: str) -> NDArray[np.float64]:
         """The label as a number, NaN where it is none."""
-        import numpy as np
-
         found = np.full(len(self.offsets) - 1, np.nan)
         texts = self.of(name)
         for row in np.flatnonzero(texts != None).tolist():  # noqa: E711 - elementwise
@@ -61,58 +58,36 @@ class Said:
 
 def to_said(record_batch: Any, kinds: tuple[str, ...], wanted: Callable[[str], bool]) -> Said:
     """The rows of some kinds with a wanted ``foreign_name``; both columns must be there."""
-    import pyarrow as pa
-
-    names = record_batch.schema.names
-    chosen = record_batch.filter(_chosen(record_batch, kinds, wanted))
-    plain = [i for i, c in enumerate(chosen.columns) if not _apart(c.type)]
-    floats = {
-        name: chosen.column(i).to_numpy(zero_copy_only=False)
-        for i, name in enumerate(names)
-        if pa.types.is_floating(chosen.column(i).type)
-    }
+    chosen = texts_where(record_batch.column("kind"), kinds.__contains__)
+    chosen &= texts_where(record_batch.column("foreign_name"), wanted)
+    rows = record_batch.filter(column_array("chosen", "bool", chosen))
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    floats = {n: _floats(c) for n, c in columns.items() if pa.types.is_floating(c.type)}
+    plain = [n for n, c in columns.items() if n not in floats and not pa.types.is_map(c.type)]
     return Said(
-        n=chosen.num_rows,
-        columns=to_batch(chosen.select(plain)),
+        n=rows.num_rows,
+        columns=to_batch(rows.select(plain)),
         floats=floats,
-        labels=_labels(chosen.column("labels")) if "labels" in names else _none(chosen.num_rows),
+        labels=_labels(columns["labels"]) if "labels" in columns else _none(rows.num_rows),
     )
 
 
-def _apart(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_map(kind) or pa.types.is_floating(kind))
-
-
-def _chosen(record_batch: Any, kinds: tuple[str, ...], wanted: Callable[[str], bool]) -> Any:
-    """Which rows to take: every distinct name is asked for once."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = pc.is_in(record_batch.column("kind"), value_set=pa.array(kinds))
-    encoded = record_batch.column("foreign_name").dictionary_encode()
-    words = encoded.dictionary.to_pylist()
-    good = pa.array([i for i, word in enumerate(words) if wanted(word)], pa.int32())
-    return pc.and_(kind, pc.is_in(encoded.indices, value_set=good))
+def _floats(array: Any) -> NDArray[np.float64]:
+    return np.where(valid_of(array), values_of(array), np.nan)
 
 
 def _labels(array: Any) -> Labels:
-    import numpy as np
-
-    offsets = np.asarray(array.offsets.to_numpy(zero_copy_only=False), dtype=np.int64)
-    start, stop = (int(offsets[0]), int(offsets[-1])) if len(offsets) else (0, 0)
-    encoded = array.keys.slice(start, stop - start).dictionary_encode()
+    offsets = values_of(array.offsets).astype(np.int64)
+    inside = slice(offsets[0], offsets[-1])
+    encoded = array.keys[inside].dictionary_encode()
     return Labels(
-        offsets=offsets - start,
-        codes=np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int32),
+        offsets=offsets - offsets[0],
+        codes=values_of(encoded.indices),
         names=tuple(encoded.dictionary.to_pylist()),
-        values=np.array([*array.items.slice(start, stop - start).to_pylist(), None], object)[:-1],
+        values=np.array(array.items[inside].to_pylist(), dtype=object),
     )
 
 
 def _none(rows: int) -> Labels:
-    import numpy as np
-
     empty = np.zeros(0, dtype=object)
     return Labels(np.zeros(rows + 1, dtype=np.int64), np.zeros(0, np.int32), (), empty)

@@ -11,12 +11,15 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from latdiag.model.errors import RunFault
 from latdiag.model.text import shown
-from latdiag.store.arrays import cuts, items_of, list_offsets, list_valid, lists_of, unequal_row
+from latdiag.store.arrays import arrow_type, cuts, items_of, lengths_of, lists_of, unequal_row
 from latdiag.store.faults import local_fault
 from latdiag.store.place import Place
-from latdiag.store.schema import TABLES, arrow_type
+from latdiag.store.schema import KEYS, TABLES
 
 MAX_FILE_BYTES = 8 * 1024**3
 MAX_FILE_ROWS = 20_000_000
@@ -29,7 +32,6 @@ BATCH_ITEMS = 4 * 1024 * 1024
 #: The same before a row group is read, when only its bytes are known: 24 an item if not packed.
 BATCH_BYTES = 24 * BATCH_ITEMS
 
-_KEY = {"requests": ("request_id", "attempt"), "evidence": ("evidence_id",)}
 _OPTIONS = {
     # Bytes that rotted are seen before their numbers are believed, at no cost that shows.
     "page_checksum_verification": True,
@@ -105,8 +107,6 @@ def _pieces(batch: Any, rows: int) -> list[Any]:
 
 
 def _joined(batches: list[Any]) -> Any:
-    import pyarrow as pa
-
     if len(batches) == 1:
         return batches[0]
     return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
@@ -115,8 +115,6 @@ def _joined(batches: list[Any]) -> Any:
 @contextlib.contextmanager
 def _damage(file: str, lost: str) -> Iterator[None]:
     """Maps what pyarrow raises on broken bytes to Damaged; ``lost`` says what is gone."""
-    import pyarrow as pa
-
     try:
         yield
     except FileNotFoundError:
@@ -131,8 +129,6 @@ def _damage(file: str, lost: str) -> Iterator[None]:
 
 
 def _opened(source: Any) -> Any:
-    import pyarrow.parquet as pq
-
     # Remote columns are fetched ahead; local ones lie in the page cache.
     remote = not isinstance(source, str)
     return pq.ParquetFile(source, pre_buffer=remote, **_OPTIONS)
@@ -144,13 +140,13 @@ def _checked(parquet: Any, file: str, table: str, columns: Sequence[str]) -> lis
         raise _against(file, f"claims {parquet.metadata.num_rows} rows")
     schema = parquet.schema_arrow
     names: list[str] = schema.names
-    for name in (*_KEY[table], *columns):
+    for name in (*KEYS[table], *columns):
         if names.count(name) > 1:
             raise _against(file, f"has the column {name} twice")
-    for name in _KEY[table]:
+    for name in KEYS[table]:
         if name not in names:
             raise _against(file, f"has no column {name}")
-    present = [name for name in columns if name in names] or [_KEY[table][0]]
+    present = [name for name in columns if name in names] or [KEYS[table][0]]
     for name in present:
         declared = arrow_type(TABLES[table][name])
         if not _same(schema.field(name).type, declared):
@@ -161,8 +157,6 @@ def _checked(parquet: Any, file: str, table: str, columns: Sequence[str]) -> lis
 
 def _same(found: Any, declared: Any) -> bool:
     """True if two types differ at most in the names and nullability of what is inside."""
-    import pyarrow as pa
-
     if pa.types.is_list(declared):
         return bool(pa.types.is_list(found) and found.value_type == declared.value_type)
     if pa.types.is_map(declared):
@@ -190,8 +184,7 @@ def _group(parquet: Any, group: int, present: list[str], rows: int, file: str) -
 
 def _declared(batch: Any, table: str, columns: Sequence[str]) -> Any:
     """``batch`` with exactly ``columns`` in the declared types. ValueError for broken text."""
-    import pyarrow as pa
-
+    batch.validate(full=True)
     arrays = []
     for name in columns:
         kind = arrow_type(TABLES[table][name])
@@ -199,25 +192,10 @@ def _declared(batch: Any, table: str, columns: Sequence[str]) -> Any:
             arrays.append(pa.nulls(batch.num_rows, kind))
             continue
         array = batch.column(name)
-        if pa.types.is_string(kind) or pa.types.is_map(kind):
-            array.validate(full=True)
-        elif array.type != kind:
-            array = _relabelled(array, kind)
-        arrays.append(array)
-    fields = [pa.field(n, a.type) for n, a in zip(columns, arrays, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _relabelled(array: Any, kind: Any) -> Any:
-    """A list array whose items may be null by type as one of the declared type."""
-    import pyarrow as pa
-
-    values = array.values
-    if values.null_count:
-        raise ValueError("a null inside a list")
-    # The offsets and bits of a slice begin in the midst of its buffers: keep its place in them.
-    buffers = array.buffers()[:2]
-    return pa.Array.from_buffers(kind, len(array), buffers, -1, array.offset, [values])
+        if pa.types.is_list(kind) and array.values.null_count:
+            raise ValueError("a null inside a list")
+        arrays.append(array if pa.types.is_map(kind) else array.cast(kind))
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _check_lists(batch: Any, file: str, first: int) -> None:
@@ -225,17 +203,14 @@ def _check_lists(batch: Any, file: str, first: int) -> None:
 
     ``first`` is the number of the batch's first row in its file.
     """
-    import numpy as np
-
-    lists = [(list_offsets(column), list_valid(column)) for column in lists_of(batch)]
+    lists = lists_of(batch)
     row = unequal_row(lists)
     if row is not None:
         raise _against(file, f"holds lists of different lengths in row {first + row}")
-    for offsets, _ in lists:
-        lengths = np.diff(offsets)
-        if lengths.size and int(lengths.max()) > MAX_LIST:
-            row = first + int(np.argmax(lengths))
-            raise _against(file, f"holds a list of {int(lengths.max())} items in row {row}")
+    for lengths in map(lengths_of, lists):
+        if (longest := int(lengths.max(initial=0))) > MAX_LIST:
+            row = first + int(lengths.argmax())
+            raise _against(file, f"holds a list of {longest} items in row {row}")
 
 
 def _against(file: str, what: str) -> RunFault:

@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from latdiag.model.errors import RunFault, UsageFault
-from latdiag.store.arrays import to_batch
+from latdiag.store.arrays import arrow_schema, to_batch
+from latdiag.store.batch import Batch
 from latdiag.store.directory import RunDirectory
+from latdiag.store.evidence import Said, to_said
 from latdiag.store.place import displayed, is_pattern, matching
 from latdiag.store.schema import REQUESTS, TABLES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from latdiag.store.batch import Batch
-    from latdiag.store.evidence import Said
 
 BATCH_ROWS = 10_000
 
@@ -123,8 +124,6 @@ class Run:
         rows: int = BATCH_ROWS,
     ) -> Iterator[Said]:
         """Rows of ``evidence`` of some kinds, in batches; ``wanted``: by their foreign name."""
-        from latdiag.store.evidence import to_said
-
         names = list(dict.fromkeys(("kind", "foreign_name", *_known("evidence", columns))))
         for directory in self._directories:
             for record_batch in directory.evidence(names, rows):
@@ -153,9 +152,6 @@ def _known(table: str, columns: Sequence[str] | None) -> list[str]:
 
 def _frame(table: str, columns: list[str], runs: list[Iterator[Any]]) -> pd.DataFrame:
     import pandas as pd
-    import pyarrow as pa
-
-    from latdiag.store.schema import arrow_schema
 
     declared = arrow_schema(table)
     schema = pa.schema([declared.field(name) for name in columns])

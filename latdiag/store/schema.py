@@ -1,4 +1,4 @@
-"""The columns of a run, their types, and the history of both.
+"""The files and columns of a run, their types, and the history of these.
 
 Types are written as words here so that the table can be read without pyarrow. Nulls are allowed
 in every column but not inside a list. ``*_ns`` columns are integer nanoseconds: instants of the
@@ -7,12 +7,14 @@ clock named by the row's ``clock_id``, or durations where the comment says so.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any
 
 SCHEMA_VERSION = 1
 #: The folders of a run; beside them lies run.json.
 FOLDERS = ("writers", "requests", "evidence")
+_PART = re.compile(r"part-(?P<writer>.+)-(?P<number>[0-9]{6,9})\.parquet")
+_OPEN = re.compile(r"open-(?P<writer>.+)\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,6 @@ class Version:
 #: is refused; columns unknown here are ignored (a newer writer may add some within a version).
 HISTORY = (Version(1, "the first", "as it is"),)
 
-#: key: (request_id, attempt)
 REQUESTS: dict[str, str] = {
     "request_id": "text",
     "attempt": "int",
@@ -111,6 +112,8 @@ EVIDENCE: dict[str, str] = {
 }
 
 TABLES = {"requests": REQUESTS, "evidence": EVIDENCE}
+#: What every part must have: the columns by which its rows are known.
+KEYS = {"requests": ("request_id", "attempt"), "evidence": ("evidence_id",)}
 
 #: Text columns with a value of its own in nearly every row: a dictionary would only cost.
 UNIQUE_TEXTS = frozenset(
@@ -118,41 +121,13 @@ UNIQUE_TEXTS = frozenset(
 )
 
 
-def columns_of(table: str, word: str) -> tuple[str, ...]:
-    """Names of the columns of ``table`` whose type begins with ``word`` (``list`` for lists)."""
-    return tuple(name for name, kind in TABLES[table].items() if kind.startswith(word))
+def part_of(file: str) -> tuple[str, int] | None:
+    """(writer, number) from the name of a part file; None for any other name."""
+    name = _PART.fullmatch(file)
+    return (name["writer"], int(name["number"])) if name else None
 
 
-def arrow_type(word: str) -> Any:
-    """The pyarrow type behind a type word of the tables above."""
-    import pyarrow as pa
-
-    items = {
-        "list<int64>": pa.int64,
-        "list<int32>": pa.int32,
-        "list<int8>": pa.int8,
-        "list<bool>": pa.bool_,
-        "list<double>": pa.float64,
-    }
-    if word in items:
-        # Items that cannot be null: a fifth of the time to read, and one less thing to check.
-        return pa.list_(pa.field("element", items[word](), nullable=False))
-    single = {"text": pa.string, "int": pa.int64, "float": pa.float64, "bool": pa.bool_}
-    return single[word]() if word in single else pa.map_(pa.string(), pa.string())
-
-
-def arrow_schema(table: str) -> Any:
-    """The declared ``pyarrow.Schema`` of ``requests`` or ``evidence``."""
-    import pyarrow as pa
-
-    return pa.schema([pa.field(n, arrow_type(w)) for n, w in TABLES[table].items()])
-
-
-def requests_schema() -> Any:
-    """``pyarrow.Schema`` of the table ``requests``."""
-    return arrow_schema("requests")
-
-
-def evidence_schema() -> Any:
-    """``pyarrow.Schema`` of the table ``evidence``."""
-    return arrow_schema("evidence")
+def open_of(file: str) -> str | None:
+    """The writer from the name of an open file; None for any other name."""
+    name = _OPEN.fullmatch(file)
+    return name["writer"] if name else None

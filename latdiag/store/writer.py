@@ -12,30 +12,17 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latdiag.store import documents
-from latdiag.store.arrays import cuts
-from latdiag.store.columns import Column, ListColumn, arrow_table, row_count
 from latdiag.store.faults import taken
 from latdiag.store.place import displayed, place_of
-from latdiag.store.schema import SCHEMA_VERSION, TABLES, UNIQUE_TEXTS
+from latdiag.store.schema import SCHEMA_VERSION, part_of
 
-__all__ = ["ListColumn", "RunWriter", "create_run", "default_run_path"]
-
-#: A reader's batch, and a bound on its items, so that long answers do not cost it memory:
-#: 4 Mi arrivals are 56 MiB in the four columns that metrics need.
-GROUP_ROWS = 10_000
-GROUP_ITEMS = 4 * 1024 * 1024
+if TYPE_CHECKING:
+    from latdiag.store.columns import Column
 
 _WRITER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_PART = re.compile(r"part-(?P<writer>.+)-(?P<number>[0-9]{6,9})\.parquet")
-
-
-def part_of(file: str) -> tuple[str, int] | None:
-    """(writer, number) from the name of a part file; None for any other name."""
-    found = _PART.fullmatch(file)
-    return (found["writer"], int(found["number"])) if found else None
 
 
 def default_run_path(verb: str, now: datetime, root: str = "./latdiag-runs") -> str:
@@ -96,8 +83,9 @@ class RunWriter:
         both takes the part, one that finds it in neither has lost it.
         """
         name = f"requests/open-{self.writer_name}.parquet"
-        if row_count(columns):
-            self._place.put(name, encoded("requests", columns))
+        data = _encoded("requests", columns)
+        if data is not None:
+            self._place.put(name, data)
         else:
             self._place.remove(name)
 
@@ -106,12 +94,13 @@ class RunWriter:
         self._place.put(f"writers/{self.writer_name}.json", documents.to_bytes(dict(state)))
 
     def _add(self, table: str, columns: Mapping[str, Column]) -> str | None:
-        if not row_count(columns):
+        data = _encoded(table, columns)
+        if data is None:
             return None
         if table not in self._next:
             self._next[table] = 1 + self._last(table)
         name = f"{table}/part-{self.writer_name}-{self._next[table]:06d}.parquet"
-        self._place.put(name, encoded(table, columns))
+        self._place.put(name, data)
         self._next[table] += 1
         return name
 
@@ -121,23 +110,14 @@ class RunWriter:
         return max((p[1] for p in mine if p and p[0] == self.writer_name), default=0)
 
 
-def encoded(table: str, columns: Mapping[str, Column]) -> Any:
-    """``columns`` as the bytes of a parquet file (a ``pyarrow.Buffer``).
-
-    Instants are stored as packed differences and everything is LZ4: of the encodings that any
-    parquet reader knows, the ones that one core reads fastest (about 9 ns an arrival in the four
-    columns that metrics need, against 22 ns for plain values under zstd), at 4 bytes an arrival.
-    """
+def _encoded(table: str, columns: Mapping[str, Column]) -> Any:
+    """The bytes of a parquet file of these rows; None without any."""
+    if not columns:
+        return None
     _load_arrow()
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from latdiag.store.columns import encoded, row_count
 
-    rows = arrow_table(table, columns)
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, rows.schema, **_layout(table)) as writer:
-        for start, length in cuts(rows, GROUP_ROWS, GROUP_ITEMS):
-            writer.write_table(rows.slice(start, length), row_group_size=length)
-    return sink.getvalue()
+    return encoded(table, columns) if row_count(columns) else None
 
 
 def _load_arrow() -> None:
@@ -158,24 +138,3 @@ def _load_arrow() -> None:
     finally:
         if before is None:
             del os.environ[name]
-
-
-def _layout(table: str) -> dict[str, Any]:
-    """Options of ``pyarrow.parquet.ParquetWriter`` for a table's columns."""
-    words = TABLES[table]
-    packed = {name: "DELTA_BINARY_PACKED" for name, word in words.items() if word == "int"}
-    packed |= {
-        f"{name}.list.element": "DELTA_BINARY_PACKED"
-        for name, word in words.items()
-        if word == "list<int64>"
-    }
-    repeating = [n for n, w in words.items() if w == "text" and n not in UNIQUE_TEXTS]
-    maps = [f"{n}.key_value.{p}" for n, w in words.items() if w == "map" for p in ("key", "value")]
-    return {
-        "compression": "lz4",
-        "use_dictionary": repeating + maps,
-        "column_encoding": packed,
-        "write_statistics": False,
-        "write_page_checksum": True,
-        "store_schema": False,
-    }

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.model.records import Kind, Outcome
-from latdiag.store.batch import Ints
-from latdiag.store.writer import ListColumn, RunWriter, create_run
+from latdiag.store.batch import Ints, Lists
+from latdiag.store.writer import RunWriter, create_run
 
 REQUESTS = 1_000_000
 PARTS = 20
@@ -52,13 +52,13 @@ def thinned(columns: Mapping[str, Any], every: int) -> Columns:
 def _thin(column: Any, every: int) -> Any:
     if isinstance(column, Ints):
         return Ints(column.values[::every], column.valid[::every])
-    if not isinstance(column, ListColumn):
+    if not isinstance(column, Lists):
         return column[::every]
     starts, ends = column.offsets[:-1][::every], column.offsets[1:][::every]
     pieces = [column.values[a:b] for a, b in zip(starts, ends, strict=True)]
     offsets = np.concatenate(([0], np.cumsum(ends - starts)))
-    valid = None if column.valid is None else column.valid[::every]
-    return ListColumn(np.concatenate(pieces), offsets, valid)
+    valid = column.valid[::every]
+    return Lists(np.concatenate(pieces), offsets, valid)
 
 
 def _parts(requests: int, parts: int) -> Iterator[Columns]:
@@ -153,11 +153,11 @@ def _streams(
     tokens[firsts] = tokens[lasts] = 0
     lag = np.repeat(draw.integers(5_000, 60_000, counts.size), counts)
     return {
-        "arrivals_ns": ListColumn(arrivals, offsets),
-        "arrivals_user_ns": ListColumn(arrivals + lag, offsets),
-        "tokens": ListColumn(tokens, offsets),
-        "kinds": ListColumn(kinds, offsets),
-        "censored": ListColumn(draw.random(total) < 0.003, offsets),
+        "arrivals_ns": Lists.whole(arrivals, offsets),
+        "arrivals_user_ns": Lists.whole(arrivals + lag, offsets),
+        "tokens": Lists.whole(tokens, offsets),
+        "kinds": Lists.whole(kinds, offsets),
+        "censored": Lists.whole(draw.random(total) < 0.003, offsets),
     }
 
 
@@ -167,13 +167,13 @@ def _sums(values: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.i
     return running[offsets[1:]] - running[offsets[:-1]]
 
 
-def _some_unknown(draw: np.random.Generator, column: ListColumn, n: int) -> ListColumn:
+def _some_unknown(draw: np.random.Generator, column: Lists, n: int) -> Lists:
     """``column`` with a null in place of one list in 200."""
     counts = np.diff(column.offsets)
     known = draw.random(n) >= 0.005
     values = column.values[np.repeat(known, counts)]
     offsets = np.concatenate(([0], np.cumsum(np.where(known, counts, 0))))
-    return ListColumn(values, offsets, known)
+    return Lists(values, offsets, known)
 
 
 def _texts(draw: np.random.Generator, first: int, n: int, outcome: NDArray[np.object_]) -> Columns:

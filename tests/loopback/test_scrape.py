@@ -10,7 +10,7 @@ import pytest
 
 from latdiag.ingest.prometheus import scrape as scraping
 from latdiag.ingest.prometheus.scrape import Scraper, metrics_url
-from latdiag.store.columns import arrow_table
+from latdiag.store.columns import arrow_batch
 
 from .peers import Asked, Script, Wire, serving
 
@@ -36,7 +36,7 @@ def test_several_servers_are_scraped_at_once_into_rows() -> None:
         columns, problems = Scraper([first.url, f"{second.url}/metrics"], FAMILIES).scrape("begin")
         after = time.monotonic_ns()
     assert problems == []
-    rows = arrow_table("evidence", columns).to_pylist()
+    rows = arrow_batch("evidence", columns).to_pylist()
     assert [(row["foreign_name"], row["value"]) for row in rows] == [
         ("a", 3.0),
         ("done_total", 7.0),

@@ -38,7 +38,9 @@ HEAVY = {
 #: of these have one home.
 LATE = {"numpy", "pandas", "scipy", "pyarrow", "grpc", "opentelemetry", "rich", "tokenizers"}
 FORKING = (
-    *(f"latdiag/{room}/" for room in ("cli", "load", "model", "runtime", "stacks", "store")),
+    *(f"latdiag/{room}/" for room in ("cli", "load", "model", "runtime", "stacks")),
+    *(f"latdiag/store/{name}" for name in ("clock", "documents", "faults", "place", "schema")),
+    "latdiag/store/writer",
     "latdiag/ingest/collector.py",
     "latdiag/ingest/otlp/",
     "latdiag/probe/planner.py",

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from latdiag.store.writer import ListColumn, RunWriter, create_run
+from latdiag.store.batch import Lists
+from latdiag.store.writer import RunWriter, create_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,9 +36,9 @@ def test_the_split_of_one_request(tmp_path: Path) -> None:
             "retransmits": [0],
             "clock_step": [False],
             "done_ns": [1130 * ms],
-            "arrivals_ns": ListColumn(np.array([1100 * ms, 1130 * ms]), ends),
-            "kinds": ListColumn(np.array([3, 3], dtype=np.int8), ends),
-            "censored": ListColumn(np.array([False, False]), ends),
+            "arrivals_ns": Lists.whole(np.array([1100 * ms, 1130 * ms]), ends),
+            "kinds": Lists.whole(np.array([3, 3], dtype=np.int8), ends),
+            "censored": Lists.whole(np.array([False, False]), ends),
         }
     )
     writer.write_state({"writer": "w0", "state": "closed"})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from latdiag.ingest.importers.client_lines import ClientRows
 from latdiag.model.records import Outcome
-from latdiag.store.columns import arrow_table, row_count
+from latdiag.store.columns import arrow_batch, row_count
 from latdiag.store.run import Run
 from tests.profiles import examples
 
@@ -189,7 +189,7 @@ def test_any_line_is_a_row_that_the_store_takes_or_is_counted(said: list[Any]) -
     assert rows.taken.total() + rows.rejected.total() == len(said)
     columns = rows.take()
     assert row_count(columns) == rows.taken.total()
-    table = arrow_table("requests", columns)
+    table = arrow_batch("requests", columns)
     assert table.num_rows == 0 or set(table["outcome"].to_pylist()) <= set(Outcome)
     assert rows.take() == {}
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from latdiag.store.columns import MapColumn, arrow_table
+from latdiag.store.batch import MapColumn
+from latdiag.store.columns import arrow_batch
 from tests.profiles import examples
 
 TEXT = st.one_of(st.text(max_size=8), st.text("ab", max_size=3))
@@ -21,15 +22,15 @@ def test_a_flat_map_is_what_dicts_are(rows: list[dict[str, str]]) -> None:
         offsets, [k for row in rows for k in row], [v for row in rows for v in row.values()]
     )
     kinds = ["span"] * len(rows)
-    made = arrow_table("evidence", {"kind": kinds, "labels": flat})
-    assert made.equals(arrow_table("evidence", {"kind": kinds, "labels": rows}))
+    made = arrow_batch("evidence", {"kind": kinds, "labels": flat})
+    assert made.equals(arrow_batch("evidence", {"kind": kinds, "labels": rows}))
     made.validate(full=True)
 
 
 @examples(100)
 @given(st.lists(st.one_of(st.none(), TEXT, st.just("\ud800 half")), max_size=8))
 def test_texts_are_stored_as_they_are(texts: list[str | None]) -> None:
-    made = arrow_table("evidence", {"kind": texts})
+    made = arrow_batch("evidence", {"kind": texts})
     made.validate(full=True)
     expected = [None if t is None else t.replace("\ud800", "?") for t in texts]
     assert made["kind"].to_pylist() == expected
@@ -48,10 +49,10 @@ def test_texts_are_stored_as_they_are(texts: list[str | None]) -> None:
 def test_offsets_must_fit(offsets: list[int], keys: list[str], values: list[str]) -> None:
     column = MapColumn(np.array(offsets, dtype=np.int64), keys, values)
     with pytest.raises(ValueError, match="labels"):
-        arrow_table("evidence", {"labels": column})
+        arrow_batch("evidence", {"labels": column})
 
 
 def test_texts_must_be_texts() -> None:
     for column in ([1], [b"bytes"], ["a", 2.0]):
         with pytest.raises(ValueError, match="kind"):
-            arrow_table("evidence", {"kind": column})
+            arrow_batch("evidence", {"kind": column})

@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from latdiag.ingest.otlp.keep import Keep
 from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
 from latdiag.stacks.signal import Key, Mark, Role, Signal, Stack
-from latdiag.store.writer import encoded
+from latdiag.store.columns import encoded
 from tests.profiles import examples
 
 STACK = Stack(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from latdiag.ingest.prometheus import columns_of, read_exposition
 from latdiag.ingest.prometheus import exposition as limits
 from latdiag.stacks import catalogue
-from latdiag.store.columns import arrow_table
+from latdiag.store.columns import arrow_batch
 from tests.profiles import examples
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -51,7 +51,7 @@ def test_the_columns_are_those_of_the_table() -> None:
     columns = columns_of(
         text, at_ns=7, replica="http://h/metrics", edge="begin", families=FAMILIES, role="decode"
     )
-    table = arrow_table("evidence", columns).to_pydict()
+    table = arrow_batch("evidence", columns).to_pydict()
     assert table["kind"] == ["gauge", "gauge", "histogram"]
     assert table["foreign_name"] == ["a", "process_start_time_seconds", "wait_seconds"]
     assert table["bucket_le"] == [None, None, [0.3, math.inf]]
@@ -168,7 +168,7 @@ def test_no_text_does_more_than_raise_value_error(text: str) -> None:
         columns = columns_of(text, at_ns=1, replica="r", edge="x", families=FAMILIES)
     except ValueError:
         return
-    arrow_table("evidence", columns)
+    arrow_batch("evidence", columns)
     assert all(math.isfinite(value) for value in columns["value"])
 
 

@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 from latdiag.store import columns as columns_module
 from latdiag.store.arrays import cuts
 from latdiag.store.batch import Batch, Ints, Lists
-from latdiag.store.columns import arrow_table
+from latdiag.store.columns import arrow_batch
 from latdiag.store.run import Run
-from latdiag.store.schema import EVIDENCE, REQUESTS, columns_of
-from latdiag.store.writer import ListColumn, RunWriter, create_run
+from latdiag.store.schema import EVIDENCE, REQUESTS
+from latdiag.store.writer import RunWriter, create_run
 from tests.profiles import examples
 
 Rows = list[dict[str, Any]]
-LISTS = columns_of("requests", "list")
 I64 = st.integers(-(2**63), 2**63 - 1)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "int": I64,
@@ -76,7 +75,8 @@ def unfolded(lists: Lists) -> list[list[Any] | None]:
 
 def as_batches_give(rows: Rows) -> Rows:
     """What a Batch can say of rows: no floats, a null boolean is False."""
-    bools, floats = columns_of("requests", "bool"), columns_of("requests", "float")
+    bools = {name for name, word in REQUESTS.items() if word == "bool"}
+    floats = {name for name, word in REQUESTS.items() if word == "float"}
     return [
         {
             name: bool(value) if name in bools else value
@@ -149,7 +149,7 @@ def test_batches_of_any_size_hold_the_same_rows(tmp_path: Path, rows: int) -> No
 def test_an_all_null_column_keeps_its_type_from_part_to_part(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from latdiag.store.schema import requests_schema
+    from latdiag.store.arrays import arrow_schema
 
     path = run_of(tmp_path)
     writer = RunWriter(path, "w")
@@ -158,7 +158,7 @@ def test_an_all_null_column_keeps_its_type_from_part_to_part(tmp_path: Path) -> 
     writer.write_part(key | {name: [None] for name in REQUESTS if name not in key})
     writer.write_part(key | {"tokens": [[1]], "due_ns": [5], "error": ["x"], "reused": [True]})
     for part in sorted(Path(path, "requests").iterdir()):
-        assert pq.read_schema(part).equals(requests_schema())
+        assert pq.read_schema(part).equals(arrow_schema("requests"))
     found = rows_of(list(Run.open(path).batches(["tokens", "due_ns", "error", "reused"])))
     empty = {"tokens": None, "due_ns": None, "error": None, "reused": False}
     full = {"tokens": [1], "due_ns": 5, "error": "x", "reused": True}
@@ -195,8 +195,8 @@ def test_columns_may_be_given_as_arrays(tmp_path: Path) -> None:
             "due_ns": Ints(np.array([7, 0, 9]), valid),
             "reused": np.array([True, False, True]),
             "retry_after_s": np.array([0.5, 1.0, math.nan]),
-            "arrivals_ns": ListColumn(np.arange(10) * 10, offsets),
-            "tokens": ListColumn(np.arange(10), offsets, valid),
+            "arrivals_ns": Lists.whole(np.arange(10) * 10, offsets),
+            "tokens": Lists(np.arange(10), offsets, valid),
             "censored": Lists(np.ones(10, dtype=bool), offsets, valid),
         }
     )
@@ -246,10 +246,10 @@ KEY: dict[str, Any] = {"request_id": ["a", "b"], "attempt": [1, 1]}
         ({"kinds": [[-129], []]}, "kinds: a value does not fit int8"),
         ({"kinds": [[1.0], []]}, "kinds"),
         ({"censored": [[1], []]}, "censored"),
-        ({"tokens": ListColumn(np.arange(3), np.array([0, 2, 4]))}, "offsets"),
-        ({"tokens": ListColumn(np.arange(3), np.array([2, 1, 3]))}, "offsets"),
+        ({"tokens": Lists.whole(np.arange(3), np.array([0, 2, 4]))}, "offsets"),
+        ({"tokens": Lists.whole(np.arange(3), np.array([2, 1, 3]))}, "offsets"),
         (
-            {"tokens": ListColumn(np.arange(3), np.array([0, 1, 3]), np.array([True, False]))},
+            {"tokens": Lists(np.arange(3), np.array([0, 1, 3]), np.array([True, False]))},
             "a null list that holds items",
         ),
     ],
@@ -266,7 +266,7 @@ def test_what_the_schema_cannot_hold_is_refused_by_name(
 def test_a_part_of_more_than_two_billion_items_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns_module, "_MAX_ITEMS", 5)
     with pytest.raises(ValueError, match="more than 5 items"):
-        arrow_table("requests", KEY | {"error": ["abc", "def"]})
+        arrow_batch("requests", KEY | {"error": ["abc", "def"]})
 
 
 @given(
@@ -277,7 +277,7 @@ def test_a_part_of_more_than_two_billion_items_is_refused(monkeypatch: pytest.Mo
 def test_row_groups_cover_every_row_once_within_both_bounds(
     lengths: list[int], rows: int, items: int
 ) -> None:
-    table = arrow_table(
+    table = arrow_batch(
         "requests",
         {
             "request_id": ["r"] * len(lengths),

@@ -12,6 +12,7 @@ import pytest
 
 from latdiag.model.errors import RunFault, UsageFault
 from latdiag.store import directory, schema
+from latdiag.store.arrays import arrow_schema
 from latdiag.store.place import LocalPlace
 from latdiag.store.run import Run
 from latdiag.store.schema import REQUESTS, SCHEMA_VERSION
@@ -272,7 +273,7 @@ def test_the_history_of_the_schema_ends_with_this_version() -> None:
 def test_the_declared_schemas() -> None:
     import pyarrow as pa
 
-    requests, evidence = schema.requests_schema(), schema.evidence_schema()
+    requests, evidence = arrow_schema("requests"), arrow_schema("evidence")
     assert requests.names == list(REQUESTS)
     assert requests.field("arrivals_ns").type == pa.list_(
         pa.field("element", pa.int64(), nullable=False)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from latdiag.model.records import Kind, Outcome, StampSource, TokenSource
+from latdiag.store.batch import Lists
 
 #: Rows and arrivals that are held before they are written.
 PART_ROWS = 10_000
@@ -117,15 +118,13 @@ class ClientRows:
 
     def take(self) -> dict[str, Any]:
         """The rows so far as columns for ``RunWriter.write_part``, by when they were sent."""
-        from latdiag.store.columns import ListColumn
-
         rows = sorted(self._rows, key=lambda row: row.sent_ns)
         self._rows, self._arrivals = [], 0
         if not rows:
             return {}
         offsets = np.cumsum([0] + [len(row.arrivals) for row in rows])
         counted = [row.tokens if row.tokens is not None else array("i") for row in rows]
-        stamps = ListColumn(_joined([row.arrivals for row in rows], np.int64), offsets)
+        stamps = Lists.whole(_joined([row.arrivals for row in rows], np.int64), offsets)
         columns: dict[str, Any] = {
             name: [row.scalars[name] for row in rows] for name in rows[0].scalars
         }
@@ -136,9 +135,9 @@ class ClientRows:
             "stamp_source": [StampSource.USER.value] * len(rows),
             "arrivals_ns": stamps,
             "arrivals_user_ns": stamps,
-            "kinds": ListColumn(_joined([row.kinds for row in rows], np.int8), offsets),
-            "censored": ListColumn(np.zeros(offsets[-1], dtype=np.bool_), offsets),
-            "tokens": ListColumn(
+            "kinds": Lists.whole(_joined([row.kinds for row in rows], np.int8), offsets),
+            "censored": Lists.whole(np.zeros(offsets[-1], dtype=np.bool_), offsets),
+            "tokens": Lists(
                 _joined(counted, np.int32),
                 np.cumsum([0] + [len(tokens) for tokens in counted]),
                 np.array([row.tokens is not None for row in rows], dtype=np.bool_),

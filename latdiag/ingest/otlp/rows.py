@@ -190,8 +190,7 @@ class SpanRows:
         """
         import numpy as np
 
-        from latdiag.store.batch import Ints
-        from latdiag.store.columns import MapColumn
+        from latdiag.store.batch import Ints, MapColumn
 
         def instants(values: list[int], none: int) -> Ints:
             array = np.array(values, dtype=np.int64)

@@ -221,7 +221,7 @@ class Writer:
         """
         import numpy as np
 
-        from latdiag.store.writer import ListColumn
+        from latdiag.store.batch import Lists
 
         if not rows:
             return {}
@@ -241,11 +241,11 @@ class Writer:
         ).astype(np.int64)
         columns: dict[str, Any] = {n: [value] * len(rows) for n, value in self._common.items()}
         columns |= {name: [s[name] for s in scalars] for name in scalars[0]}
-        columns["arrivals_ns"] = ListColumn(stamps, offsets)
-        columns["arrivals_user_ns"] = ListColumn(user, offsets)
-        columns["kinds"] = ListColumn(_flat(rows, "kinds", np.int8), offsets)
-        columns["censored"] = ListColumn(_flat(rows, "censored", np.bool_), offsets)
-        columns["tokens"] = ListColumn(counts, token_offsets, known)
+        columns["arrivals_ns"] = Lists.whole(stamps, offsets)
+        columns["arrivals_user_ns"] = Lists.whole(user, offsets)
+        columns["kinds"] = Lists.whole(_flat(rows, "kinds", np.int8), offsets)
+        columns["censored"] = Lists.whole(_flat(rows, "censored", np.bool_), offsets)
+        columns["tokens"] = Lists(counts, token_offsets, known)
         columns.update(self._instants(rows, scalars, stamps, offsets))
         return columns
 
