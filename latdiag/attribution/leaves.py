@@ -30,6 +30,11 @@ def bits(leaves: Iterable[str]) -> int:
 HIDDEN_BITS = bits(HIDDEN)
 
 
+def visible(leaves: Iterable[str]) -> int:
+    """Those of these leaves that may be seen alone."""
+    return bits(leaves) & ~HIDDEN_BITS
+
+
 def components(mask: int) -> tuple[str, ...]:
     """The components that have leaves in a set, in time order."""
     return tuple(name for name in COMPONENTS if MASK[name] & mask)

@@ -21,26 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Requests that are swept at once: bounds the memory of the padded matrices.
-_CHUNK = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """One entry per claim, sorted by ``row`` (0 to n - 1; rows may be missing).
-
-    ``start``, ``end``: ns on a time axis of the row's own. ``covers``: bit i is leaf i.
-    ``rest``: the bit of the leaf for what is left over, 0 for none. ``own``, ``below``: the bit of
-    who claims it, and of all that work for that one, itself among them.
-    """
-
-    row: NDArray[np.int64]
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-    covers: NDArray[np.int64]
-    rest: NDArray[np.int64]
-    own: NDArray[np.int64]
-    below: NDArray[np.int64]
+from latdiag.attribution.nest import Intervals, narrower, padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +33,14 @@ class Owned:
     before: NDArray[np.int64]
 
 
-def narrower(claims: Claims) -> NDArray[np.int64]:
-    """For every claim the union of leaves of the claims that work for it, its own span's among
-    them, and cover less than it, or the same further below."""
-    found = np.zeros(len(claims.row), dtype=np.int64)
-    for index in _padded(claims.row):
-        covers = np.where(index >= 0, claims.covers[index], 0)
-        mine, other = covers[:, :, None], covers[:, None, :]
-        good = index >= 0
-        own = np.where(good, claims.own[index], 0)
-        below = np.where(good, claims.below[index], 0)
-        works = below[:, :, None] & own[:, None, :] != 0
-        inside = works & (other & ~mine == 0)
-        inside &= (other != mine) | (own[:, :, None] != own[:, None, :])
-        unions = np.bitwise_or.reduce(np.where(inside, other, 0), axis=2)
-        found[index[good]] = unions[good]
-    return found
-
-
-def sweep(claims: Claims, cut: NDArray[np.int64]) -> Owned:
+def sweep(intervals: Intervals, cut: NDArray[np.int64]) -> Owned:
     """What each claim owns. ``cut``: one instant per row on its axis (the first token)."""
-    owned = np.zeros(len(claims.row), dtype=np.int64)
-    before = np.zeros(len(claims.row), dtype=np.int64)
-    simple = narrower(claims) == 0
-    for index in _padded(claims.row):
-        winner, begin, end = _winners(claims, simple, index)
-        at = cut[claims.row[index[:, 0]]][:, None]
+    owned = np.zeros(len(intervals.row), dtype=np.int64)
+    before = np.zeros(len(intervals.row), dtype=np.int64)
+    simple = narrower(intervals) == 0
+    for index in padded(intervals.row):
+        winner, begin, end = _winners(intervals, simple, index)
+        at = cut[intervals.row[index[:, 0]]][:, None]
         for amounts, stop in ((owned, end), (before, np.minimum(end, at))):
             lengths = np.maximum(stop - begin, 0)
             good = (winner >= 0) & (lengths > 0)
@@ -86,33 +49,14 @@ def sweep(claims: Claims, cut: NDArray[np.int64]) -> Owned:
     return Owned(keep, owned[keep], before[keep])
 
 
-def _padded(row: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Indices of claims as matrices, a request a line, -1 beyond its last; few sizes only, so
-    that one request with many claims does not widen all lines."""
-    if not len(row):
-        return []
-    starts = np.flatnonzero(np.concatenate(([True], row[1:] != row[:-1])))
-    sizes = np.diff(np.append(starts, len(row)))
-    found = []
-    widths = 1 << np.ceil(np.log2(sizes)).astype(np.int64)
-    for width in np.unique(widths).tolist():
-        chosen = np.flatnonzero(widths == width)
-        step = max(1, _CHUNK * 16 // (width * width))
-        for place in range(0, len(chosen), step):
-            lines = chosen[place : place + step]
-            index = starts[lines][:, None] + np.arange(width)
-            found.append(np.where(np.arange(width) < sizes[lines][:, None], index, -1))
-    return found
-
-
 def _winners(
-    claims: Claims, simple: NDArray[np.bool_], index: NDArray[np.int64]
+    intervals: Intervals, simple: NDArray[np.bool_], index: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(owner or -1, start, end) of every elementary interval of some requests."""
     absent = index < 0
-    start = np.where(absent, 0, claims.start[index])
-    end = np.where(absent, 0, claims.end[index])
-    covers = np.where(absent, 0, claims.covers[index])
+    start = np.where(absent, 0, intervals.start[index])
+    end = np.where(absent, 0, intervals.end[index])
+    covers = np.where(absent, 0, intervals.covers[index])
     edges = np.sort(np.concatenate((start, end), axis=1), axis=1)
     begin, stop = edges[:, :-1], edges[:, 1:]
     width = index.shape[1]
@@ -120,8 +64,8 @@ def _winners(
         (start[:, [k]] <= begin) & (end[:, [k]] >= stop) & ~absent[:, [k]] & (begin < stop)
         for k in range(width)
     ]
-    own = np.where(absent, 0, claims.own[index])
-    below = np.where(absent, 0, claims.below[index])
+    own = np.where(absent, 0, intervals.own[index])
+    below = np.where(absent, 0, intervals.below[index])
     works = (below[:, :, None] & own[:, None, :] != 0) & (own[:, :, None] != own[:, None, :])
     inside = (covers[:, None, :] & ~covers[:, :, None] == 0) & (
         (covers[:, None, :] != covers[:, :, None]) | works

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.attribution.sweep import Claims, narrower, sweep
+from latdiag.attribution.nest import Intervals, narrower
+from latdiag.attribution.sweep import sweep
 from tests.profiles import examples
 
 #: row, start, length, covers (of five leaves)
@@ -14,12 +15,12 @@ ONE = st.tuples(st.integers(0, 3), st.integers(-5, 20), st.integers(0, 15), st.i
 MANY = st.lists(ONE, max_size=14)
 
 
-def claims_of(found: list[tuple[int, int, int, int]]) -> Claims:
+def claims_of(found: list[tuple[int, int, int, int]]) -> Intervals:
     found = sorted(found, key=lambda one: one[0])
     columns = np.array(found, dtype=np.int64).reshape(-1, 4)
     row, start, length, covers = columns.T
     none, all_ = np.zeros(len(row), dtype=np.int64), np.ones(len(row), dtype=np.int64)
-    return Claims(row, start, start + length, covers, none, all_, all_)
+    return Intervals(row, start, start + length, covers, none, all_, all_)
 
 
 def painted(found: list[tuple[int, int, int, int]]) -> dict[tuple[int, int], int]:

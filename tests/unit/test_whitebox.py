@@ -13,8 +13,8 @@ import pytest
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.spans import explain as whitebox
 from latdiag.attribution.spans.columns import Spans
+from latdiag.attribution.spans.complete import Findings
 from latdiag.attribution.spans.offsets import offsets
-from latdiag.attribution.spans.served import served
 from latdiag.diagnosis.breakdown import breakdown
 from latdiag.measurement.answered import Answered
 
@@ -24,7 +24,7 @@ N = 400
 SEEDS = range(12)
 
 
-def told(spans: Spans, seen: Answered) -> tuple[Parts, whitebox.Findings]:
+def told(spans: Spans, seen: Answered) -> tuple[Parts, Findings]:
     parts, facts, _ = whitebox.explain(spans, seen)
     assert parts is not None
     return parts, facts
@@ -234,7 +234,7 @@ def test_an_id_that_two_requests_bear_joins_nothing() -> None:
 def test_without_a_client_the_servers_own_time_adds_up_too(seed: int) -> None:
     random = np.random.default_rng(seed)
     spans = traces(N, random)
-    parts, facts = served(spans)
+    parts, facts = whitebox.server_only(spans)
     assert parts is not None and facts.joined == N
     assert np.array_equal(sum(parts.parts.values()), parts.total)
     assert {"client", "network"}.isdisjoint(parts.parts)
@@ -242,7 +242,7 @@ def test_without_a_client_the_servers_own_time_adds_up_too(seed: int) -> None:
         assert name == "unattributed" or (values >= 0).all(), name
     wrong = random.integers(-(10**17), 10**17, len(spans.senders))[spans.sender]
     skewed = replace(spans, start=spans.start + wrong, end=spans.end + wrong)
-    other, _ = served(skewed.select(random.permutation(spans.n)))
+    other, _ = whitebox.server_only(skewed.select(random.permutation(spans.n)))
     assert other is not None
     # The order of requests is by their clocks, which lie: the sums do not.
     for name, values in parts.parts.items():
@@ -251,7 +251,7 @@ def test_without_a_client_the_servers_own_time_adds_up_too(seed: int) -> None:
 
 def test_without_a_client_a_servers_components_are_as_with_one() -> None:
     spans, seen = vllm(200, np.random.default_rng(10))
-    alone, _ = served(spans)
+    alone, _ = whitebox.server_only(spans)
     with_client, _ = told(spans, seen)
     assert alone is not None and alone.interval == "server"
     for name in ("queue", "prefill", "decode", "frontend"):

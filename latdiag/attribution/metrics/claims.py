@@ -11,17 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from latdiag.attribution.leaves import bits, components, visible
 from latdiag.attribution.metrics.deltas import Deltas, sum_bounds
 from latdiag.attribution.metrics.traffic import (
     Own,
     Total,
     Traffic,
-    components_of,
     totals,
     traffic,
 )
+from latdiag.attribution.nest import Length, nested, remaining, union
 from latdiag.model.units import NS_PER_MS, NS_PER_S, UNIT_NS
-from latdiag.stacks.signal import HIDDEN, Signal, of
+from latdiag.stacks.signal import Signal, of
 
 #: What may happen several times at once in one request; steps of an engine follow each other.
 _AT_ONCE = of("interconnect")
@@ -61,19 +62,15 @@ class Aggregates:
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A total on its way through the rule. ``left``: what nothing narrower has taken."""
+    """A total on its way through the rule. ``leaves``: those that what is left of it may belong
+    to; ``left``: what nothing narrower has taken."""
 
     total: Total
-    visible: frozenset[str]
+    leaves: int
     inner: list[_Item]
     left: float = 0.0
     lo: float = 0.0
     hi: float = 0.0
-
-    @property
-    def remaining(self) -> frozenset[str]:
-        """The leaves that no narrower signal covers."""
-        return self.visible.difference(*(one.visible for one in self.inner))
 
 
 def aggregates(
@@ -122,56 +119,30 @@ def _of_own(one: Total, seen: Traffic, own: Own) -> Total:
 
 
 # ------------------------------------------------------------------ the rule
-def _items(found: list[Total]) -> tuple[list[_Item], list[str]]:
-    """Totals from narrow to wide, each knowing what is inside it; and what is not used.
-
-    Of two of one server that overlap without either holding the other, where nothing narrower
-    tells them apart, the wider is left out. On different servers such two follow each other.
+def _items(totals: Sequence[Total]) -> tuple[list[_Item], list[str]]:
+    """Totals from narrow to wide, each knowing what is inside it; and why others are not used:
+    they overlap with another of their server, and nothing narrower tells them apart.
     """
-    items: list[_Item] = []
-    unused: list[str] = []
-    candidates = [_Item(one, one.signal.covers - HIDDEN, []) for one in found]
-    widest: dict[str, frozenset[str]] = {}
-    for item in candidates:
-        if len(item.visible) > len(widest.get(item.total.role, ())):
-            widest[item.total.role] = item.visible
-    # Of one width, a server's that is inside another comes before that other.
-    for item in sorted(candidates, key=lambda each: _order(each, widest)):
-        item.inner = [each for each in items if _is_inside(each, item, widest)]
-        crossed = next((each for each in items if _crosses(each, item)), None)
-        if crossed is None:
-            items.append(item)
-        else:
-            unused.append(
-                f"{item.total.signal.foreign} is not used: it overlaps"
-                f" {crossed.total.signal.foreign}"
-            )
-    return items, unused
-
-
-def _order(item: _Item, widest: Mapping[str, frozenset[str]]) -> tuple[int, int, float]:
-    return len(item.visible), len(widest[item.total.role]), item.total.sum_ns
-
-
-def _is_inside(inner: _Item, outer: _Item, widest: Mapping[str, frozenset[str]]) -> bool:
-    """Whether an interval is part of a wider one.
-
-    Of two with the same leaves on one server the shorter is inside the longer. What another
-    server did is inside with all that it did for the request, or not at all: one that waits for
-    the other contains it, one that is called after it does not.
-    """
-    mine, theirs = widest[outer.total.role], widest[inner.total.role]
-    if inner.total.role == outer.total.role:
-        return inner.visible <= outer.visible
-    return theirs < mine and theirs <= outer.visible
-
-
-def _crosses(other: _Item, item: _Item) -> bool:
-    return (
-        other.total.role == item.total.role
-        and other not in item.inner
-        and bool(other.remaining & item.remaining)
-    )
+    lengths = [
+        Length(
+            visible(one.signal.covers),
+            bits([one.signal.rest] if one.signal.rest in one.signal.covers else []),
+            one.role,
+            one.sum_ns,
+        )
+        for one in totals
+    ]
+    nesting = nested(lengths)
+    items: dict[int, _Item] = {}
+    for at, within in nesting.inside.items():
+        inside = union(lengths[k].covers for k in within)
+        leaves = remaining(lengths[at].covers, inside, lengths[at].rest)
+        items[at] = _Item(totals[at], leaves, [items[k] for k in within])
+    unused = [
+        f"{totals[at].signal.foreign} is not used: it overlaps {totals[rival].signal.foreign}"
+        for at, rival in nesting.crossed.items()
+    ]
+    return list(items.values()), unused
 
 
 def _take_inner(item: _Item, doubts: list[str], held: bool) -> None:
@@ -204,20 +175,16 @@ def _take_inner(item: _Item, doubts: list[str], held: bool) -> None:
 def _claim(item: _Item, seen: Traffic, own: Own) -> Claim | None:
     """The claim for what is left of an item; None where nothing says whose it is."""
     total = item.total
-    components = components_of(item.remaining)
-    leaf = total.signal.rest
-    if len(components) <= 1 and leaf:
-        components = (leaf.partition(".")[0],)
-    elif len(components) > 1:
-        leaf = ""
-    if not components or not round(item.hi):
+    names = tuple(sorted(components(item.leaves)))
+    leaf = total.signal.rest if len(names) == 1 else ""
+    if not names or not round(item.hi):
         return None
     known = seen.verdict == "own"
     servers = "1 server" if len(total.replicas) == 1 else f"{len(total.replicas)} servers"
     inner = ", ".join(dict.fromkeys(one.total.signal.foreign for one in item.inner))
     evidence = f"{total.signal.foreign}{f' less {inner}' if inner else ''}, {servers}, {seen.text}"
     return Claim(
-        components,
+        names,
         leaf,
         total.signal.name,
         total.role,

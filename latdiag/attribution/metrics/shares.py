@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from latdiag.attribution.leaves import components, visible
 from latdiag.attribution.metrics.claims import Aggregates, Claim
-from latdiag.attribution.metrics.traffic import Total, components_of
+from latdiag.attribution.metrics.traffic import Total
 from latdiag.attribution.metrics.windows import Edges
 from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import HIDDEN, Signal
@@ -61,13 +62,13 @@ def shares(found: Aggregates, totals: Sequence[Total]) -> tuple[Share, ...]:
     taken = _at_once(taken)
     claimed = {share.component for share in taken}
     for total in totals:  # what took no time at all is claimed by nothing, and known all the same
-        components = components_of(total.signal.covers - HIDDEN)
-        phase = len(components) == 1 and components[0] in PHASES
+        names = components(visible(total.signal.covers))
+        phase = len(names) == 1 and names[0] in PHASES
         nothing = not round(total.hi_ns) and _is_whole(total, found)
-        if nothing and phase and components[0] not in claimed:
+        if nothing and phase and names[0] not in claimed:
             grade = "C" if total.signal.documented else "B"
             foreign = total.signal.foreign
-            taken.append(Share(components[0], _leaf(total), total.role, foreign, grade, 0, 0, 0))
+            taken.append(Share(names[0], _leaf(total), total.role, foreign, grade, 0, 0, 0))
     return tuple(taken)
 
 

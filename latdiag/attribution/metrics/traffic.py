@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from latdiag.attribution.leaves import components, visible
 from latdiag.attribution.metrics.deltas import Delta, Deltas, Labels
 from latdiag.model.units import UNIT_NS
 from latdiag.stacks.catalogue import selector
-from latdiag.stacks.signal import HIDDEN, Signal
+from latdiag.stacks.signal import Signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _finished(found: list[Total]) -> dict[str, int]:
     """How many requests the servers of each role finished, as far as a signal says."""
     widest: dict[str, Total] = {}
     for one in found:
-        if one.signal.kind == "histogram" and len(components_of(one.signal.covers - HIDDEN)) > 1:
+        if one.signal.kind == "histogram" and len(components(visible(one.signal.covers))) > 1:
             held = widest.setdefault(one.role, one)
             if len(one.signal.covers) > len(held.signal.covers):
                 widest[one.role] = one
@@ -162,8 +163,3 @@ def _finished(found: list[Total]) -> dict[str, int]:
         if one.signal.kind == "counter" and one.signal.name.endswith(".requests"):
             counted.setdefault(one.role, round(one.sum_ns))
     return counted
-
-
-def components_of(leaves: Iterable[str]) -> tuple[str, ...]:
-    """The components of leaves, sorted."""
-    return tuple(sorted({name.partition(".")[0] for name in leaves}))

@@ -15,13 +15,13 @@ does not fit into the stream is decode before it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution import client_only
-from latdiag.attribution.leaves import MASK, bits
+from latdiag.attribution.leaves import MASK
 from latdiag.attribution.ledger import (
     Claim,
     Ledger,
@@ -37,7 +37,7 @@ from latdiag.attribution.settle import Whole, settle
 from latdiag.attribution.spans.owners import OVER_NS, OVER_SHARE, united
 from latdiag.measurement.answered import Answered
 from latdiag.model.components import COMPONENTS
-from latdiag.stacks.signal import Stack, of
+from latdiag.stacks.signal import Stack
 
 #: A server that is given the KV cache computes the last token of the prompt alone: one step, or
 #: two where it schedules ahead. One that takes more computed the prompt itself.
@@ -102,9 +102,12 @@ class _Book:
         return behind_hop - _sum(self.early, seen.n) - self.ahead
 
     def select(self, rows: NDArray[np.bool_]) -> _Book:
-        for each in (*self.early, *self.late):
-            each.own = each.own[rows]
-        return _Book(self.seen.select(rows), self.told, self.ahead[rows], self.apart)
+        early, late = (
+            [replace(each, own=each.own[rows]) for each in times]
+            for times in (self.early, self.late)
+        )
+        told = Told(early, late, self.told.lost)
+        return _Book(self.seen.select(rows), told, self.ahead[rows], self.apart)
 
 
 def explain(
@@ -236,7 +239,7 @@ def _parts(book: _Book, left_out: int) -> Parts:
         claims,
         remainder=Origin("A", "the whole less everything that is stated or stamped"),
         leaf_origin=Origin(
-            max((_grade(t) for t in book.early + late if _is_leaf(t)), default="A"),
+            max((_grade(t) for t in book.early + late if t.is_leaf), default="A"),
             "times in replies of nothing but it",
         ),
         merges=merges,
@@ -247,8 +250,8 @@ def _parts(book: _Book, left_out: int) -> Parts:
 
 
 def _claim(time: Time, merges: Merges, late: bool = False) -> Claim:
-    leaves = bits(time.visible) if _is_leaf(time) else mask_of(_told_as(time))
-    return Claim(leaves, time.own, _origin(time, merges), late=late, stated=_is_leaf(time))
+    leaves = time.leaves if time.is_leaf else mask_of(_told_as(time))
+    return Claim(leaves, time.own, _origin(time, merges), late=late, stated=time.is_leaf)
 
 
 def _origin(time: Time, merges: Merges) -> tuple[Origin]:
@@ -294,8 +297,9 @@ def _rest(book: _Book) -> tuple[str, ...]:
     none. And where another may have computed the prompt, that as well; if what is left is more
     than what is stated beside it, or what is stated may be after the token, anything.
     """
+    front = MASK["frontend"]
     spoken = {name for name in COMPONENTS if _may_be_spoken(name) and book.told.is_whole(name)}
-    if not any(of("frontend") < each.visible for each in book.early):
+    if not any(each.covers & front and each.covers & ~front for each in book.early):
         spoken.discard("frontend")
     open_ = {name for name in client_only.BEHIND_THE_HOP if name not in spoken} | {"gateway"}
     several = any(each.stack.roles for each in (*book.early, *book.late))
@@ -316,10 +320,6 @@ def _rest(book: _Book) -> tuple[str, ...]:
 def _key(time: Time, merges: Merges) -> str:
     first = _told_as(time)[0]
     return merges.get(first, (first,))[0]
-
-
-def _is_leaf(time: Time) -> bool:
-    return len(time.visible) == 1 and not time.inner
 
 
 def _grade(time: Time) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.leaves import HIDDEN_BITS, MASK, bits
+from latdiag.attribution.nest import Intervals, narrower, remaining
 from latdiag.attribution.spans.align import Groups, Marks, axes, grouped, kin, without_ranks
 from latdiag.attribution.spans.columns import LONGEST_NS, NEVER, Spans
-from latdiag.attribution.sweep import Claims, narrower
 from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import Place, Signal
 
@@ -30,7 +30,7 @@ class Claimed:
     stated times do not fit into the span that bears them. ``loose``: rows of which two servers
     were laid together as if they had begun at once."""
 
-    claims: Claims
+    claims: Intervals
     meaning: NDArray[np.int64]
     engine: NDArray[np.bool_]
     signals: tuple[Signal, ...]
@@ -263,7 +263,7 @@ class _Book:
         empty = hi < lo
         order = np.lexsort((code, covers, end, start, row))
         return Claimed(
-            Claims(
+            Intervals(
                 *(row[order], start[order], end[order], covers[order], rest[order]),
                 own[order],
                 below[order] | _CLIENT,
@@ -304,7 +304,7 @@ def with_client_decode(
         return joined
 
     return Claimed(
-        Claims(
+        Intervals(
             row[order],
             both(claims.start, first[new]),
             both(claims.end, last[new]),
@@ -333,6 +333,4 @@ def meanings(found: Claimed, rows: int) -> NDArray[np.int64]:
     np.bitwise_or.at(engines, claims.row[found.engine], claims.covers[found.engine])
     behind = engines[claims.row]
     possible = np.where(found.engine | (behind == 0), -1, behind | MASK["gateway"])
-    left = claims.covers & possible & ~narrower(claims) & ~claims.rest & ~HIDDEN_BITS
-    leaves: NDArray[np.int64] = left | claims.rest
-    return leaves
+    return remaining(claims.covers & possible, narrower(claims), claims.rest)

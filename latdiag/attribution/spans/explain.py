@@ -11,6 +11,7 @@ The client's interval is the whole; the servers' intervals enter it as lengths a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -30,10 +31,8 @@ from latdiag.attribution.ledger import (
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle, unclaimed
 from latdiag.attribution.spans import claims as claiming
-from latdiag.attribution.spans.borne import with_replies
-from latdiag.attribution.spans.columns import Spans
-from latdiag.attribution.spans.complete import LEAST, complete
-from latdiag.attribution.spans.findings import Findings
+from latdiag.attribution.spans.columns import NEVER, Spans
+from latdiag.attribution.spans.complete import LEAST, Findings, complete
 from latdiag.attribution.spans.join import Requests, join
 from latdiag.attribution.spans.owners import Table, client_stream, merges_of, table_of, united
 from latdiag.measurement.answered import Answered
@@ -47,9 +46,9 @@ def explain(
     found: Spans, seen: Answered, stated: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 ) -> tuple[Parts | None, Findings, Spans]:
     """(Parts of the requests whose servers spoke, None where too few did; what became of the
-    evidence; the spans that were joined). ``stated``: in replies, see ``with_replies``."""
+    evidence; the spans that were joined). ``stated``: in replies, see ``with_reply_spans``."""
     ids = (seen.trace_id, seen.span_id, seen.request_id, seen.response_id)
-    spans = with_replies(join(found, Requests(*(each.tolist() for each in ids))), stated)
+    spans = with_reply_spans(join(found, Requests(*(each.tolist() for each in ids))), stated)
     facts = Findings(requests=seen.n, by=spans.joined_by, duplicates=spans.duplicates)
     facts.joined = len(np.unique(spans.row))
     facts.spans = spans.n
@@ -66,6 +65,16 @@ def explain(
     if not len(keep) or (len(keep) < LEAST and 2 * len(keep) < seen.n):
         return None, facts, spans
     return _parts(told, table, seen, keep, facts), facts, spans
+
+
+def with_reply_spans(spans: Spans, stated: Mapping[str, NDArray[np.float64]]) -> Spans:
+    """Joined spans, with what replies stated of their requests among their values.
+
+    ``stated``: by the signal's foreign name, one entry a request, in the signal's unit, NaN where
+    a reply did not say it.
+    """
+    values = {name: column[spans.row] for name, column in stated.items()}
+    return replace(spans, values=spans.values | values)
 
 
 def _note_left(facts: Findings, seen: Answered, keep: NDArray[np.int64]) -> None:
@@ -263,3 +272,66 @@ def _moves(
     if facts.all_kept:
         for name in dict.fromkeys(key_of(claim.leaves, merges) for claim in servers):
             yield Move("unattributed", name, rest)
+
+
+# ---------------------------------------------------------------------- without a client
+def server_only(found: Spans) -> tuple[Parts | None, Findings]:
+    """(Parts of all traces, None where there are too few; what became of the evidence).
+
+    Of traffic that no client of ours has seen: a request is a trace that an engine or a gateway
+    has spans of. Its interval (``server``) is what those take, laid on one axis; what the client
+    and the network took is not known, and not counted.
+    """
+    traces, first = np.unique(found.trace.astype(str), return_index=True)
+    # In the order of time, as far as their senders' clocks agree on one.
+    traces = traces[np.argsort(found.start[first], kind="stable")]
+    none: list[str | None] = [None] * len(traces)
+    spans = join(found, Requests(traces.tolist(), none, none, none))
+    facts = Findings(requests=len(traces), by=spans.joined_by, duplicates=spans.duplicates)
+    facts.joined, facts.spans = len(np.unique(spans.row)), spans.n
+    note_senders(facts, spans)
+    if not (spans.signal >= 0).any():
+        return None, facts
+    told = claiming.claimed(spans, len(traces))
+    seen = _as_seen(told, traces)
+    table = table_of(told, seen)
+    keep = complete(told, table, seen, facts)
+    facts.told = len(keep)
+    if len(keep) < min(LEAST, len(traces)):
+        return None, facts
+    joined = np.zeros(seen.n, dtype=bool)
+    joined[told.claims.row] = True
+    merges = merges_of(table, joined)
+    place = np.full(seen.n, -1, dtype=np.int64)
+    place[keep] = np.arange(len(keep))
+    total = seen.done[keep]
+    whole = Whole(
+        total,
+        seen.first[keep],
+        total - seen.first[keep],
+        np.zeros(len(keep), bool),
+        interval="server",
+    )
+    ledger = Ledger(
+        server_claims(told, table, place, len(keep), merges, facts.all_kept),
+        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        leaf_origin=LEAF_ORIGIN,
+        merges=merges,
+    )
+    parts = settle(whole, ledger, seen.n - len(keep))
+    facts.medians = {name: float(np.median(values)) for name, values in parts.parts.items()}
+    return parts, facts
+
+
+def _as_seen(told: claiming.Claimed, traces: NDArray[np.str_]) -> Answered:
+    """What a client would have seen that sat in the first server."""
+    n = len(traces)
+    zero, ids = np.zeros(n, dtype=np.int64), traces.astype(object)
+    done = told.hi - told.lo
+    first = np.where(told.first > NEVER, told.first - told.lo, done)
+    return Answered(
+        *(ids, ids, ids, ids, ids, ids),
+        *(zero, zero, np.clip(first, 0, done), done, done, zero, zero, zero, zero),
+        delayed=np.zeros(n, dtype=bool),
+        kernel=np.ones(n, dtype=bool),
+    )

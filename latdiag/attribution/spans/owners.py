@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.leaves import components
+from latdiag.attribution.nest import narrower
 from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.columns import NEVER
-from latdiag.attribution.sweep import narrower, sweep
+from latdiag.attribution.sweep import sweep
 from latdiag.measurement.answered import Answered
 from latdiag.model.components import COMPONENTS
 

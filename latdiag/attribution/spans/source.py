@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from latdiag.attribution.replies.source import UNLIKE, borne
-from latdiag.attribution.spans import batching, columns, offsets, served
+from latdiag.attribution.spans import batching, columns, offsets
 from latdiag.attribution.spans import explain as whitebox
-from latdiag.attribution.spans.findings import Findings
+from latdiag.attribution.spans.complete import Findings
 from latdiag.measurement import answered
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
@@ -61,7 +61,7 @@ def _served(found: columns.Spans, run: Run) -> Spoken | None:
     """Of a run without requests: where the servers' own time went."""
     if any(batch.n for batch in run.batches(["request_id"])):
         return None  # a client was there, and got nothing
-    parts, facts = served.served(found)
+    parts, facts = whitebox.server_only(found)
     return Spoken(parts, _document(facts, [], ()), _caveats(facts, [], None), facts.stacks)
 
 
