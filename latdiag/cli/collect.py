@@ -276,10 +276,10 @@ class _Collection:
 
     def _edge(self, label: str) -> None:
         for problem in self._collector.edge(label):
-            key = (problem["replica"], problem["text"])
+            key = (problem.replica, problem.text)
             if key not in self._missing:
                 self._missing.add(key)
-                self._say(f"{problem['replica']}: {problem['text']}")
+                self._say(f"{problem.replica}: {problem.text}")
 
     def _say(self, line: str) -> None:
         if not self._given["quiet"]:

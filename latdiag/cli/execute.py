@@ -157,8 +157,7 @@ def conclude(
     TargetFault where nothing of what the result counts was usable.
     """
     if end.faults:
-        first = end.faults[0]
-        raise LocalFault(first["text"], first["remedy"], path)
+        raise LocalFault(end.faults[0].text, end.faults[0].remedy, path)
     result = _read(path, verb, slos)
     if cut is not None:
         result["caveats"].insert(0, caveat("LD110", why=cut))

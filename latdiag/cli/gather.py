@@ -18,6 +18,7 @@ from latdiag.model.units import show_duration
 
 if TYPE_CHECKING:
     from latdiag.ingest.collector import Collector
+    from latdiag.ingest.plan import Problem
 
 #: A flag that may be followed by an address.
 _ON = "on"
@@ -148,7 +149,7 @@ def _hurried(collector: Collector, heard: Heard) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _say_problems(problems: list[dict[str, Any]], given: Mapping[str, Any]) -> None:
+def _say_problems(problems: list[Problem], given: Mapping[str, Any]) -> None:
     if not given["quiet"]:
         for problem in problems:
-            click.echo(shown(f"{problem['replica']}: {problem['text']}", 300), err=True)
+            click.echo(shown(f"{problem.replica}: {problem.text}", 300), err=True)

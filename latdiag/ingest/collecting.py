@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from latdiag.ingest.otlp.forward import Forwarding, refuse_own
@@ -19,15 +16,27 @@ from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
 from latdiag.ingest.otlp.intake import Intake
 from latdiag.ingest.otlp.limits import Refusal
+from latdiag.ingest.plan import (
+    CollectPlan,
+    Counted,
+    CountNow,
+    Finish,
+    Finished,
+    Hurry,
+    Problem,
+    Ready,
+    Scraped,
+    ScrapeNow,
+)
 from latdiag.ingest.prometheus.scrape import Scraper
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import NS_PER_S
+from latdiag.runtime.channel import Channel, Fault
 from latdiag.store.clock import ClockSeries, clock_id, sample
 from latdiag.store.place import place_of
 from latdiag.store.writer import RunWriter
 
 if TYPE_CHECKING:
-    from latdiag.ingest.collector import CollectPlan
     from latdiag.store.columns import Column
 
 _T = TypeVar("_T")
@@ -43,21 +52,18 @@ _TOLD = 100
 _PATIENCE_S = 20.0
 
 
-def live(plan: CollectPlan, channel: socket.socket) -> None:
+def live(plan: CollectPlan, channel: Channel) -> None:
     """Collect until the parent says that it is over, or is gone."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_text("latdiag-collect")
-    with contextlib.suppress(OSError):
-        os.nice(10)  # what it does can wait; what a load's reader does cannot
     # Libraries log what senders say, with tracebacks; ours reach nobody here.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr by itself
-    asyncio.run(_Life(plan).run(channel))
+    asyncio.run(_Life(plan, channel).run())
 
 
 class _Life:
-    def __init__(self, plan: CollectPlan) -> None:
+    def __init__(self, plan: CollectPlan, channel: Channel) -> None:
         self._plan = plan
+        self._channel = channel
         self._run = RunWriter(plan.run_path, plan.writer)
         self._place = place_of(plan.run_path)
         self._forwarding = Forwarding(plan.forward) if plan.forward else None
@@ -81,18 +87,16 @@ class _Life:
         self._listening: asyncio.Task[None] | None = None
         self._bug: BaseException | None = None
 
-    async def run(self, channel: socket.socket) -> None:
-        channel.setblocking(False)
-        reader, self._mouth = await asyncio.open_connection(sock=channel, limit=1 << 20)
+    async def run(self) -> None:
         try:
-            where = await self._open()
+            ready = await self._open()
         except LatdiagError as fault:
-            self._say_fault(fault)
-            await self._mouth.drain()
+            self._channel.post(Fault.of(fault))
+            self._channel.flush()
             return
         await self._write_state()
-        self._say({"said": "ready", **where})
-        self._listening = self._begin(self._obey(reader))
+        self._channel.post(ready)
+        self._listening = self._begin(self._obey())
         self._working = [self._begin(self._write_always())]
         if self._scraper is not None:
             self._working.append(self._begin(self._scrape_always()))
@@ -100,13 +104,10 @@ class _Life:
         await self._close()
         if self._bug is not None:
             raise self._bug  # which ends this process with status 1
-        self._say({"said": "end", "counts": self._counts()})
-        with contextlib.suppress(OSError):
-            await self._mouth.drain()
-            self._mouth.close()
-            await self._mouth.wait_closed()
+        self._channel.post(Finished(self._counts()))
+        self._channel.flush()
 
-    async def _open(self) -> dict[str, str | None]:
+    async def _open(self) -> Ready:
         """Open the doors; where they are."""
         otlp = self._plan.otlp
         grpc = await self._grpc.open(otlp.grpc) if otlp and otlp.grpc else None
@@ -115,7 +116,7 @@ class _Life:
             own = [address for address in (grpc, http) if address]
             refuse_own(self._forwarding.destination, own)
             self._forwarding.start()
-        return {"grpc": grpc, "http": http}
+        return Ready(grpc, http)
 
     async def _close(self) -> None:
         """Shut the doors, write what is there, pass on what waits, and say so in the run."""
@@ -153,30 +154,19 @@ class _Life:
             await asyncio.wait_for(self._over.wait(), seconds)
         return not self._over.is_set()
 
-    async def _obey(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            asked = json.loads(line)
-            if asked["do"] == "counts":
-                self._say({"said": "counts", "counts": self._counts()})
-            elif asked["do"] == "edge":
-                problems = await self._scrape(asked["label"])
-                self._say({"said": "edge", "problems": problems})
-            elif asked["do"] == "finish":
-                self._begin(self._finish(asked["wait_ns"], asked["limit_ns"]))
-            else:
+    async def _obey(self) -> None:
+        async for order in self._channel.messages():
+            if isinstance(order, CountNow):
+                self._channel.post(Counted(self._counts()))
+            elif isinstance(order, ScrapeNow):
+                self._channel.post(Scraped(await self._scrape(order.label)))
+            elif isinstance(order, Finish):
+                self._begin(self._finish(order.wait_ns, order.limit_ns))
+            elif isinstance(order, Hurry):
                 self._hurry.set()
         if self._why is None:
             self._why = "parent_lost"
             self._over.set()
-
-    def _say(self, said: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError, RuntimeError):
-            self._mouth.write(json.dumps(said).encode() + b"\n")
-
-    def _say_fault(self, fault: LatdiagError) -> None:
-        self._say(
-            {"said": "fault", "code": fault.code, "text": fault.text, "remedy": fault.remedy}
-        )
 
     async def _finish(self, wait_ns: int, limit_ns: int) -> None:
         """Wait until no span came for ``wait_ns``, or ``limit_ns`` is over."""
@@ -226,7 +216,7 @@ class _Life:
         try:
             self._written_bytes += await self._in_writer(self._write_part, columns)
         except LatdiagError as fault:
-            self._say_fault(fault)
+            self._channel.post(Fault.of(fault))
             self._intake.closed = Refusal("disk", "the receiver cannot write any more")
             return False
         cap = self._plan.max_disk
@@ -259,7 +249,7 @@ class _Life:
         try:
             await self._in_writer(self._run.write_state, state)
         except LatdiagError as fault:
-            self._say_fault(fault)
+            self._channel.post(Fault.of(fault))
             self._intake.closed = Refusal("disk", "the receiver cannot write any more")
 
     # ------------------------------------------------------------------ scraping
@@ -267,7 +257,7 @@ class _Life:
         while await self._pause(self._plan.scrape_every_ns / NS_PER_S):
             await self._scrape("periodic")
 
-    async def _scrape(self, label: str) -> list[dict[str, Any]]:
+    async def _scrape(self, label: str) -> list[Problem]:
         """Scrape all servers and write what they say; what was missing."""
         closed = self._intake.closed
         if self._scraper is None or (closed is not None and closed.reason.startswith("disk")):
@@ -282,7 +272,7 @@ class _Life:
             key = (problem.replica, problem.text)
             if key in self._problems or len(self._problems) < _TOLD:
                 self._problems[key] = self._problems.get(key, 0) + max(1, problem.count)
-        return [{"replica": p.replica, "text": p.text, "count": p.count} for p in problems]
+        return problems
 
     # ------------------------------------------------------------------ counts
     def _counts(self) -> dict[str, Any]:

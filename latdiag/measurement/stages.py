@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from latdiag.runtime.channel import message
+
 #: The stage whose requests are explained; all others only teach.
 WORKLOAD = "S10"
 #: The stages that are kept out of every metric.
 DESIGNED = ("warmup", "S1", "S2", "S3", "S5", "S6", "S8")
 
 
+@message
 class Shot(NamedTuple):
     """One request. ``at_ns``: when it is due, from the start of its stage; -1: closed loop."""
 
@@ -19,6 +22,7 @@ class Shot(NamedTuple):
     at_ns: int
 
 
+@message
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Requests that run together; the next stage begins when all have ended.
@@ -41,6 +45,7 @@ class Stage:
         return sum(shot.isl + shot.osl for shot in self.shots)
 
 
+@message
 @dataclass(frozen=True, slots=True)
 class PathStage:
     """S0 and S1: ``gets`` cheap GETs, of which ``fresh`` on connections of their own, and a
@@ -53,6 +58,7 @@ class PathStage:
     why: str = "the path to the server and its frontend"
 
 
+@message
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a probe may spend, and the user's own workload where there is one.

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
-import sys
 from collections.abc import Callable
 from time import monotonic_ns
 
 from latdiag.runtime.run_queue import RunQueue
+from latdiag.runtime.timer import rang, timerfd
 
 #: A select that took longer than this found nothing ready when it was called, and blocked.
 _BLOCKED_NS = 20_000
@@ -100,17 +100,14 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self._set: Callable[[int], None] | None = None
         self._fd = -1
-        if sys.platform.startswith("linux"):
-            try:
-                self._fd, self._set = _timerfd()
-            except (OSError, AttributeError):
-                return
+        if (timer := timerfd()) is not None:
+            self._fd, self._set = timer
             loop.add_reader(self._fd, self._rang)
 
     def at(self, mono_ns: int) -> None:
         """Ring once at ``mono_ns``; an instant in the past rings at once. Replaces the last."""
         if self._set is not None:
-            self._set(max(mono_ns, 1))
+            self._set(mono_ns)
             return
         if self._handle is not None:
             self._handle.cancel()
@@ -118,11 +115,8 @@ class Alarm:
         self._handle = self._loop.call_later(delay, self._callback)
 
     def _rang(self) -> None:
-        try:
-            os.read(self._fd, 8)
-        except (BlockingIOError, InterruptedError):
-            return
-        self._callback()
+        if rang(self._fd):
+            self._callback()
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -131,29 +125,3 @@ class Alarm:
             self._fd = -1
         if self._handle is not None:
             self._handle.cancel()
-
-
-def _timerfd() -> tuple[int, Callable[[int], None]]:
-    """A timerfd on the monotonic clock, and the function that sets it (absolute ns)."""
-    if sys.version_info >= (3, 13):
-        fd = os.timerfd_create(1, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
-
-        def arm(mono_ns: int) -> None:
-            os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=mono_ns)
-
-        return fd, arm
-    import ctypes  # Python before 3.13 has no name for it
-
-    class Setting(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_long) for name in ("i_s", "i_ns", "value_s", "value_ns")]
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "timerfd_create")
-
-    def arm_by_libc(mono_ns: int) -> None:
-        setting = Setting(0, 0, mono_ns // 1_000_000_000, mono_ns % 1_000_000_000)
-        libc.timerfd_settime(fd, 1, ctypes.byref(setting), None)
-
-    return fd, arm_by_libc

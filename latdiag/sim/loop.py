@@ -13,6 +13,8 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any
 
+from latdiag.runtime.timer import rang, timerfd
+
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 
 #: The alarm rings so long before its instant, and the rest is spent looking at the clock: an idle
@@ -33,11 +35,8 @@ class Loop:
         self._set: Callable[[int], None] | None = None
         self._set_to = 0
         self._alarm = -1
-        if sys.platform.startswith("linux"):
-            try:
-                self._alarm, self._set = _timerfd()
-            except (OSError, AttributeError):
-                return
+        if (timer := timerfd()) is not None:
+            self._alarm, self._set = timer
             self._selector.register(self._alarm, READ, self._rang)
 
     def close(self) -> None:
@@ -96,36 +95,12 @@ class Loop:
 
     def _rang(self, _mask: int) -> None:
         self._set_to = 0
-        try:
-            os.read(self._alarm, 8)
-        except BlockingIOError:
-            pass  # set again in the meantime
+        rang(self._alarm)
 
     @staticmethod
     def _call(found: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in found:
             key.data(mask)
-
-
-def _timerfd() -> tuple[int, Callable[[int], None]]:
-    """A timer on the monotonic clock as a descriptor, and what sets it (absolute ns)."""
-    import ctypes  # Python before 3.13 has no name for it
-
-    class Setting(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.timerfd_create(1, os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd < 0:
-        raise OSError(ctypes.get_errno(), "timerfd_create")
-    setting = Setting(0, 0, 0, 0)
-    place = ctypes.byref(setting)
-
-    def to(mono_ns: int) -> None:
-        setting.at_s, setting.at_ns = divmod(max(mono_ns, 1), 1_000_000_000)
-        libc.timerfd_settime(fd, 1, place, None)
-
-    return fd, to
 
 
 class Lateness:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from latdiag.runtime import children
+from latdiag.runtime.channel import message
 
 #: A child may have spans to deliver before it ends.
 _PATIENCE_S = 8.0
@@ -19,8 +19,23 @@ _PATIENCE_S = 8.0
 #: working directory (-P) or beside the package can take the place of one that a server needs.
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); import latdiag; del sys.path[0]; "
+    "from latdiag.runtime.children import adopt; adopt(); "
     "from latdiag.sim.{module} import main; main()"
 )
+
+
+@message
+class Listening(NamedTuple):
+    """A server takes requests at this URL, which has no path."""
+
+    url: str
+
+
+@message
+class Report(NamedTuple):
+    """What there was; the last message of a server."""
+
+    counts: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -49,44 +64,41 @@ def command(module: str, *arguments: str) -> list[str]:
 def running(module: str, *arguments: str, failure: str) -> Iterator[Child]:
     """A server of ``latdiag.sim.MODULE`` for the time of the block.
 
-    It prints its URL when it listens, and one line of JSON when its stdin closes: at the block's
-    end, or when this process ends. A Ctrl-C in the terminal does not reach it, so that a client
-    can still finish what is in flight. Raises OSError with ``failure`` where it does not start;
-    it has said why on stderr.
+    It says where it listens, and what there was when its stdin closes: at the block's end, or
+    when this process ends. A Ctrl-C in the terminal does not reach it, so that a client can still
+    finish what is in flight. Raises OSError with ``failure`` where it does not start; it has said
+    why on stderr.
     """
-    process = subprocess.Popen(
-        command(module, *arguments),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
+    process, channel = children.fresh(command(module, *arguments))
     child = Child("", process.pid, process.wait)
     try:
-        child.url = process.stdout.readline().strip()
-        if not child.url:
+        listening = channel.receive()
+        if not isinstance(listening, Listening):
             raise OSError(failure)
+        child.url = listening.url
         yield child
     finally:
-        try:
-            said, _ = process.communicate(timeout=_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            said, _ = process.communicate()
-        with contextlib.suppress(ValueError):
-            child.report.update(json.loads(said))
+        channel.finish()
+        report = channel.receive(_PATIENCE_S)
+        process.end(_PATIENCE_S if channel.ended or report else 0.0)
+        channel.close()
+        if isinstance(report, Report):
+            child.report.update(report.counts)
 
 
 def announce(port: int) -> None:
-    """Tell the parent where this server listens."""
-    print(f"http://127.0.0.1:{port}", flush=True)
+    """Tell where this server listens: the parent, or whoever started it by hand."""
+    url = f"http://127.0.0.1:{port}"
+    if children.parent is None:
+        print(url, flush=True)
+    else:
+        children.parent.send(Listening(url))
 
 
 def say_report(report: Mapping[str, Any]) -> None:
     """Tell the parent what there was, if it still listens."""
-    with contextlib.suppress(OSError):
-        print(json.dumps(report), flush=True)
+    if children.parent is not None:
+        children.parent.send(Report(dict(report)))
 
 
 def run_at_once() -> bool:
@@ -99,10 +111,3 @@ def run_at_once() -> bool:
     except (OSError, AttributeError):
         return False
     return True
-
-
-def settle_memory() -> None:
-    """What has been loaded stays: the collector need not look at it again, and runs when told."""
-    gc.collect()
-    gc.freeze()
-    gc.disable()

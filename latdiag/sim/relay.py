@@ -19,9 +19,10 @@ from itertools import count
 from time import monotonic_ns
 from typing import Any
 
+from latdiag.runtime.children import settle_memory
 from latdiag.sim.connection import receive, want_stamps
 from latdiag.sim.loop import READ, WRITE, Lateness, Loop
-from latdiag.sim.process import announce, run_at_once, say_report, settle_memory
+from latdiag.sim.process import announce, run_at_once, say_report
 
 #: Bytes under way in one direction of one connection, beyond which its sender has to wait.
 MAX_UNDER_WAY = 4 << 20

@@ -23,13 +23,14 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any, TextIO
 
+from latdiag.runtime.children import settle_memory
 from latdiag.sim import http, openai, spans
 from latdiag.sim.connection import Connection, want_stamps
 from latdiag.sim.engine import Crossing, Emission, Engine
 from latdiag.sim.exposition import CONTENT_TYPE
 from latdiag.sim.loop import READ, Loop
 from latdiag.sim.params import Params
-from latdiag.sim.process import announce, run_at_once, say_report, settle_memory
+from latdiag.sim.process import announce, run_at_once, say_report
 from latdiag.sim.telemetry import Telemetry
 from latdiag.sim.teller import Tellers
 from latdiag.sim.truth import DECODE, PREFILL, WHOLE

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import select
-import subprocess
 import sys
 import time
 import uuid
@@ -22,7 +21,9 @@ from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-from latdiag.sim.process import command, say_report
+from latdiag.runtime.channel import wide_pipe
+from latdiag.runtime.children import fresh
+from latdiag.sim.process import Report, command, say_report
 from latdiag.sim.telemetry import Clock, Deliveries, Telemetry, stated
 from latdiag.sim.truth import PREFILL, Visit
 
@@ -35,7 +36,6 @@ _BATCH, _BATCH_NS = 256, 200_000_000
 #: Ends the second copy of a line, which JSON does not mind.
 _AGAIN = b" "
 _TIMEOUT_S, _ATTEMPTS, _PAUSE_S = 2.0, 2, 0.2
-_PIPE_SIZE, _F_SETPIPE_SZ = 1 << 20, 1031
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
@@ -120,23 +120,16 @@ class Exporter:
     ) -> None:
         self.offered = self.dropped = 0
         given = (url, (faults or Telemetry()).to_json(), part, str(seed))
-        self._process = subprocess.Popen(
-            command("spans", *given), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert self._process.stdin is not None
-        self._fd = self._process.stdin.fileno()
+        reading, self._fd = wide_pipe()
         os.set_blocking(self._fd, False)
-        if sys.platform.startswith("linux"):
-            import fcntl
-
-            try:
-                fcntl.fcntl(self._fd, _F_SETPIPE_SZ, _PIPE_SIZE)
-            except OSError:
-                pass  # smaller, then
+        try:
+            self._child, self._channel = fresh(command("spans", *given), stdin=reading)
+        finally:
+            os.close(reading)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     def offer(self, line: bytes) -> None:
         """Hand over a span, or drop it: never waits. ``line`` has at most PIPE_BUF bytes, which
@@ -152,9 +145,9 @@ class Exporter:
 
     def end(self) -> None:
         """No more spans: what is held back leaves at once."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-            self._process.stdin = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def close(self) -> dict[str, int]:
         """Let it deliver what it has, what is held back too; counts of spans.
@@ -162,16 +155,11 @@ class Exporter:
         ``sent``: different ones, ``dropped``: wherever; with telemetry faults also ``lost`` on
         purpose, and how many were ``repeated``.
         """
-        said: Any = b""
-        counts: dict[str, int] = {}
-        try:
-            said, _ = self._process.communicate(timeout=_ATTEMPTS * _TIMEOUT_S + 1)
-            counts = json.loads(said)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
-        except ValueError:
-            pass  # it came to an end of its own, and said nothing
+        self.end()
+        report = self._channel.receive(_ATTEMPTS * _TIMEOUT_S + 1)
+        counts: dict[str, int] = report.counts if isinstance(report, Report) else {}
+        self._child.end(_PAUSE_S)
+        self._channel.close()
         sent, lost = counts.get("sent", 0), counts.get("lost", 0)
         more = {name: counts[name] for name in ("lost", "repeated") if counts.get(name)}
         return {"sent": sent, "dropped": self.offered - sent - lost, **more}
@@ -317,7 +305,7 @@ def deliver(url: str, lines: Sequence[bytes], instance: str) -> bool:
 
 
 def main() -> None:
-    """Export the spans that come as lines on stdin; say on stdout how many were sent.
+    """Export the spans that come as lines on stdin; tell the parent how many were sent.
 
     Arguments: the URL, a Telemetry as JSON, the server's part, a seed. Once the other end is
     closed, the first batch that the collector does not take is the last: nobody waits longer

@@ -251,7 +251,7 @@ def test_metrics_are_scraped_at_edges_and_between(tmp_path: Path, metrics: str) 
     ):
         assert collector.grpc is None
         (missing,) = collector.edge("begin")
-        assert missing["replica"] == "http://127.0.0.1:9/metrics"
+        assert missing.replica == "http://127.0.0.1:9/metrics"
         until(lambda: collector.snapshot()["scrapes"].get("periodic", 0) > 1)  # type: ignore[index]
         collector.edge("end")
         found = collector.finish(0)

@@ -142,7 +142,7 @@ def test_a_planner_that_is_killed_leaves_its_run(tmp_path: Path) -> None:
 
 
 UNWRITTEN = """
-from latdiag.load.processes.run import run as processes
+from latdiag.load.processes import run as processes
 written = processes.run_writer
 def write(plan, *rest):
     if plan.name.startswith("s5-"):
@@ -220,7 +220,7 @@ yield Stage("S5", shots(3), 1)
 
 
 LATE = """
-from latdiag.load.processes.run import run as processes
+from latdiag.load.processes import run as processes
 real, count = processes.run_load, 0
 def late(*given):
     global count

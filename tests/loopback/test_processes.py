@@ -197,8 +197,8 @@ def test_a_stopped_and_continued_parent_loses_nothing(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------- processes that fail
 _NAMED = """
-from latdiag.load.processes.run import run as processes
-from latdiag.load.processes.run import reader
+from latdiag.load.processes import run as processes
+from latdiag.load.processes import reader
 whole = reader.run_reader
 def named(plan, name, *rest):
     reader.NAME = name
@@ -257,7 +257,7 @@ def test_a_reader_that_raises_is_reported_and_the_other_goes_on(
 
 DIES = """
 import os, signal
-from latdiag.load.processes.run import run as processes
+from latdiag.load.processes import run as processes
 def dies(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 processes.run_{what} = dies

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
 from latdiag.model.text import shown, without_credentials
 
@@ -26,16 +27,6 @@ _TOO_LONG = (
 )
 #: The second choice is what newer exporters answer if asked for nothing.
 _ACCEPT = "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What a scrape lacks: of which server (``replica``), one sentence, and how many lines or
-    series; 0 where the whole scrape is missing."""
-
-    replica: str
-    text: str
-    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

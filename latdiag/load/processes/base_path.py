@@ -7,7 +7,6 @@ has parsed them. Each leaves at a random moment, so that no timer of the server'
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from latdiag.load.processes.counters import Counters, Counts
 from latdiag.load.processes.ids import request_id as request_id_of
 from latdiag.load.processes.outbox import Outbox
 from latdiag.load.processes.pulse import Pulse
-from latdiag.load.processes.reader import CUT, GO, ORDER_SIZE
+from latdiag.load.processes.reader import Cut, Go
 from latdiag.load.processes.run import LoadEnd, Pair, run_load
 from latdiag.load.processes.settle import settled
 from latdiag.load.processes.writer import run_writer
@@ -32,7 +31,7 @@ from latdiag.load.wire.heads import content_type, raw_headers, told
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.plan import LoadPlan
 from latdiag.model.records import Outcome
-from latdiag.runtime.channel import Record
+from latdiag.runtime.channel import Channel, Record
 
 GET, REFUSED = "get", "refused"
 #: Longest wait before a request; how long exactly is drawn for each.
@@ -137,11 +136,11 @@ def _read_path(
     _slots: tuple[int, ...],
     _work_fd: int,
     out_fd: int,
-    control_fd: int,
+    orders: Channel,
     counters: Counters,
 ) -> None:
     """The life of the process that asks: ``run_reader`` for these requests."""
-    loop, selector = settled(plan, name)
+    loop, selector = settled(plan)
     transports = [
         StampedTransport(
             verify=tls_context(plan.target.verify),
@@ -160,7 +159,7 @@ def _read_path(
     asker = _Asker(plan, url, stage, run_tag, asks, transports, outbox, counters)
     pulse = Pulse(loop, selector, outbox, offset)
     loop.set_exception_handler(asker.callback_failed)
-    loop.add_reader(control_fd, asker.obey, loop, control_fd)
+    loop.add_reader(orders, asker.obey, loop, orders)
     pulse.start()
     try:
         loop.run_until_complete(asker.live())
@@ -221,18 +220,16 @@ class _Asker:
         for transport in self._transports:
             await transport.aclose()
 
-    def obey(self, loop: asyncio.AbstractEventLoop, control_fd: int) -> None:
+    def obey(self, loop: asyncio.AbstractEventLoop, orders: Channel) -> None:
         """The parent's orders, as ``run_reader`` takes them."""
-        said = os.read(control_fd, 16 * ORDER_SIZE)
-        if not said:
-            loop.remove_reader(control_fd)
-            self.cut_off("parent_lost")
-        for place in range(0, len(said), ORDER_SIZE):
-            order = said[place : place + 1]
-            if order == GO:
+        for order in orders.arrived():
+            if isinstance(order, Go):
                 self._go.set()
-            elif order == CUT:
+            elif isinstance(order, Cut):
                 self.cut_off("stopped")
+        if orders.ended:
+            loop.remove_reader(orders)
+            self.cut_off("parent_lost")
 
     def cut_off(self, why: str) -> None:
         """End now: what is under way is cut by this client."""

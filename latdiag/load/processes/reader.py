@@ -12,7 +12,7 @@ import os
 import random
 from collections import deque
 from time import monotonic_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -25,15 +25,23 @@ from latdiag.load.wire.exchange import Exchange
 from latdiag.load.wire.heads import content_type, raw_headers, retry_after, told
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.plan import LoadPlan
-from latdiag.runtime.channel import Frames, Record
+from latdiag.runtime.channel import Channel, Frames, Record, message
 from latdiag.runtime.wake import Alarm, WakeSelector
 
 #: Bytes for the writer that may pile up before a closed loop's next request waits for it.
 _BACKLOG = 32 << 20
 
-#: Orders of the parent: a letter and eight bytes (GO: the start, MONOTONIC ns).
-GO, CUT = b"g", b"x"
-ORDER_SIZE = 9
+
+@message
+class Go(NamedTuple):
+    """An order of the parent: the schedule starts at this instant, MONOTONIC."""
+
+    start_ns: int
+
+
+@message
+class Cut(NamedTuple):
+    """An order of the parent: end now, and hand over what was read."""
 
 
 def run_reader(
@@ -42,15 +50,15 @@ def run_reader(
     slots: tuple[int, ...],
     work_fd: int,
     out_fd: int,
-    control_fd: int,
+    orders: Channel,
     counters: Counters,
 ) -> None:
     """The life of a reader process; returns when the load is done or cut.
 
     Raises what a request's code raised, if that ended it: after all that was read is handed over.
     """
-    loop, selector = settled(plan, name)
-    reader = Reader(loop, selector, plan, slots, (work_fd, out_fd, control_fd), counters)
+    loop, selector = settled(plan)
+    reader = Reader(loop, selector, plan, slots, (work_fd, out_fd), orders, counters)
     try:
         loop.run_until_complete(reader.live())
     except Exception as fault:
@@ -67,14 +75,16 @@ class Reader:
         selector: WakeSelector,
         plan: LoadPlan,
         slots: tuple[int, ...],
-        fds: tuple[int, int, int],
+        fds: tuple[int, int],
+        orders: Channel,
         counters: Counters,
     ) -> None:
         self._loop = loop
         self._selector = selector
         self._plan = plan
         self._slots = slots
-        self._work_fd, out_fd, self._control_fd = fds
+        self._work_fd, out_fd = fds
+        self._orders = orders
         self._counters = counters
         self._transport = StampedTransport(
             # Loading the trust store takes 20 ms: before the start, not in the first request.
@@ -116,8 +126,7 @@ class Reader:
     # ------------------------------------------------------------------ life
     async def live(self) -> None:
         os.set_blocking(self._work_fd, False)
-        os.set_blocking(self._control_fd, False)
-        self._loop.add_reader(self._control_fd, self._obey)
+        self._loop.add_reader(self._orders, self._obey)
         self._take_work(True)
         self._pulse.start()
         self._counters.set_ready()
@@ -130,20 +139,15 @@ class Reader:
         await self._transport.aclose()
 
     def _obey(self) -> None:
-        try:
-            said = os.read(self._control_fd, 16 * ORDER_SIZE)
-        except BlockingIOError:
-            return
-        if not said:  # an end of file: the parent is gone, and nobody wants this load any more
-            self._loop.remove_reader(self._control_fd)
-            self._cut_off("parent_lost")
-        for place in range(0, len(said), ORDER_SIZE):
-            order, value = said[place : place + 1], said[place + 1 : place + ORDER_SIZE]
-            if order == GO:
-                self._start_ns = int.from_bytes(value, "little")
+        for order in self._orders.arrived():
+            if isinstance(order, Go):
+                self._start_ns = order.start_ns
                 self._go()
-            elif order == CUT:
+            elif isinstance(order, Cut):
                 self._cut_off("stopped")
+        if self._orders.ended:  # the parent is gone, and nobody wants this load any more
+            self._loop.remove_reader(self._orders)
+            self._cut_off("parent_lost")
 
     def _go(self) -> None:
         if self._plan.stop_ns is not None:

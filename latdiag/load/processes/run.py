@@ -7,12 +7,10 @@ parent must have no threads yet, and nothing heavy imported, when it calls ``run
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import resource
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +20,15 @@ from typing import NamedTuple
 
 from latdiag.load.processes.counters import Counters, Counts
 from latdiag.load.processes.ids import request_id as request_id_of
-from latdiag.load.processes.reader import CUT, GO, run_reader
+from latdiag.load.processes.reader import Cut, Go, run_reader
 from latdiag.load.processes.writer import run_writer
 from latdiag.load.wire import stamps
 from latdiag.load.work.plan import LoadPlan, Work
 from latdiag.model.errors import LocalFault
 from latdiag.model.units import NS_PER_MS
-from latdiag.runtime.channel import encode, wide_pipe
-from latdiag.runtime.children import fork, reaped
+from latdiag.runtime.channel import Channel, Fault, encode, wide_pipe
+from latdiag.runtime.children import LATER, Child, fork
+from latdiag.runtime.signals import handled
 
 _READY_S = 10.0
 _PATIENCE_S = 60.0
@@ -42,16 +41,16 @@ _MANY_DESCRIPTORS = 65536
 class Pair(NamedTuple):
     """What the two processes of a worker do, where it is not the usual; called as those are."""
 
-    read: Callable[[LoadPlan, str, tuple[int, ...], int, int, int, Counters], None]
-    write: Callable[[LoadPlan, str, str, int, int, Counters], None]
+    read: Callable[[LoadPlan, str, tuple[int, ...], int, int, Channel, Counters], None]
+    write: Callable[[LoadPlan, str, str, int, Channel, Counters], None]
 
 
 @dataclass(slots=True)
 class LoadEnd:
     """How a load ended. ``signal``: the number of the signal that ended it, or 0.
 
-    ``faults``: what this machine lacks, or lost, a sentence and a remedy each. A lost reader is
-    none where results remain and the self-audit finds the requests that it took with it.
+    ``faults``: what this machine lacks, or lost. A lost reader is none where results remain and
+    the self-audit finds the requests that it took with it.
     """
 
     begun: int = 0
@@ -59,25 +58,25 @@ class LoadEnd:
     #: too many requests failed for it to make sense to go on
     gave_up: bool = False
     start_ns: int = 0
-    faults: list[dict[str, str]] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     #: processes that ended otherwise than they should: (what, status)
     lost: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A pair of processes, and the parent's ends of their pipes (-1: closed). Pid 0: reaped."""
+    """A pair of processes (None: not begun, or reaped) and the parent's ends: of the pipe for
+    work (-1: closed), of the reader's channel and of the writer's."""
 
     name: str
     counters: Counters
-    reader: int
-    writer: int
     work_fd: int
-    control_fd: int
-    report_fd: int
+    orders: Channel
+    reports: Channel
+    reader: Child | None = None
+    writer: Child | None = None
     pending: memoryview | None = None
-    said: bytes = b""
-    reader_status: int = 0
+    dead_reader: Child | None = None
 
 
 def run_load(
@@ -92,7 +91,7 @@ def run_load(
     _allow_descriptors(plan)
     pair = pair or Pair(run_reader, run_writer)
     load = _Load(plan, work, run_path, run_tag, on_progress, pair)
-    with _signals_noted(load), stamps_kept_on(plan):
+    with handled(load.note), stamps_kept_on(plan):
         return load.run()
 
 
@@ -140,7 +139,7 @@ class _Load:
             self._start()
             self._await_ready()
             self._end.start_ns = time.monotonic_ns() + _LEAD_NS
-            self._order(GO + self._end.start_ns.to_bytes(8, "little"))
+            self._order(Go(self._end.start_ns))
             self._attend()
         finally:
             self._abandon()
@@ -167,7 +166,7 @@ class _Load:
             self._on_progress(self._counts())
             self._end.gave_up = self._end.gave_up or self._hopeless()
             if (self.signalled or self._end.faults or self._end.gave_up) and not cut_at:
-                self._order(CUT + bytes(8))
+                self._order(Cut())
                 cut_at = time.monotonic()
             if cut_at and time.monotonic() - cut_at > _PATIENCE_S:
                 self._kill("reader", "writer")
@@ -175,49 +174,59 @@ class _Load:
         for worker in self._workers:
             self._hear(worker)  # what was reported in the last moment
             counts = worker.counters.read()
-            if worker.reader_status and not (some_ok and counts.begun > counts.done):
-                self._fault(worker, "reading", worker.reader_status)
+            if worker.dead_reader and not (some_ok and counts.begun > counts.done):
+                self._fault(worker, "reading", worker.dead_reader)
 
     def _abandon(self) -> None:
         """Leave nothing behind: after an exception there may still be processes."""
         for worker in self._workers:
-            _close([worker.work_fd, worker.control_fd])  # which a reader takes for the end
-            worker.work_fd = worker.control_fd = -1
+            _close([worker.work_fd])
+            worker.work_fd = -1
+            worker.orders.close()  # which a reader takes for the end
         patience = time.monotonic() + _READY_S
         while self._alive():
             if time.monotonic() > patience:
                 self._kill("reader", "writer")
             time.sleep(0.01)
         for worker in self._workers:
-            _close([worker.report_fd])
+            worker.reports.close()
 
     # ------------------------------------------------------------------ children
     def _spawn(self, name: str, slots: tuple[int, ...]) -> None:
         counters = Counters()
         work_in, work_out = wide_pipe()
         read_in, read_out = wide_pipe()
-        control_in, control_out = os.pipe()
-        report_in, report_out = os.pipe()
-        ours = [work_out, control_out, report_in]
-        siblings = [f for w in self._workers for f in (w.work_fd, w.control_fd, w.report_fd)]
+        orders, obeyed = Channel.pair()
+        reports, reported = Channel.pair()
+        siblings = list(self._workers)
+        worker = _Worker(name, counters, work_out, orders, reports)
+        self._workers.append(worker)
+
+        def theirs(*pipes: int) -> None:
+            """Close what is the parent's and the other process's: an end must be seen as one."""
+            _close([work_out, *pipes, *(sibling.work_fd for sibling in siblings)])
+            for one in (worker, *siblings):
+                one.orders.close()
+                one.reports.close()
 
         def write() -> None:
-            _close([*ours, *siblings, work_in, control_in, read_out])
-            self._pair.write(self._plan, self._run_path, name, read_in, report_out, counters)
+            theirs(work_in, read_out)
+            obeyed.close()
+            self._pair.write(self._plan, self._run_path, name, read_in, reported, counters)
 
         def read() -> None:
-            _close([*ours, *siblings, read_in, report_out])
-            self._pair.read(self._plan, name, slots, work_in, read_out, control_in, counters)
+            theirs(read_in)
+            reported.close()
+            self._pair.read(self._plan, name, slots, work_in, read_out, obeyed, counters)
 
         os.set_blocking(work_out, False)
-        os.set_blocking(report_in, False)
-        worker = _Worker(name, counters, 0, 0, work_out, control_out, report_in)
-        self._workers.append(worker)
         try:
-            worker.writer = fork(write)
-            worker.reader = fork(read)
+            worker.writer = fork(write, f"latdiag-write-{name}", LATER)
+            worker.reader = fork(read, f"latdiag-read-{name}")
         finally:
-            _close([work_in, read_in, read_out, control_in, report_out])
+            _close([work_in, read_in, read_out])
+            obeyed.close()
+            reported.close()
 
     def _await_ready(self) -> None:
         """Let every reader have work at hand before the clock of the schedule starts."""
@@ -230,32 +239,36 @@ class _Load:
     def _alive(self) -> bool:
         for worker in self._workers:
             for what in ("reader", "writer"):
-                pid = getattr(worker, what)
-                if pid and (status := reaped(pid)) is not None:
-                    setattr(worker, what, 0)
-                    if status:
-                        self._lost(worker, what, status)
+                child: Child | None = getattr(worker, what)
+                if child is not None and not child.alive():
+                    setattr(worker, what, None)
+                    if child.status:
+                        self._lost(worker, what, child)
         return any(w.reader or w.writer for w in self._workers)
 
-    def _lost(self, worker: _Worker, what: str, status: int) -> None:
+    def _lost(self, worker: _Worker, what: str, child: Child) -> None:
         if self._killed:
             return
-        self._end.lost.append((f"{what} {worker.name}", status))
+        self._end.lost.append((f"{what} {worker.name}", child.status or 0))
         if what == "writer":
-            self._fault(worker, "writing", status)
+            self._fault(worker, "writing", child)
         else:
-            worker.reader_status = status
+            worker.dead_reader = child
 
-    def _fault(self, worker: _Worker, what: str, status: int) -> None:
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        text = f"the {what} process of {worker.name} ended before its time ({how})"
+    def _fault(self, worker: _Worker, what: str, child: Child) -> None:
+        text = f"the {what} process of {worker.name} ended before its time ({child.end_words})"
         remedy = "what reached the disk is kept; see whether the machine ran out of memory"
-        self._end.faults.append({"code": "local", "text": text, "remedy": remedy})
+        self._end.faults.append(Fault.of(LocalFault(text, remedy)))
 
-    def _order(self, order: bytes) -> None:
+    def _order(self, order: Go | Cut) -> None:
         for worker in self._workers:
-            with suppress(OSError):
-                os.write(worker.control_fd, order)
+            worker.orders.send(order)
+
+    def note(self, number: int, _frame: object) -> None:
+        """Handler of the signals that end a load: noted first, further ones end the waiting."""
+        if self.signalled:
+            self.give_up()
+        self.signalled = self.signalled or number
 
     def give_up(self) -> None:
         """A second signal: stop reading, a writer then ends by itself; a third: end all."""
@@ -265,9 +278,8 @@ class _Load:
         self._killed = True
         for worker in self._workers:
             for what in whom:
-                if pid := getattr(worker, what):
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                if child := getattr(worker, what):
+                    child.kill()
 
     def _hopeless(self) -> bool:
         limit, counts = self._plan.give_up, self._counts()
@@ -281,7 +293,7 @@ class _Load:
     def _feed(self, seconds: float) -> None:
         """Hand out work in turn for at most ``seconds``; hear what the writers report."""
         poll = select.poll()
-        reports = {worker.report_fd: worker for worker in self._workers}
+        reports = {worker.reports.fileno(): worker for worker in self._workers}
         for fd in reports:
             poll.register(fd, select.POLLIN)
         current = self._current()
@@ -289,13 +301,12 @@ class _Load:
             poll.register(current.work_fd, select.POLLOUT)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            for fd, events in poll.poll(left * 1000):
+            for fd, _ in poll.poll(left * 1000):
                 if fd not in reports:
                     self._hand_out()
                     return
-                if events & select.POLLIN:
-                    self._hear(reports[fd])
-                else:  # a writer has closed its end
+                self._hear(reports[fd])
+                if reports[fd].reports.ended:
                     poll.unregister(fd)
             if self.signalled:
                 return
@@ -347,32 +358,7 @@ class _Load:
             worker.work_fd, worker.pending = -1, None
 
     def _hear(self, worker: _Worker) -> None:
-        with suppress(BlockingIOError):
-            worker.said += os.read(worker.report_fd, 65536)
-        *lines, worker.said = worker.said.split(b"\n")
-        for line in lines:
-            self._end.faults.append(json.loads(line))
-
-
-class _signals_noted:  # noqa: N801 - a context manager, used as one word
-    """SIGINT and SIGTERM are noted while a load runs; further ones give up waiting."""
-
-    def __init__(self, load: _Load) -> None:
-        self._load = load
-
-    def __enter__(self) -> None:
-        self._before = {
-            number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-
-    def _note(self, number: int, _frame: object) -> None:
-        if self._load.signalled:
-            self._load.give_up()
-        self._load.signalled = self._load.signalled or number
-
-    def __exit__(self, *_exc: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        self._end.faults += worker.reports.arrived()
 
 
 def _close(fds: list[int]) -> None:

@@ -6,15 +6,10 @@ parent: when either is killed, it writes all that had reached it.
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latdiag.load.dialects import DIALECTS
@@ -24,7 +19,7 @@ from latdiag.load.row import Row
 from latdiag.load.work.plan import LoadPlan
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
-from latdiag.runtime.channel import Frames, Record
+from latdiag.runtime.channel import Channel, Fault, Frames, Record
 from latdiag.store.clock import ClockSample, ClockSeries, clock_id
 
 if TYPE_CHECKING:
@@ -46,26 +41,14 @@ def run_writer(
     run_path: str,
     name: str,
     in_fd: int,
-    report_fd: int,
+    reports: Channel,
     counters: Counters,
     row: type[Row] = Row,
 ) -> None:
     """The life of a writer process: until its reader's pipe ends. ``row``: what attempts are."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides; the run is finished anyhow
-    with suppress(OSError):
-        Path("/proc/self/comm").write_text(f"latdiag-write-{name}"[:15])
-    with suppress(OSError):
-        os.nice(10)  # what it does can wait; what the reader does cannot
-
-    def report(fault: LatdiagError) -> None:
-        text = {"code": fault.code, "text": fault.text, "remedy": fault.remedy}
-        with suppress(OSError):
-            os.write(report_fd, json.dumps(text).encode() + b"\n")
-
     from latdiag.store.writer import RunWriter
 
-    writer = Writer(plan, RunWriter(run_path, name), name, counters, report, row)
+    writer = Writer(plan, RunWriter(run_path, name), name, counters, reports, row)
     writer.live(in_fd)
 
 
@@ -76,7 +59,7 @@ class Writer:
         run: RunWriter,
         name: str,
         counters: Counters,
-        report: Callable[[LatdiagError], None],
+        reports: Channel,
         row: type[Row] = Row,
     ) -> None:
         self._plan = plan
@@ -84,7 +67,7 @@ class Writer:
         self._run = run
         self._name = name
         self._counters = counters
-        self._report = report
+        self._reports = reports
         self._read = DIALECTS[plan.dialect].read
         self._secrets = plan.target.secrets
         self._series = ClockSeries()
@@ -150,6 +133,9 @@ class Writer:
                 self._bye = record[1]
             elif kind == Record.SHORT:
                 self._report(LocalFault(record[1]["text"], record[1]["remedy"]))
+
+    def _report(self, fault: LatdiagError) -> None:
+        self._reports.send(Fault.of(fault))
 
     def _count(self, row: Row) -> None:
         good = row.succeeded
