@@ -70,6 +70,18 @@ def test_no_prompt_and_no_id_comes_twice(staged: tuple[Ended, Path, list[Any]]) 
     assert {one.id for one in seen} <= set(found.request_id)
 
 
+def test_a_closed_loop_waits_at_random_before_each_request(tmp_path: Path) -> None:
+    """Or it would keep step with a timer of the server; its first request does not wait."""
+    design = 'yield Stage("S3", shots(10, osl=2), 1, dither_ns=200_000_000)'
+    with streaming(ttft_s=0.002, itl_s=0.001) as peer:
+        ended, run = probed(peer.url, tmp_path, design, "--json")
+    assert well_ended(ended), ended.err
+    found = rows(run)
+    pauses_ns = found.sent_ns.to_numpy()[1:] - found.done_ns.to_numpy()[:-1]
+    # Of nine draws up to 200 ms all are below 30 ms once in 25 million runs.
+    assert len(pauses_ns) == 9 and pauses_ns.max() > 30_000_000
+
+
 def test_a_stage_begins_when_the_last_one_has_ended(
     staged: tuple[Ended, Path, list[Any]],
 ) -> None:
