@@ -102,10 +102,10 @@ def say_report(report: Mapping[str, Any]) -> None:
 
 
 def run_at_once() -> bool:
-    """Real-time priority, the lowest there is, for this process alone; whether it was granted.
-
-    Without it the schedule is kept as well as an ordinary process can.
+    """No collections, and real-time priority, the lowest there is, for this process alone;
+    whether it was granted. Without it the schedule is kept as well as an ordinary process can.
     """
+    children.settle_memory()
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     except (OSError, AttributeError):

@@ -19,7 +19,6 @@ from itertools import count
 from time import monotonic_ns
 from typing import Any
 
-from latdiag.runtime.children import settle_memory
 from latdiag.sim.connection import receive, want_stamps
 from latdiag.sim.loop import READ, WRITE, Lateness, Loop
 from latdiag.sim.process import announce, run_at_once, say_report
@@ -247,7 +246,6 @@ def main() -> None:
     try:
         with socket.create_server(("127.0.0.1", setup.port), backlog=1024) as listener:
             relay = Relay(setup, listener)
-            settle_memory()
             run_at_once()
             announce(listener.getsockname()[1])
             report = relay.run()

@@ -388,7 +388,6 @@ def main() -> None:
             if setup.truth is not None:
                 truth = stack.enter_context(Path(setup.truth).open("w", encoding="utf-8"))
             server = Server(setup, listener, truth)
-            settle_memory()
             run_at_once()
             announce(listener.getsockname()[1])
             report = server.run()

@@ -147,7 +147,11 @@ def test_a_receiver_that_dies_costs_no_measurement(tmp_path: Path) -> None:
             text=True,
         )
         receiver = receiver_of(load.pid)
-        time.sleep(1.5)  # the load is under way
+        under_way = tmp_path / "a.run" / "writers" / "w0.json"
+        until = time.monotonic() + 60
+        while not under_way.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1.5)
         os.kill(receiver, signal.SIGKILL)
         out, _ = load.communicate(timeout=60)
     result = json.loads(out)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import latdiag
@@ -24,6 +24,7 @@ from latdiag.measurement.stages import PathStage, Shot, Stage
 from latdiag.model.errors import LatdiagError, LocalFault, RunFault
 from latdiag.runtime import channel
 from latdiag.runtime.channel import MESSAGES, Channel, Fault, Frames, encode, packed, unpacked
+from tests.profiles import examples
 
 for _module in pkgutil.walk_packages(latdiag.__path__, "latdiag."):
     if not _module.name.endswith("__main__"):
@@ -87,7 +88,6 @@ def test_every_room_that_has_processes_declares_its_messages() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MESSAGES))
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_message_comes_back_equal(name: str, data: st.DataObject) -> None:
     sent = data.draw(values(MESSAGES[name]))
@@ -99,7 +99,7 @@ def test_a_message_comes_back_equal(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MESSAGES))
-@settings(max_examples=5)
+@examples(25)
 @given(data=st.data())
 def test_no_field_of_it_is_dropped(name: str, data: st.DataObject) -> None:
     """Each field alone is told apart from another value of it."""
