@@ -16,6 +16,9 @@ from latdiag.cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: Whoever is not done by then hangs; a machine with much else to do is slow, and does not.
+PATIENCE_S = 150
+
 #: Says on stderr how large the largest process below it was (KiB): its readers and writers.
 _MEASURED = """
 import resource, subprocess, sys
@@ -71,7 +74,7 @@ def loaded(
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        timeout=25,
+        timeout=PATIENCE_S,
         check=False,
     )
     err, _, largest = done.stderr.rpartition("largest ") if measured else (done.stderr, "", "0")

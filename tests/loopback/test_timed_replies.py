@@ -66,7 +66,12 @@ def test_each_request_is_told_by_its_own_reply(tmp_path: Path, fault: str) -> No
     assert found["gateway"]["members"][:2] == ["gateway", "frontend"]
     assert found["gateway"]["share"] == pytest.approx(true["frontend"], abs=0.01)
     dominant = max(true, key=lambda name: true[name])
-    assert result["verdict"]["dominant"] == dominant
+    if result["valid"]:
+        assert result["verdict"]["dominant"] == dominant
+    else:  # this machine was too busy for the client, and then it withholds its verdict
+        assert result["invalid_because"]
+        assert result["verdict"]["dominant"] is None
+        assert result["verdict"]["kind"] == "client_limited"
     assert [stack["name"] for stack in result["stacks"]] == ["vllm"]
 
 
