@@ -1,7 +1,8 @@
-"""What would turn a guess from outside into a measurement: a flag of the stack that was found."""
+"""Flags of stacks in what people are advised to do."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,12 +17,24 @@ _HERE = {
     "replies": "",
     "metrics": ", and --metrics URL of its page here",
 }
+_KNOB = re.compile(r"\{(\w+)\}")
 #: What is asked after where no component leads.
 _UNKNOWN = ("queue", "prefill")
 
 
+def with_flags(text: str) -> str:
+    """``text`` with the flags of every stack where it names what they turn (``{admitted}``)."""
+
+    def flags(knob: re.Match[str]) -> str:
+        named = catalogue.flags_of(knob[1])
+        return f" ({named})" if named else ""
+
+    return _KNOB.sub(flags, text)
+
+
 def to_measure(result: Mapping[str, Any]) -> str:
-    """One sentence; empty where no stack was found, or none that can say more."""
+    """What would turn a guess from outside into a measurement, of the stack that was found: one
+    sentence; empty where no stack was found, or none that can say more."""
     named = [str(stack.get("name")) for stack in result.get("stacks") or ()]
     found = [stack for stack in catalogue.stacks() if stack.name in named]
     leaves = of(*_asked_after(result))

@@ -8,6 +8,7 @@ from typing import Any
 
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads
+from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.health import Health
 
 _MIN_ROWS = TAIL_ROWS
@@ -40,14 +41,13 @@ _LEAVES = {
     "decode.interference": "steps stretched by others' prefills",
     "decode.stall": "pauses that no step explains",
 }
+#: In braces: what a knob of a stack turns; its flags stand there.
 _NEXT = {
     "client": "Run latdiag nearer to the server, or on a machine with a free core.",
     "network": "Measure from a host nearer to the server: what remains there is not network.",
     "gateway": "Probe the server behind the gateway directly: what goes away is the gateway's.",
-    "frontend": "Give the frontend more processes (vLLM: --api-server-count), or look at its"
-    " spans.",
-    "queue": "Raise what the engine lets in at once (vLLM: --max-num-seqs; SGLang:"
-    " --max-running-requests), or add a replica.",
+    "frontend": "Give the frontend more processes{frontends}, or look at its spans.",
+    "queue": "Raise what the engine lets in at once{admitted}, or add a replica.",
     "prefill": "Shorten the prompts or share their prefixes (prefix caching), or give prefill"
     " more compute.",
     "interconnect": "Look at the KV link: its bandwidth, its set-up time, and whether the transfer"
@@ -60,10 +60,8 @@ _NEXT_LEAF = {
     "queue.admission": _NEXT["queue"],
     "decode.base": "The step itself is slow: a smaller or quantised model, more tensor"
     " parallelism, or speculative decoding.",
-    "decode.batch": "Let in fewer streams at once (vLLM: --max-num-seqs; SGLang:"
-    " --max-running-requests), or add a replica.",
-    "decode.interference": "Cut prefills smaller (vLLM: a lower --max-num-batched-tokens), or"
-    " disaggregate prefill from decode.",
+    "decode.batch": "Let in fewer streams at once{admitted}, or add a replica.",
+    "decode.interference": "Cut prefills smaller{chunk}, or disaggregate prefill from decode.",
     "decode.stall": "Look at the server while it pauses: garbage collection, collectives,"
     " throttling.",
 }
@@ -225,8 +223,8 @@ def _words(name: str, chosen: Mapping[str, Any]) -> str:
 
 def _following(name: str, chosen: Mapping[str, Any], leaf: str | None) -> str:
     if chosen[name].get("members"):
-        return _NEXT_MERGED.get(name, _NEXT[name])
-    return _NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name]
+        return with_flags(_NEXT_MERGED.get(name, _NEXT[name]))
+    return with_flags(_NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name])
 
 
 def _confidence(entry: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
 from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.tokens import token_counts
-from latdiag.load.wire.exchange import TIMING_HEADERS
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
 from latdiag.model.text import shown, without_credentials
 
@@ -44,6 +43,7 @@ class Row:
         "_error",
         "_fault",
         "_finish",
+        "_headers",
         "_ids",
         "_last_output",
         "_last_stamp_ns",
@@ -71,11 +71,13 @@ class Row:
         begun: tuple[Any, ...],
         read: Callable[[bytes], Event],
         secrets: tuple[str, ...],
+        headers: tuple[bytes, ...] = (),
     ) -> None:
         self.begun = begun
         self._body: bytes = begun[10]
         self._read = read
         self._secrets = secrets
+        self._headers = headers
         self.real_ns, self.user_ns, self.kinds = array("q"), array("q"), array("b")
         self.censored = bytearray()
         self._ids: list[int | None] = []
@@ -313,7 +315,7 @@ class Row:
         if self._timings is not None:
             stated["body"] = self._own_names(self._timings)
         headers = (self.told or {}).get("headers", {})
-        for name in TIMING_HEADERS:
+        for name in self._headers:
             value = headers.get(name)
             if not value or len(value) > _TIMING_HEADER:
                 continue

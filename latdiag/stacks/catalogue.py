@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from latdiag import stacks as package
 from latdiag.model.units import UNIT_NS
-from latdiag.stacks.signal import Signal, Stack
+from latdiag.stacks.signal import ReplyFields, Signal, Stack
 
 GROUP = "latdiag.stacks"
 
@@ -26,6 +26,9 @@ METRIC_KINDS = ("counter", "histogram", "gauge")
 
 #: Families that say something of the process itself and belong to no stack (a restart).
 PROCESS_FAMILIES = frozenset({"process_start_time_seconds"})
+
+#: Headers that state times and belong to no stack (the W3C's Server Timing).
+STANDARD_HEADERS = ("server-timing",)
 
 _SELECTOR = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_]\w*="[^"\\]*",?)*)\})?')
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="([^"\\]*)"')
@@ -95,6 +98,23 @@ def families() -> frozenset[str]:
 
 
 @cache
+def reply_fields() -> ReplyFields:
+    """What a load keeps of replies: the objects that hold the signals, and the headers."""
+    objects = {tuple(path.split(".")[:-1]) for path in signals("reply")}
+    named = {name.partition(";")[0].lower() for name in signals("header")}
+    more = {name for known in stacks() for name in known.headers}
+    return ReplyFields(tuple(sorted(objects)), tuple(sorted({*STANDARD_HEADERS, *named, *more})))
+
+
+def flags_of(turns: str) -> str:
+    """What turns it, stack by stack: ``vLLM: --max-num-seqs; SGLang: ...``; those of the most
+    recordings first, empty where no stack has such a knob."""
+    known = sorted(stacks(), key=lambda each: (-len(each.captures), each.name))
+    found = [f"{s.title}: {knob.flag}" for s in known for knob in s.knobs if knob.turns == turns]
+    return "; ".join(found)
+
+
+@cache
 def text_attributes() -> frozenset[str]:
     """The text attributes of spans that are kept: keys, signs of roles, and what a stack asks."""
     found: set[str] = set()
@@ -150,6 +170,8 @@ def unfit(new: Stack) -> str:
 
 def _unfit_reply(signal: Signal) -> str:
     """Why a time in a reply cannot be used, or an empty string."""
+    if "." not in signal.foreign:
+        return "no object of a reply holds it, and of the others only numbers in objects are kept"
     if signal.covers and not set(signal.unit.split("|")) <= UNIT_NS.keys():
         return f"it covers time, and its unit is {signal.unit!r}"
     if signal.rest and signal.rest not in signal.covers:

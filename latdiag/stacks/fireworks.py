@@ -49,6 +49,7 @@ STACK = Stack(
         _time("decode", "generation-duration", of("decode") | HIDDEN, "decode.base"),
     ),
     marks=(Mark("reply", r"perf_metrics\..*"), Mark("header", r"fireworks-.*")),
+    headers=("fireworks-server-time-to-first-token", "fireworks-server-processing-time"),
     switches=(
         Switch(
             "timings in replies",

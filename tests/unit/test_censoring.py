@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.row import TOLERANCE_NS, Row
 from latdiag.model.records import OUTPUT_KINDS
+from latdiag.stacks.signal import ReplyFields
 
 US, MS = 1_000, 1_000_000
 START = 10**15
@@ -20,7 +21,7 @@ DONE = b"data: [DONE]\n\n"
 
 def new_row() -> Row:
     begun = (1, 0, b"id", b"0" * 32, b"0" * 16, 0, 0, 0, "load", START, b"{}")
-    row = Row(begun, DIALECTS["openai-chat"].read, ())
+    row = Row(begun, DIALECTS["openai-chat"].reader(ReplyFields()), ())
     row.head(200, "", b"text/event-stream")
     return row
 

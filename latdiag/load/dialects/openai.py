@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from latdiag.load.dialects.event import Ask, Event
@@ -30,11 +30,8 @@ _EMPTY = Event(Kind.OTHER)
 #: No server counts further; what does is no count.
 _COUNT_LIMIT = 2**31
 
-#: Where servers put figures about themselves. At the top: vLLM, llama.cpp, SGLang, Cerebras,
-#: Fireworks. Inside another object: Dynamo, Groq.
-_TIMINGS = frozenset({"metrics", "timings", "meta_info", "time_info", "perf_metrics"})
-_NESTED_TIMINGS = (("nvext", "timing"), ("x_groq", "usage"))
-_RARE = _TIMINGS | {outer for outer, _ in _NESTED_TIMINGS} | {"error"}
+#: An error, and where Groq has its usage.
+_RARE = frozenset({"error", "x_groq"})
 
 #: What continuous usage is made of.
 _PLAIN_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
@@ -85,17 +82,62 @@ def common_fields(ask: Ask) -> Chunk:
     return fields
 
 
-def read_event(data: bytes, read_choice: Callable[[Any], Said]) -> Event:
-    """The Event of one event's data in a dialect whose choices ``read_choice`` understands."""
-    chunk = _parse(data)
-    if isinstance(chunk, Event):
-        return chunk
-    choices = chunk.get("choices")
-    if type(choices) is not list or not choices:
-        return _event(chunk, Kind.OTHER, None, None)
-    if len(choices) == 1:
-        return _event(chunk, *read_choice(choices[0]))
-    return _event(chunk, *_several([read_choice(choice) for choice in choices]))
+class EventReader:
+    """Reads a dialect whose choices ``read_choice`` understands, and keeps the numbers in the
+    ``objects`` (paths) in which servers state figures about themselves."""
+
+    __slots__ = ("_objects", "_rare", "_read_choice")
+
+    def __init__(
+        self, read_choice: Callable[[Any], Said], objects: Sequence[tuple[str, ...]]
+    ) -> None:
+        self._read_choice = read_choice
+        self._objects = {".".join(path): path for path in objects}
+        self._rare = _RARE | {path[0] for path in objects}
+
+    def read(self, data: bytes) -> Event:
+        """The Event of one event's data. Never raises, whatever the bytes."""
+        chunk = _parse(data)
+        if isinstance(chunk, Event):
+            return chunk
+        choices = chunk.get("choices")
+        if type(choices) is not list or not choices:
+            return self._event(chunk, Kind.OTHER, None, None)
+        if len(choices) == 1:
+            return self._event(chunk, *self._read_choice(choices[0]))
+        return self._event(chunk, *_several([self._read_choice(choice) for choice in choices]))
+
+    def _event(self, chunk: Chunk, kind: Kind, ids: int | None, finish: object) -> Event:
+        """The Event of a chunk whose choices said ``kind``, ``ids`` and ``finish``."""
+        usage = chunk.get("usage")
+        if finish is None and self._rare.isdisjoint(chunk) and "choices" in chunk:
+            # Most chunks: some text, and perhaps usage without details.
+            if usage is None:
+                return Event(kind, ids, None, None, None, None, None, _name(chunk.get("id"), 200))
+            if type(usage) is dict and usage.keys() <= _PLAIN_USAGE and usage:
+                return Event(
+                    Kind.USAGE if kind is Kind.OTHER else kind,
+                    ids,
+                    _count(usage.get("completion_tokens")),
+                    _count(usage.get("prompt_tokens")),
+                    None,
+                    None,
+                    None,
+                    _name(chunk.get("id"), 200),
+                )
+        return _full_event(chunk, kind, ids, finish, self._timings(chunk))
+
+    def _timings(self, chunk: Chunk) -> Chunk | None:
+        """Figures of the kept objects by their path; None where the chunk bears none. What is not
+        at the top of a chunk may be in its first choice (SGLang)."""
+        choices = chunk.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices else None
+        found = {}
+        for name, path in self._objects.items():
+            bearer = chunk if path[0] in chunk else first
+            if figures := _figures(_at(bearer, path)):
+                found[name] = figures
+        return found or None
 
 
 #: Which kind a chunk of several choices has: output before all else, an answer before reasoning.
@@ -178,28 +220,9 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _event(chunk: Chunk, kind: Kind, ids: int | None, finish: object) -> Event:
-    """The Event of a chunk whose choices said ``kind``, ``ids`` and ``finish``."""
-    usage = chunk.get("usage")
-    if finish is None and _RARE.isdisjoint(chunk) and "choices" in chunk:
-        # Most chunks: some text, and perhaps usage without details.
-        if usage is None:
-            return Event(kind, ids, None, None, None, None, None, _name(chunk.get("id"), 200))
-        if type(usage) is dict and usage.keys() <= _PLAIN_USAGE and usage:
-            return Event(
-                Kind.USAGE if kind is Kind.OTHER else kind,
-                ids,
-                _count(usage.get("completion_tokens")),
-                _count(usage.get("prompt_tokens")),
-                None,
-                None,
-                None,
-                _name(chunk.get("id"), 200),
-            )
-    return _full_event(chunk, kind, ids, finish)
-
-
-def _full_event(chunk: Chunk, kind: Kind, ids: int | None, finish: object) -> Event:
+def _full_event(
+    chunk: Chunk, kind: Kind, ids: int | None, finish: object, timings: Chunk | None
+) -> Event:
     error = chunk.get("error")
     bare = chunk.get("object") == "error" or ("choices" not in chunk and "code" in chunk)
     if not error and bare and "message" in chunk:
@@ -222,7 +245,7 @@ def _full_event(chunk: Chunk, kind: Kind, ids: int | None, finish: object) -> Ev
         _name(chunk.get("id"), 200),
         _error_text(error) if error else None,
         False,
-        _timings(chunk),
+        timings,
     )
 
 
@@ -274,16 +297,13 @@ def _name(value: object, limit: int) -> str | None:
     return shown(value, limit) or None
 
 
-def _timings(chunk: Chunk) -> Chunk | None:
-    """Allow-listed figures, by foreign name; None where the chunk bears none."""
-    found = {key: _figures(chunk[key]) for key in _TIMINGS if key in chunk}
-    for outer, inner in _NESTED_TIMINGS:
-        found[f"{outer}.{inner}"] = _figures(_inside(chunk, outer).get(inner))
-    choices = chunk.get("choices")
-    if "meta_info" not in chunk and isinstance(choices, list) and choices:
-        first = choices[0]
-        found["meta_info"] = _figures(first.get("meta_info") if isinstance(first, dict) else None)
-    return {key: value for key, value in found.items() if value} or None
+def _at(bearer: object, path: tuple[str, ...]) -> object:
+    """What an object holds at a path; None where there is nothing."""
+    for key in path:
+        if not isinstance(bearer, dict):
+            return None
+        bearer = bearer.get(key)
+    return bearer
 
 
 def _figures(value: object, depth: int = 2) -> Chunk:

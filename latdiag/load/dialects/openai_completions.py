@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from latdiag.load.dialects.event import Ask, Event
-from latdiag.load.dialects.openai import Said, common_fields, encode, read_event, token_ids
+from latdiag.load.dialects.openai import EventReader, Said, common_fields, encode, token_ids
 from latdiag.model.errors import UsageFault
 from latdiag.model.records import Kind
+from latdiag.stacks.signal import ReplyFields
 
 
 class OpenAICompletions:
@@ -27,9 +29,9 @@ class OpenAICompletions:
         fields = {"model": ask.model, "prompt": ask.prompt, **common_fields(ask)}
         return encode(fields, ask.overlay)
 
-    def read(self, data: bytes) -> Event:
-        """What one event says; never raises."""
-        return read_event(data, _choice)
+    def reader(self, fields: ReplyFields) -> Callable[[bytes], Event]:
+        """Makes an Event of one event's data; it never raises."""
+        return EventReader(_choice, fields.objects).read
 
 
 def _choice(choice: Any) -> Said:

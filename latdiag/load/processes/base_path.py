@@ -27,7 +27,7 @@ from latdiag.load.processes.writer import run_writer
 from latdiag.load.row import Row
 from latdiag.load.wire.dial import tls_context
 from latdiag.load.wire.exchange import Exchange
-from latdiag.load.wire.heads import content_type, raw_headers, told
+from latdiag.load.wire.heads import content_type, kept_headers, raw_headers, told
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.plan import LoadPlan
 from latdiag.model.records import Outcome
@@ -193,6 +193,7 @@ class _Asker:
         self._out = outbox.records
         self._counters = counters
         self._get_url, self._post_url = httpx.URL(url), httpx.URL(plan.target.url)
+        self._kept = kept_headers(plan)
         self._post_headers = raw_headers(plan, self._post_url)
         self._get_headers = [
             (k, b"application/json" if k == b"Accept" else v)
@@ -277,11 +278,11 @@ class _Asker:
         except asyncio.CancelledError:
             exchange.fault = "cut_by_client" if self._cut else "cancelled"
             exchange.fault_text = "cut off when the load was stopped"
-            self._out.append((Record.ENDED, n, told(exchange)))
+            self._out.append((Record.ENDED, n, told(exchange, self._kept)))
             raise
         except OSError as fault:
             exchange.fault, exchange.fault_text = "refused", f"this machine: {fault.strerror}"
-        self._out.append((Record.ENDED, n, told(exchange)))
+        self._out.append((Record.ENDED, n, told(exchange, self._kept)))
         return exchange
 
     def _request(self, ask: PathAsk, exchange: Exchange, sink: Any) -> httpx.Request:

@@ -22,7 +22,7 @@ from latdiag.load.processes.pulse import BEAT_S, Pulse
 from latdiag.load.processes.settle import settled
 from latdiag.load.wire.dial import tls_context
 from latdiag.load.wire.exchange import Exchange
-from latdiag.load.wire.heads import content_type, raw_headers, retry_after, told
+from latdiag.load.wire.heads import content_type, kept_headers, raw_headers, retry_after, told
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.plan import LoadPlan
 from latdiag.runtime.channel import Channel, Frames, Record, message
@@ -98,6 +98,7 @@ class Reader:
         self._client = httpx.AsyncClient(transport=self._transport, trust_env=False)
         self._url = httpx.URL(plan.target.url)
         self._headers = raw_headers(plan, self._url)
+        self._kept = kept_headers(plan)
         seconds = plan.timeout_ns / 1e9
         self._timeout = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
         self._outbox = Outbox(loop, out_fd, self._end, self._hold_back, _BACKLOG)
@@ -360,12 +361,12 @@ class Reader:
             if self.fault is None:  # else this reader's fault took its end: that is a loss
                 exchange.fault = "cut_by_client" if self._cut else "cancelled"
                 exchange.fault_text = "cut off when the load was stopped"
-                out.append((2, n, told(exchange)))
+                out.append((2, n, told(exchange, self._kept)))
             raise
         except OSError as fault:
             exchange.fault, exchange.fault_text = "refused", f"this machine: {fault.strerror}"
             self._say_short(fault)
-        out.append((2, n, told(exchange)))
+        out.append((2, n, told(exchange, self._kept)))
         if exchange.status == 200 and not exchange.fault and not self._ailing():
             return None
         return retry_after(exchange)

@@ -68,7 +68,8 @@ class Writer:
         self._name = name
         self._counters = counters
         self._reports = reports
-        self._read = DIALECTS[plan.dialect].read
+        self._read = DIALECTS[plan.dialect].reader(plan.fields)
+        self._headers = tuple(name.encode() for name in plan.fields.headers)
         self._secrets = plan.target.secrets
         self._series = ClockSeries()
         self._audit = Audit()
@@ -117,7 +118,7 @@ class Writer:
                 _, n, real_ns, user_ns, floor_ns, data = record
                 rows[n].take(real_ns, user_ns, floor_ns, data, offset_ns)
             elif kind == Record.BEGUN:
-                rows[record[1]] = self._row(record, self._read, self._secrets)
+                rows[record[1]] = self._row(record, self._read, self._secrets, self._headers)
             elif kind == Record.HEAD:
                 rows[record[1]].head(*record[2:])
             elif kind == Record.ENDED:

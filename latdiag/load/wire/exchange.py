@@ -8,22 +8,6 @@ from collections.abc import Callable
 #: floor (MONOTONIC ns; what this read brought arrived after it), the body bytes that it brought.
 Sink = Callable[[int, int, int, bytes], None]
 
-#: Reply headers in which servers and gateways state times; a run keeps them as they come. Of
-#: OpenAI, llama.cpp, Envoy, Text Generation Inference, Fireworks, LiteLLM, and the standard one.
-TIMING_HEADERS = (
-    b"server-timing",
-    b"openai-processing-ms",
-    b"x-envoy-upstream-service-time",
-    b"x-total-time",
-    b"x-validation-time",
-    b"x-queue-time",
-    b"x-inference-time",
-    b"fireworks-server-time-to-first-token",
-    b"fireworks-server-processing-time",
-    b"x-litellm-response-duration-ms",
-    b"x-litellm-overhead-duration-ms",
-)
-
 
 class Exchange:
     """Instants in ns: ``*_real_ns`` REALTIME kernel stamps, the others MONOTONIC. 0 = not known.

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-from latdiag.load.wire.exchange import TIMING_HEADERS, Exchange
+from latdiag.load.wire.exchange import Exchange
 from latdiag.load.work.plan import LoadPlan
 
 _TOLD = tuple(n for n in Exchange.__slots__ if n not in ("headers", "wire_key", "last_key"))
-#: Reply headers that the writer needs; no other leaves the process.
-_HEADERS = frozenset({b"content-type", b"retry-after", b"location", b"server", *TIMING_HEADERS})
+#: Reply headers that the writer needs.
+_HEADERS = frozenset({b"content-type", b"retry-after", b"location", b"server"})
 
 
 def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:
@@ -32,11 +32,16 @@ def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:
     return [(k.encode("ascii"), v.encode("latin-1")) for k, v in common.items()]
 
 
-def told(exchange: Exchange) -> dict[str, Any]:
-    """The account of an attempt for the writer: every field, of the headers an allow list."""
+def kept_headers(plan: LoadPlan) -> frozenset[bytes]:
+    """The reply headers that leave the process: those the writer needs, and stated times."""
+    return _HEADERS | {name.encode() for name in plan.fields.headers}
+
+
+def told(exchange: Exchange, kept: frozenset[bytes]) -> dict[str, Any]:
+    """The account of an attempt for the writer: every field, of the headers those of ``kept``."""
     fields = {name: getattr(exchange, name) for name in _TOLD}
     fields["headers"] = {
-        name.lower(): value[:1024] for name, value in exchange.headers if name.lower() in _HEADERS
+        name.lower(): value[:1024] for name, value in exchange.headers if name.lower() in kept
     }
     return fields
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from latdiag.stacks.signal import ReplyFields
+
 
 class Work(NamedTuple):
     """One request to make. ``due_ns`` is an offset from the start; -1 in closed loop."""
@@ -54,3 +56,5 @@ class LoadPlan:
     name: str = ""
     #: a closed loop's slot waits up to so long before each request, at random
     dither_ns: int = 0
+    #: where replies state times that the run keeps
+    fields: ReplyFields = field(default_factory=ReplyFields)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from latdiag.load.dialects import DIALECTS, Ask, Dialect, dialect_of_path
+from latdiag.load.dialects import DIALECTS, Ask, Dialect, Event, dialect_of_path
 from latdiag.load.redact import clean
 from latdiag.load.row import Row
 from latdiag.load.wire.exchange import Exchange
@@ -126,11 +127,18 @@ class Preflight:
     """Requests before the load, over one connection of their own."""
 
     def __init__(
-        self, base: str, target: Target, dialect: Dialect, timeout_s: float, kernel_stamps: bool
+        self,
+        base: str,
+        target: Target,
+        dialect: Dialect,
+        read: Callable[[bytes], Event],
+        timeout_s: float,
+        kernel_stamps: bool,
     ) -> None:
         self._base = base
         self._target = target
         self._dialect = dialect
+        self._read = read
         self._timeout_s = timeout_s
         self._transport = StampedTransport(verify=target.verify, stamped=kernel_stamps)
         self._client = httpx.AsyncClient(
@@ -228,7 +236,7 @@ class Preflight:
     async def send(self, body: bytes) -> Answer:
         exchange = Exchange()
         begun = (1, 0, b"", b"", b"", 0, 0, 0, "preflight", time.monotonic_ns(), body)
-        row = Row(begun, self._dialect.read, self._target.secrets)
+        row = Row(begun, self._read, self._target.secrets)
         offset_ns = (now := sample(1)).real_ns - now.mono_ns
         headed = False
 

@@ -25,6 +25,7 @@ from latdiag.model.records import Outcome
 from latdiag.model.text import without_credentials
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.wake import run_at_once
+from latdiag.stacks.catalogue import reply_fields
 
 #: Streams that one reader follows with room to spare; more readers only where there are cores.
 STREAMS_PER_READER = 400
@@ -153,7 +154,9 @@ async def prepare(wish: Wish) -> Prepared:
         shared_prefix=wish.shared_prefix,
         words=words,
     )
-    preflight = Preflight(base, target, dialect, wish.timeout_ns / 1e9, wish.kernel_stamps)
+    fields = reply_fields()
+    read = dialect.reader(fields)
+    preflight = Preflight(base, target, dialect, read, wish.timeout_ns / 1e9, wish.kernel_stamps)
     try:
         found, workload = await _negotiate(preflight, wish, target, draft)
     finally:
@@ -171,6 +174,7 @@ async def prepare(wish: Wish) -> Prepared:
         workers=_workers(wish.workers, len(slots)),
         kernel_stamps=wish.kernel_stamps,
         realtime=realtime,
+        fields=fields,
     )
     return Prepared(
         plan,
