@@ -68,8 +68,8 @@ class Writer:
         self._name = name
         self._counters = counters
         self._reports = reports
-        self._read = DIALECTS[plan.dialect].reader(plan.fields)
-        self._headers = tuple(name.encode() for name in plan.fields.headers)
+        self._read = DIALECTS[plan.dialect].reader(plan.reply_fields)
+        self._headers = tuple(name.encode() for name in plan.reply_fields.headers)
         self._secrets = plan.target.secrets
         self._series = ClockSeries()
         self._audit = Audit()

@@ -34,7 +34,7 @@ def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:
 
 def kept_headers(plan: LoadPlan) -> frozenset[bytes]:
     """The reply headers that leave the process: those the writer needs, and stated times."""
-    return _HEADERS | {name.encode() for name in plan.fields.headers}
+    return _HEADERS | {name.encode() for name in plan.reply_fields.headers}
 
 
 def told(exchange: Exchange, kept: frozenset[bytes]) -> dict[str, Any]:

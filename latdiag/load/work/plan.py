@@ -57,4 +57,4 @@ class LoadPlan:
     #: a closed loop's slot waits up to so long before each request, at random
     dither_ns: int = 0
     #: where replies state times that the run keeps
-    fields: ReplyFields = field(default_factory=ReplyFields)
+    reply_fields: ReplyFields = field(default_factory=ReplyFields)

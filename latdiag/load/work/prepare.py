@@ -174,7 +174,7 @@ async def prepare(wish: Wish) -> Prepared:
         workers=_workers(wish.workers, len(slots)),
         kernel_stamps=wish.kernel_stamps,
         realtime=realtime,
-        fields=fields,
+        reply_fields=fields,
     )
     return Prepared(
         plan,
