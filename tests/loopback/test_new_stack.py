@@ -73,7 +73,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        begun_ns, begun = time.time_ns(), time.monotonic()
+        begun_ns = time.time_ns()
         time.sleep((STATED_MS["queue"] + STATED_MS["prefill"]) / 1e3)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -83,17 +83,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("X-Nimbus-Total-Ms", "80")
             self.send_header("X-Nimbus-Secret", "1")
         self.end_headers()
-        started = time.monotonic()
-        for place, event in enumerate(EVENTS):
-            due = started + place * (STATED_MS["decode"] + 1) / 1e3 / (len(EVENTS) - 2)
-            time.sleep(max(0.0, due - time.monotonic()))
-            stated = event.replace('"nimbus":', '"nobody":') if self.server.silent else event
-            self.wfile.write(f"{len(stated):x}\r\n{stated}\r\n".encode())
+        ended_ns = self._stream()
         with self.server.lock:
             self.server.answered += 1
         if self.server.spans is not None:  # before the reply ends, and with it the load
-            self._tell(begun_ns, begun_ns + round((time.monotonic() - begun) * 1e9))
+            self._tell(begun_ns, ended_ns)
         self.wfile.write(b"0\r\n\r\n")
+
+    def _stream(self) -> int:
+        """Send the events. Returns the instant (REALTIME ns) at which the last token was ready,
+        which is never after it was sent, however busy the machine is."""
+        ended_ns = begun_ns = 0
+        for place, event in enumerate(EVENTS):
+            due_ns = begun_ns + place * round((STATED_MS["decode"] + 1) * 1e6) // (len(EVENTS) - 2)
+            time.sleep(max(0, due_ns - time.time_ns()) / 1e9)
+            ended_ns = time.time_ns() if 'finish_reason":"length' in event else ended_ns
+            stated = event.replace('"nimbus":', '"nobody":') if self.server.silent else event
+            self.wfile.write(f"{len(stated):x}\r\n{stated}\r\n".encode())
+            begun_ns = begun_ns or time.time_ns()
+        return ended_ns
 
     def _tell(self, begun_ns: int, ended_ns: int) -> None:
         export = ExportTraceServiceRequest()
@@ -203,7 +211,7 @@ def test_its_spans_say_it_too(tmp_path: Path) -> None:
     with nimbus(silent=True, spans=f"http://127.0.0.1:{port}") as server:
         ended = measured(tmp_path, server.url, "--otlp-http", f"127.0.0.1:{port}", "--wait", "1s")
     evidence = ended.result["evidence"]
-    assert evidence["told"] == N and evidence["joined_by"]["request_id"] == N, evidence
+    assert evidence["told"] == N and evidence["joined_by"]["request_id"] == N, json.dumps(evidence)
     found = shares(ended)
     for name, ms in STATED_MS.items():
         assert found[name]["sum_ns"] == pytest.approx(N * ms * 1e6, rel=1e-6), name

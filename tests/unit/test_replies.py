@@ -235,7 +235,9 @@ def test_the_load_keeps_every_field_that_a_stack_names(
 
 def plan() -> LoadPlan:
     fields = catalogue.reply_fields()
-    return LoadPlan(Target("http://x"), "openai-chat", (), None, 1, 1, True, 1, reply_fields=fields)
+    return LoadPlan(
+        Target("http://x"), "openai-chat", (), None, 1, 1, True, 1, reply_fields=fields
+    )
 
 
 def test_every_named_header_is_kept() -> None:
