@@ -279,24 +279,26 @@ def test_the_version_is_stated_once() -> None:
     assert project["version"] == latdiag.__version__
 
 
+def _line(name: str, file: str) -> str:
+    """The one line of the one block with that name."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```sh {name}\n(.*?)```$", text, re.M | re.S)
+    (line,) = block.splitlines()
+    return str(line)
+
+
 def test_the_readme_has_two_lines_to_copy_and_ci_runs_those() -> None:
     """Each makes an environment of its own and installs: what CI proves is what one copies."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = [
-        re.findall(rf"^```sh {name}\n(.*?)```$", readme, re.M | re.S)
-        for name in ("first", "second")
-    ]
-    assert [len(block) for block in blocks] == [1, 1]
-    lines = [block[0].splitlines() for block in blocks]
-    assert [len(line) for line in lines] == [1, 1]
-    first, second = lines[0][0], lines[1][0]
+    first, second = _line("first", "README.md"), _line("second", "README.md")
     for line in (first, second):
         assert "-m venv " in line and "pip install" in line
     assert "latdiag probe demo:queue" in first and "pytest" in second
     shown = subprocess.run(
         ["bash", str(ROOT / ".ci" / "run"), "--show"], capture_output=True, text=True, check=True
     )
-    assert shown.stdout.splitlines() == [first, second]
+    in_full = _line("properties", "CONTRIBUTING.md")
+    assert "-m hypothesis" in in_full and "--hypothesis-profile=ci" in in_full
+    assert shown.stdout.splitlines() == [first, second, in_full]
 
 
 def test_every_example_is_listed_and_tested() -> None:
