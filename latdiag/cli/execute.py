@@ -222,7 +222,7 @@ def target_of(text: str, spans_to: str | None = None) -> Iterator[str]:
     if scheme != "demo":
         yield text
     elif name == "echo":
-        from latdiag.sim.echo import running_echo
+        from latdiag.sim.demo import running_echo
 
         with running_echo() as url:
             yield url

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from latdiag.sim import relay, server
-from latdiag.sim.params import FAULTS, Params
+from latdiag.sim.params import FAULTS, Params, echo
 from latdiag.sim.process import Child, running
 from latdiag.sim.spans import traces_url
 from latdiag.sim.telemetry import Telemetry
@@ -146,3 +146,10 @@ def running_demo(
     given["timings"] = timings
     with serving(constants, seed=seed, port=port, model=model, **given) as demo:
         yield demo.url
+
+
+@contextlib.contextmanager
+def running_echo(port: int = 0, *, ttft_ms: float = 50.0, itl_ms: float = 10.0) -> Iterator[str]:
+    """The URL of a demo server that only keeps a pace (``params.echo``); its model is ``echo``."""
+    with running_demo(params=echo(ttft_ms, itl_ms), port=port, model="echo") as url:
+        yield url

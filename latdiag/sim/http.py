@@ -1,28 +1,26 @@
 """HTTP/1.1 without sockets: bytes in and requests out, and the bytes of replies.
 
-What comes in is hostile: heads and bodies are bounded, and whatever is not a request is a
-``Refusal``, after which the connection is of no further use (where the next request would begin
-is not known).
+What comes in is hostile: httptools reads it, heads and bodies are bounded here, and whatever is
+not a request is a ``Refusal``, after which the connection is of no further use (where the next
+request would begin is not known).
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
+
+import httptools
 
 MAX_HEAD = 64 << 10
 #: Ends the body of a reply that was sent in chunks.
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_MAX_CHUNK_LINE = 1024
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 _TYPES = {404: "NotFoundError"}
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_DIGITS = re.compile(r"[0-9]{1,15}")
-_HEX = re.compile(r"[0-9A-Fa-f]{1,12}")
 
 
 class Refusal(Exception):
@@ -49,7 +47,8 @@ class Refusal(Exception):
 class Request:
     """One whole request. ``path``: without its query. Header names are lower case.
 
-    ``chunks``: whether its sender understands a reply in chunks (HTTP/1.1).
+    ``chunks``: whether its sender understands a reply in chunks (HTTP/1.1). ``keeps``: whether
+    the connection may bear another request after this one.
     """
 
     method: str
@@ -57,155 +56,120 @@ class Request:
     headers: dict[str, str]
     body: bytes
     chunks: bool
+    keeps: bool
 
-    @property
-    def keeps(self) -> bool:
-        """Whether the connection may bear another request after this one."""
-        wish = self.headers.get("connection", "").lower()
-        return wish != "close" if self.chunks else wish == "keep-alive"
+    def must_be(self, method: str) -> None:
+        """Refusal for another method."""
+        if self.method != method:
+            raise Refusal(405, f"{self.path} takes {method}")
 
 
 class Requests:
-    """The requests of one connection: ``feed`` what was read, take with ``next`` until None."""
+    """The requests of one connection: ``feed`` what was read, take with ``next`` until None.
+
+    What httptools calls back begins with ``on_``.
+    """
 
     def __init__(self, max_body: int, max_head: int = MAX_HEAD) -> None:
         self._max_body = max_body
         self._max_head = max_head
-        self._held = bytearray()
-        self._scanned = 0
-        self._head: Request | None = None
-        self._length: int | None = None  # of the body; None: it comes in chunks
+        self._parser = httptools.HttpRequestParser(self)
+        self._whole: deque[tuple[Request, int]] = deque()  # with the size of each
+        self._refusal: Refusal | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._head_whole = False
         self._body = bytearray()
+        self._fields = 0  # bytes of the head's or the trailer's lines
+        self._framing = 0  # bytes since the head or a piece of the body was whole
 
     def feed(self, data: bytes) -> None:
-        self._held += data
+        """Read on; what is wrong with it is raised by ``next``, behind the requests before it."""
+        if self._refusal is not None:
+            return
+        self._framing += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as fault:
+            self._refusal = self._refusal or Refusal(400, f"not HTTP/1.1: {fault}")
+        if self._refusal is None and self._framing > self._max_head:
+            self._refusal = self._too_long()
 
     @property
     def held(self) -> int:
         """Bytes that are kept."""
-        return len(self._held) + len(self._body)
+        waiting = sum([size for _, size in self._whole])
+        return waiting + len(self._body) + max(self._fields, self._framing)
 
     @property
     def wants_continue(self) -> bool:
         """Whether the sender waits for leave to send the body."""
-        head = self._head
-        return head is not None and head.headers.get("expect", "").lower() == "100-continue"
+        return self._head_whole and self._headers.get("expect", "").lower() == "100-continue"
 
     def next(self) -> Request | None:
         """The next whole request, or None until more has come. Raises Refusal."""
-        if self._head is None:
-            raw = self._take_head()
-            if raw is None:
-                return None
-            self._head = _parse_head(raw)
-            self._length = _body_length(self._head, self._max_body)
-        if not (self._take_chunks() if self._length is None else self._take_length()):
-            return None
-        head, body = self._head, bytes(self._body)
-        self._head = None
-        self._body = bytearray()
-        return Request(head.method, head.path, head.headers, body, head.chunks)
-
-    def _take_head(self) -> bytes | None:
-        held = self._held
-        while held[:2] == b"\r\n":  # some clients send an empty line after a body
-            del held[:2]
-        end = held.find(b"\r\n\r\n", max(0, self._scanned - 3))
-        if max(end, len(held) if end < 0 else 0) > self._max_head:
-            raise Refusal(400, f"the head is larger than {self._max_head} bytes")
-        if end < 0:
-            self._scanned = len(held)
-            return None
-        raw = bytes(held[:end])
-        del held[: end + 4]
-        self._scanned = 0
-        return raw
-
-    def _take_length(self) -> bool:
-        assert self._length is not None
-        if len(self._held) < self._length:
-            return False
-        self._body += self._held[: self._length]
-        del self._held[: self._length]
-        return True
-
-    def _take_chunks(self) -> bool:
-        """Move chunks from what is held to the body; whether the last one was among them."""
-        held = self._held
-        while (end := held.find(b"\r\n", 0, _MAX_CHUNK_LINE)) >= 0:
-            size = _chunk_size(bytes(held[:end]))
-            if len(self._body) + size > self._max_body:
-                raise Refusal(400, f"the body is larger than {self._max_body} bytes")
-            if not size:
-                return self._take_trailer(end + 2)
-            if len(held) < end + size + 4:
-                return False
-            if held[end + 2 + size : end + size + 4] != b"\r\n":
-                raise Refusal(400, "a chunk that is longer than it says")
-            self._body += held[end + 2 : end + 2 + size]
-            del held[: end + size + 4]
-        if len(held) >= _MAX_CHUNK_LINE:
-            raise Refusal(400, "a chunk without a size")
-        return False
-
-    def _take_trailer(self, start: int) -> bool:
-        """Drop the trailer that follows the last chunk; whether it is whole."""
-        held = self._held
-        if held[start : start + 2] == b"\r\n":
-            del held[: start + 2]
-            return True
-        end = held.find(b"\r\n\r\n", start)
-        if end < 0:
-            if len(held) - start > self._max_head:
-                raise Refusal(400, f"the trailer is larger than {self._max_head} bytes")
-            return False
-        del held[: end + 4]
-        return True
-
-
-def _parse_head(raw: bytes) -> Request:
-    """Request line and headers; the body is still to come."""
-    first, *rest = raw.decode("latin-1").split("\r\n")
-    parts = first.split(" ")
-    if len(parts) != 3 or not _TOKEN.fullmatch(parts[0]) or not parts[1]:
-        raise Refusal(400, "not an HTTP request line")
-    if parts[2] not in ("HTTP/1.1", "HTTP/1.0"):
-        raise Refusal(400, "neither HTTP/1.1 nor HTTP/1.0")
-    headers: dict[str, str] = {}
-    for line in rest:
-        name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name):
-            raise Refusal(400, "a header line that is none")
-        key, value = name.lower(), value.strip()
-        if key == "content-length" and headers.get(key, value) != value:
-            raise Refusal(400, "two lengths that differ")
-        headers[key] = value
-    path = parts[1].partition("?")[0]
-    return Request(parts[0], path, headers, b"", parts[2] == "HTTP/1.1")
-
-
-def _body_length(head: Request, limit: int) -> int | None:
-    """Bytes of the body that a head announces; None: it comes in chunks."""
-    coding = head.headers.get("transfer-encoding")
-    stated = head.headers.get("content-length")
-    if coding is not None:
-        if coding.lower() != "chunked" or stated is not None:
-            raise Refusal(400, "a body neither by its length nor in chunks")
+        if self._whole:
+            return self._whole.popleft()[0]
+        if self._refusal is not None:
+            raise self._refusal
         return None
-    if stated is None:
-        return 0
-    if not _DIGITS.fullmatch(stated):
-        raise Refusal(400, "a length that is not a number")
-    if int(stated) > limit:
-        raise Refusal(400, f"the body is larger than {limit} bytes")
-    return int(stated)
 
+    # ------------------------------------------------------------------ called by the parser
+    def on_url(self, url: bytes) -> None:
+        self._url += url
 
-def _chunk_size(line: bytes) -> int:
-    text = line.partition(b";")[0].strip().decode("latin-1")
-    if not _HEX.fullmatch(text):
-        raise Refusal(400, "a chunk without a size")
-    return int(text, 16)
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += len(name) + len(value) + 4
+        if self._fields + len(self._url) > self._max_head:
+            self._refuse(self._too_long())
+        if not self._head_whole:  # else it is of the trailer, which nobody reads
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+
+    def on_headers_complete(self) -> None:
+        if self._parser.get_http_version() not in ("1.1", "1.0"):
+            self._refuse(Refusal(400, "neither HTTP/1.1 nor HTTP/1.0"))
+        if self._parser.should_upgrade():
+            self._refuse(Refusal(400, "no other protocol is spoken here"))
+        if self._headers.get("transfer-encoding", "chunked").lower() != "chunked":
+            self._refuse(Refusal(400, "a body neither by its length nor in chunks"))
+        if int(self._headers.get("content-length", 0)) > self._max_body:
+            self._refuse(self._too_large())
+        self._head_whole = True
+        self._fields = self._framing = 0
+
+    def on_body(self, piece: bytes) -> None:
+        self._framing = 0
+        if len(self._body) + len(piece) > self._max_body:
+            self._refuse(self._too_large())
+        self._body += piece
+
+    def on_message_complete(self) -> None:
+        parser = self._parser
+        request = Request(
+            parser.get_method().decode("latin-1"),
+            self._url.partition(b"?")[0].decode("latin-1"),
+            self._headers,
+            bytes(self._body),
+            parser.get_http_version() == "1.1",
+            parser.should_keep_alive(),
+        )
+        size = len(self._url) + sum([len(k) + len(v) for k, v in self._headers.items()])
+        self._whole.append((request, size + len(self._body)))
+        self._begin()
+
+    def _refuse(self, refusal: Refusal) -> NoReturn:
+        self._refusal = refusal
+        raise refusal  # ends the parsing
+
+    def _too_large(self) -> Refusal:
+        return Refusal(400, f"the body is larger than {self._max_body} bytes")
+
+    def _too_long(self) -> Refusal:
+        part = "trailer, or the line before a chunk," if self._head_whole else "head"
+        return Refusal(400, f"the {part} is larger than {self._max_head} bytes")
 
 
 # ---------------------------------------------------------------------- replies

@@ -14,7 +14,7 @@ from typing import Any
 
 from latdiag.sim.http import LAST_CHUNK, Refusal, chunk, json_object
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
 #: Tokens that the chat template puts before and after the words of all messages.
 TEMPLATE_BEFORE, TEMPLATE_AFTER = (1, 2, 3, 4), (5, 6, 7, 8)
 TEMPLATE_TOKENS = len(TEMPLATE_BEFORE) + len(TEMPLATE_AFTER)

@@ -77,6 +77,32 @@ class Params:
         return cls(**(found | {"refuses": frozenset(found["refuses"])}))
 
 
+def echo(ttft_ms: float = 50.0, itl_ms: float = 10.0) -> Params:
+    """A server without a queue, without noise and with room for all: the first token leaves
+    ``ttft_ms`` after the request came, each further one ``itl_ms`` after the one before.
+
+    That is exact for a request that comes alone; one that comes while others run waits for the
+    end of their step. With 0 and 0 all tokens leave at once. ValueError for a first token that
+    would leave before a step has ended.
+    """
+    return Params(
+        weights_ms=itl_ms,
+        frontend_ms=ttft_ms - itl_ms,
+        overhead_ms=0.0,
+        compute_us=0.0,
+        kv_ns=0.0,
+        seq_us=0.0,
+        attention_ns=0.0,
+        frontend_us=0.0,
+        noise=0.0,
+        token_budget=1 << 30,
+        max_seqs=1024,
+        kv_blocks=2048,
+        block_tokens=1 << 20,  # one block holds any request
+        max_model_len=1 << 18,
+    )
+
+
 #: One server per fault, for a first look. Each holds under some three requests in flight with
 #: prompts of 300 and replies of 36 tokens in the mean.
 FAULTS: dict[str, Params] = {

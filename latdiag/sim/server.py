@@ -71,7 +71,7 @@ class Setup:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A request in the engine. ``next_bytes``: of its next token, if it is streamed.
+    """A request in the engine. ``next_bytes``: of token ``next_index``, if it is streamed.
 
     ``part``: of the server that it is on, ``here_ns``: since when.
     """
@@ -86,9 +86,19 @@ class Stream:
     osl: int
     part: str
     here_ns: int
+    next_index: int = 0
     next_bytes: bytes = b""
     last_ns: int = 0
     late_ns: int = 0
+
+    def prepare(self, index: int) -> None:
+        self.next_index, self.next_bytes = index, self.reply.token(index, index + 1 == self.osl)
+
+    def bytes_of(self, emission: Emission) -> bytes:
+        """Prepared, unless tokens before it leave at the same moment (short steps, late)."""
+        if emission.index != self.next_index:
+            return self.reply.token(emission.index, emission.last)
+        return self.next_bytes
 
     @property
     def request_id(self) -> str:
@@ -170,7 +180,7 @@ class Server:
         for emission in emitted:
             stream = streams.get(emission.key)  # None: its client went away a moment ago
             if stream is not None and stream.next_bytes:
-                stream.connection.send(stream.next_bytes)
+                stream.connection.send(stream.bytes_of(emission))
                 late_ns = monotonic_ns() - emission.at_ns
                 late.add(late_ns)
                 if late_ns > stream.late_ns:
@@ -224,26 +234,21 @@ class Server:
     def _route(self, connection: Connection, request: http.Request, at_ns: int) -> None:
         path = request.path
         if path in (openai.CHAT, openai.COMPLETIONS):
-            _allow(request, "POST")
+            request.must_be("POST")
             ask = openai.parse_ask(request.body, chat=path == openai.CHAT, rules=self._rules)
             self._submit(connection, request, ask, at_ns)
             return
         pages = self._tellers.pages()
         if path in pages:
-            _allow(request, "GET")
+            request.must_be("GET")
             self._answer(connection, request, 200, pages[path]().encode(), CONTENT_TYPE)
             return
-        plain = {"/health": self._health, "/v1/models": self._models}
-        if path not in plain:
+        if path not in ("/health", openai.MODELS):
             raise http.Refusal(404, f"nothing here; try {openai.CHAT}, not {path[:100]}")
-        _allow(request, "GET")
-        self._answer(connection, request, 200, *plain[path]())
-
-    def _health(self) -> tuple[bytes, str]:
-        return b"", "text/plain"
-
-    def _models(self) -> tuple[bytes, str]:
-        return openai.models(self._rules, int(self._created_s)), "application/json"
+        request.must_be("GET")
+        models = openai.models(self._rules, int(self._created_s))
+        kind, body = ("text/plain", b"") if path == "/health" else ("application/json", models)
+        self._answer(connection, request, 200, body, kind)
 
     def _answer(
         self,
@@ -286,7 +291,7 @@ class Server:
         if ask.stream:
             head = http.stream_head(chunks=chunks, keeps=request.keeps)
             self._at(parsed_ns, lambda: connection.send(head))
-            stream.next_bytes = reply.token(0, osl == 1)
+            stream.prepare(0)
 
     def _refuse_at(
         self, at_ns: int, connection: Connection, request: http.Request, refusal: http.Refusal
@@ -324,7 +329,7 @@ class Server:
         if emission.last:
             self._finish(stream)
         elif stream.ask.stream:
-            stream.next_bytes = stream.reply.token(index + 1, index + 2 == stream.osl)
+            stream.prepare(index + 1)
 
     def _finish(self, stream: Stream) -> None:
         """The end of the reply, the truth, the span."""
@@ -346,11 +351,6 @@ class Server:
             self._truth.write(truth.line(stream.request_id, trace_id, stream.late_ns))
             self._truth.flush()
         teller.finished(visit, stream.asked, stream.context, stream.reason)
-
-
-def _allow(request: http.Request, method: str) -> None:
-    if request.method != method:
-        raise http.Refusal(405, f"{request.path} takes {method}")
 
 
 def _request_id(request: http.Request) -> str:

@@ -49,7 +49,7 @@ FORKING = (
 HOMES = {
     "click": ("latdiag/cli/",),
     "httpx": ("latdiag/load/", "latdiag/ingest/"),
-    "httptools": ("latdiag/load/", "latdiag/ingest/"),
+    "httptools": ("latdiag/load/", "latdiag/ingest/", "latdiag/sim/"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The built-in echo: what it answers, at which pace, and how it ends."""
+"""The target ``demo:echo``, a demo server that only keeps a pace: replies, pace, and its end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from latdiag.sim import echo
-from latdiag.sim.echo import running_echo
+from latdiag.sim.demo import running_echo
+from latdiag.sim.engine import Engine
+from latdiag.sim.openai import TEMPLATE_TOKENS
+from latdiag.sim.params import echo
 
 TTFT_MS, ITL_MS = 20.0, 4.0
 
@@ -49,21 +51,24 @@ def _events(stream: bytes) -> list[Any]:
 
 def _chat(osl: int, **more: Any) -> dict[str, Any]:
     message = {"role": "user", "content": "one two three"}
-    return {"model": "m", "messages": [message], "max_tokens": osl, "stream": True, **more}
+    return {"model": "echo", "messages": [message], "max_tokens": osl, "stream": True, **more}
 
 
 def test_a_chat_stream_has_a_role_one_event_a_token_a_reason_usage_and_an_end(url: str) -> None:
     status, stream = _post(url, "chat/completions", _chat(5, stream_options={"include_usage": 1}))
-    role, *tokens, stop, usage, done = _events(stream)
+    role, *tokens, usage, done = _events(stream)
     assert status == 200
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    said = [event["choices"][0]["delta"]["content"] for event in tokens]
-    assert said == ["one ", "two ", "three ", "one ", "two "]
-    assert stop["choices"][0]["finish_reason"] == "length"
+    texts = [event["choices"][0]["delta"]["content"] for event in tokens]
+    assert texts == [" the", " first", " light", " of", " day"]
+    reasons = [event["choices"][0]["finish_reason"] for event in tokens]
+    assert reasons == [None, None, None, None, "length"]
     assert usage["choices"] == []
-    assert usage["usage"] == {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
+    isl = 3 + TEMPLATE_TOKENS
+    counts = {"prompt_tokens": isl, "completion_tokens": 5, "total_tokens": isl + 5}
+    assert usage["usage"] == counts
     assert done == b"[DONE]"
-    assert len({event["id"] for event in (role, *tokens, stop, usage)}) == 1
+    assert len({event["id"] for event in (role, *tokens, usage)}) == 1
 
 
 def test_usage_is_sent_only_when_asked_for(url: str) -> None:
@@ -75,7 +80,7 @@ def test_a_completion_counts_token_ids_and_can_state_them(url: str) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     body = {"prompt": [7, 8, 9, 10], "max_tokens": 3, "stream": True, "return_token_ids": True}
     _, stream = _post(url, "completions", {**body, "stream_options": options})
-    *tokens, _, usage, _ = _events(stream)
+    *tokens, usage, _ = _events(stream)
     assert [len(event["choices"][0]["token_ids"]) for event in tokens] == [1, 1, 1]
     assert [event["usage"]["completion_tokens"] for event in tokens] == [1, 2, 3]
     assert usage["usage"]["prompt_tokens"] == 4
@@ -85,7 +90,7 @@ def test_without_stream_the_answer_comes_whole(url: str) -> None:
     status, body = _post(url, "chat/completions", _chat(4, stream=False))
     reply = json.loads(body)
     assert status == 200
-    assert reply["choices"][0]["message"]["content"] == "one two three one"
+    assert reply["choices"][0]["message"]["content"] == " the first light of"
     assert reply["usage"]["completion_tokens"] == 4
 
 
@@ -106,6 +111,7 @@ def test_it_names_its_model(url: str) -> None:
         ("completions", {"prompt": "a", "max_tokens": -1}, 400, "max_tokens"),
         ("completions", {"prompt": "a", "max_tokens": True}, 400, "max_tokens"),
         ("completions", {"prompt": "a", "max_tokens": 10**9}, 400, "max_tokens"),
+        ("completions", {"prompt": "a", "model": "other"}, 404, "does not exist"),
         ("chat", {}, 404, "/v1/chat/completions"),
         ("models", {}, 405, "GET"),
     ],
@@ -152,7 +158,7 @@ def test_tokens_leave_on_the_grid_that_was_asked_for(url: str) -> None:
         reply = connection.getresponse()
         instants = []
         while line := reply.readline():
-            if b'"content": "' in line and b"role" not in line:
+            if b'"content":"' in line and b"role" not in line:
                 instants.append(1000 * (time.monotonic() - begun))
     assert len(instants) == tokens
     # A millisecond less: the loop's clock may wake a little early.
@@ -162,14 +168,31 @@ def test_tokens_leave_on_the_grid_that_was_asked_for(url: str) -> None:
 
 
 def test_lateness_does_not_add_up_over_a_stream() -> None:
-    pace = echo.Pace(ttft_s=0.5, itl_s=0.25)
-    assert [pace.due(10.0, index) for index in (0, 1, 400)] == [10.5, 10.75, 110.5]
+    engine = Engine(echo(ttft_ms=500.0, itl_ms=250.0), seed=0)
+    engine.submit("a", 10_000_000_000, isl=20_000, osl=401)
+    at_ns = [emission.at_ns for emission in engine.advance(200_000_000_000)]
+    assert [at_ns[index] for index in (0, 1, 400)] == [
+        10_500_000_000, 10_750_000_000, 110_500_000_000
+    ]  # fmt: skip
+
+
+def test_tokens_that_leave_at_once_are_all_there_and_in_order() -> None:
+    """What a server that is late by several steps does, at its extreme."""
+    with running_echo(ttft_ms=0.0, itl_ms=0.0) as url:
+        _, stream = _post(url, "chat/completions", _chat(300))
+        _, body = _post(url, "chat/completions", _chat(300, stream=False))
+    role, *tokens, done = _events(stream)
+    choices = [event["choices"][0] for event in tokens]
+    assert role["choices"][0]["delta"]["role"] == "assistant" and done == b"[DONE]"
+    whole = json.loads(body)["choices"][0]["message"]["content"]
+    assert "".join(choice["delta"]["content"] for choice in choices) == whole
+    assert [choice["finish_reason"] for choice in choices] == [None] * 299 + ["length"]
 
 
 def test_it_ends_with_its_parent_however_that_ends() -> None:
     code = (
         "import sys, time\n"
-        "from latdiag.sim.echo import running_echo\n"
+        "from latdiag.sim.demo import running_echo\n"
         "with running_echo() as url:\n"
         "    print(url, flush=True)\n"
         "    time.sleep(60)\n"
@@ -196,4 +219,4 @@ def test_a_port_that_is_taken_is_said(capfd: pytest.CaptureFixture[str]) -> None
         with pytest.raises(OSError, match=f"port {port}"), running_echo(port):
             pass
     said = capfd.readouterr().err
-    assert said.startswith("echo: ") and "address already in use" in said
+    assert said.startswith("demo: ") and "address already in use" in said.lower()

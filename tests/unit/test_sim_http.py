@@ -81,24 +81,26 @@ def test_any_bytes_are_requests_or_a_refusal_and_what_is_kept_is_bounded(
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
-        (b"nonsense\r\n\r\n", "request line"),
-        (b"GET  / HTTP/1.1\r\n\r\n", "request line"),
+        (b"nonsense\r\n\r\n", "Invalid method"),
+        (b"GET / HTTP/1.1 x\r\n\r\n", "after version"),
         (b"GET / HTTP/2.0\r\n\r\n", "neither"),
-        (b"GET / HTTP/1.1\r\n folded\r\n\r\n", "header line"),
-        (b"GET / HTTP/1.1\r\na b: c\r\n\r\n", "header line"),
+        (b"GET / HTTP/1.1\r\n folded\r\n\r\n", "space after start line"),
+        (b"GET / HTTP/1.1\r\na b: c\r\n\r\n", "header token"),
         (b"GET / HTTP/1.1\r\nx: " + b"x" * 5000, "head is larger"),
-        (POST + b"Content-Length: -4\r\n\r\n", "not a number"),
-        (POST + b"Content-Length: +4\r\n\r\n", "not a number"),
-        (POST + b"Content-Length: 1_0\r\n\r\n", "not a number"),
+        (b"CONNECT a:1 HTTP/1.1\r\n\r\n", "no other protocol"),
+        (POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "no other protocol"),
+        (POST + b"Content-Length: -4\r\n\r\n", "character in Content-Length"),
+        (POST + b"Content-Length: +4\r\n\r\n", "character in Content-Length"),
+        (POST + b"Content-Length: 1_0\r\n\r\n", "character in Content-Length"),
         (POST + b"Content-Length: 1001\r\n\r\n", "larger than 1000"),
-        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "differ"),
-        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "neither by its"),
+        (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", "Duplicate Content-Length"),
+        (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "present with"),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "neither by its"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "without a size"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", "without a size"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 2000, "without a size"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n", "larger than 1000"),
-        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc", "longer than it says"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk size"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", "chunk size"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 2000, "size overflow"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n" + b"x" * 1001, "larger than 1000"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc", "after chunk data"),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 900, "trailer"),
     ],
 )
@@ -114,6 +116,23 @@ def test_a_trailer_is_dropped_and_the_next_request_found_behind_it() -> None:
         ("/v1/completions", b"a"),
         ("/health", b""),
     ]
+
+
+def test_requests_before_what_is_none_are_served_first() -> None:
+    requests = Requests(MAX_BODY)
+    requests.feed(b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nnonsense\r\n\r\n")
+    assert [found.path for _ in range(2) if (found := requests.next())] == ["/a", "/b"]
+    with pytest.raises(Refusal, match="Invalid method"):
+        requests.next()
+
+
+@pytest.mark.parametrize("before", [b"1;", b"0\r\n", b"1\r\na\r\n0\r\nx: "])
+def test_bytes_that_are_no_body_have_a_bound(before: bytes) -> None:
+    """What is parsed without being kept: extensions of chunks, trailers."""
+    piece = b"x" * 500
+    head = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises(Refusal):
+        read(head + before, *[piece] * 20)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +154,9 @@ def test_whether_the_connection_stays_follows_version_and_header(
 
 def test_leave_to_go_on_is_wanted_until_the_body_is_there() -> None:
     requests = Requests(MAX_BODY)
-    requests.feed(POST + b"Expect: 100-Continue\r\nContent-Length: 1\r\n\r\n")
+    requests.feed(POST + b"Expect: 100-Continue\r\n")
     assert not requests.wants_continue
+    requests.feed(b"Content-Length: 1\r\n\r\n")
     assert requests.next() is None and requests.wants_continue
     requests.feed(b"x")
     assert requests.next() is not None and not requests.wants_continue
