@@ -214,16 +214,16 @@ def test_two_servers_have_a_page_each_and_what_is_in_front_has_none_of_theirs() 
 
 def test_counters_begin_anew_where_they_are_told_to_and_nothing_else_does(tmp_path: Path) -> None:
     path = tmp_path / "truth.jsonl"
-    with serving(QUICK, truth=path, telemetry=Telemetry(reset_after_s=0.3)) as demo:
+    with serving(QUICK, truth=path, telemetry=Telemetry(reset_after_s=3.0)) as demo:
         asked(demo.url, 3)
         before = metrics(demo.url)
-        wait_for(lambda: figure(demo.url, "process_start_time_seconds") > begun(before), 10, "it")
+        wait_for(lambda: figure(demo.url, "process_start_time_seconds") > begun(before), 60, "it")
         between = metrics(demo.url)
         asked(demo.url, 2)
         after = metrics(demo.url)
     name = 'vllm:request_success_total{engine="0",finished_reason="length",model_name="demo"}'
     assert (before[name], between[name], after[name]) == (3, 0, 2)
-    assert 0.2 < begun(after) - begun(before) < 10
+    assert 2.9 < begun(after) - begun(before) < 60
     assert all(value == 0 for key, value in between.items() if key.endswith("_count"
                '{engine="0",model_name="demo"}'))  # fmt: skip
     assert len(path.read_text().splitlines()) == 5
