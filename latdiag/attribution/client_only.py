@@ -6,22 +6,15 @@ class under ``queue``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latdiag.attribution.leaves import MASK
 from latdiag.attribution.ledger import Claim, Ledger, Move, Origin, client_claims, mask_of
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle
-from latdiag.measurement.answered import Answered
-from latdiag.measurement.ttft_split import first_output, split
-from latdiag.model.records import Outcome
-
-if TYPE_CHECKING:
-    from latdiag.store.batch import Batch
+from latdiag.measurement.frame import Frame
 
 #: What the client cannot tell apart: everything behind the first hop until the first token.
 BEHIND_THE_HOP = ("queue", "prefill", "frontend", "gateway")
@@ -36,7 +29,7 @@ _BEHIND = Origin(
 )
 
 
-def explain(rows: Answered, left_out: int) -> Parts:
+def explain(rows: Frame, left_out: int) -> Parts:
     """Parts of requests with kernel stamps; ``left_out`` successful ones have none.
 
     In the order of ``sent``, then of length: equal instants are told apart, so that the order in
@@ -65,48 +58,9 @@ def explain(rows: Answered, left_out: int) -> Parts:
     return settle(whole, ledger, left_out)
 
 
-def partition(batches: Iterable[Batch]) -> Parts:
-    """Partition every successful row; the others, and those without exact stamps, are counted."""
-    pieces, left_out = [], 0
-    for batch in batches:
-        piece = _piece(batch)
-        left_out += int((batch.texts["outcome"] == Outcome.OK.value).sum()) - len(piece["sent"])
-        pieces.append(piece)
-    names = pieces[0] if pieces else dict.fromkeys(_COLUMNS)
-    joined = {
-        name: np.concatenate([np.zeros(0, dtype=np.int64), *(each[name] for each in pieces)])
-        for name in names
-    }
-    ids = np.zeros(len(joined["sent"]), dtype=object)
-    delayed, kernel = joined.pop("delayed").astype(bool), np.ones(len(ids), dtype=bool)
-    rows = Answered(*(ids, ids, ids, ids, ids, ids), **joined, delayed=delayed, kernel=kernel)
-    return explain(rows, left_out)
-
-
-_COLUMNS = (
-    *("sent", "begin", "first", "last", "done", "client", "network"),
-    *("network_lo", "network_hi", "delayed"),
-)
-
-
-def _piece(batch: Batch) -> dict[str, NDArray[Any]]:
-    ttft = split(batch)
-    _, _, last = first_output(batch)
-    good = batch.texts["outcome"][ttft.row] == Outcome.OK.value
-    row = ttft.row[good]
-    sent = batch.ints["sent_ns"].values[row]
-    due, done = batch.ints["due_ns"], batch.ints["done_ns"]
-    lag = np.where(due.valid[row], np.maximum(sent - due.values[row], 0), 0)
-    first = sent + ttft.ttft[good]
-    return {
-        "sent": sent,
-        "begin": sent - lag,
-        "first": first,
-        "last": np.maximum(last[row], first),
-        "done": np.where(done.valid[row], done.values[row], last[row]),
-        "client": ttft.client[good] + lag,
-        "network": ttft.network[good],
-        "network_lo": ttft.network_lo[good],
-        "network_hi": ttft.network_hi[good],
-        "delayed": ttft.delayed[good].astype(np.int64),
-    }
+def partition(frame: Frame) -> Parts:
+    """Every successful row of the workload; those without exact stamps are counted."""
+    ok = frame.ok & frame.workload
+    rows = frame.select(ok & frame.kernel)
+    rows = replace(rows, last=np.maximum(rows.last, rows.first))
+    return explain(rows, int(ok.sum()) - rows.n)

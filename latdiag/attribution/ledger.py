@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.leaves import MASK, components
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 
 
 class Origin(NamedTuple):
@@ -120,7 +120,7 @@ _NETWORK = "transmit and ACK stamps, TCP_INFO min_rtt"
 _ROUND_TRIP = "the smallest round trip of the connection where it is known, else nothing"
 
 
-def client_claims(rows: Answered, client: str = "", grade: str = "") -> list[Claim]:
+def client_claims(rows: Frame, client: str = "", grade: str = "") -> list[Claim]:
     """What the client's own stamps prove: its own time, and the network's up to the first hop.
 
     ``client``: other words for what its own time rests on; ``grade``: another of the network's.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.leaves import BIT
 from latdiag.attribution.ledger import Claim, Ledger, Merges, Origin, is_parted, key_of
 from latdiag.attribution.parts import Parts, Source
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.model.components import COMPONENTS
 
 
@@ -34,7 +34,7 @@ class Whole:
     interval: str = "client_e2e"
 
     @classmethod
-    def of(cls, rows: Answered) -> Whole:
+    def of(cls, rows: Frame) -> Whole:
         """The requests of a workload, as the client saw them."""
         return cls(
             rows.done - rows.begin,

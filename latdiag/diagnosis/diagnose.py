@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.metrics.source import Scraped, doubtful, scraped
-from latdiag.attribution.replies.source import Stated, stated
-from latdiag.attribution.spans.source import Spoken, spoken
+from latdiag.attribution import reading
+from latdiag.attribution.client_only import partition
+from latdiag.attribution.metrics.source import Scraped, doubtful
+from latdiag.attribution.replies.source import Stated
+from latdiag.attribution.spans.source import Spoken
 from latdiag.diagnosis import attribution, caveats, collected, flags
 from latdiag.diagnosis.caveats import censored_share
-from latdiag.measurement import digest as digests
-from latdiag.measurement import observations
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.slo import Slo
 from latdiag.measurement.validity import Facts, Reading, facts_of_writers, readings
+from latdiag.model.errors import UsageFault
 from latdiag.model.units import ms
 from latdiag.report import json as result_json
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
-    from latdiag.store.run import Run
+    from latdiag.store.run import Reader, Run
 
 #: Points of a line over time.
 _STEPS = 24
@@ -36,12 +37,14 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = ()) -> dict[str, Any]:
 
 
 def result_and_parts(
-    run: Run, verb: str, slos: Sequence[Slo] = ()
+    run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader
 ) -> tuple[dict[str, Any], Parts]:
     """``result_of``, and the requests in components that its breakdown sums up; as any load
-    proves them where it has none."""
+    proves them where it has none. ``also``: who else takes the run's rows as they go by."""
     header = run.header
-    found = digests.digest(run.batches(list(digests.COLUMNS)), slos)
+    read = reading.read(run, slos, *also)
+    found = read.digest
+    _check_clocks(run, found)
     # What gathers beside the load counts spans, and audits nobody.
     writers = [writer for writer in run.writers if writer.get("kind") != "otlp"]
     said = readings(_facts(found, writers))
@@ -69,13 +72,12 @@ def result_and_parts(
     if gathered is not None:
         result["collected"] = gathered
         result["caveats"] += collected.caveats(run.writers)
-    servers, replies = spoken(run), stated(run)
-    metrics = scraped(run, bool(found.designed))
+    servers, replies, metrics = read.spoken(), read.stated(), read.scraped()
     told = servers is not None or replies is not None
     told = told or (metrics is not None and metrics.parts is not None)
-    parts = found.parts
+    parts = partition(found.frame)
     if told or verb in ("probe", "diagnose"):
-        parts = _attribute(result, found, run, servers, replies, metrics)
+        parts = _attribute(result, found, parts, servers, replies, metrics)
         spoke = [each for each in (servers, replies, metrics) if each is not None]
         if not any(each.parts is parts for each in spoke) and (flag := flags.to_measure(result)):
             result["verdict"]["next"] = f"{result['verdict']['next']} {flag}"
@@ -90,6 +92,16 @@ def result_and_parts(
         result["caveats"] += doubtful(metrics, own)
     result["caveats"] += caveats.caveats(result, found, run)
     return result, parts
+
+
+def _check_clocks(run: Run, found: Digest) -> None:
+    """UsageFault for several probes whose streams' instants cannot be set against each other."""
+    if len(run.paths) > 1 and found.designed and len(found.frame.clocks) > 1:
+        raise UsageFault(
+            "these probes were made on different machines or across a reboot, and their clocks"
+            " cannot be compared",
+            "diagnose them apart",
+        )
 
 
 # ---------------------------------------------------------------------- the client's own truth
@@ -250,16 +262,14 @@ def _part(
 def _attribute(
     result: dict[str, Any],
     found: Digest,
-    run: Run,
+    whole: Parts,
     servers: Spoken | None,
     replies: Stated | None,
     metrics: Scraped | None,
 ) -> Parts:
     """A probe's designed stages teach the laws; any other load is explained without. Servers
-    that spoke of the requests know best, and then what their replies state."""
-    seen = None
-    if found.designed:
-        seen = observations.observe(run.batches(list(observations.COLUMNS)))
+    that spoke of the requests know best, and then what their replies state. ``whole``: what the
+    client alone proves."""
     counts = found.measurement.counts
     failed = sum(counts.failed.values()) / counts.requests if counts.requests else 0.0
     parts = None
@@ -270,10 +280,9 @@ def _attribute(
     own = replies.parts if replies is not None else None
     told = metrics.parts if metrics is not None else None
     rungs = attribution.Rungs(parts, own, told)
-    whole = found.parts
     if metrics is not None and metrics.document["of"] == "traffic":
         whole = replace(whole, interval="server")  # no client was there
-    said = attribution.attribute(whole, seen, result["valid"], failed, rungs)
+    said = attribution.attribute(whole, found.observations, result["valid"], failed, rungs)
     result["breakdown"], result["leaves"], result["by"] = said.breakdown, said.leaves, said.by
     result["verdict"], result["learned"] = said.verdict, said.learned
     result["claims"] = said.claims

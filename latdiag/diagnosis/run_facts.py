@@ -56,8 +56,9 @@ class FactDifference:
 
 def measured(run: Run) -> Measured:
     """Read ``run`` (one only)."""
-    result, parts = result_and_parts(run, "diagnose")
-    rows = metric_rows.read_rows(run.batches(list(metric_rows.COLUMNS)))
+    reader = metric_rows.Reader()
+    result, parts = result_and_parts(run, "diagnose", (), reader)
+    rows = reader.rows()
     stacks = sorted(_stack(each) for each in result["stacks"])
     stamps = result["self_audit"].get("stamp_source")
     return Measured(

@@ -1,21 +1,22 @@
-"""One pass over a run's rows: metrics, TTFT split, partition, failures, what deviates."""
+"""One pass over a run's rows: its frame, metrics, failures, what deviates, a probe's arrivals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.client_only import partition
-from latdiag.attribution.parts import Parts
-from latdiag.measurement import measure, ttft_split
+from latdiag.measurement import frame as frames
+from latdiag.measurement import measure, observations, ttft_split
+from latdiag.measurement.chunks import Chunks, chunks_of, joined_chunks
+from latdiag.measurement.frame import Frame
 from latdiag.measurement.measurement import Measurement
+from latdiag.measurement.observations import Observations
 from latdiag.measurement.slo import Slo
-from latdiag.measurement.stages import DESIGNED
-from latdiag.measurement.ttft_split import TtftSplit
+from latdiag.measurement.streams import Streams, pieces, read_streams
 from latdiag.model.records import Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 #: What ``digest`` reads; ask the store for these.
 COLUMNS = tuple(
-    dict.fromkeys((*measure.COLUMNS, *ttft_split.COLUMNS, "status", "error", "reused"))
+    dict.fromkeys((*measure.COLUMNS, *observations.COLUMNS, "retry_ns", "status", "error"))
 )
 
 
@@ -49,16 +50,18 @@ class Deviation:
 
 @dataclass(slots=True)
 class Digest:
-    """All that a report says of the rows. Arrays are int64 ns, one entry per row.
+    """All that a report says of the rows.
 
-    ``split`` and ``sent`` (instants) have one entry per row that could be split, in one order.
+    ``frame``: all of them; ``observations``: of a run with designed stages. ``lags``: ns that each
+    request of the workload left late. ``chunks``: how each row's output came; empty where there
+    is no evidence to set against it.
     """
 
+    frame: Frame
     measurement: Measurement
-    parts: Parts
-    split: dict[str, NDArray[np.int64]]
-    sent: NDArray[np.int64]
     lags: NDArray[np.int64]
+    chunks: Chunks
+    observations: Observations | None = None
     failures: dict[str, Failure] = field(default_factory=dict)
     isl: Deviation = field(default_factory=Deviation)
     osl: Deviation = field(default_factory=Deviation)
@@ -67,65 +70,94 @@ class Digest:
     designed: int = 0
     fresh: int = 0
     connect_mean_ns: float = 0.0
-    bounded: int = 0
     retried: int = 0
     sent_rate: float | None = None
 
+    @property
+    def sent(self) -> NDArray[np.int64]:
+        """When each request was sent that ``split`` takes apart."""
+        return self.frame.sent[self.frame.split]
 
-class _Pass:
-    """What is gathered while the batches go by."""
+    @property
+    def split(self) -> dict[str, NDArray[np.int64]]:
+        """TTFT from sending on and its parts, ns, of each request that stamps take apart."""
+        rows = self.frame.split
+        since = self.frame.sent[rows]
+        found = {"ttft": self.frame.first[rows] - since}
+        found["client"] = self.frame.client[rows] - (since - self.frame.begin[rows])
+        for name in ("network", "network_lo", "network_hi"):
+            found[name] = getattr(self.frame, name)[rows]
+        found["server"] = found["ttft"] - found["client"] - found["network"]
+        return found
 
-    def __init__(self, slos: Sequence[Slo]) -> None:
-        self.tally = measure.Tally(slos)
-        self.splits: list[TtftSplit] = []
-        self.sent: list[NDArray[np.int64]] = []
-        self.lags: list[NDArray[np.int64]] = []
+    @property
+    def bounded(self) -> int:
+        """Of how many of them the ACK was delayed."""
+        return int(self.frame.delayed[self.frame.split].sum())
+
+
+class Reader:
+    """Takes the rows of a run as they go by. ``evidence``: there is some that they are set
+    against, by ids and by how their output came."""
+
+    def __init__(self, slos: Sequence[Slo] = (), evidence: bool = False) -> None:
+        self.columns = (*COLUMNS, *((*frames.IDS, "out_of_order") if evidence else ()))
+        self._tally = measure.Tally(slos)
+        self._frame: list[dict[str, NDArray[Any]]] = []
+        self._more: list[dict[str, NDArray[Any]]] = []
+        self._evidence = evidence
+        self._chunks: list[dict[str, NDArray[Any]]] = []
+        self._lags: list[NDArray[np.int64]] = []
         #: per clock: requests, first and last instant of sending
-        self.sending: dict[str, tuple[int, int, int]] = {}
-        self.retried = 0
-        self.failures: dict[str, Failure] = {}
-        self.isl, self.osl = Deviation(), Deviation()
-        self.warmups = self.designed = self.fresh = 0
-        self.connect_ns: list[NDArray[np.int64]] = []
+        self._sending: dict[str, tuple[int, int, int]] = {}
+        self._failures: dict[str, Failure] = {}
+        self._isl, self._osl = Deviation(), Deviation()
+        self._warmups = self._designed = self._retried = 0
+        self._connect_ns: list[NDArray[np.int64]] = []
 
-    def through(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Hand on the batches without warm-up and designed stages, noting what they hold."""
-        for batch in batches:
-            stage = batch.texts["stage"]
-            aside = np.isin(stage, DESIGNED)
-            if aside.any():
-                warm = int((stage == WARMUP).sum())
-                self.warmups += warm
-                self.designed += int(aside.sum()) - warm
-                batch = batch.select(~aside)
-            if batch.n:
-                self._note(batch)
-                yield batch
+    def add(self, batch: Batch) -> None:
+        for piece in pieces(batch):
+            self._add(piece)
 
-    def _note(self, batch: Batch) -> None:
-        self.tally.add(batch)
-        split = ttft_split.split(batch)
-        self.splits.append(split)
-        self.sent.append(batch.ints["sent_ns"].values[split.row])
+    def _add(self, batch: Batch) -> None:
+        streams = read_streams(batch)
+        split = ttft_split.split(batch, streams)
+        columns = frames.columns_of(batch, streams, split)
+        self._frame.append(columns)
+        self._more.append(observations.columns_of(batch, streams))
+        if self._evidence:
+            self._chunks.append(chunks_of(batch, streams))
+        ours: NDArray[np.bool_] = columns["workload"]
+        connect = split.connect[ours[split.row]]
+        self._connect_ns.append(connect[connect > 0])
+        if not ours.all():
+            warm = int((batch.texts["stage"] == WARMUP).sum())
+            self._warmups += warm
+            self._designed += int((~ours).sum()) - warm
+            batch = batch.select(ours)
+            streams = read_streams(batch)
+        if batch.n:
+            self._note(batch, streams)
+
+    def _note(self, batch: Batch, streams: Streams) -> None:
+        """What is said of the workload alone."""
+        self._tally.add(batch, streams)
         due, sent = batch.ints["due_ns"], batch.ints["sent_ns"]
         known = due.valid & sent.valid
+        self._lags.append((sent.values - due.values)[known])
         self._note_sending(batch)
-        self.retried += int(batch.ints["retry_ns"].valid.sum())
-        self.lags.append((sent.values - due.values)[known])
+        self._retried += int(batch.ints["retry_ns"].valid.sum())
         self._note_failures(batch)
-        _deviate(self.isl, batch, "isl")
-        _deviate(self.osl, batch, "osl")
-        fresh = split.connect > 0
-        self.fresh += int(fresh.sum())
-        self.connect_ns.append(split.connect[fresh])
+        _deviate(self._isl, batch, "isl")
+        _deviate(self._osl, batch, "osl")
 
     def _note_sending(self, batch: Batch) -> None:
         sent, clocks = batch.ints["sent_ns"], batch.texts["clock_id"]
         for clock in set(clocks.tolist()):
             instants = sent.values[(clocks == clock) & sent.valid]
             if len(instants):
-                n, first, last = self.sending.get(str(clock), (0, int(instants[0]), 0))
-                self.sending[str(clock)] = (
+                n, first, last = self._sending.get(str(clock), (0, int(instants[0]), 0))
+                self._sending[str(clock)] = (
                     n + len(instants),
                     min(first, int(instants.min())),
                     max(last, int(instants.max())),
@@ -134,41 +166,41 @@ class _Pass:
     def _note_failures(self, batch: Batch) -> None:
         outcomes = batch.texts["outcome"]
         for row in np.flatnonzero(outcomes != Outcome.OK.value).tolist():
-            found = self.failures.setdefault(str(outcomes[row]), Failure())
+            found = self._failures.setdefault(str(outcomes[row]), Failure())
             found.count += 1
             if found.count == 1:
                 status, text = batch.ints["status"], batch.texts["error"][row]
                 found.status = int(status.values[row]) if status.valid[row] else None
                 found.example = None if text is None else str(text)
 
+    def result(self) -> Digest:
+        """All of the rows so far."""
+        frame = frames.joined(self._frame)
+        connects = _joined(self._connect_ns)
+        return Digest(
+            frame=frame,
+            measurement=self._tally.result(),
+            lags=_joined(self._lags),
+            observations=observations.observations(frame, self._more) if self._designed else None,
+            chunks=joined_chunks(self._chunks),
+            failures=self._failures,
+            isl=self._isl,
+            osl=self._osl,
+            warmups=self._warmups,
+            designed=self._designed,
+            fresh=len(connects),
+            connect_mean_ns=float(connects.mean()) if len(connects) else 0.0,
+            retried=self._retried,
+            sent_rate=_sent_rate(self._sending),
+        )
+
 
 def digest(batches: Iterable[Batch], slos: Sequence[Slo] = ()) -> Digest:
     """Read all batches (columns ``COLUMNS``) once."""
-
-    seen = _Pass(slos)
-    parts = partition(seen.through(batches))
-    names = ("ttft", "client", "network", "network_lo", "network_hi", "server")
-    joined: dict[str, Any] = {
-        name: _joined([getattr(split, name) for split in seen.splits]) for name in names
-    }
-    connects = _joined(seen.connect_ns)
-    return Digest(
-        measurement=seen.tally.result(),
-        parts=parts,
-        split=joined,
-        sent=_joined(seen.sent),
-        lags=_joined(seen.lags),
-        failures=seen.failures,
-        isl=seen.isl,
-        osl=seen.osl,
-        warmups=seen.warmups,
-        designed=seen.designed,
-        fresh=seen.fresh,
-        connect_mean_ns=float(connects.mean()) if len(connects) else 0.0,
-        retried=seen.retried,
-        sent_rate=_sent_rate(seen.sending),
-        bounded=sum(int(split.delayed.sum()) for split in seen.splits),
-    )
+    reader = Reader(slos)
+    for batch in batches:
+        reader.add(batch)
+    return reader.result()
 
 
 def _sent_rate(sending: dict[str, tuple[int, int, int]]) -> float | None:

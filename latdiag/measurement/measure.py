@@ -109,9 +109,10 @@ class Tally:
         self._first: dict[str, int] = {}
         self._last: dict[str, int] = {}
 
-    def add(self, batch: Batch) -> None:
-        """Take in some rows; ``pieces`` gives them in the size that is fastest."""
-        streams = read_streams(batch)
+    def add(self, batch: Batch, streams: Streams | None = None) -> None:
+        """Take in some rows; ``pieces`` gives them in the size that is fastest. ``streams``: those
+        of the batch, where they were read already."""
+        streams = read_streams(batch) if streams is None else streams
         ok = batch.texts["outcome"] == Outcome.OK.value
         order = self._order(batch)
         self._count(batch, streams, ok)

@@ -19,7 +19,7 @@ from latdiag.stats.sample import EXACT_LIMIT, Sample
 if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
-#: What ``read_rows`` reads; ask the store for these.
+#: What ``Reader`` reads; ask the store for these.
 COLUMNS = tuple(dict.fromkeys((*measure.COLUMNS, "stage", "scenario")))
 #: Metrics that are a total over the time of a run: there is no row to draw anew.
 TOTALS = ("output_throughput", "request_rate")
@@ -72,20 +72,37 @@ class Rows:
     failed: int
 
 
-class _Gathered:
-    """What goes by besides the metrics."""
+class Reader:
+    """Takes the rows of a run as they go by; any split of them gives the same."""
+
+    columns = COLUMNS
 
     def __init__(self) -> None:
-        self.lengths: dict[str, list[NDArray[np.int64]]] = {"isl": [], "osl": []}
+        self._tally = measure.Tally(quantiles=(0.95,))
+        self._segments: dict[str, measure.Tally] = {}
+        self._lengths: dict[str, list[NDArray[np.int64]]] = {"isl": [], "osl": []}
         #: by clock and scenario: requests, first and last instant of sending
-        self.sending: dict[tuple[str, str], tuple[int, int, int]] = {}
-        self.due = 0
+        self._sending: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._due = 0
 
-    def note(self, batch: Batch) -> None:
-        for name, into in self.lengths.items():
+    def add(self, batch: Batch) -> None:
+        aside = np.isin(batch.texts["stage"], DESIGNED)
+        batch = batch.select(~aside) if aside.any() else batch
+        if not batch.n:
+            return
+        self._note(batch)
+        for piece in pieces(batch):
+            self._tally.add(piece)
+        for name, part in _segments(batch):
+            segment = self._segments.setdefault(name, measure.Tally(quantiles=(0.95,)))
+            segment.add(part)
+
+    def _note(self, batch: Batch) -> None:
+        """What goes by besides the metrics."""
+        for name, into in self._lengths.items():
             column = batch.ints[name]
             into.append(column.values[column.valid])
-        self.due += int(batch.ints["due_ns"].valid.sum())
+        self._due += int(batch.ints["due_ns"].valid.sum())
         sent = batch.ints["sent_ns"]
         keys = list(zip(batch.texts["clock_id"], batch.texts["scenario"], strict=True))
         for key in set(keys):
@@ -93,59 +110,58 @@ class _Gathered:
             instants = sent.values[here]
             if len(instants):
                 place = (str(key[0]), str(key[1] or ""))
-                n, first, last = self.sending.get(place, (0, int(instants[0]), int(instants[0])))
-                self.sending[place] = (
+                n, first, last = self._sending.get(place, (0, int(instants[0]), int(instants[0])))
+                self._sending[place] = (
                     n + len(instants),
                     min(first, int(instants.min())),
                     max(last, int(instants.max())),
                 )
 
-    def length(self, name: str) -> Length:
-        found = np.concatenate([*self.lengths[name], np.zeros(0, dtype=np.int64)])
+    def rows(self) -> Rows:
+        """All of the rows so far."""
+        found = self._tally.result()
+        counts, seconds = found.counts, found.span_ns / 1e9
+        apart = [self._segments[name] for name in sorted(self._segments)] or [self._tally]
+        return Rows(
+            metrics={
+                m.name: tuple(_rows(each.samples[m.name]) for each in apart)
+                for m in METRICS
+                if m.per != "run"
+            },
+            total={
+                "output_throughput": (counts.output_tokens_ok, seconds),
+                "request_rate": (counts.ok, seconds),
+            },
+            stated={name: dict(of) for name, of in found.statistics.items()},
+            isl=self._length("isl"),
+            osl=self._length("osl"),
+            rate=self._rate(),
+            open_loop=2 * self._due > counts.requests if counts.requests else None,
+            sending=tuple(sorted((*key, *of) for key, of in self._sending.items())),
+            requests=counts.requests,
+            failed=sum(counts.failed.values()),
+        )
+
+    def _length(self, name: str) -> Length:
+        found = np.concatenate([*self._lengths[name], np.zeros(0, dtype=np.int64)])
         n = len(found)
         error = float(found.std(ddof=1)) / n**0.5 if n > 1 else 0.0
         return Length(n, float(found.mean()) if n else 0.0, error)
 
-    def rate(self) -> tuple[float, int]:
-        if not self.due:
+    def _rate(self) -> tuple[float, int]:
+        if not self._due:
             return 0.0, 0
-        spans = [(n - 1, last - first) for n, first, last in self.sending.values() if n > 1]
+        spans = [(n - 1, last - first) for n, first, last in self._sending.values() if n > 1]
         gaps, ns = sum(n for n, _ in spans), sum(span for _, span in spans)
         return (gaps * 1e9 / ns, gaps) if ns > 0 else (0.0, 0)
 
 
 def read_rows(batches: Iterable[Batch]) -> Rows:
-    """Read all batches (columns ``COLUMNS``) once; any split of the rows gives the same."""
-    tally, gathered = measure.Tally(quantiles=(0.95,)), _Gathered()
-    segments: dict[str, measure.Tally] = {}
-    for batch in _workload(batches):
-        gathered.note(batch)
-        for piece in pieces(batch):
-            tally.add(piece)
-        for name, part in _segments(batch):
-            segments.setdefault(name, measure.Tally(quantiles=(0.95,))).add(part)
-    found = tally.result()
-    counts, seconds = found.counts, found.span_ns / 1e9
-    apart = [segments[name] for name in sorted(segments)] or [tally]
-    return Rows(
-        metrics={
-            m.name: tuple(_rows(each.samples[m.name]) for each in apart)
-            for m in METRICS
-            if m.per != "run"
-        },
-        total={
-            "output_throughput": (counts.output_tokens_ok, seconds),
-            "request_rate": (counts.ok, seconds),
-        },
-        stated={name: dict(of) for name, of in found.statistics.items()},
-        isl=gathered.length("isl"),
-        osl=gathered.length("osl"),
-        rate=gathered.rate(),
-        open_loop=2 * gathered.due > counts.requests if counts.requests else None,
-        sending=tuple(sorted((*key, *of) for key, of in gathered.sending.items())),
-        requests=counts.requests,
-        failed=sum(counts.failed.values()),
-    )
+    """Read all batches (columns ``COLUMNS``) once."""
+    reader = Reader()
+    for batch in batches:
+        reader.add(batch)
+    return reader.rows()
 
 
 def _segments(batch: Batch) -> Iterator[tuple[str, Batch]]:
@@ -154,14 +170,6 @@ def _segments(batch: Batch) -> Iterator[tuple[str, Batch]]:
     ours = batch.texts["stage"] == WORKLOAD
     for name in sorted({str(each) for each in batch.texts["scenario"][ours]}):
         yield name, batch.select(ours & (batch.texts["scenario"].astype(str) == name))
-
-
-def _workload(batches: Iterable[Batch]) -> Iterator[Batch]:
-    for batch in batches:
-        aside = np.isin(batch.texts["stage"], DESIGNED)
-        kept = batch.select(~aside) if aside.any() else batch
-        if kept.n:
-            yield kept
 
 
 def _rows(sample: Sample) -> MetricRows:

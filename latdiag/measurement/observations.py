@@ -1,34 +1,34 @@
 """The rows of a probe as arrays: what its design and its laws work on.
 
 One entry per row, in the order of sending; int64 ns. A probe has some thousand rows at most, so
-unlike a load it is held whole.
+unlike those of a load its arrivals are held, all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.measurement import frame as frames
 from latdiag.measurement import ttft_split
-from latdiag.model.records import OUTPUT_KINDS, Outcome
+from latdiag.measurement.frame import Frame
+from latdiag.measurement.stages import DESIGNED, WORKLOAD
+from latdiag.measurement.streams import Streams, aligned, among, read_streams
+from latdiag.model.records import OUTPUT_KINDS
 
 if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
+#: What ``columns_of`` reads besides the columns of a frame.
+MORE = ("headers_ns", "isl", "osl", "isl_wanted")
 #: What ``observe`` reads; ask the store for these.
-COLUMNS = tuple(
-    dict.fromkeys(
-        (
-            *ttft_split.COLUMNS,
-            *("scenario", "status", "headers_ns", "tokens"),
-            *("isl", "osl", "isl_wanted", "osl_wanted"),
-        )
-    )
-)
+COLUMNS = (*frames.COLUMNS, *MORE)
+#: The stages whose arrivals are kept: a load has none of them, however long it was.
+_KEPT = (*DESIGNED[1:], WORKLOAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,9 @@ class Observations:
     less one round trip: what lies behind the first hop, for requests without tokens too; -1
     where the stamps do not say. ``connect``: name, TCP and TLS of a fresh connection, and
     ``trip``: the smallest round trip of a connection; -1 where there is none. ``arrivals``,
-    ``brought``, ``exact``: instants of the output arrivals of all rows, the tokens that each
-    brought, and whether its stamp is its own; row i holds ``[offsets[i]:offsets[i + 1]]``.
+    ``brought``, ``exact``: instants of the output arrivals of a probe's own stages, the
+    tokens that each brought, and whether its stamp is its own; row i holds
+    ``[offsets[i]:offsets[i + 1]]``.
     """
 
     stage: NDArray[np.object_]
@@ -106,45 +107,69 @@ _FLAT = ("arrivals", "brought", "exact")
 
 def observe(batches: Iterable[Batch]) -> Observations:
     """All rows of the batches (columns ``COLUMNS``), in the order in which they were sent."""
-    pieces = [_columns(batch) for batch in batches]
-    if not pieces:
+    rows, more = [], []
+    for batch in batches:
+        streams = read_streams(batch)
+        rows.append(frames.columns_of(batch, streams, ttft_split.split(batch, streams)))
+        more.append(columns_of(batch, streams))
+    return observations(frames.joined(rows), more)
+
+
+def observations(frame: Frame, more: Sequence[dict[str, NDArray[Any]]]) -> Observations:
+    """The rows of ``frame`` in the order in which they were sent. ``more``: what ``columns_of``
+    made of them, batch after batch."""
+    if not more:
         return _nothing()
     joined: dict[str, Any] = {
-        name: np.concatenate([piece[name] for piece in pieces])
-        for name in pieces[0]
-        if name != "sizes"
+        name: np.concatenate([piece[name] for piece in more]) for name in more[0]
     }
-    sizes = np.concatenate([piece["sizes"] for piece in pieces])
-    whole = Observations(**joined, offsets=np.concatenate(([0], np.cumsum(sizes))))
+    offsets = np.concatenate(([0], np.cumsum(joined.pop("sizes")))).astype(np.int64)
+    usable = frame.kernel & frame.ok
+    split = {
+        name: np.where(frame.kernel, getattr(frame, name), 0)
+        for name in ("network", "network_lo", "network_hi")
+    }
+    first, client = frame.first, np.where(frame.kernel, frame.client, 0)
+    whole = Observations(
+        **{name: getattr(frame, name) for name in _OF_FRAME},
+        **split,
+        **joined,
+        usable=usable,
+        client=np.where(usable, frame.client, 0),
+        server=np.where(frame.kernel, first - frame.begin - client - split["network"], 0),
+        delayed=frame.delayed & frame.kernel,
+        offsets=offsets,
+    )
     # Rows of equal instants must not depend on the order of the parts.
     return whole.select(np.lexsort((whole.done, whole.isl, whole.begin, whole.sent)))
 
 
-def _columns(batch: Batch) -> dict[str, NDArray[Any]]:
-    ints, texts = batch.ints, batch.texts
-    ok = texts["outcome"] == Outcome.OK.value
-    sent = ints["sent_ns"].values
-    due = ints["due_ns"]
-    begin = np.where(due.valid, np.minimum(due.values, sent), sent)
-    split = ttft_split.split(batch)
-    found: dict[str, NDArray[Any]] = {"stage": texts["stage"], "scenario": texts["scenario"]}
-    usable = np.zeros(batch.n, dtype=bool)
-    usable[split.row] = ok[split.row]
-    for name in ("client", "network", "network_lo", "network_hi", "server", "delayed"):
-        values = getattr(split, name)
-        column = np.zeros(batch.n, dtype=values.dtype)
-        column[split.row] = values
-        found[name] = column
-    found["client"] = np.where(usable, found["client"] + sent - begin, 0)
-    first, _, last = ttft_split.first_output(batch)
-    done = np.where(ints["done_ns"].valid, ints["done_ns"].values, last)
-    found |= {"ok": ok, "usable": usable, "begin": begin, "sent": sent}
-    found |= {"first": first, "last": last, "done": done, "answer": _answers(batch)}
-    isl = ints["isl"]
-    found["isl"] = np.where(isl.valid, isl.values, ints["isl_wanted"].values)
-    found["status"] = ints["status"].values
-    found |= {"connect": _connects(batch), "trip": _or_less(batch, "min_rtt_ns")}
-    return found | _arrivals(batch)
+_NO_ARRIVALS = {
+    "arrivals": np.zeros(0, dtype=np.int64),
+    "brought": np.zeros(0),
+    "exact": np.zeros(0, dtype=bool),
+}
+_OF_FRAME = ("stage", "scenario", "ok", "status", "begin", "sent", "first", "last", "done")
+
+
+def columns_of(batch: Batch, streams: Streams) -> dict[str, NDArray[Any]]:
+    """What observations have beyond a frame: columns of all rows (``sizes``: arrivals that a row
+    has), and those of the arrivals of a probe's own stages."""
+    isl, osl = batch.ints["isl"], batch.ints["osl"]
+    columns = {
+        "isl": np.where(isl.valid, isl.values, batch.ints["isl_wanted"].values),
+        # Where the total is not known either, arrivals are tokens.
+        "osl": np.where(osl.valid, osl.values, streams.outputs),
+        "answer": _answers(batch),
+        "connect": _connects(batch),
+        "trip": _or_less(batch, "min_rtt_ns"),
+    }
+    kept = np.isin(batch.texts["stage"], _KEPT)
+    columns["sizes"] = np.where(kept, streams.outputs, 0)
+    if kept.any():
+        each = columns["osl"][kept] / np.maximum(streams.outputs[kept], 1)
+        return columns | _arrivals(batch.select(kept), each)
+    return columns | _NO_ARRIVALS
 
 
 def _connects(batch: Batch) -> NDArray[np.int64]:
@@ -168,25 +193,18 @@ def _answers(batch: Batch) -> NDArray[np.int64]:
     return np.where(known, np.maximum(head.values - since - trip.values, 0), -1)
 
 
-def _arrivals(batch: Batch) -> dict[str, NDArray[Any]]:
-    """The output arrivals alone, how many each row has (``sizes``), and its tokens (``osl``)."""
-    kinds, tokens = batch.lists["kinds"], batch.lists["tokens"]
-    keep = np.isin(kinds.values, [int(kind) for kind in OUTPUT_KINDS])
-    before = np.concatenate(([0], np.cumsum(keep)))
-    sizes = before[kinds.offsets[1:]] - before[kinds.offsets[:-1]]
-    counted = np.diff(tokens.offsets) == np.diff(kinds.offsets)
-    inside = np.repeat(counted, np.diff(kinds.offsets))
-    from_ = np.repeat(counted, np.diff(tokens.offsets))
-    # Where only the total is known, the arrivals share it; where nothing is, they are tokens.
-    osl = np.where(batch.ints["osl"].valid, batch.ints["osl"].values, sizes)
-    brought = np.repeat(osl / np.maximum(sizes, 1), np.diff(kinds.offsets))
-    brought[inside] = tokens.values[from_]
+def _arrivals(batch: Batch, each: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """The output arrivals alone. ``each``: tokens that one brings, of the rows that state but
+    their total."""
+    stamps, tokens = batch.lists["arrivals_ns"], batch.lists["tokens"]
+    lengths = np.diff(stamps.offsets)
+    keep = among(aligned(batch.lists["kinds"], stamps), OUTPUT_KINDS)
+    counted = np.repeat(np.diff(tokens.offsets) == lengths, lengths)
+    brought = np.where(counted, aligned(tokens, stamps), np.repeat(each, lengths))
     return {
-        "arrivals": batch.lists["arrivals_ns"].values[keep],
+        "arrivals": stamps.values[keep],
         "brought": brought[keep],
-        "exact": ~batch.lists["censored"].values[keep],
-        "sizes": sizes,
-        "osl": osl,
+        "exact": ~aligned(batch.lists["censored"], stamps)[keep],
     }
 
 

@@ -86,16 +86,16 @@ def _rows(batch: Batch, rows: slice) -> Batch:
 def read_streams(batch: Batch) -> Streams:
     """The streams of the rows of ``batch``, which is best a piece of ``pieces``."""
     column = batch.lists["arrivals_ns"]
-    kinds = _aligned(batch.lists["kinds"], column)
-    at = np.flatnonzero(_among(kinds, OUTPUT_KINDS))
+    kinds = aligned(batch.lists["kinds"], column)
+    at = np.flatnonzero(among(kinds, OUTPUT_KINDS))
     # Row i has the output arrivals bounds[i] to bounds[i + 1].
     bounds = np.searchsorted(at, column.offsets)
     stamps = column.values[at]
-    censored = _aligned(batch.lists["censored"], column)[at]
+    censored = aligned(batch.lists["censored"], column)[at]
     known = batch.lists["tokens"].valid
-    tokens = _aligned(batch.lists["tokens"], column)[at]
+    tokens = aligned(batch.lists["tokens"], column)[at]
     outputs = np.diff(bounds)
-    answers = np.flatnonzero(_among(kinds[at], ANSWER_KINDS))
+    answers = np.flatnonzero(among(kinds[at], ANSWER_KINDS))
     answer_bounds = np.searchsorted(answers, bounds)
     has_answer = np.diff(answer_bounds) > 0
     answer_at = _taken(answers, answer_bounds[:-1], has_answer)
@@ -120,7 +120,7 @@ def read_streams(batch: Batch) -> Streams:
     )
 
 
-def _among(kinds: NDArray[np.int8], wanted: Sequence[int]) -> NDArray[np.bool_]:
+def among(kinds: NDArray[np.int8], wanted: Sequence[int]) -> NDArray[np.bool_]:
     """Where ``kinds`` is one of ``wanted``: a few passes over bytes beat a table look-up."""
     found = np.zeros(kinds.size, dtype=np.bool_)
     for kind in wanted:
@@ -128,7 +128,7 @@ def _among(kinds: NDArray[np.int8], wanted: Sequence[int]) -> NDArray[np.bool_]:
     return found
 
 
-def _aligned(column: Lists, arrivals: Lists) -> NDArray[Any]:
+def aligned(column: Lists, arrivals: Lists) -> NDArray[Any]:
     """Flat values, one for each arrival: 0 in the rows whose list is null."""
     if np.array_equal(column.offsets, arrivals.offsets):
         return column.values

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.model.records import OUTPUT_KINDS
+from latdiag.measurement.streams import Streams, read_streams
 
 if TYPE_CHECKING:
     from latdiag.store.batch import Batch
@@ -49,6 +49,7 @@ COLUMNS = (
     "min_rtt_ns",
     "retransmits",
     "arrivals_ns",
+    "tokens",
     "kinds",
     "censored",
     "clock_step",
@@ -76,40 +77,21 @@ class TtftSplit:
     delayed: NDArray[np.bool_]
 
 
-def first_output(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
-    """(stamp of the first output arrival, whether it is exact, stamp of the last); n each.
-
-    0 and False where a row has no output arrival; censored first arrivals are not exact.
-    """
-    kinds, stamps = batch.lists["kinds"], batch.lists["arrivals_ns"]
-    flags = batch.lists["censored"].values
-    output = np.isin(kinds.values, [int(k) for k in OUTPUT_KINDS])
-    places = np.flatnonzero(output)
-    rows = np.searchsorted(kinds.offsets, places, side="right") - 1
-    first = np.zeros(batch.n, dtype=np.int64)
-    last = np.zeros(batch.n, dtype=np.int64)
-    exact = np.zeros(batch.n, dtype=bool)
-    if len(places):
-        owners, begin = np.unique(rows, return_index=True)
-        first[owners] = stamps.values[places[begin]]
-        exact[owners] = ~flags[places[begin]]
-        ends = np.append(begin[1:], len(places)) - 1
-        last[owners] = stamps.values[places[ends]]
-    return first, exact, last
-
-
-def split(batch: Batch) -> TtftSplit:
+def split(batch: Batch, streams: Streams | None = None) -> TtftSplit:
     """Split every row of a batch that has kernel stamps and an exact first output arrival.
+
+    ``streams``: those of the batch, where they were read already.
 
     Whatever the stamps say (a converted one may be off by a microsecond), every part is cut to
     the time that there is: nothing can begin before the one before it has ended.
     """
     ints = batch.ints
-    first, exact, _ = first_output(batch)
+    streams = read_streams(batch) if streams is None else streams
+    first = streams.first
     # The kernel may join the first segment with the rest while it waits, and then keeps only the
     # stamp of the last byte: the first left no earlier than it was written.
     begun = ints["wire_ns"].valid | (ints["wire_last_ns"].valid & ints["written_ns"].valid)
-    usable = exact & begun & ints["sent_ns"].valid
+    usable = (streams.outputs > 0) & ~streams.first_censored & begun & ints["sent_ns"].valid
     usable &= ~batch.bools["clock_step"] & (first >= ints["sent_ns"].values)
     row = np.flatnonzero(usable)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -20,6 +20,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH_ROWS = 10_000
+#: By what rows of evidence are handed to their readers.
+_SORTED_BY = ("kind", "foreign_name")
+
+
+class Reader(Protocol):
+    """Takes the attempts of a run as they go by; ``columns``: those that it needs of them."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    def add(self, batch: Batch) -> None: ...
+
+
+class EvidenceReader(Protocol):
+    """Takes rows of the table ``evidence`` as they go by: of some kinds, and of the foreign names
+    that it wants; ``columns``: those that it needs besides."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    @property
+    def kinds(self) -> Sequence[str]: ...
+
+    def wanted(self, name: str) -> bool: ...
+
+    def add(self, said: Said) -> None: ...
 
 
 class Run:
@@ -72,18 +98,11 @@ class Run:
             for reason in d.cut_short
         ]
 
-    @cached_property
-    def clock_ids(self) -> list[str]:
-        """The clocks that the rows' instants are of, sorted. Reads one column of all rows."""
-        seen: set[str] = set()
-        for batch in self.batches(["clock_id"]):
-            seen |= set(batch.texts["clock_id"].tolist()) - {None}
-        return sorted(seen)
-
     @property
     def caveats(self) -> list[str]:
-        """What could not be read, a sentence each. Grows while rows are read."""
-        return list(self._notes)
+        """What could not be read, a sentence each: of requests and writers, then of evidence.
+        Grows while rows are read."""
+        return sorted(self._notes, key=lambda text: "/evidence/" in text)
 
     @property
     def open_rows(self) -> int:
@@ -116,20 +135,28 @@ class Run:
             "requests", names, [d.requests(names, BATCH_ROWS) for d in self._directories]
         )
 
-    def said(
-        self,
-        columns: Sequence[str],
-        kinds: Sequence[str],
-        wanted: Callable[[str], bool] = lambda name: True,
-        rows: int = BATCH_ROWS,
-    ) -> Iterator[Said]:
-        """Rows of ``evidence`` of some kinds, in batches; ``wanted``: by their foreign name."""
-        names = list(dict.fromkeys(("kind", "foreign_name", *_known("evidence", columns))))
+    def read(self, *readers: Reader) -> None:
+        """Hand all attempts to ``readers``, batch by batch in one reading."""
+        columns = list(dict.fromkeys(name for reader in readers for name in reader.columns))
+        for batch in self.batches(columns):
+            for reader in readers:
+                reader.add(batch)
+
+    def read_evidence(self, *readers: EvidenceReader) -> None:
+        """Hand to each of ``readers`` the rows of ``evidence`` that are of its kinds and have a
+        name that it wants, batch by batch in one reading."""
+        columns = {
+            reader: list(dict.fromkeys((*_SORTED_BY, *_known("evidence", reader.columns))))
+            for reader in readers
+        }
+        every = list(dict.fromkeys(name for names in columns.values() for name in names))
         for directory in self._directories:
-            for record_batch in directory.evidence(names, rows):
-                said = to_said(record_batch, tuple(kinds), wanted)
-                if said.n:
-                    yield said
+            for record_batch in directory.evidence(every, BATCH_ROWS):
+                for reader, names in columns.items():
+                    mine = record_batch.select(names)
+                    said = to_said(mine, tuple(reader.kinds), reader.wanted)
+                    if said.n:
+                        reader.add(said)
 
     def evidence(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows of the table ``evidence`` as a pandas frame; labels are dicts."""

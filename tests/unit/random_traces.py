@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latdiag.attribution.spans.columns import SCOPE, Spans
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.stacks import catalogue
 
 MS = 1_000_000
@@ -21,7 +21,7 @@ _SGLANG = (
 _ROOTS = (" Req ab", "prefill Req ab", "decode Req ab")
 
 
-def requests(n: int, random: np.random.Generator, kernel: bool = True) -> Answered:
+def requests(n: int, random: np.random.Generator, kernel: bool = True) -> Frame:
     """``n`` answered requests, one after the other."""
     ids = np.array([f"{at:032x}" for at in range(n)], dtype=object)
     sent = np.arange(n, dtype=np.int64) * 50 * MS + random.integers(0, MS, n)
@@ -33,7 +33,7 @@ def requests(n: int, random: np.random.Generator, kernel: bool = True) -> Answer
     client = sent - begin + (room * random.random(n) * 0.1).astype(np.int64)
     network = (room * random.random(n) * 0.5).astype(np.int64)
     text = np.full(n, "s", dtype=object)
-    return Answered(
+    return Frame(
         trace_id=ids,
         span_id=np.full(n, "client", dtype=object),
         request_id=np.array([f"r{at}" for at in range(n)], dtype=object),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.replies.explain import Replied, explain
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.stacks import catalogue
 
 MS = 1_000_000
@@ -19,7 +19,7 @@ STACKS = catalogue.stacks()
 
 def waits(
     ttft_ms: float = 200.0, stream_ms: float = 300.0, n: int = N, kernel: bool = True
-) -> Answered:
+) -> Frame:
     """``n`` requests: 1 ms of client, 2 of network, the rest of TTFT behind the hop, and 1 ms
     from the last token to the end."""
     sent = np.arange(n, dtype=np.int64) * 1000 * MS
@@ -28,7 +28,7 @@ def waits(
     ids = np.array([f"r{i}" for i in range(n)], dtype=object)
     none = np.array([None] * n, dtype=object)
     one, two = np.full(n, MS), np.full(n, 2 * MS)
-    return Answered(
+    return Frame(
         *(none, none, ids, none, np.full(n, "", dtype=object), np.full(n, "c", dtype=object)),
         *(sent, sent, first, last, last + MS, one, two, two - MS // 2, two + MS // 2),
         delayed=np.zeros(n, dtype=bool),
@@ -36,15 +36,13 @@ def waits(
     )
 
 
-def told(
-    seen: Answered, ms: Mapping[str, float], chunks: int = 31
-) -> tuple[Parts | None, Replied]:
+def told(seen: Frame, ms: Mapping[str, float], chunks: int = 31) -> tuple[Parts | None, Replied]:
     """The same times in every reply, of 31 chunks: a step takes 10 ms."""
     return said(seen, {name: np.full(seen.n, v * MS) for name, v in ms.items()}, chunks)
 
 
 def said(
-    seen: Answered, times: dict[str, NDArray[np.float64]], chunks: int = 31
+    seen: Frame, times: dict[str, NDArray[np.float64]], chunks: int = 31
 ) -> tuple[Parts | None, Replied]:
     return explain(seen, times, STACKS, np.full(seen.n, chunks))
 

@@ -17,7 +17,7 @@ from latdiag.attribution.metrics.shares import Share, Told
 from latdiag.attribution.metrics.windows import Edges
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import breakdown, chosen_rows
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame, joined
 from tests.profiles import examples
 
 MS = 1_000_000
@@ -28,7 +28,7 @@ Ints = NDArray[np.int64]
 
 def requests(
     behind: Ints, decode: Ints | int = 100 * MS, *, kernel: bool = True, first_at: int = 10**15
-) -> Answered:
+) -> Frame:
     """Requests 1 ms apart: 1 ms of client, 2 ms of network (1 to 4), then ``behind``."""
     n = len(behind)
     begin = first_at + MS * np.arange(n)
@@ -54,7 +54,7 @@ def requests(
         "delayed": np.zeros(n, dtype=bool),
         "kernel": np.full(n, kernel),
     }
-    return Answered(**given)
+    return joined([given])
 
 
 NOBODY = requests(np.zeros(0, dtype=np.int64))
@@ -82,7 +82,7 @@ def window(n: int, *shares: Share, begin: int = 0, end: int = 2**62) -> Told:
     return Told(Edges((begin, begin), (end, end)), n, tuple(shares))
 
 
-def explained(rows: Answered, *windows: Told, others: Answered = NOBODY) -> Parts:
+def explained(rows: Frame, *windows: Told, others: Frame = NOBODY) -> Parts:
     found = aggregates_parts.explain(rows, others, windows)
     assert isinstance(found, Parts), found
     return found

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from tests.profiles import examples
 
 from .reply_rows import MS, STACKS, exact, said, waits
@@ -24,7 +24,7 @@ SHORT = st.floats(0, 3e7)
 
 
 @st.composite
-def anything(draw: Callable[..., object]) -> tuple[Answered, dict[str, NDArray[np.float64]]]:
+def anything(draw: Callable[..., object]) -> tuple[Frame, dict[str, NDArray[np.float64]]]:
     """Waits of any length, and replies that state anything up to what is read at all."""
     n = 12
     lengths = st.lists(
@@ -52,7 +52,7 @@ def anything(draw: Callable[..., object]) -> tuple[Answered, dict[str, NDArray[n
 @examples(400)
 @given(anything())
 def test_whatever_is_stated_the_parts_add_up_and_only_the_rest_is_negative(
-    given_: tuple[Answered, dict[str, NDArray[np.float64]]],
+    given_: tuple[Frame, dict[str, NDArray[np.float64]]],
 ) -> None:
     seen, times = given_
     parts, facts = said(seen, times)

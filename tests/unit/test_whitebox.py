@@ -16,7 +16,7 @@ from latdiag.attribution.spans.columns import Spans
 from latdiag.attribution.spans.complete import Findings
 from latdiag.attribution.spans.offsets import offsets
 from latdiag.diagnosis.breakdown import breakdown
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 
 from .random_traces import MS, requests, traces
 
@@ -24,7 +24,7 @@ N = 400
 SEEDS = range(12)
 
 
-def told(spans: Spans, seen: Answered) -> tuple[Parts, Findings]:
+def told(spans: Spans, seen: Frame) -> tuple[Parts, Findings]:
     parts, facts, _ = whitebox.explain(spans, seen)
     assert parts is not None
     return parts, facts
@@ -103,7 +103,7 @@ def test_no_span_no_parts() -> None:
 
 
 # ---------------------------------------------------------------------- spans as they should be
-def vllm(n: int, random: np.random.Generator, skew: int = 0) -> tuple[Spans, Answered]:
+def vllm(n: int, random: np.random.Generator, skew: int = 0) -> tuple[Spans, Frame]:
     """Consistent requests: 1 ms of network, then the server's span, tokens as they leave."""
     seen = requests(n, random)
     queue, prefill, front, decode = (random.integers(1, 200 * MS, n) for _ in range(4))
@@ -147,7 +147,7 @@ def vllm(n: int, random: np.random.Generator, skew: int = 0) -> tuple[Spans, Ans
     ), seen
 
 
-def medians(spans: Spans, seen: Answered) -> dict[str, float]:
+def medians(spans: Spans, seen: Frame) -> dict[str, float]:
     return told(spans, seen)[1].medians
 
 

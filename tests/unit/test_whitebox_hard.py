@@ -15,7 +15,7 @@ import pytest
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.spans import explain as whitebox
 from latdiag.attribution.spans.columns import Spans
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 
 from .random_traces import MS, requests, traces
 
@@ -262,7 +262,7 @@ def test_a_crowded_trace_is_left_out_and_costs_little() -> None:
 
 
 # ---------------------------------------------------------------------- shared traces, ids
-def shared(each: Sequence[Said]) -> tuple[Spans, Answered]:
+def shared(each: Sequence[Said]) -> tuple[Spans, Frame]:
     """Two requests of one trace: the calls of one agent."""
     random = np.random.default_rng(1)
     sent = np.arange(2, dtype=np.int64) * 1000 * MS

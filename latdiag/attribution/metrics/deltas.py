@@ -8,7 +8,7 @@ is left out, with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -144,16 +144,26 @@ def _is_histogram(bounds: Sequence[float] | None, counts: Sequence[int] | None) 
     )
 
 
-def samples_of(batches: Iterable[Said]) -> list[Sample]:
-    """The samples in a run's evidence: ``Run.said(COLUMNS, KINDS)``."""
-    found: list[Sample] = []
-    for said in batches:
-        found += samples(_lists_of(said))
-    return found
+class Reader:
+    """Takes the samples of families that stacks know as a run's evidence goes by. There are few,
+    and each is looked at alone."""
+
+    kinds = KINDS
+    columns = COLUMNS
+
+    def __init__(self, families: Container[str]) -> None:
+        self._families = families
+        self.samples: list[Sample] = []
+
+    def wanted(self, name: str) -> bool:
+        return name in self._families
+
+    def add(self, said: Said) -> None:
+        self.samples += samples(_lists_of(said))
 
 
 def _lists_of(said: Said) -> dict[str, list[Any]]:
-    """One batch as plain columns: there are few samples, and each is looked at alone."""
+    """One batch as plain columns."""
     texts, lists = said.columns.texts, said.columns.lists
     columns: dict[str, list[Any]] = {name: texts[name].tolist() for name in texts}
     columns["value"] = said.floats["value"].tolist()

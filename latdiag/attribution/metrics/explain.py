@@ -24,7 +24,7 @@ from latdiag.attribution.metrics.shares import HANDED_OUT, PHASES, Told
 from latdiag.attribution.metrics.tail import Tail, coupled_tail
 from latdiag.attribution.parts import Parts, chosen_rows
 from latdiag.attribution.settle import Whole, settle
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.model.units import NS_PER_S
 
 _BY_RANK = "the sum is measured, which request has how much of it goes by rank"
@@ -32,9 +32,7 @@ _USER_STREAM = Origin("A", "user stamps of this client, first to last token")
 
 
 # ---------------------------------------------------------------------- into parts
-def explain(
-    rows: Answered, others: Answered, windows: Sequence[Told], left_out: int = 0
-) -> Parts | str:
+def explain(rows: Frame, others: Frame, windows: Sequence[Told], left_out: int = 0) -> Parts | str:
     """Parts of ``rows``, or one sentence's end why there are none.
 
     ``others``: requests of the same windows that are not asked about (a warm-up): the servers'
@@ -63,9 +61,7 @@ def explain(
     return _parts(rows, held, _together(pieces, len(held.behind)), used, known, left_out)
 
 
-def tails(
-    rows: Answered, others: Answered, windows: Sequence[Told], parts: Parts
-) -> dict[str, Tail]:
+def tails(rows: Frame, others: Frame, windows: Sequence[Told], parts: Parts) -> dict[str, Tail]:
     """By component what the slowest 5 % have of it: in ``parts``, and whatever the hand-out.
 
     Components of one histogram alone. Sums over the windows.
@@ -117,7 +113,7 @@ class _Held:
     all_kernel: bool
 
 
-def _held(rows: Answered, others: Answered, windows: Sequence[Told]) -> _Held:
+def _held(rows: Frame, others: Frame, windows: Sequence[Told]) -> _Held:
     def both(name: str) -> Any:
         return np.concatenate([getattr(rows, name), getattr(others, name)])
 
@@ -196,7 +192,7 @@ def _together(pieces: Sequence[tuple[NDArray[np.int64], _Piece]], n: int) -> _Pi
 
 
 def _parts(
-    rows: Answered,
+    rows: Frame,
     held: _Held,
     piece: _Piece,
     windows: Sequence[Told],
@@ -251,7 +247,7 @@ def _rest(all_kernel: bool, handed: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in BEHIND_THE_HOP if name not in handed)
 
 
-def _moves(rows: Answered, piece: _Piece, handed: Sequence[str], rest: str) -> list[Move]:
+def _moves(rows: Frame, piece: _Piece, handed: Sequence[str], rest: str) -> list[Move]:
     """What the sums and the client's stamps leave open; the rest has what the others lack."""
     moves = [
         Move("network", rest, (rows.network - rows.network_lo).astype(float)),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from latdiag.attribution.metrics import explain as aggregates_parts
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
-from latdiag.attribution.metrics.deltas import COLUMNS, KINDS, Deltas, deltas, samples_of
+from latdiag.attribution.metrics.deltas import Deltas, Sample, deltas
 from latdiag.attribution.metrics.replicas import (
     LISTED,
     claim_entry,
@@ -22,7 +20,6 @@ from latdiag.attribution.metrics.replicas import (
 from latdiag.attribution.metrics.shares import Told, shares
 from latdiag.attribution.metrics.tail import Tail
 from latdiag.attribution.metrics.traffic import Own, totals
-from latdiag.attribution.metrics.windows import COLUMNS as SENT
 from latdiag.attribution.metrics.windows import (
     Attempts,
     Edges,
@@ -33,8 +30,7 @@ from latdiag.attribution.metrics.windows import (
     windows,
     with_roles,
 )
-from latdiag.measurement import answered
-from latdiag.measurement.stages import DESIGNED
+from latdiag.measurement.frame import Frame
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms, seconds
 from latdiag.stacks import catalogue
@@ -42,8 +38,6 @@ from latdiag.stacks.signal import Signal
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
-    from latdiag.store.batch import Batch
-    from latdiag.store.run import Run
 
 #: More scenarios than this are not set against requests.
 _MOST_WINDOWS = 1000
@@ -79,16 +73,14 @@ class _Seen:
     told: Told
 
 
-def scraped(run: Run, designed: bool) -> Scraped | None:
-    """Read the run's metrics; None where no known metric was scraped around any request of the
-    client, if there is one.
+def scraped(rows: Sequence[Sample], frame: Frame, designed: bool) -> Scraped | None:
+    """What the samples ``rows`` say of a run; None where no known metric was scraped around any
+    request of the client, if there is one.
 
     ``designed``: it is a probe, whose windows hold its designed stages too.
     """
-    known = catalogue.families()
-    if not any(run.said((), KINDS, known.__contains__)):
-        return None  # two narrow columns tell, where a run may hold millions of spans
-    rows = samples_of(run.said(COLUMNS, KINDS, known.__contains__))
+    if not rows:
+        return None
     names = {row.name for row in rows} - catalogue.PROCESS_FAMILIES
     there = [
         (stack.name, [s for s in stack.signals if s.kind in catalogue.METRIC_KINDS], stack.ranks)
@@ -101,9 +93,9 @@ def scraped(run: Run, designed: bool) -> Scraped | None:
     if not wide or not signals:
         return None
     stacks = tuple(name for name, _, _ in there)
-    if not any(batch.n for batch in run.batches(["request_id"])):
+    if not frame.n:
         return _traffic(wide, signals, ranks, stacks)
-    sent = attempts(run.batches(list(SENT)))
+    sent = attempts(frame)
     if not sent.served.any():
         return None
     if sent.clocks > 1:
@@ -113,7 +105,7 @@ def scraped(run: Run, designed: bool) -> Scraped | None:
     seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
     left = [one for _, found in differences for one in found.left]
     claims = _merged(seen)
-    parts, why, tails = _parts(run, sent, seen, designed)
+    parts, why, tails = _parts(frame, sent, seen, designed)
     document = _document(seen, claims, tails, why, designed)
     document["replicas"] = replicas([d for _, d in differences], signals, ranks)
     document["left"] = left_entries(left)
@@ -201,30 +193,19 @@ def _seen(
 
 # ---------------------------------------------------------------------- request by request
 def _parts(
-    run: Run, sent: Attempts, seen: Sequence[_Seen], designed: bool
+    frame: Frame, sent: Attempts, seen: Sequence[_Seen], designed: bool
 ) -> tuple[Parts | None, str | None, dict[str, Tail]]:
     """(The parts, why there are none, what the slowest requests have of each)."""
     why = _why_not(seen)
     if designed or why:
         return None, "they hold the designed requests too" if designed else why, {}
-    columns = list(answered.COLUMNS)
-    rows = answered.answered(run.batches(columns))
-    others = answered.answered(() if sent.workload.all() else _warm(run.batches(columns)))
+    rows, others = frame.answered(), frame.answered(workload=False)
     told = [each.told for each in seen]
     left_out = int((sent.served & sent.workload).sum()) - rows.n
     found = aggregates_parts.explain(rows, others, told, left_out)
     if isinstance(found, str):
         return None, found, {}
     return found, None, aggregates_parts.tails(rows, others, told, found)
-
-
-def _warm(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The requests that do not count, as if they did."""
-    for batch in batches:
-        aside = batch.select(np.isin(batch.texts["stage"], DESIGNED))
-        if aside.n:
-            stage = np.full(aside.n, "", dtype=object)
-            yield replace(aside, texts=aside.texts | {"stage": stage})
 
 
 def _why_not(seen: Sequence[_Seen]) -> str | None:

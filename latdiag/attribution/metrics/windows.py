@@ -6,23 +6,17 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.metrics.deltas import Deltas, Sample
 from latdiag.attribution.metrics.traffic import Own
-from latdiag.measurement.stages import DESIGNED
+from latdiag.measurement.frame import Frame
 from latdiag.model.records import Outcome
 from latdiag.stacks.catalogue import METRIC_KINDS, selector
 from latdiag.stacks.signal import Signal
 
-if TYPE_CHECKING:
-    from latdiag.store.batch import Batch
-
-#: What ``attempts`` reads; ask the store for these.
-COLUMNS = ("outcome", "stage", "scenario", "status", "sent_ns", "done_ns", "clock_id")
 #: A probe's requests that no engine sees: its stage and its scenario.
 _PATH = ("S1", "get")
 #: Failures that no engine has counted as a request that it finished.
@@ -106,38 +100,22 @@ def edges(deltas: Deltas) -> Edges | None:
     return Edges((min(begins), max(begins)), (min(ends), max(ends)))
 
 
-def attempts(batches: Iterable[Batch]) -> Attempts:
-    """All attempts of the batches (columns ``COLUMNS``) that reached for an engine."""
-    pieces = [_piece(batch) for batch in batches]
-    kinds = {"sent": np.int64, "done": np.int64}
-    joined: dict[str, Any] = {
-        name: np.concatenate([piece[name] for piece in pieces])
-        if pieces
-        else np.zeros(0, dtype=kinds.get(name, bool))
-        for name in ("sent", "done", "served", "unclear", "workload")
-    }
-    clocks = {clock for piece in pieces for clock in piece["clocks"]}
-    return Attempts(**joined, clocks=len(clocks))
-
-
-def _piece(batch: Batch) -> dict[str, Any]:
-    ints, texts = batch.ints, batch.texts
-    outcome, sent, done = texts["outcome"], ints["sent_ns"], ints["done_ns"]
-    served = outcome == Outcome.OK.value
-    refused = (outcome == Outcome.HTTP_ERROR.value) & ints["status"].valid
-    refused &= ints["status"].values < 500
-    refused |= np.isin(outcome, [each.value for each in _UNSEEN])
-    path = (texts["stage"] == _PATH[0]) & (texts["scenario"] == _PATH[1])
-    keep = sent.valid & ~path & ~refused
-    ended = np.where(done.valid, done.values, sent.values)
-    return {
-        "sent": sent.values[keep],
-        "done": np.maximum(ended, sent.values)[keep],
-        "served": served[keep].astype(bool),
-        "unclear": ~served[keep].astype(bool),
-        "workload": ~np.isin(texts["stage"], DESIGNED)[keep],
-        "clocks": set(texts["clock_id"][keep].tolist()),
-    }
+def attempts(frame: Frame) -> Attempts:
+    """All attempts that reached for an engine."""
+    refused = (frame.outcome == Outcome.HTTP_ERROR.value) & (frame.status != 0)
+    refused &= frame.status < 500
+    refused |= np.isin(frame.outcome, [each.value for each in _UNSEEN])
+    path = (frame.stage == _PATH[0]) & (frame.scenario == _PATH[1])
+    keep = (frame.begun & ~path & ~refused).astype(bool)
+    ended = np.where(frame.ended, frame.done, frame.sent)
+    return Attempts(
+        sent=frame.sent[keep],
+        done=np.maximum(ended, frame.sent)[keep],
+        served=frame.ok[keep],
+        unclear=~frame.ok[keep],
+        workload=frame.workload[keep],
+        clocks=len(set(frame.clock_id[keep].tolist())),
+    )
 
 
 def own(at: Edges, sent: Attempts) -> Own:

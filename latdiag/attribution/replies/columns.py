@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
 #: The columns of the table ``requests`` that are read here.
-COLUMNS = ("sent_ns", "done_ns", "reply_timings")
+COLUMNS = ("sent_ns", "done_ns", "reply_timings", "tokens")
 #: A server's duration may exceed the client's by so much: two clocks, and values that were
 #: rounded to whole milliseconds.
 TOLERANCE_NS = 2 * NS_PER_MS
@@ -71,53 +72,93 @@ class Replies:
 
 @dataclass(slots=True)
 class _Column:
-    rows: list[int] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    rows: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
     #: what the request took by the client's clock, ns; -1 where that is not known
-    took: list[int] = field(default_factory=list)
+    took: array[int] = field(default_factory=lambda: array("q"))
 
 
-def replies(batches: Iterable[Batch], fields: Iterable[Signal]) -> Replies:
-    """The values of ``fields`` (signals of the kinds reply and header) in every request.
+class Reader:
+    """Takes what replies state as a run's rows go by.
 
-    ``batches`` hold ``COLUMNS``. Several signals of one name are one column, with the first
-    of them: what they share is the value, what differs is its meaning by role. A
-    metric of a ``server-timing`` header is called ``server-timing;NAME``. Values that are no
-    numbers, negative, or durations longer than the request itself are counted and not used.
+    ``fields``: signals of the kinds reply and header. Several of one name are one column: what
+    they share is the value, what differs is its meaning by role. A metric of a ``server-timing``
+    header is called ``server-timing;NAME``. Values that are no numbers, negative, or durations
+    longer than the request itself are counted and not used.
     """
-    wanted = {name: signal for signal in reversed(list(fields)) if (name := foreign_name(signal))}
-    found: dict[str, _Column] = {name: _Column() for name in wanted}
-    refused: dict[str, Counter[str]] = {}
-    unreadable = n = 0
-    for batch in batches:
+
+    columns = COLUMNS
+
+    def __init__(self, fields: Iterable[Signal]) -> None:
+        self._found = {name: _Column() for signal in fields if (name := foreign_name(signal))}
+        self._words: dict[str, int] = {}
+        self._unreadable = self._n = 0
+        self._chunks: list[NDArray[np.int64]] = []
+        #: whether a reply states anything beside headers, which go out before a stream ends
+        self.bodies = False
+
+    def add(self, batch: Batch) -> None:
         texts = batch.texts["reply_timings"]
-        took = _took(batch)
-        for place in range(batch.n):
+        stated = np.flatnonzero(texts != None).tolist()  # noqa: E711 - elementwise
+        self._chunks.append(_chunks(batch) if stated else np.zeros(batch.n, dtype=np.int64))
+        took = _took(batch) if stated else []
+        for place in stated:
             text = texts[place]
-            if text is None:
-                continue
+            self.bodies = self.bodies or '"body"' in text
             said = figures(text)
             if said is None:
-                unreadable += 1
+                self._unreadable += 1
                 continue
             for name, value in said.items():
-                column = found.get(name)
+                column = self._found.get(name)
                 if column is None:
                     continue
                 number = as_number(value)
                 if number is None:
-                    refused.setdefault(name, Counter())["not a number"] += 1
+                    self._words[name] = self._words.get(name, 0) + 1
                     continue
-                column.rows.append(n + place)
+                column.rows.append(self._n + place)
                 column.values.append(number)
                 column.took.append(took[place])
-        n += batch.n
-    columns = {}
-    for name, column in found.items():
-        checked = _checked(wanted[name], column, refused.setdefault(name, Counter()))
-        if len(checked.rows):
-            columns[name] = checked
-    return Replies(columns, {k: v for k, v in refused.items() if v}, unreadable, n)
+        self._n += batch.n
+
+    def replies(self, fields: Iterable[Signal]) -> Replies:
+        """The values of ``fields``, which are among those that the reader was made for; of
+        several of one name the first counts."""
+        columns: dict[str, Stated] = {}
+        refused: dict[str, Counter[str]] = {}
+        for signal in fields:
+            name = foreign_name(signal)
+            if not name or name in refused:
+                continue
+            words = self._words.get(name, 0)
+            refused[name] = Counter({"not a number": words} if words else {})
+            checked = _checked(signal, self._found[name], refused[name])
+            if len(checked.rows):
+                columns[name] = checked
+        refused = {name: reasons for name, reasons in refused.items() if reasons}
+        return Replies(columns, refused, self._unreadable, self._n)
+
+    @property
+    def chunks(self) -> NDArray[np.int64]:
+        """In how many pieces with tokens each row came that is of a batch with statements."""
+        return np.concatenate([*self._chunks, np.zeros(0, dtype=np.int64)])
+
+
+def replies(batches: Iterable[Batch], fields: Iterable[Signal]) -> Replies:
+    """The values of ``fields`` in every request of the batches (columns ``COLUMNS``)."""
+    fields = list(fields)
+    reader = Reader(fields)
+    for batch in batches:
+        reader.add(batch)
+    return reader.replies(fields)
+
+
+def _chunks(batch: Batch) -> NDArray[np.int64]:
+    tokens = batch.lists["tokens"]
+    some = np.concatenate(([0], np.cumsum(tokens.values > 0)))
+    pieces: NDArray[np.int64] = some[tokens.offsets[1:]] - some[tokens.offsets[:-1]]
+    return pieces
 
 
 def foreign_name(signal: Signal) -> str:

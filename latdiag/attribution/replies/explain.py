@@ -35,7 +35,7 @@ from latdiag.attribution.parts import Parts
 from latdiag.attribution.replies.claims import Time, Told, meant, told, usable
 from latdiag.attribution.settle import Whole, settle
 from latdiag.attribution.spans.owners import OVER_NS, OVER_SHARE, united
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.model.components import COMPONENTS
 from latdiag.stacks.signal import Stack
 
@@ -81,7 +81,7 @@ class _Book:
     """Requests whose replies state all that is usual. ``ahead``: ns of decode before the first
     token; ``apart``: another server may have computed the prompts."""
 
-    seen: Answered
+    seen: Frame
     told: Told
     ahead: NDArray[np.int64]
     apart: bool = False
@@ -111,7 +111,7 @@ class _Book:
 
 
 def explain(
-    seen: Answered,
+    seen: Frame,
     times: Mapping[str, NDArray[np.float64]],
     stacks: Sequence[Stack],
     chunks: NDArray[np.int64],
@@ -153,7 +153,7 @@ def explain(
     return _parts(book, seen.n - facts.told), facts
 
 
-def _note_left(facts: Replied, seen: Answered, keep: NDArray[np.int64]) -> None:
+def _note_left(facts: Replied, seen: Frame, keep: NDArray[np.int64]) -> None:
     took = seen.done - seen.begin
     left = np.delete(took, keep)
     if min(len(left), len(keep)) >= _FEW:
@@ -161,7 +161,7 @@ def _note_left(facts: Replied, seen: Answered, keep: NDArray[np.int64]) -> None:
 
 
 # ---------------------------------------------------------------------- against the client
-def _book(seen: Answered, said: Told, apart: bool = False) -> _Book:
+def _book(seen: Frame, said: Told, apart: bool = False) -> _Book:
     stated, stream = _sum(said.late, seen.n), seen.last - seen.first
     decode = _sum([t for t in said.late if t.components == ("decode",)], seen.n)
     over = stated - stream

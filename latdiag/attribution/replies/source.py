@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,14 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.replies import columns
 from latdiag.attribution.replies import explain as replied
-from latdiag.measurement import answered
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.model.caveats import caveat
-from latdiag.model.records import Outcome
 from latdiag.model.units import UNIT_NS, ms
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal, Stack
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
-    from latdiag.store.batch import Batch
-    from latdiag.store.run import Run
 
 #: From here on those that are not told are not like those that are.
 UNLIKE = 0.2
@@ -39,14 +35,28 @@ class Stated:
     stacks: tuple[str, ...]
 
 
-def stated(run: Run) -> Stated | None:
-    """Read the run's replies; None where none states a time that a stack knows."""
-    if not any(_has_body(batch) for batch in run.batches(["reply_timings"])):
+def reader() -> columns.Reader:
+    """Reads what replies state of times that a stack knows, alone or inside spans."""
+    known = catalogue.stacks()
+    return columns.Reader([*_alone(known), *_inside(known)])
+
+
+def _alone(known: Sequence[Stack]) -> list[Signal]:
+    return [s for stack in known for s in stack.signals if s.kind == "reply" and s.covers]
+
+
+def _inside(known: Sequence[Stack]) -> list[Signal]:
+    return [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
+
+
+def stated(replies: columns.Reader, seen: Frame) -> Stated | None:
+    """What replies stated of the answered requests ``seen``; None where none states a time that a
+    stack knows."""
+    if not replies.bodies:
         return None
     known = catalogue.stacks()
-    fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.covers]
-    seen = answered.answered(run.batches(list(answered.COLUMNS)))
-    found, times, chunks = _read(run, seen, fields)
+    found, times = _times(replies, seen, _alone(known))
+    chunks = replies.chunks[seen.row]
     parts, facts = replied.explain(seen, times, known, chunks)
     if not facts.stated:
         return None
@@ -63,18 +73,13 @@ def stated(run: Run) -> Stated | None:
     return Stated(parts, document, _caveats(facts, parts, seen), facts.stacks)
 
 
-def _has_body(batch: Batch) -> bool:
-    """Whether a reply states anything beside headers, which go out before a stream ends."""
-    return any(text is not None and '"body"' in text for text in batch.texts["reply_timings"])
-
-
 def _time(values: NDArray[np.float64], stack: str, name: str) -> dict[str, Any]:
     known = values[np.isfinite(values)]
     median = ms(float(np.median(known))) if len(known) else None
     return {"stack": stack, "field": name, "n": len(known), "median_ms": median}
 
 
-def _caveats(facts: replied.Replied, parts: Parts | None, seen: Answered) -> list[dict[str, str]]:
+def _caveats(facts: replied.Replied, parts: Parts | None, seen: Frame) -> list[dict[str, str]]:
     out = []
     if facts.told < facts.requests:
         silent = facts.requests - facts.stated
@@ -96,41 +101,26 @@ def _caveats(facts: replied.Replied, parts: Parts | None, seen: Answered) -> lis
     return out
 
 
-def borne(run: Run, seen: Answered, known: Sequence[Stack]) -> dict[str, NDArray[np.float64]]:
+def borne(
+    replies: columns.Reader, seen: Frame, known: Sequence[Stack]
+) -> dict[str, NDArray[np.float64]]:
     """What replies stated of each answered request that a span bears, by the signal's foreign
     name and in its unit; NaN where one did not."""
-    fields = [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
+    fields = _inside(known)
     units = {signal.foreign: UNIT_NS[signal.unit] for signal in fields}
-    _, times, _ = _read(run, seen, fields)
+    _, times = _times(replies, seen, fields)
     return {name: values / units[name] for name, values in times.items()}
 
 
-def _read(
-    run: Run, seen: Answered, fields: Sequence[Signal]
-) -> tuple[columns.Replies, dict[str, NDArray[np.float64]], NDArray[np.int64]]:
+def _times(
+    replies: columns.Reader, seen: Frame, fields: Sequence[Signal]
+) -> tuple[columns.Replies, dict[str, NDArray[np.float64]]]:
     """(What the replies held; ns of each answered request by the field's foreign name, NaN where
-    a reply did not state it; pieces with tokens that each came in)."""
-    place = {name: row for row, name in enumerate(seen.request_id.tolist())}
-    at: list[int] = []
-    chunks = np.zeros(seen.n, dtype=np.int64)
-
-    def noted() -> Iterator[Batch]:
-        for batch in run.batches(["request_id", "outcome", "tokens", *columns.COLUMNS]):
-            names = batch.texts["request_id"].tolist()
-            rows = np.array([place.get(name, -1) for name in names], dtype=np.int64)
-            # An attempt that failed has the id of the one that did not.
-            rows[batch.texts["outcome"] != Outcome.OK.value] = -1
-            at.extend(rows.tolist())
-            tokens = batch.lists["tokens"]
-            some = np.concatenate(([0], np.cumsum(tokens.values > 0)))
-            pieces = some[tokens.offsets[1:]] - some[tokens.offsets[:-1]]
-            chunks[rows[rows >= 0]] = pieces[rows >= 0]
-            yield batch
-
-    found = columns.replies(noted(), fields)
+    a reply did not state it)."""
+    found = replies.replies(fields)
     times = {signal.foreign: np.full(seen.n, np.nan) for signal in fields}
     for column in found.columns.values():
-        rows = np.array(at, dtype=np.int64)[column.rows]
-        mine = rows >= 0
-        times[column.signal.foreign][rows[mine]] = column.values[mine]
-    return found, times, chunks
+        whole = np.full(found.n, np.nan)
+        whole[column.rows] = column.values
+        times[column.signal.foreign] = whole[seen.row]
+    return found, times

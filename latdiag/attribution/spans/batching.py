@@ -14,7 +14,6 @@ decoding) is one step of the server. Chunks that this client read too late to st
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,27 +23,12 @@ from numpy.typing import NDArray
 from latdiag.attribution.leaves import HIDDEN_BITS, MASK
 from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.columns import NEVER
-from latdiag.measurement.streams import read_streams
-from latdiag.model.records import StampSource
 
 if TYPE_CHECKING:
     from latdiag.attribution.spans.columns import Spans
-    from latdiag.measurement.answered import Answered
-    from latdiag.store.batch import Batch
+    from latdiag.measurement.chunks import Chunks
+    from latdiag.measurement.frame import Frame
 
-COLUMNS = (
-    "request_id",
-    "arrivals_ns",
-    "kinds",
-    "tokens",
-    "censored",
-    "clock_step",
-    "osl",
-    "out_of_order",
-    "stamp_source",
-)
-#: Chunks that come within this of each other were sent together: an engine's step takes longer.
-TOGETHER_NS = 300_000
 #: A server that needs less for a chunk may have sent them so itself. (It is also the width of a
 #: read within which stamps are not told apart.)
 _STEP_NS = 1_000_000
@@ -59,21 +43,6 @@ _KNOWN = 0.9
 _CHUNKS, _REQUESTS = 8, 5
 #: A period is read off between at least so many batches of one reply.
 _BATCHES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Arrivals:
-    """How the output of requests came; one entry each, all that can be judged.
-
-    ``chunks``: events with output; ``tokens`` in them. ``known``: gaps between them that are
-    known; ``together``: those that are next to nothing. ``apart``: ns, sum of the others."""
-
-    request_id: NDArray[np.object_]
-    chunks: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    known: NDArray[np.int64]
-    together: NDArray[np.int64]
-    apart: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,25 +61,25 @@ class Batching:
     step_ns: float
 
 
-def held_back(batches: Iterable[Batch], spans: Spans, seen: Answered) -> Batching | None:
+def held_back(chunks: Chunks, spans: Spans, seen: Frame) -> Batching | None:
     """What holds back the streams of the requests ``seen``, whose servers said ``spans``.
 
-    ``batches``: columns ``COLUMNS``. None where nothing is seen to, or no server says how long
-    it decoded.
+    ``chunks``: one entry a row of the whole frame. None where nothing is seen to, or no server
+    says how long it decoded.
     """
-    came = arrivals(batches)
-    if not (_sizes(came) >= _SIZE).any():
+    came = chunks.select(seen.row)
+    if not (came.judged & (_sizes(came) >= _SIZE)).any():
         return None
-    return batching(came, stated_decode(spans, seen, came))
+    return batching(came, stated_decode(spans, seen))
 
 
-def batching(came: Arrivals, decode_ns: NDArray[np.int64]) -> Batching | None:
+def batching(came: Chunks, decode_ns: NDArray[np.int64]) -> Batching | None:
     """What holds the streams back, None where nothing is seen to in most requests.
 
     ``decode_ns``: how long the server says that it decoded each of them, 0 where it does not.
     """
     step = decode_ns / np.maximum(came.chunks - 1, 1)
-    judged = (step >= _STEP_NS) & (came.chunks >= _CHUNKS)
+    judged = came.judged & (step >= _STEP_NS) & (came.chunks >= _CHUNKS)
     judged &= came.known >= _KNOWN * (came.chunks - 1)
     sizes = _sizes(came)
     breaks = came.known - came.together
@@ -130,45 +99,14 @@ def batching(came: Arrivals, decode_ns: NDArray[np.int64]) -> Batching | None:
     )
 
 
-def _sizes(came: Arrivals) -> NDArray[np.float64]:
+def _sizes(came: Chunks) -> NDArray[np.float64]:
     """Chunks a batch, at least."""
-    sizes: NDArray[np.float64] = came.chunks / (came.chunks - came.together)
+    sizes: NDArray[np.float64] = came.chunks / np.maximum(came.chunks - came.together, 1)
     return sizes
 
 
-def arrivals(batches: Iterable[Batch]) -> Arrivals:
-    """The gaps of all rows of ``batches`` (columns ``COLUMNS``) that can be judged."""
-    pieces = [_piece(batch) for batch in batches]
-    if not pieces:
-        none = np.zeros(0, dtype=np.int64)
-        return Arrivals(np.zeros(0, dtype=object), none, none, none, none, none)
-    return Arrivals(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
-
-
-def _piece(batch: Batch) -> tuple[NDArray[np.object_], *tuple[NDArray[np.int64], ...]]:
-    streams = read_streams(batch)
-    gaps = streams.icl
-    near = gaps.values <= TOGETHER_NS
-
-    def per_row(values: NDArray[np.int64]) -> NDArray[np.int64]:
-        sums = np.concatenate(([0], np.cumsum(values)))
-        ends = np.cumsum(gaps.sizes)
-        found: NDArray[np.int64] = sums[ends] - sums[ends - gaps.sizes]
-        return found
-
-    lost = batch.ints["out_of_order"]
-    good = ~(lost.valid & (lost.values > 0)) & (gaps.sizes > 0)
-    good &= batch.texts["stamp_source"] == StampSource.KERNEL.value
-    osl = batch.ints["osl"]
-    tokens = np.where(osl.valid, osl.values, streams.outputs)
-    together, apart = per_row(near.astype(np.int64)), per_row(np.where(near, 0, gaps.values))
-    columns = (streams.outputs, tokens, gaps.sizes, together, apart)
-    found = tuple(column[good].astype(np.int64) for column in columns)
-    return (batch.texts["request_id"][good], *found)
-
-
-def stated_decode(spans: Spans, seen: Answered, came: Arrivals) -> NDArray[np.int64]:
-    """How long the servers say that they decoded each request of ``came``, ns; 0: they do not.
+def stated_decode(spans: Spans, seen: Frame) -> NDArray[np.int64]:
+    """How long the servers say that they decoded each request, ns; 0: they do not.
 
     From the first to the last of what an engine claims for decode alone; else from the first
     token, where a server says when that was, to the end of the engine's spans.
@@ -184,7 +122,4 @@ def stated_decode(spans: Spans, seen: Answered, came: Arrivals) -> NDArray[np.in
     whole = np.full(seen.n, np.iinfo(np.int64).min)
     np.maximum.at(whole, claims.row[told.engine], claims.end[told.engine])
     rest = np.where((told.first > NEVER) & (whole > told.first), whole - told.first, 0)
-    length = np.where(end > begin, end - begin, rest)
-    place = {name: row for row, name in enumerate(seen.request_id.tolist())}
-    rows = np.array([place.get(name, -1) for name in came.request_id.tolist()], dtype=np.int64)
-    return np.where(rows >= 0, length[rows], 0) if seen.n else np.zeros(len(rows), dtype=np.int64)
+    return np.where(end > begin, end - begin, rest)

@@ -93,44 +93,69 @@ def known_name(stacks: Sequence[Stack]) -> re.Pattern[str]:
     return re.compile("|".join(names) or r"\Z.")
 
 
+class Reader:
+    """Takes the spans of names that stacks know as a run's evidence goes by."""
+
+    kinds = ("span",)
+    columns = COLUMNS
+
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._stacks = tuple(stacks)
+        self._name = known_name(stacks)
+        wanted = [s for stack in stacks for s in stack.signals if s.kind == "attribute"]
+        self._numbers = sorted(
+            {s.foreign for s in wanted} | {r for st in stacks for r in st.ranks}
+        )
+        self._words = sorted(
+            {SCOPE}
+            | {key.attribute for st in stacks for key in st.keys}
+            | {role.attribute[0] for st in stacks for role in st.roles if role.attribute}
+            | {role.same for st in stacks for role in st.roles if role.same}
+        )
+        self._pieces: list[dict[str, Any]] = []
+
+    def wanted(self, name: str) -> bool:
+        return bool(name and self._name.match(name))
+
+    def add(self, said: Said) -> None:
+        self._pieces.append(_piece(said, self._numbers, self._words))
+
+    def spans(self) -> Spans:
+        """All spans so far."""
+        pieces = self._pieces or [_nothing(self._numbers, self._words)]
+        joined: dict[str, Any] = {
+            name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]
+        }
+        senders, codes = np.unique(joined.pop("replica").astype(str), return_inverse=True)
+        n = len(codes)
+        none = np.full(n, -1, dtype=np.int64)
+        return Spans(
+            name=joined["name"],
+            trace=joined["trace_id"],
+            span=joined["span_id"],
+            above=joined["parent_span_id"],
+            start=joined["start"],
+            end=np.maximum(joined["end"], joined["start"]),
+            sender=codes.astype(np.int64),
+            stack=none,
+            row=none,
+            parent=none,
+            lost=np.zeros(n, dtype=bool),
+            signal=none,
+            role=np.full(n, None, dtype=object),
+            values={name: joined[f"#{name}"] for name in self._numbers},
+            texts={name: joined[f"={name}"] for name in self._words},
+            senders=tuple(senders.tolist()),
+            stacks=self._stacks,
+        )
+
+
 def read(batches: Iterable[Said], stacks: Sequence[Stack]) -> Spans:
     """All spans of the batches (columns ``COLUMNS``, names that ``known_name`` matches)."""
-    wanted = [s for stack in stacks for s in stack.signals if s.kind == "attribute"]
-    numbers = sorted({s.foreign for s in wanted} | {r for st in stacks for r in st.ranks})
-    words = sorted(
-        {SCOPE}
-        | {key.attribute for st in stacks for key in st.keys}
-        | {role.attribute[0] for st in stacks for role in st.roles if role.attribute}
-        | {role.same for st in stacks for role in st.roles if role.same}
-    )
-    pieces = [_piece(said, numbers, words) for said in batches]
-    if not pieces:
-        pieces = [_nothing(numbers, words)]
-    joined: dict[str, Any] = {
-        name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]
-    }
-    senders, codes = np.unique(joined.pop("replica").astype(str), return_inverse=True)
-    n = len(codes)
-    none = np.full(n, -1, dtype=np.int64)
-    return Spans(
-        name=joined["name"],
-        trace=joined["trace_id"],
-        span=joined["span_id"],
-        above=joined["parent_span_id"],
-        start=joined["start"],
-        end=np.maximum(joined["end"], joined["start"]),
-        sender=codes.astype(np.int64),
-        stack=none,
-        row=none,
-        parent=none,
-        lost=np.zeros(n, dtype=bool),
-        signal=none,
-        role=np.full(n, None, dtype=object),
-        values={name: joined[f"#{name}"] for name in numbers},
-        texts={name: joined[f"={name}"] for name in words},
-        senders=tuple(senders.tolist()),
-        stacks=tuple(stacks),
-    )
+    reader = Reader(stacks)
+    for said in batches:
+        reader.add(said)
+    return reader.spans()
 
 
 def _piece(said: Said, numbers: Sequence[str], words: Sequence[str]) -> dict[str, Any]:

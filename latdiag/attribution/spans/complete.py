@@ -17,7 +17,7 @@ from latdiag.attribution.spans.owners import (
     Table,
     merges_of,
 )
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 
 #: Fewer requests with whole evidence bear no breakdown.
 LEAST = 30
@@ -52,7 +52,7 @@ class Findings:
 
 
 def complete(
-    told: claims.Claimed, table: Table, seen: Answered, facts: Findings
+    told: claims.Claimed, table: Table, seen: Frame, facts: Findings
 ) -> NDArray[np.int64]:
     """The requests whose evidence is whole. Where they are too few to stand for the others, those
     too whose servers all spoke (``facts.all_kept``): what no signal parts is unattributed then.

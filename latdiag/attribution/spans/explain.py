@@ -35,7 +35,8 @@ from latdiag.attribution.spans.columns import NEVER, Spans
 from latdiag.attribution.spans.complete import LEAST, Findings, complete
 from latdiag.attribution.spans.join import Requests, join
 from latdiag.attribution.spans.owners import Table, client_stream, merges_of, table_of, united
-from latdiag.measurement.answered import Answered
+from latdiag.measurement import frame as frames
+from latdiag.measurement.frame import Frame
 
 #: An HTTP layer answers within this: what is more, in the fastest requests too, is a way.
 WAY_NS = 5_000_000
@@ -43,7 +44,7 @@ _WAY_QUANTILE = 0.05
 
 
 def explain(
-    found: Spans, seen: Answered, stated: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+    found: Spans, seen: Frame, stated: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 ) -> tuple[Parts | None, Findings, Spans]:
     """(Parts of the requests whose servers spoke, None where too few did; what became of the
     evidence; the spans that were joined). ``stated``: in replies, see ``with_reply_spans``."""
@@ -77,7 +78,7 @@ def with_reply_spans(spans: Spans, stated: Mapping[str, NDArray[np.float64]]) ->
     return replace(spans, values=spans.values | values)
 
 
-def _note_left(facts: Findings, seen: Answered, keep: NDArray[np.int64]) -> None:
+def _note_left(facts: Findings, seen: Frame, keep: NDArray[np.int64]) -> None:
     """How long those took that are told, and those that are not."""
     whole = seen.done - seen.begin
     left = np.delete(whole, keep)
@@ -107,7 +108,7 @@ def note_senders(facts: Findings, spans: Spans) -> None:
 def _parts(
     told: claiming.Claimed,
     table: Table,
-    seen: Answered,
+    seen: Frame,
     keep: NDArray[np.int64],
     facts: Findings,
 ) -> Parts:
@@ -205,7 +206,7 @@ def _silent(
 
 
 def _way(
-    left: NDArray[np.int64], until_first: NDArray[np.int64], kept: Answered
+    left: NDArray[np.int64], until_first: NDArray[np.int64], kept: Frame
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """ns per request that are left beyond every server's span, in all and until the first token,
     where even the fastest requests have more of it than an HTTP layer takes; None elsewhere.
@@ -250,7 +251,7 @@ def _waits(
 
 
 def _moves(
-    kept: Answered,
+    kept: Frame,
     servers: Sequence[Claim],
     merges: Merges,
     facts: Findings,
@@ -323,15 +324,12 @@ def server_only(found: Spans) -> tuple[Parts | None, Findings]:
     return parts, facts
 
 
-def _as_seen(told: claiming.Claimed, traces: NDArray[np.str_]) -> Answered:
+def _as_seen(told: claiming.Claimed, traces: NDArray[np.str_]) -> Frame:
     """What a client would have seen that sat in the first server."""
     n = len(traces)
     zero, ids = np.zeros(n, dtype=np.int64), traces.astype(object)
     done = told.hi - told.lo
     first = np.where(told.first > NEVER, told.first - told.lo, done)
-    return Answered(
-        *(ids, ids, ids, ids, ids, ids),
-        *(zero, zero, np.clip(first, 0, done), done, done, zero, zero, zero, zero),
-        delayed=np.zeros(n, dtype=bool),
-        kernel=np.ones(n, dtype=bool),
-    )
+    columns = {"request_id": ids, "trace_id": ids, "scenario": ids, "clock_id": ids}
+    ends = {"first": np.clip(first, 0, done), "last": done, "done": done}
+    return frames.joined([columns | ends | {"sent": zero, "kernel": np.ones(n, dtype=bool)}])

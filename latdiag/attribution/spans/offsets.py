@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.spans.columns import Spans
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 
 #: Stamps at both ends of one event may be so far out of order.
 _TOLERANCE_NS = 1_000_000
@@ -44,7 +44,7 @@ class Offset:
     drift_ppm: float | None
 
 
-def offsets(spans: Spans, seen: Answered) -> list[tuple[str, Offset]]:
+def offsets(spans: Spans, seen: Frame) -> list[tuple[str, Offset]]:
     """(Clock of the client, offset) of every sender whose requests are all of one clock."""
     found = []
     for code, sender in enumerate(spans.senders):

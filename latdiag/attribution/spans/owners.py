@@ -13,7 +13,7 @@ from latdiag.attribution.nest import narrower
 from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.columns import NEVER
 from latdiag.attribution.sweep import sweep
-from latdiag.measurement.answered import Answered
+from latdiag.measurement.frame import Frame
 from latdiag.model.components import COMPONENTS
 
 #: Components that may be told together where no signal parts them: all lie before the first token
@@ -41,7 +41,7 @@ class Table:
 
 
 def client_stream(
-    told: claiming.Claimed, seen: Answered
+    told: claiming.Claimed, seen: Frame
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last token on the rows' axes: the servers' time lies in the middle of the
     client's, whatever their clocks say."""
@@ -51,7 +51,7 @@ def client_stream(
     return seen.first - zero, seen.last - zero
 
 
-def table_of(told: claiming.Claimed, seen: Answered) -> Table:
+def table_of(told: claiming.Claimed, seen: Frame) -> Table:
     leaves = claiming.meanings(told, seen.n)
     good = leaves != 0
     claims = told.claims

@@ -10,14 +10,14 @@ from latdiag.attribution.replies.source import UNLIKE, borne
 from latdiag.attribution.spans import batching, columns, offsets
 from latdiag.attribution.spans import explain as whitebox
 from latdiag.attribution.spans.complete import Findings
-from latdiag.measurement import answered
+from latdiag.measurement.chunks import Chunks
+from latdiag.measurement.frame import Frame
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
-from latdiag.stacks import catalogue
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
-    from latdiag.store.run import Run
+    from latdiag.attribution.replies.columns import Reader
 
 #: A clock that may have stood still while another ran: more than this is worth a word.
 _DRIFT_PPM = 20.0
@@ -34,22 +34,26 @@ class Spoken:
     stacks: tuple[str, ...]
 
 
-def spoken(run: Run) -> Spoken | None:
-    """Read the run's evidence; None where no server said anything that a stack knows."""
-    known = catalogue.stacks()
-    names = columns.known_name(known)
-    batches = run.said(columns.COLUMNS, ("span",), lambda name: bool(name and names.match(name)))
-    found = columns.read(batches, known)
-    if not found.n:
+def spoken(
+    spans: columns.Spans,
+    frame: Frame,
+    chunks: Chunks,
+    replies: Reader,
+    writers: Sequence[Mapping[str, Any]],
+) -> Spoken | None:
+    """What ``spans`` say of the requests in ``frame``; None where no server said anything that a
+    stack knows. ``chunks``: how each row's output came. ``writers``: those of the run."""
+    if not spans.n:
         return None
-    seen = answered.answered(run.batches(list(answered.COLUMNS)))
+    seen = frame.answered()
     if not seen.n:
-        return _served(found, run)
-    parts, facts, joined = whitebox.explain(found, seen, borne(run, seen, known))
+        return _served(spans) if not frame.n else None  # a client was there, and got nothing
+    stated = borne(replies, seen, spans.stacks)
+    parts, facts, joined = whitebox.explain(spans, seen, stated)
     clocks = offsets.offsets(joined, seen)
-    document = _document(facts, clocks, run.writers)
+    document = _document(facts, clocks, writers)
     caveats = _caveats(facts, clocks, parts)
-    held = batching.held_back(run.batches(list(batching.COLUMNS)), joined, seen)
+    held = batching.held_back(chunks, joined, seen)
     if held is not None:
         document["batching"] = _batching(held)
         figures = {"k": f"{held.tokens:.0f}", "t": held.every_ns, "s": held.step_ns}
@@ -57,11 +61,9 @@ def spoken(run: Run) -> Spoken | None:
     return Spoken(parts, document, caveats, facts.stacks)
 
 
-def _served(found: columns.Spans, run: Run) -> Spoken | None:
+def _served(spans: columns.Spans) -> Spoken:
     """Of a run without requests: where the servers' own time went."""
-    if any(batch.n for batch in run.batches(["request_id"])):
-        return None  # a client was there, and got nothing
-    parts, facts = whitebox.server_only(found)
+    parts, facts = whitebox.server_only(spans)
     return Spoken(parts, _document(facts, [], ()), _caveats(facts, [], None), facts.stacks)
 
 

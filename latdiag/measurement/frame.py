@@ -1,0 +1,179 @@
+"""The requests of a run as columns: what every source of evidence is set against.
+
+A row per attempt, those of designed stages included. What the client alone proves of a request
+stands in its row; see ``ttft_split`` for the parts of TTFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.measurement import ttft_split
+from latdiag.measurement.stages import DESIGNED
+from latdiag.measurement.streams import Streams, read_streams
+from latdiag.measurement.ttft_split import TtftSplit
+from latdiag.model.records import Outcome
+
+if TYPE_CHECKING:
+    from latdiag.store.batch import Batch
+
+#: What evidence names a request by besides its ``request_id``; long texts, one a row.
+IDS = ("response_id", "trace_id", "span_id")
+#: What ``columns_of`` reads; ask the store for these, and for ``IDS`` where evidence is joined.
+COLUMNS = (
+    *(name for name in ttft_split.COLUMNS if name not in IDS),
+    *("scenario", "clock_id", "status", "tokens"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One entry per attempt; instants and durations are int64 ns.
+
+    ``row``: its place in reading order. ``begin``: due, or sent in closed loop. ``first``,
+    ``last``: output arrivals, 0 where there is none. ``done``: end of the reply, ``last`` where
+    that is not known. ``client``, ``network``, ``network_lo``, ``network_hi``, ``delayed``: of
+    TTFT, as the client's stamps prove them where ``kernel`` is True; elsewhere ``network`` is the
+    smallest round trip of the connection, 0 if unknown, and ``client`` the lag alone.
+    ``status``: 0 where there is none. ``begun``, ``ended``: whether ``sent`` and ``done`` were
+    stamped. ``sound``: it has a first token after it was sent, and no step of the clock lies in
+    it. ``workload``: it is of no designed stage, nor of the warm-up. The texts of ``IDS`` are all
+    None where they were not read.
+    """
+
+    row: NDArray[np.int64]
+    request_id: NDArray[np.object_]
+    response_id: NDArray[np.object_]
+    trace_id: NDArray[np.object_]
+    span_id: NDArray[np.object_]
+    scenario: NDArray[np.object_]
+    stage: NDArray[np.object_]
+    clock_id: NDArray[np.object_]
+    outcome: NDArray[np.object_]
+    status: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    sent: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    done: NDArray[np.int64]
+    client: NDArray[np.int64]
+    network: NDArray[np.int64]
+    network_lo: NDArray[np.int64]
+    network_hi: NDArray[np.int64]
+    delayed: NDArray[np.bool_]
+    kernel: NDArray[np.bool_]
+    ok: NDArray[np.bool_]
+    begun: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+    sound: NDArray[np.bool_]
+    workload: NDArray[np.bool_]
+
+    @property
+    def n(self) -> int:
+        return len(self.row)
+
+    def select(self, rows: NDArray[Any]) -> Frame:
+        """These rows alone, in the given order."""
+        return Frame(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def answered(self, workload: bool = True) -> Frame:
+        """The successful requests that evidence can be set against, in the order of ``sent``: of
+        the workload, or of all else. No reply of theirs ends before its last token."""
+        rows = np.flatnonzero(self.ok & self.sound & (self.workload == workload))
+        done = np.maximum(self.done, self.last)
+        keys = (done[rows], self.first[rows], self.sent[rows])
+        order = np.lexsort(keys)
+        if _ties(keys, order):
+            # Equal instants are told apart too: the order of the parts of a run must not matter.
+            order = np.lexsort((self.request_id[rows].astype(str), *keys))
+        chosen = rows[order]
+        return replace(self.select(chosen), done=done[chosen])
+
+    @property
+    def split(self) -> NDArray[np.int64]:
+        """The rows of the workload whose TTFT the client's stamps take apart."""
+        return np.flatnonzero(self.kernel & self.workload)
+
+    @property
+    def clocks(self) -> list[str]:
+        """The clocks that the instants are of, sorted."""
+        return sorted({str(clock) for clock in set(self.clock_id.tolist()) - {None}})
+
+
+_TEXTS = ("request_id", *IDS, "scenario", "stage", "clock_id", "outcome")
+_FLAGS = ("delayed", "kernel", "ok", "begun", "ended", "sound", "workload")
+
+
+def _ties(keys: Sequence[NDArray[np.int64]], order: NDArray[np.int64]) -> bool:
+    """Whether two rows have all keys alike."""
+    alike = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for key in keys:
+        ranked = key[order]
+        alike &= ranked[1:] == ranked[:-1]
+    return bool(alike.any())
+
+
+def frame(batches: Iterable[Batch]) -> Frame:
+    """All rows of the batches (columns ``COLUMNS`` and ``IDS``)."""
+    pieces = []
+    for batch in batches:
+        streams = read_streams(batch)
+        pieces.append(columns_of(batch, streams, ttft_split.split(batch, streams)))
+    return joined(pieces)
+
+
+def joined(pieces: Sequence[dict[str, NDArray[Any]]]) -> Frame:
+    """The frame of what ``columns_of`` made of one batch after the other."""
+    n = sum(len(piece["sent"]) for piece in pieces)
+    whole: dict[str, NDArray[Any]] = {"row": np.arange(n)}
+    for name in (f.name for f in fields(Frame) if f.name != "row"):
+        columns = [piece[name] for piece in pieces if name in piece]
+        if columns:
+            whole[name] = np.concatenate(columns)
+        elif name in _TEXTS:
+            # One None for all rows: a column that was not read takes no room.
+            whole[name] = np.broadcast_to(np.array(None, dtype=object), n)
+        else:
+            whole[name] = np.zeros(n, dtype=bool if name in _FLAGS else np.int64)
+    return Frame(**whole)
+
+
+def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, NDArray[Any]]:
+    """The columns of a frame but ``row``, and ``IDS`` as far as the batch has them."""
+    ints, texts = batch.ints, batch.texts
+    first, last = streams.first, streams.last
+    sent, due = ints["sent_ns"].values, ints["due_ns"]
+    begin = np.where(due.valid, np.minimum(due.values, sent), sent)
+    trip = np.where(ints["min_rtt_ns"].valid, ints["min_rtt_ns"].values, 0)
+    trip = np.clip(trip, 0, np.maximum(first - sent, 0))
+    kernel = np.zeros(batch.n, dtype=bool)
+    kernel[split.row] = True
+    columns: dict[str, NDArray[Any]] = {n: texts[n] for n in _TEXTS if n in texts}
+    for name in ("network", "network_lo", "network_hi"):
+        columns[name] = trip.copy()
+        columns[name][split.row] = getattr(split, name)
+    columns["client"] = sent - begin
+    columns["client"][split.row] += split.client
+    columns["delayed"] = ~kernel
+    columns["delayed"][split.row] = split.delayed
+    done = ints["done_ns"]
+    sound = ints["sent_ns"].valid & (first >= sent) & (first > 0) & ~batch.bools["clock_step"]
+    return columns | {
+        "status": np.where(ints["status"].valid, ints["status"].values, 0),
+        "begin": begin,
+        "sent": sent,
+        "first": first,
+        "last": last,
+        "done": np.where(done.valid, done.values, last),
+        "kernel": kernel,
+        "ok": (texts["outcome"] == Outcome.OK.value).astype(bool),
+        "begun": ints["sent_ns"].valid,
+        "ended": done.valid,
+        "sound": sound,
+        "workload": ~np.isin(texts["stage"], DESIGNED),
+    }
