@@ -27,7 +27,7 @@ IDS = ("response_id", "trace_id", "span_id")
 #: What ``columns_of`` reads; ask the store for these, and for ``IDS`` where evidence is joined.
 COLUMNS = (
     *(name for name in ttft_split.COLUMNS if name not in IDS),
-    *("scenario", "clock_id", "status", "tokens"),
+    *("scenario", "clock_id", "status"),
 )
 
 

@@ -17,9 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from latdiag.attribution.replies.source import stated
-from latdiag.attribution.spans import columns
-from latdiag.attribution.spans.source import spoken
+from latdiag.attribution import reading
 from latdiag.measurement import ttft_split
 from latdiag.store.run import Run
 from tests.schema import validate
@@ -102,9 +100,9 @@ def beyond_the_span(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     that the server states; what the client's stamps leave open of it; and the server's."""
     opened = Run.open(str(run))
     stated: dict[str, float] = {}
-    for said in opened.said(columns.COLUMNS, ("span",), lambda name: name == "llm_request"):
-        values = said.labels.number(TTFT)
-        stated |= dict(zip(said.columns.texts["trace_id"], values, strict=True))
+    for _, span in opened.evidence(["foreign_name", "trace_id", "labels"]).iterrows():
+        if span["foreign_name"] == "llm_request":
+            stated[span["trace_id"]] = float(span["labels"][TTFT])
     more, slack, theirs = [], [], []
     for batch in opened.batches([*ttft_split.COLUMNS, "trace_id"]):
         parts = ttft_split.split(batch)
@@ -145,8 +143,8 @@ def test_what_vllm_states_in_replies_is_what_its_spans_say(stack: Stack, tmp_pat
     shape = ("--requests", "60", "--concurrency", "2", "--isl", "1500", "--osl", "24")
     result = load(url, out, *shape)
     assert result["replies"]["told"] == result["replies"]["requests"] == 60
-    run = Run.open(str(out))
-    by_spans, by_replies = spoken(run), stated(run)
+    read = reading.read(Run.open(str(out)))
+    by_spans, by_replies = read.spoken(), read.stated()
     assert by_spans is not None and by_replies is not None
     assert by_spans.parts is not None and by_replies.parts is not None
     total = int(by_replies.parts.total.sum())

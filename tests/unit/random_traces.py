@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from latdiag.attribution.spans.columns import SCOPE, Spans
-from latdiag.measurement.frame import Frame
+from latdiag.measurement.frame import Frame, joined
 from latdiag.stacks import catalogue
 
 MS = 1_000_000
@@ -33,24 +33,28 @@ def requests(n: int, random: np.random.Generator, kernel: bool = True) -> Frame:
     client = sent - begin + (room * random.random(n) * 0.1).astype(np.int64)
     network = (room * random.random(n) * 0.5).astype(np.int64)
     text = np.full(n, "s", dtype=object)
-    return Frame(
-        trace_id=ids,
-        span_id=np.full(n, "client", dtype=object),
-        request_id=np.array([f"r{at}" for at in range(n)], dtype=object),
-        response_id=np.array([f"cmpl-r{at}" for at in range(n)], dtype=object),
-        scenario=text,
-        clock_id=text,
-        begin=begin,
-        sent=sent,
-        first=first,
-        last=last,
-        done=done,
-        client=client,
-        network=network,
-        network_lo=network // 2,
-        network_hi=np.minimum(2 * network, room - (client - (sent - begin))),
-        delayed=random.random(n) < 0.2,
-        kernel=np.full(n, kernel),
+    return joined(
+        [
+            {
+                "trace_id": ids,
+                "span_id": np.full(n, "client", dtype=object),
+                "request_id": np.array([f"r{at}" for at in range(n)], dtype=object),
+                "response_id": np.array([f"cmpl-r{at}" for at in range(n)], dtype=object),
+                "scenario": text,
+                "clock_id": text,
+                "begin": begin,
+                "sent": sent,
+                "first": first,
+                "last": last,
+                "done": done,
+                "client": client,
+                "network": network,
+                "network_lo": network // 2,
+                "network_hi": np.minimum(2 * network, room - (client - (sent - begin))),
+                "delayed": random.random(n) < 0.2,
+                "kernel": np.full(n, kernel),
+            }
+        ]
     )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.replies.explain import Replied, explain
-from latdiag.measurement.frame import Frame
+from latdiag.measurement.frame import Frame, joined
 from latdiag.stacks import catalogue
 
 MS = 1_000_000
@@ -26,14 +26,23 @@ def waits(
     first = sent + round(ttft_ms * MS)
     last = first + round(stream_ms * MS)
     ids = np.array([f"r{i}" for i in range(n)], dtype=object)
-    none = np.array([None] * n, dtype=object)
-    one, two = np.full(n, MS), np.full(n, 2 * MS)
-    return Frame(
-        *(none, none, ids, none, np.full(n, "", dtype=object), np.full(n, "c", dtype=object)),
-        *(sent, sent, first, last, last + MS, one, two, two - MS // 2, two + MS // 2),
-        delayed=np.zeros(n, dtype=bool),
-        kernel=np.full(n, kernel),
-    )
+    two = np.full(n, 2 * MS)
+    columns = {
+        "request_id": ids,
+        "scenario": np.full(n, "", dtype=object),
+        "clock_id": np.full(n, "c", dtype=object),
+        "begin": sent,
+        "sent": sent,
+        "first": first,
+        "last": last,
+        "done": last + MS,
+        "client": np.full(n, MS),
+        "network": two,
+        "network_lo": two - MS // 2,
+        "network_hi": two + MS // 2,
+        "kernel": np.full(n, kernel),
+    }
+    return joined([columns])
 
 
 def told(seen: Frame, ms: Mapping[str, float], chunks: int = 31) -> tuple[Parts | None, Replied]:

@@ -8,15 +8,27 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from latdiag.measurement import digest, measure, ttft_split
+from latdiag.measurement import digest, frame, measure, ttft_split
 from latdiag.model.records import Kind, Outcome
 from latdiag.store.batch import Batch, Ints, Lists
+from latdiag.store.run import Run
 
 MS = 1_000_000
 #: Columns that are no integers.
-_TEXTS = ("outcome", "stage", "error", "token_source", "stamp_source", "clock_id", "request_id")
+_TEXTS = (
+    "outcome",
+    "stage",
+    "error",
+    "token_source",
+    "stamp_source",
+    "clock_id",
+    "request_id",
+    "scenario",
+)
 _LISTS = {"arrivals_ns": np.int64, "tokens": np.int32, "kinds": np.int8, "censored": np.bool_}
-COLUMNS = tuple(dict.fromkeys((*measure.COLUMNS, *ttft_split.COLUMNS, *digest.COLUMNS)))
+COLUMNS = tuple(
+    dict.fromkeys((*measure.COLUMNS, *ttft_split.COLUMNS, *digest.COLUMNS, *frame.IDS))
+)
 
 Row = dict[str, Any]
 
@@ -72,7 +84,7 @@ def batch(rows: Sequence[Row]) -> Batch:
             offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
             valid = np.array([value is not None for value in values], dtype=bool)
             lists[name] = Lists(np.array(flat, dtype=_LISTS[name]), offsets, valid)
-        elif name in _TEXTS or name == "response_id":
+        elif name in _TEXTS or name in frame.IDS:
             texts[name] = np.array(values, dtype=object)
         elif name in ("clock_step", "reused"):
             bools[name] = np.array([bool(value) for value in values], dtype=bool)
@@ -80,6 +92,11 @@ def batch(rows: Sequence[Row]) -> Batch:
             valid = np.array([value is not None for value in values], dtype=bool)
             ints[name] = Ints(np.array([v or 0 for v in values], dtype=np.int64), valid)
     return Batch(len(rows), ints, bools, texts, lists)
+
+
+def clocks(run: Run) -> list[str]:
+    """The clocks of a run's instants."""
+    return frame.frame(run.batches([*frame.COLUMNS, *frame.IDS])).clocks
 
 
 _at = st.none() | st.floats(-5, 200)

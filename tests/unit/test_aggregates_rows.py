@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from latdiag.attribution.metrics.deltas import COLUMNS, KINDS, samples, samples_of
+from latdiag.attribution.metrics.deltas import Reader, samples
 from latdiag.ingest.prometheus import columns_of
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
@@ -26,7 +26,9 @@ g 7
     )
     path = create_run(str(tmp_path / "x.run"), {})
     RunWriter(path, "metrics").write_evidence(columns)
-    read = samples_of(Run.open(path).said(COLUMNS, KINDS))
+    reader = Reader(families)
+    Run.open(path).read_evidence(reader)
+    read = reader.samples
     assert sorted(read, key=lambda one: one.name) == sorted(
         samples(columns), key=lambda one: one.name
     )

@@ -14,6 +14,7 @@ from hypothesis import Phase, given
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attribute
+from latdiag.measurement.frame import frame
 from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
 from latdiag.report import json as report_json
@@ -23,7 +24,7 @@ from tests.schema import validate
 from .probe_rows import Reply, any_replies, reply, seen
 from .test_blackbox import MERGES, WAITS, parse, probe
 
-SOURCES = partition([]).sources
+SOURCES = partition(frame([])).sources
 ALLOWED = MERGES | {("queue", "prefill", "frontend", "gateway")}
 
 

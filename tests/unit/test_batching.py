@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.attribution.spans.batching import TOGETHER_NS, Batching, arrivals, batching
+from latdiag.attribution.spans.batching import Batching, batching
+from latdiag.measurement.chunks import TOGETHER_NS, Chunks, chunks_of, joined_chunks
+from latdiag.measurement.streams import read_streams
 from latdiag.model.records import Kind
 from latdiag.store.batch import Batch, Ints, Lists
 
@@ -68,8 +70,12 @@ def batch(rows: Sequence[Row]) -> Batch:
     )
 
 
+def chunks(batches: Sequence[Batch]) -> Chunks:
+    return joined_chunks([chunks_of(one, read_streams(one)) for one in batches])
+
+
 def judged(rows: Sequence[Row], decode_ms: float = 63 * 6.0) -> Batching | None:
-    came = arrivals([batch(rows[:5]), batch(rows[5:])] if len(rows) > 5 else [batch(rows)])
+    came = chunks([batch(rows[:5]), batch(rows[5:])] if len(rows) > 5 else [batch(rows)])
     return batching(came, np.full(len(came.chunks), round(decode_ms * MS)))
 
 
@@ -177,7 +183,7 @@ def test_a_few_requests_are_no_habit() -> None:
 
 
 def test_nothing_comes_of_nothing() -> None:
-    came = arrivals([])
+    came = chunks([])
     assert batching(came, np.zeros(0, dtype=np.int64)) is None
 
 

@@ -14,19 +14,20 @@ from hypothesis import strategies as st
 from latdiag.attribution.client_only import BEHIND_THE_HOP, partition
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown
+from latdiag.measurement.frame import frame
 from latdiag.model.records import Outcome
 from tests.profiles import examples
 
 from .split_rows import MS, Row, any_rows, batch, row
 
-SOURCES = partition([]).sources
+SOURCES = partition(frame([])).sources
 
 NAMES = ("client", "network", "queue", "decode", "unattributed")
 INTERVALS = ("client_e2e", "client_ttft", "decode")
 
 
 def parts_of(rows: Sequence[Row]) -> Parts:
-    return partition([batch(rows)])
+    return partition(frame([batch(rows)]))
 
 
 def sums(parts: Parts) -> dict[str, int]:
@@ -69,7 +70,7 @@ def test_failed_rows_do_not_enter_and_unsplit_ones_are_counted() -> None:
 
 
 def test_nothing_is_broken_down_without_rows() -> None:
-    for empty in (partition([]), parts_of([]), parts_of([row(stamped=False)])):
+    for empty in (partition(frame([])), parts_of([]), parts_of([row(stamped=False)])):
         for interval in INTERVALS:
             assert breakdown(empty, interval, "mean") is None
             assert breakdown(empty, interval, "p95_tail") is None
@@ -199,7 +200,7 @@ def test_neither_order_nor_batches_change_anything(
 ) -> None:
     shuffled = rows.copy()
     random_.shuffle(shuffled)
-    one, two = parts_of(rows), partition([batch(shuffled[:cut]), batch(shuffled[cut:])])
+    one, two = parts_of(rows), partition(frame([batch(shuffled[:cut]), batch(shuffled[cut:])]))
     for interval in INTERVALS:
         for population in ("mean", "p95_tail"):
             assert breakdown(one, interval, population) == breakdown(two, interval, population)

@@ -11,8 +11,9 @@ import pytest
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown, leads, leaves
+from latdiag.measurement.frame import frame
 
-SOURCES = partition([]).sources
+SOURCES = partition(frame([])).sources
 
 MS = 1_000_000
 NAMES = ("client", "network", "queue", "decode", "unattributed")

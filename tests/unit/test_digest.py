@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latdiag.attribution.client_only import partition
 from latdiag.measurement.digest import Digest, Failure, digest
 from latdiag.model.records import Outcome
 from tests.profiles import examples
@@ -26,7 +27,7 @@ def test_the_warm_up_is_counted_and_enters_nothing() -> None:
     assert found.measurement.counts.requests == 2
     assert list(found.lags) == [1 * MS, 2 * MS]
     assert list(found.split["ttft"]) == [53 * MS] * 2
-    assert len(found.parts.total) == 2 and found.osl.rows == 0
+    assert found.frame.n == 4 and len(partition(found.frame).total) == 2 and found.osl.rows == 0
     only = of(warm, warm)
     assert only.warmups == 2 and only.measurement.counts.requests == 0
 
@@ -99,4 +100,4 @@ def test_batches_and_their_order_change_nothing_but_the_order_of_rows(
     assert {n: f.count for n, f in one.failures.items()} == {
         n: f.count for n, f in two.failures.items()
     }
-    assert sorted(one.parts.total) == sorted(two.parts.total)
+    assert sorted(partition(one.frame).total) == sorted(partition(two.frame).total)

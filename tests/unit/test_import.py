@@ -17,6 +17,7 @@ from latdiag.cli import run
 from latdiag.store.run import Run
 
 from .capture_lines import NS0, imported, line, make
+from .split_rows import clocks
 
 CAPTURES = Path(__file__).parent.parent / "captures"
 #: Whole captures and the requests that they must yield; the cut ones lie in tests/captures.
@@ -75,7 +76,7 @@ def check_requests(made: Run, lines: list[dict[str, Any]]) -> None:
     assert frame["request_id"].is_unique and made.cut_short == made.caveats == []
     assert list(frame["sent_ns"]) == sorted(line["send_ns"] for line in lines)
     assert set(frame["outcome"]) == {"ok"} and set(frame["stamp_source"]) == {"user"}
-    assert len(made.clock_ids) == 1 and made.clock_ids[0].startswith("capture:")
+    assert len(clocks(made)) == 1 and clocks(made)[0].startswith("capture:")
     for said in lines:
         row = frame.loc[said["trace_id"]]
         assert (row["response_id"], row["span_id"]) == (said["id"], said["span_id"])
@@ -116,7 +117,7 @@ def check_spans(made: Run, lines: list[dict[str, Any]], spans: dict[str, dict[st
     assert set(samples["source"]) == {"prometheus"}
     assert (samples["replica"] == samples["role"]).all()
     assert all(value.endswith((".before", ".after")) for value in samples["foreign_value"])
-    assert set(samples["clock_id"]) == set(made.clock_ids)
+    assert set(samples["clock_id"]) == set(clocks(made))
 
 
 def test_scrapes_bear_their_instant_and_what_they_said(
@@ -183,7 +184,7 @@ def test_two_captures_in_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[s
     made = Run.open(str(out))
     frame = made.frame(["request_id", "trace_id"])
     assert frame["request_id"].is_unique  # c16-0 of two captures is two requests
-    assert len(made.clock_ids) == 3
+    assert len(clocks(made)) == 3
     evidence = made.evidence(["kind", "replica"])
     replicas = set(evidence[evidence["kind"] == "gauge"]["replica"])
     assert replicas == {"tp2/server", "tp1/server", "pd/prefill", "pd/decode"}
@@ -195,7 +196,7 @@ def test_the_same_capture_has_the_same_clock(
     for out in ("a.run", "b.run"):
         imported(capsys, CAPTURES / "vllm-0.24.0-h200/tp2", "--out", tmp_path / out)
     both = Run.open(str(tmp_path / "a.run"), str(tmp_path / "b.run"))
-    assert len(both.clock_ids) == 1
+    assert len(clocks(both)) == 1
 
 
 def test_people_are_told_what_was_read_and_what_comes_next(

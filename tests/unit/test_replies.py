@@ -28,7 +28,7 @@ from latdiag.load.wire.heads import kept_headers
 from latdiag.load.work.plan import LoadPlan, Target
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
-from latdiag.store.batch import Batch, Ints
+from latdiag.store.batch import Batch, Ints, Lists
 from tests.profiles import examples
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -46,7 +46,9 @@ def batch(rows: list[tuple[str | None, int | None]]) -> Batch:
     )
     texts = np.empty(n, dtype=object)
     texts[:] = [text for text, _ in rows]
-    return Batch(n, {"sent_ns": sent, "done_ns": done}, {}, {"reply_timings": texts}, {})
+    none = Lists(np.zeros(0, np.int32), np.zeros(n + 1, np.int64), np.zeros(n, dtype=bool))
+    ints = {"sent_ns": sent, "done_ns": done}
+    return Batch(n, ints, {}, {"reply_timings": texts}, {"tokens": none})
 
 
 def body(path: str, unit: str = "ms") -> Signal:
@@ -287,4 +289,4 @@ def test_names_are_those_of_the_table() -> None:
     assert foreign_name(body("a.b")) == "body:a.b"
     assert foreign_name(header("X-Y")) == "header:x-y"
     assert foreign_name(Signal("x", "span", "y")) == ""
-    assert set(COLUMNS) == {"sent_ns", "done_ns", "reply_timings"}
+    assert set(COLUMNS) == {"sent_ns", "done_ns", "reply_timings", "tokens"}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from latdiag.attribution.metrics.deltas import Sample, deltas
@@ -21,6 +20,7 @@ from latdiag.attribution.metrics.windows import (
 )
 from latdiag.diagnosis.diagnose import result_of
 from latdiag.ingest.prometheus import columns_of
+from latdiag.measurement.frame import frame
 from latdiag.model.records import Outcome
 from latdiag.report.page import Page
 from latdiag.report.servers import servers
@@ -84,7 +84,7 @@ def test_what_ends_in_a_window_is_ones_own(
     sent: int, done: int, outcome: Outcome, n: int, flying: int
 ) -> None:
     one = row(sent_ns=sent, done_ns=(done - sent) / MS, outcome=outcome.value, arrivals=[])
-    found = own(Edges((10, 12), (90, 99)), attempts([_with_scenarios([one])]))
+    found = own(Edges((10, 12), (90, 99)), attempts(frame([batch([one])])))
     assert (found.n, found.in_flight) == (n, flying)
 
 
@@ -96,17 +96,12 @@ def test_refusals_and_cheap_gets_reach_no_engine() -> None:
         row(stage="S3"),
         row(stage="warmup"),
     ]
-    found = attempts([_with_scenarios(rows)])
+    found = attempts(frame([batch(rows)]))
     assert found.served.tolist() == [False, True, True]
     assert found.unclear.tolist() == [True, False, False]
     assert found.workload.tolist() == [True, False, False]
-    assert attempts([]).clocks == 0 and not len(attempts([]).sent)
-
-
-def _with_scenarios(rows: Sequence[dict[str, Any]]) -> Any:
-    made = batch(rows)
-    made.texts["scenario"] = np.array([one.get("scenario") for one in rows], dtype=object)
-    return made
+    nobody = attempts(frame([]))
+    assert nobody.clocks == 0 and not len(nobody.sent)
 
 
 def test_labels_name_the_role_of_a_server_and_no_one_else_s_word_does() -> None:

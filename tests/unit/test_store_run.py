@@ -18,6 +18,8 @@ from latdiag.store.run import Run
 from latdiag.store.schema import REQUESTS, SCHEMA_VERSION
 from latdiag.store.writer import RunWriter, create_run
 
+from .split_rows import clocks
+
 
 def rows(*ids: str, **columns: Any) -> dict[str, Any]:
     """Columns of finished attempts with these ids."""
@@ -64,7 +66,7 @@ def test_several_runs_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run = Run.open(str(tmp_path / "b.run"), str(tmp_path / "a.run"))
     assert [h["number"] for h in run.headers] == [0, 1]
     assert run.header["number"] == 0
-    assert run.clock_ids == ["clock-a.run", "clock-b.run"]
+    assert clocks(run) == ["clock-a.run", "clock-b.run"]
     assert run.cut_short == [f"{tmp_path}/a.run: writer w never closed"]
     assert [w["run"] for w in run.writers] == run.paths
     # The same request_id in two runs is two requests.
@@ -146,7 +148,7 @@ def test_a_run_that_never_got_going(tmp_path: Path) -> None:
     run = Run.open(new_run(tmp_path))
     assert run.cut_short == ["no writer ever began: there is only run.json"]
     assert list(run.batches()) == []
-    assert run.clock_ids == []
+    assert clocks(run) == []
     frame = run.frame()
     assert list(frame.columns) == list(REQUESTS)
     assert len(frame) == 0

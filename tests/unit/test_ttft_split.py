@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from latdiag.measurement.ttft_split import TtftSplit, first_output, split
+from latdiag.measurement.streams import read_streams
+from latdiag.measurement.ttft_split import TtftSplit, split
 from latdiag.model.records import Kind
 
 from .split_rows import MS, Row, any_rows, batch, row
@@ -180,8 +181,8 @@ def test_the_first_output_is_not_the_role() -> None:
 def test_no_rows_at_all() -> None:
     found = split(batch([]))
     assert all(len(getattr(found, name)) == 0 for name in TtftSplit.__slots__)
-    first, exact, last = first_output(batch([row(arrivals=[])]))
-    assert (first[0], exact[0], last[0]) == (0, False, 0)
+    streams = read_streams(batch([row(arrivals=[])]))
+    assert (streams.first[0], streams.outputs[0], streams.last[0]) == (0, 0, 0)
 
 
 # ---------------------------------------------------------------------- what always holds

@@ -12,8 +12,9 @@ from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.health import Health
 from latdiag.diagnosis.verdict import Case, verdict
+from latdiag.measurement.frame import frame
 
-SOURCES = partition([]).sources
+SOURCES = partition(frame([])).sources
 
 MS = 1_000_000
 NAMES = ("client", "network", "queue", "decode", "unattributed")
