@@ -5,6 +5,11 @@ A gap behind a garbage collection, or a prompt that met another one, is no part 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +23,48 @@ _ROUNDS = 25
 
 def deviation(residuals: NDArray[np.float64]) -> float:
     """Standard deviation from the median absolute deviation about 0."""
-    return _MAD * float(np.median(np.abs(residuals))) if len(residuals) else 0.0
+    return _MAD * _median(np.abs(residuals)) if len(residuals) else 0.0
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    """``np.median`` without its preparations, which take longer than a short median itself."""
+    half = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, half)[half])
+    middle = np.partition(values, (half - 1, half))
+    return float((middle[half - 1] + middle[half]) / 2)
+
+
+@cache
+def _solver() -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+    """Non-negative least squares of scipy: (features, values) -> coefficients.
+
+    Its compiled part alone, where it is the one that is known here: all of ``scipy.optimize``
+    takes as long to load as a probe takes to explain, and its own front checks each small system
+    for longer than it takes to solve.
+    """
+    package = find_spec("scipy.optimize")
+    folders = package.submodule_search_locations if package is not None else None
+    spec = PathFinder.find_spec("scipy.optimize._slsqplib", folders)
+    module = module_from_spec(spec) if spec is not None else None
+    if spec is not None and spec.loader is not None and module is not None:
+        spec.loader.exec_module(module)
+    compiled = getattr(module, "nnls", None)
+    if compiled is not None:
+
+        def solve(
+            features: NDArray[np.float64], values: NDArray[np.float64]
+        ) -> NDArray[np.float64]:
+            found, _, failed = compiled(features, values, 3 * features.shape[1])
+            if failed == 3:
+                raise RuntimeError("non-negative least squares did not come to an end")
+            weights: NDArray[np.float64] = found
+            return weights
+
+        return solve
+    from scipy.optimize import nnls
+
+    return lambda features, values: nnls(features, values)[0]
 
 
 def huber_nnls(
@@ -29,8 +75,7 @@ def huber_nnls(
     ``scale``: expected size of each residual, > 0. Huber's loss by reweighting, each round a
     non-negative least squares (Lawson and Hanson, Solving Least Squares Problems, 1974).
     """
-    from scipy.optimize import nnls
-
+    solve = _solver()
     # Columns of unlike size (1 and L**2) would cost digits.
     size = np.abs(features).max(axis=0)
     size[size == 0] = 1.0
@@ -40,13 +85,13 @@ def huber_nnls(
     found = np.zeros(features.shape[1])
     for _ in range(_ROUNDS):
         root = np.sqrt(weight)
-        before, (found, _) = found, nnls(rows * root[:, None], target * root)
+        before, found = found, solve(rows * root[:, None], target * root)
         residual = target - rows @ found
         spread = deviation(residual)
         if spread == 0.0:
             break
         weight = np.minimum(1.0, _BEND * spread / np.maximum(np.abs(residual), spread * 1e-9))
-        if np.allclose(found, before, rtol=1e-6, atol=0.0):
+        if (np.abs(found - before) <= 1e-6 * np.abs(before)).all():
             break
     weights: NDArray[np.float64] = found / size
     return weights
@@ -66,3 +111,22 @@ def huber_mean(values: NDArray[np.float64]) -> float:
             break
         middle = after
     return middle
+
+
+def least_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """The lower end of the 95 % interval of the slope of ``y`` over ``x``, from all pairs (Sen,
+    JASA 63, 1968, equation 2.6). NaN where values that are alike leave none."""
+    from scipy.special import ndtri
+
+    rise, run = y[:, None] - y, x[:, None] - x
+    slopes = np.sort(rise[run > 0] / run[run > 0])
+    n = len(y)
+    ties = sum(
+        int((k * (k - 1) * (2 * k + 5)).sum())
+        for k in (np.unique(values, return_counts=True)[1] for values in (x, y))
+    )
+    variance = (n * (n - 1) * (2 * n + 5) - ties) / 18
+    if variance < 0 or not len(slopes):
+        return float("nan")
+    reach = float(ndtri((1 - 0.95) / 2)) * variance**0.5
+    return float(slopes[max(round((len(slopes) + reach) / 2) - 1, 0)])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.overlap import Company
 from latdiag.attribution.laws.sharing import Sharing, sharing_of
 from latdiag.model.units import NS_PER_MS
-from latdiag.stats.robust import deviation, huber_mean, huber_nnls
+from latdiag.stats.robust import deviation, huber_mean, huber_nnls, least_slope
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
@@ -237,13 +237,7 @@ def _frontend(seen: Observations, behind: float, noise: float) -> Curve | None:
 
 def _grows(tokens: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
     """Whether values grow with tokens beyond doubt: the lower end of Theil-Sen's interval."""
-    from scipy.stats import theilslopes
-
-    if len(set(tokens.tolist())) < 2:
-        return False
-    # Of values that are all alike scipy takes the root of a negative variance, and says NaN.
-    with np.errstate(invalid="ignore"):
-        return bool(theilslopes(values, tokens, 0.95).low_slope > 0)
+    return len(set(tokens.tolist())) > 1 and least_slope(tokens, values) > 0
 
 
 # ---------------------------------------------------------------------- decode
