@@ -104,20 +104,20 @@ class Imported:
 # ---------------------------------------------------------------------- what is there
 def find(folders: Sequence[str]) -> list[Capture]:
     """The captures in ``folders``. UsageFault and RunFault for what is none, or named twice."""
-    found: list[Capture] = []
+    captures: list[Capture] = []
     places: set[str] = set()
     for folder in folders:
         place = os.path.realpath(folder)
         if place in places:
             raise UsageFault(f"{folder} is named more than once", "name every folder once")
         places.add(place)
-        names = {capture.name for capture in found}
+        names = {capture.name for capture in captures}
         name, number = Path(place).name or "capture", 1
         while name in names:
             number += 1
             name = f"{Path(place).name}-{number}"
-        found.append(_capture(folder, name))
-    return found
+        captures.append(_capture(folder, name))
+    return captures
 
 
 def _capture(folder: str, name: str) -> Capture:
@@ -189,12 +189,12 @@ def read(
     reading = _Reading(open_writer, keep, families, scenarios, len(captures) > 1)
     for capture in captures:
         reading.read(capture)
-    said = reading.said
-    if not said.anything:
-        why = next((f": {reason}" for reason in said.skipped), "")
+    imported = reading.imported
+    if not imported.anything:
+        why = next((f": {reason}" for reason in imported.skipped), "")
         raise RunFault(f"nothing in the capture could be read{why}", _FORM)
     reading.finish()
-    return said
+    return imported
 
 
 def _check_there(captures: Sequence[Capture], wanted: frozenset[str]) -> None:
@@ -225,7 +225,7 @@ class _Reading:
         scenarios: frozenset[str],
         several: bool,
     ) -> None:
-        self.said = Imported()
+        self.imported = Imported()
         self._open_writer = open_writer
         self._writer: RunWriter | None = None
         self._keep, self._families = keep, families
@@ -234,7 +234,7 @@ class _Reading:
 
     def read(self, capture: Capture) -> None:
         prefix = f"{capture.name}/" if self._several else ""
-        self.said.ignored += [shown(f"{prefix}{name}") for name in capture.ignored[:100]]
+        self.imported.ignored += [shown(f"{prefix}{name}") for name in capture.ignored[:100]]
         clock_id = capture.clock_id
         rows = ClientRows(clock_id, self._scenarios, self._seen)
         if capture.client is not None:
@@ -246,12 +246,12 @@ class _Reading:
 
     def finish(self) -> None:
         """Close the run."""
-        said = self.said
+        imported = self.imported
         counts = {
-            "rows": said.requests.total(),
-            "spans": said.spans,
-            "samples": said.samples,
-            "skipped": dict(said.skipped),
+            "rows": imported.requests.total(),
+            "spans": imported.spans,
+            "samples": imported.samples,
+            "skipped": dict(imported.skipped),
         }
         self._made().write_state({**self._state("closed", "complete"), "counts": counts})
 
@@ -267,7 +267,7 @@ class _Reading:
 
     def _skip(self, what: str, counts: Counter[str]) -> None:
         for why, n in counts.items():
-            self.said.skipped[f"{what}: {why}"] += n
+            self.imported.skipped[f"{what}: {why}"] += n
 
     # ------------------------------------------------------------------ requests
     def _requests(self, path: Path, rows: ClientRows) -> None:
@@ -281,9 +281,9 @@ class _Reading:
             rows.rejected[f"a line of more than {LINE_BYTES >> 20} MiB"] += skipped.long
         if skipped.stopped:
             rows.rejected[f"the rest, as {skipped.stopped}"] += 1
-        self.said.requests.update(rows.taken)
+        self.imported.requests.update(rows.taken)
         if rows.other:
-            self.said.left_out["requests"] += rows.other
+            self.imported.left_out["requests"] += rows.other
         self._skip("client line", rows.rejected)
 
     def _write_requests(self, rows: ClientRows) -> None:
@@ -298,39 +298,39 @@ class _Reading:
             if traces is not None:
                 left_out = _keep_traces(request, traces)
                 if left_out:
-                    self.said.left_out["spans"] += left_out
-            self.said.spans += rows.add(request, "otlp/file", None)
+                    self.imported.left_out["spans"] += left_out
+            self.imported.spans += rows.add(request, "otlp/file", None)
             if len(rows) >= _PART_ROWS:
                 self._made().write_evidence(rows.take())
         if len(rows):
             self._made().write_evidence(rows.take())
-        for sender, seen in rows.senders.seen.items():
-            self.said.senders[sender] += seen.spans
-        told: Counter[str] = Counter(
+        for sender, sent in rows.senders.seen.items():
+            self.imported.senders[sender] += sent.spans
+        refused: Counter[str] = Counter(
             {f"beyond the bounds on {why}": n for why, n in rows.refused.items()}
         )
-        self._skip("span", told)
+        self._skip("span", refused)
         if counts.broken:
-            self.said.skipped[f"export of spans: {counts.fault}"] += counts.broken
+            self.imported.skipped[f"export of spans: {counts.fault}"] += counts.broken
         if counts.other:
-            self.said.skipped["export: metrics or logs, not spans"] += counts.other
+            self.imported.skipped["export: metrics or logs, not spans"] += counts.other
         if counts.stopped:
-            self.said.skipped[f"export of spans: the rest, as {counts.stopped}"] += 1
+            self.imported.skipped[f"export of spans: the rest, as {counts.stopped}"] += 1
 
     # ------------------------------------------------------------------ metrics
     def _metrics(self, scrapes: Sequence[Scrape], clock_id: str, prefix: str) -> None:
         held: dict[str, list[Any]] = {}
         for scrape in scrapes:
             if self._scenarios and scrape.scenario not in self._scenarios:
-                self.said.left_out["scrapes"] += 1
+                self.imported.left_out["scrapes"] += 1
                 continue
             try:
                 columns = self._scrape(scrape, clock_id, prefix)
             except ValueError as fault:
-                self.said.skipped[f"scrape: {fault}"] += 1
+                self.imported.skipped[f"scrape: {fault}"] += 1
                 continue
-            self.said.scrapes += 1
-            self.said.samples += row_count(columns)
+            self.imported.scrapes += 1
+            self.imported.samples += row_count(columns)
             for name, values in columns.items():
                 held.setdefault(name, []).extend(values)
             if row_count(held) >= _PART_ROWS:
@@ -346,8 +346,8 @@ class _Reading:
         if data is None:
             raise ValueError(skipped.stopped)
         text = data.decode("utf-8", "replace")
-        found = _SCRAPED_AT.match(text)
-        at_ns = instant(int(found[1])) if found else None
+        stamp = _SCRAPED_AT.match(text)
+        at_ns = instant(int(stamp[1])) if stamp else None
         dropped: Counter[str] = Counter()
         columns = prometheus.columns_of(
             text,
@@ -361,7 +361,7 @@ class _Reading:
         self._skip("sample", dropped)
         n = row_count(columns)
         if at_ns is None:
-            self.said.skipped["instant of a scrape: it states none"] += 1
+            self.imported.skipped["instant of a scrape: it states none"] += 1
             columns |= {"window_start_ns": [None] * n, "window_end_ns": [None] * n}
         return columns | {"clock_id": [clock_id] * n}
 

@@ -56,13 +56,13 @@ class _Row:
 class ClientRows:
     """Rows under way: ``add`` lines, ``take`` columns when ``full`` and at the end.
 
-    ``scenarios``: only these are taken; empty for all. ``seen``: hashes of the request ids there
+    ``scenarios``: only these are taken; empty for all. ``known``: hashes of the request ids there
     are already, to be shared by the files of one run. ``taken`` counts rows by scenario,
     ``other`` those of other scenarios, ``rejected`` lines by reason. ``traces`` holds
     the trace ids of the rows, in bytes, and ``untraced`` counts rows without.
     """
 
-    def __init__(self, clock_id: str, scenarios: frozenset[str], seen: set[int]) -> None:
+    def __init__(self, clock_id: str, scenarios: frozenset[str], known: set[int]) -> None:
         self.clock_id = clock_id
         self.taken: Counter[str] = Counter()
         self.other = 0
@@ -70,7 +70,7 @@ class ClientRows:
         self.traces: set[bytes] = set()
         self.untraced = 0
         self._scenarios = scenarios
-        self._seen = seen
+        self._known = known
         self._rows: list[_Row] = []
         self._arrivals = 0
 
@@ -81,12 +81,12 @@ class ClientRows:
     def add(self, line: bytes) -> None:
         """One line of the file; what cannot be a row is counted."""
         try:
-            said = _parsed(line)
-            scenario = _scenario(said.get("scenario"))
+            fields = _parsed(line)
+            scenario = _scenario(fields.get("scenario"))
             if self._scenarios and scenario not in self._scenarios:
                 self.other += 1
                 return
-            row = _row(said)
+            row = _row(fields)
             self._name(row.scalars)
         except Rejected as why:
             self.rejected[str(why)] += 1
@@ -105,13 +105,13 @@ class ClientRows:
     def _name(self, scalars: dict[str, Any]) -> None:
         """Settle ``request_id``: the first of its candidates that no other request has.
 
-        The last one is the trace, which has been seen where the very same line comes twice.
+        The last one is the trace, which is known where the very same line comes twice.
         """
-        if len(self._seen) >= 2 * REQUESTS:
+        if len(self._known) >= 2 * REQUESTS:
             raise Rejected(f"more than {REQUESTS:,} requests")
         for name in scalars.pop("names"):
-            if name is not None and hash(name) not in self._seen:
-                self._seen |= {hash(name), hash(scalars["trace_id"])}
+            if name is not None and hash(name) not in self._known:
+                self._known |= {hash(name), hash(scalars["trace_id"])}
                 scalars["request_id"] = name
                 return
         raise Rejected("no id that no other request has")
@@ -161,12 +161,12 @@ def _joined(arrays: list[array[int]], dtype: Any) -> Any:
 
 def _parsed(line: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(line)
+        fields = json.loads(line)
     except (ValueError, RecursionError):
         raise Rejected("no JSON") from None
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise Rejected("no JSON object")
-    return said
+    return fields
 
 
 def _scenario(value: Any) -> str | None:
@@ -175,33 +175,33 @@ def _scenario(value: Any) -> str | None:
     raise Rejected(f"a scenario that is no text of at most {_ID_LIMIT} characters")
 
 
-def _row(said: dict[str, Any]) -> _Row:
+def _row(fields: dict[str, Any]) -> _Row:
     """The row that a line states, but for its name and scenario. Raises Rejected."""
-    sent, headers, done = (_stated(said.get(f"{name}_ns")) for name in _INSTANTS)
+    sent, headers, done = (_stated(fields.get(f"{name}_ns")) for name in _INSTANTS)
     if sent is None:
         raise Rejected("no send_ns")
-    arrivals, characters = _chunks(said.get("chunks"))
+    arrivals, characters = _chunks(fields.get("chunks"))
     _check_order([n for n in (sent, headers, *arrivals[:1]) if n is not None])
     _check_order([n for n in (sent, *arrivals, done) if n is not None])
-    usage = _object(said.get("usage"))
+    usage = _object(fields.get("usage"))
     total = _count(usage.get("completion_tokens"))
     details = _object(usage.get("prompt_tokens_details"))
     bearing = _bearing(characters, total)
-    status = said.get("status") if type(said.get("status")) is int else None
+    status = fields.get("status") if type(fields.get("status")) is int else None
     status = status if status is not None and 100 <= status <= 999 else None
-    outcome, error = _outcome(status, any(characters), done, bool(said.get("error")))
-    trace_id, reply = _hex(said.get("trace_id"), 32), _id(said.get("id"))
+    outcome, error = _outcome(status, any(characters), done, bool(fields.get("error")))
+    trace_id, reply = _hex(fields.get("trace_id"), 32), _id(fields.get("id"))
     scalars = {
-        "names": (_id(said.get("rid")), _unprefixed(reply), trace_id),
+        "names": (_id(fields.get("rid")), _unprefixed(reply), trace_id),
         "response_id": reply,
         "trace_id": trace_id,
-        "span_id": _hex(said.get("span_id"), 16),
+        "span_id": _hex(fields.get("span_id"), 16),
         "headers_ns": headers,
         "done_ns": done,
         "isl": _count(usage.get("prompt_tokens")),
         "osl": total,
-        "isl_wanted": _count(said.get("isl")) or None,
-        "osl_wanted": _count(said.get("osl")) or None,
+        "isl_wanted": _count(fields.get("isl")) or None,
+        "osl_wanted": _count(fields.get("osl")) or None,
         "cached_tokens": _count(details.get("cached_tokens")),
         "token_source": (TokenSource.CHUNKS if total is None else TokenSource.USAGE).value,
         "outcome": outcome.value,
