@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from latdiag import stacks as package
 from latdiag.model.units import UNIT_NS
-from latdiag.stacks.signal import ReplyFields, Signal, Stack
+from latdiag.stacks.signal import Knob, ReplyFields, Signal, Stack
 
 GROUP = "latdiag.stacks"
 
@@ -31,6 +31,7 @@ PROCESS_FAMILIES = frozenset({"process_start_time_seconds"})
 STANDARD_HEADERS = ("server-timing",)
 
 _SELECTOR = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_]\w*="[^"\\]*",?)*)\})?')
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="([^"\\]*)"')
 
 
@@ -102,7 +103,7 @@ def reply_fields() -> ReplyFields:
     """What a load keeps of replies: the objects that hold the signals, and the headers."""
     objects = {tuple(path.split(".")[:-1]) for path in signals("reply")}
     named = {name.partition(";")[0].lower() for name in signals("header")}
-    more = {name for known in stacks() for name in known.headers}
+    more = {name.lower() for known in stacks() for name in known.headers}
     return ReplyFields(tuple(sorted(objects)), tuple(sorted({*STANDARD_HEADERS, *named, *more})))
 
 
@@ -161,8 +162,14 @@ def unfit(new: Stack) -> str:
                 return "one of its signals is none"
             if signal.kind in METRIC_KINDS:
                 selector(signal.foreign)
+            if signal.kind == "header" and not _HEADER.fullmatch(signal.foreign.partition(";")[0]):
+                return f"{signal.name}: no name of a header"
             if signal.kind == "reply" and (why := _unfit_reply(signal)):
                 return f"{signal.name}: {why}"
+        if not all(_HEADER.fullmatch(name) for name in new.headers):
+            return "one of its headers is no name of a header"
+        if not all(isinstance(knob, Knob) for knob in new.knobs):
+            return "one of its knobs is none"
     except (re.error, ValueError, TypeError, AttributeError) as exc:
         return str(exc)
     return ""

