@@ -192,7 +192,7 @@ def _probe(
 def _useless(begun: Begun) -> TargetFault:
     """The fault of a target that answered no request for tokens, with the first one's words."""
     from latdiag.cli.execute import useless
-    from latdiag.load.processes.base_path import GET, REFUSED
+    from latdiag.load.work.path import GET, REFUSED
     from latdiag.model.text import without_credentials
     from latdiag.store.run import Run
 
@@ -334,10 +334,12 @@ class _Probing:
     def _execute_path(
         self, stage: PathStage, place: int, progress: Progress, told: Callable[[Counts], None]
     ) -> LoadEnd:
-        from latdiag.load.processes.base_path import path_asks, run_path
+        from latdiag.load.processes.run import run_load
+        from latdiag.load.work.path import path_work
 
         prepared, path, tag = self.begun.prepared, self.begun.path, self.begun.tag
-        asks = path_asks(
+        work = path_work(
+            stage.name,
             stage.gets,
             stage.fresh,
             stage.refused,
@@ -345,10 +347,9 @@ class _Probing:
             self._numbers,
             random.Random(self.limits.seed),
         )
-        progress.begin(f"{stage.name}: {stage.why}", len(asks))
-        plan = prepared.stage_plan(f"{stage.name.lower()}-path-{place}-", 1)
-        url = prepared.found.cheap_url
-        return run_path(plan, url, stage.name, asks, path, tag, told)
+        progress.begin(f"{stage.name}: {stage.why}", len(work))
+        plan = prepared.path_plan(f"{stage.name.lower()}-path-{place}-")
+        return run_load(plan, iter(work), path, tag, told)
 
 
 @contextlib.contextmanager

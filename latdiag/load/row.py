@@ -12,6 +12,7 @@ from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
 from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.tokens import token_counts
+from latdiag.load.work.path import BUSY, GET, REFUSED
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
 from latdiag.model.text import shown, without_credentials
 
@@ -334,6 +335,34 @@ class Row:
             for name, value in figures.items()
             if not self._repeats(name) and not (isinstance(value, str) and self._repeats(value))
         }
+
+
+class PathRow(Row):
+    """An attempt of a stage about the path as a row: a GET needs no stream to succeed."""
+
+    __slots__ = ()
+
+    @property
+    def _kind(self) -> str:
+        return REFUSED if self.begun[10] else GET
+
+    @property
+    def succeeded(self) -> bool:
+        """Any word of the server's is an answer here, and no failure that could end a probe: a
+        refusal is wanted, under whatever status. But for its being busy."""
+        told = self.told or {"fault": "", "status": 0}
+        if self._kind == REFUSED and told["status"] == 200:
+            return super().succeeded
+        return not told["fault"] and told["status"] > 0 and told["status"] not in BUSY
+
+    def columns(self) -> dict[str, Any]:
+        return {**super().columns(), "scenario": self._kind}
+
+    def _verdict(self) -> tuple[Outcome, str]:
+        told = self.told
+        if self._kind == GET and told and not told["fault"] and told["status"] == 200:
+            return Outcome.OK, ""
+        return super()._verdict()
 
 
 def _seconds(value: bytes | None) -> float | None:

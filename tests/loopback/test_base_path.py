@@ -20,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
-from latdiag.load.processes.base_path import PathAsk, path_asks
 from latdiag.load.processes.ids import request_id
 from latdiag.load.wire import stamps
 from latdiag.load.work.lengths import Lengths
+from latdiag.load.work.path import path_work
+from latdiag.load.work.plan import Work
 from latdiag.load.work.workload import Workload
 from latdiag.store.run import Run
 
@@ -31,25 +32,26 @@ from .command import ROOT, rows_of
 from .invoke import absent
 from .peers import Asked, Script, Wire, models, serving, well
 
-#: Runs the asks of argv[3] (JSON) against the peer at argv[1], into the run at argv[2].
+#: Makes the requests of argv[3] (JSON) against the peer at argv[1], into the run at argv[2].
 RUNS = """
 import json, sys
 from latdiag.load.wire import stamps
-from latdiag.load.processes.base_path import PathAsk, run_path
-from latdiag.load.work.plan import LoadPlan, Target
+from latdiag.load.processes.run import run_load
+from latdiag.load.work.plan import LoadPlan, Target, Work
 from latdiag.store.writer import create_run
 
-base, path, asks = sys.argv[1:4]
+base, path, work = sys.argv[1:4]
 key = ("Authorization", "Bearer key")
 target = Target(base + "/v1/chat/completions", (key,), verify=False)
 timeout = int(2e9)
 plan = LoadPlan(target, "openai-chat", (0,), None, timeout, timeout, True, 1, name="s1-path-",
-                kernel_stamps=stamps.why_unavailable() is None, give_up=0.2)
+                kernel_stamps=stamps.why_unavailable() is None, give_up=0.2,
+                path_url=base + "/v1/models")
 create_run(path, {})
-asks = [PathAsk(n, fresh, isl, body.encode(), wait) for n, fresh, isl, body, wait in
-        json.loads(asks)]
+work = [Work(n, due, isl, osl, stage, body.encode(), fresh, wait)
+        for n, due, isl, osl, stage, body, fresh, wait in json.loads(work)]
 light = {"numpy", "pyarrow"} & set(sys.modules)
-end = run_path(plan, base + "/v1/models", "S1", asks, path, "0badcafe", lambda counts: None)
+end = run_load(plan, iter(work), path, "0badcafe", lambda counts: None)
 assert not light and not {"numpy", "pyarrow"} & set(sys.modules)
 print(json.dumps({"signal": end.signal, "gave_up": end.gave_up, "begun": end.begun,
                   "faults": end.faults, "lost": end.lost}))
@@ -59,8 +61,8 @@ needs_stamps = pytest.mark.skipif(NO_STAMPS is not None, reason=str(NO_STAMPS))
 BODY = json.dumps({"model": "tiny", "messages": [], "stream": True, "temperature": -1})
 
 
-def process(url: str, run: Path, asks: list[PathAsk]) -> subprocess.Popen[str]:
-    told = json.dumps([[a.number, a.fresh, a.isl, a.body.decode(), a.wait_s] for a in asks])
+def process(url: str, run: Path, asks: list[Work]) -> subprocess.Popen[str]:
+    told = json.dumps([a._replace(body=a.body.decode()) for a in asks])
     return subprocess.Popen(
         [sys.executable, "-c", RUNS, url, str(run), told],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -71,7 +73,7 @@ def process(url: str, run: Path, asks: list[PathAsk]) -> subprocess.Popen[str]:
 
 
 def made(
-    script: Script, folder: Path, asks: list[PathAsk], tls: ssl.SSLContext | None = None
+    script: Script, folder: Path, asks: list[Work], tls: ssl.SSLContext | None = None
 ) -> tuple[Any, Any, list[Asked], int]:
     """(The run's rows as they were sent, how it ended, what the peer was asked, connections)."""
     run = folder / "it.run"
@@ -82,12 +84,12 @@ def made(
     return rows_of(run).sort_values("sent_ns"), json.loads(said), peer.asked, peer.connections
 
 
-def get(number: int, fresh: bool = False, wait_s: float = 0.0) -> PathAsk:
-    return PathAsk(number, fresh, 0, b"", wait_s)
+def get(number: int, fresh: bool = False, wait_s: float = 0.0) -> Work:
+    return Work(number, -1, 0, 0, "S1", b"", fresh, round(wait_s * 1e9))
 
 
-def refused(number: int, isl: int = 40) -> PathAsk:
-    return PathAsk(number, False, isl, BODY.encode(), 0.0)
+def refused(number: int, isl: int = 40) -> Work:
+    return Work(number, -1, isl, 0, "S1", BODY.encode())
 
 
 def refusing(wire: Wire, asked: Asked) -> None:
@@ -106,11 +108,11 @@ def refusing(wire: Wire, asked: Asked) -> None:
 def test_the_asks_are_those_wanted_in_an_order_and_at_moments_of_the_seed(
     gets: int, fresh: int, isls: list[int], seed: int
 ) -> None:
-    def asks() -> list[PathAsk]:
+    def asks() -> list[Work]:
         def body(number: int, isl: int) -> bytes:
             return b"%d of %d" % (number, isl)
 
-        return path_asks(gets, fresh, isls, body, count(7), random.Random(seed))
+        return path_work("S1", gets, fresh, isls, body, count(7), random.Random(seed))
 
     found = asks()
     assert found == asks()
@@ -118,7 +120,7 @@ def test_the_asks_are_those_wanted_in_an_order_and_at_moments_of_the_seed(
     assert sum(not a.body for a in found) == gets
     assert sorted(a.isl for a in found if a.body) == sorted(isls)
     assert all(a.body == b"%d of %d" % (a.number, a.isl) for a in found if a.body)
-    assert all(0 <= a.wait_s <= 0.1 for a in found)
+    assert all(0 <= a.wait_ns <= 100_000_000 for a in found)
     # The first opens the kept connection: with it there are as many new ones as wanted.
     assert not found or not found[0].fresh
     opened = sum(a.fresh for a in found) + (1 if gets else 0)
@@ -129,8 +131,8 @@ def test_the_asks_are_those_wanted_in_an_order_and_at_moments_of_the_seed(
 
 
 def test_the_waits_are_spread_over_the_tenth_of_a_second() -> None:
-    asks = path_asks(400, 0, (), lambda number, isl: b"", count(), random.Random(1))
-    waits = sorted(a.wait_s for a in asks)
+    asks = path_work("S1", 400, 0, (), lambda number, isl: b"", count(), random.Random(1))
+    waits = sorted(a.wait_ns / 1e9 for a in asks)
     # Kolmogorov's distance from the uniform law; 0.0815 is its 1 % bound for n = 400.
     assert max(abs(w / 0.1 - i / 400) for i, w in enumerate(waits)) < 0.0815
 

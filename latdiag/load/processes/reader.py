@@ -22,9 +22,10 @@ from latdiag.load.processes.pulse import BEAT_S, Pulse
 from latdiag.load.processes.settle import settled
 from latdiag.load.wire.dial import tls_context
 from latdiag.load.wire.exchange import Exchange
-from latdiag.load.wire.heads import content_type, kept_headers, raw_headers, retry_after, told
+from latdiag.load.wire.heads import Requests, content_type, kept_headers, retry_after, told
 from latdiag.load.wire.transport import StampedTransport
-from latdiag.load.work.plan import LoadPlan
+from latdiag.load.work.path import PathReplies
+from latdiag.load.work.plan import LoadPlan, Work
 from latdiag.runtime.channel import Channel, Frames, Record, message
 from latdiag.runtime.wake import Alarm, WakeSelector
 
@@ -96,11 +97,8 @@ class Reader:
             floor=lambda: selector.floor_ns,
         )
         self._client = httpx.AsyncClient(transport=self._transport, trust_env=False)
-        self._url = httpx.URL(plan.target.url)
-        self._headers = raw_headers(plan, self._url)
+        self._requests = Requests(plan)
         self._kept = kept_headers(plan)
-        seconds = plan.timeout_ns / 1e9
-        self._timeout = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
         self._outbox = Outbox(loop, out_fd, self._end, self._hold_back, _BACKLOG)
         self._out = self._outbox.records
         self._queue: deque[tuple[Any, ...]] = deque()
@@ -155,7 +153,8 @@ class Reader:
             self._at(self._start_ns + self._plan.stop_ns, self._stop)
         if self._slots:
             for offset in self._slots:
-                self._spawn(self._slot(self._start_ns + offset))
+                make = self._slot if not self._plan.path_url else self._path
+                self._spawn(make(self._start_ns + offset))
         else:
             self._alarm = Alarm(self._loop, self._dispatch)
             self._dispatch()
@@ -259,18 +258,8 @@ class Reader:
         """Closed loop: one request after the other, until there is no more to do."""
         await self._pause((start_ns - monotonic_ns()) / 1e9)
         failures = 0
-        while not self._stopping:
-            if not self._queue:
-                if not self._more_work:
-                    return
-                waiting = self._loop.create_future()
-                self._waiting.append(waiting)
-                await waiting
-                continue
-            if self._outbox.backlog > _BACKLOG:
-                await self._pause(BEAT_S)
-                continue
-            asked = await self._attempt(self._next())
+        while (work := await self._awaited()) is not None:
+            asked = self._pause_asked(await self._attempt(work))
             failures = failures + 1 if asked is not None else 0
             if not (self._queue or self._more_work):
                 continue
@@ -278,6 +267,32 @@ class Reader:
                 # Without a pause a closed loop would hammer a server that fails at once.
                 await self._pause(max(asked, min(5.0, 0.05 * 2 ** min(failures, 8))))
             await self._pause(random.random() * self._plan.dither_ns / 1e9)
+
+    async def _path(self, start_ns: int) -> None:
+        """A stage about the path: one request after the other, of which any reply will do."""
+        await self._pause((start_ns - monotonic_ns()) / 1e9)
+        replies = PathReplies()
+        while (record := await self._awaited()) is not None:
+            work = Work(*record[:-3])
+            if not (work.body and replies.accepted):
+                await self._pause(work.wait_ns / 1e9)
+                if replies.end_with(work, (await self._attempt(record)).status):
+                    self._stop()
+
+    async def _awaited(self) -> tuple[Any, ...] | None:
+        """The next request of a closed loop as soon as there is one; None: there is no more."""
+        while not self._stopping:
+            if self._queue and self._outbox.backlog <= _BACKLOG:
+                return self._next()
+            if self._queue:
+                await self._pause(BEAT_S)
+            elif self._more_work:
+                waiting = self._loop.create_future()
+                self._waiting.append(waiting)
+                await waiting
+            else:
+                break
+        return None
 
     def _hold_back(self, wanted: bool) -> None:
         """The writer lags: leave the bytes in the kernel, which goes on stamping."""
@@ -310,9 +325,9 @@ class Reader:
             self._spawn(self._attempt(self._next()))
 
     # ------------------------------------------------------------------ one request
-    async def _attempt(self, work: tuple[Any, ...]) -> float | None:
-        """Make one request. None after a usable reply, else the pause (s) that it asks for."""
-        _, due, isl, osl, stage, body, request_id, trace_id, span_id = work
+    async def _attempt(self, work: tuple[Any, ...]) -> Exchange:
+        """Make one request: a ``Work`` and its three ids. The exchange says how it ended."""
+        _, due, isl, osl, stage, body, fresh, _, *ids = work
         n = self._begun
         self._begun = n + 1
         self._counters.add_begun()
@@ -320,9 +335,7 @@ class Reader:
         exchange = Exchange()
         exchange.sent_ns = monotonic_ns()
         due_ns = self._start_ns + due if due >= 0 else 0
-        out.append(
-            (1, n, request_id, trace_id, span_id, due_ns, isl, osl, stage, exchange.sent_ns, body)
-        )
+        out.append((1, n, *ids, due_ns, isl, osl, stage, exchange.sent_ns, body))
 
         unseen = True
 
@@ -333,23 +346,9 @@ class Reader:
                 out.append((5, n, exchange.status, exchange.encoding, content_type(exchange)))
             out.append((0, n, real_ns, user_ns, floor_ns, data))
 
-        headers = [
-            *self._headers,
-            (b"Content-Length", b"%d" % len(body)),
-            (b"x-request-id", request_id),
-            (b"traceparent", b"00-" + trace_id + b"-" + span_id + b"-01"),
-        ]
-        request = httpx.Request(
-            "POST",
-            self._url,
-            headers=headers,
-            content=body,
-            extensions={
-                "latdiag.sink": sink,
-                "latdiag.exchange": exchange,
-                "timeout": self._timeout,
-            },
-        )
+        # Of a GET the end alone counts; a refusal's words are kept, and so is a stream.
+        taken = sink if body else _ignored
+        request = self._requests.request(body, (ids[0], ids[1], ids[2]), fresh, exchange, taken)
         try:
             response = await self._client.send(request, stream=True, auth=None)
             # httpx binds the stream to its response and so makes a cycle: without the collector
@@ -367,14 +366,16 @@ class Reader:
             exchange.fault, exchange.fault_text = "refused", f"this machine: {fault.strerror}"
             self._say_short(fault)
         out.append((2, n, told(exchange, self._kept)))
-        if exchange.status == 200 and not exchange.fault and not self._ailing():
-            return None
-        return retry_after(exchange)
+        return exchange
 
-    def _ailing(self) -> bool:
-        """Whether most requests fail although the server says 200: errors in streams, pages."""
-        counts = self._counters.read()
-        return counts.done >= 4 and 2 * counts.failed > counts.done
+    def _pause_asked(self, exchange: Exchange) -> float | None:
+        """None after a usable reply, else the pause (s) that it asks for."""
+        if exchange.status == 200 and not exchange.fault:
+            counts = self._counters.read()
+            # Most requests may fail although the server says 200: errors in streams, pages.
+            if counts.done < 4 or 2 * counts.failed <= counts.done:
+                return None
+        return retry_after(exchange)
 
     def _say_short(self, fault: OSError) -> None:
         """A resource of this machine is used up: nothing that the target could be blamed for."""
@@ -390,3 +391,7 @@ class Reader:
         if self.fault is None and not self._outbox.broken:
             self._out.append((Record.BYE, {"why": self._why}))
         self._outbox.close()
+
+
+def _ignored(*_read: object) -> None:
+    """The sink of a reply of which nothing is kept."""

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from latdiag.load.processes.counters import Counters, Counts
 from latdiag.load.processes.ids import request_id as request_id_of
@@ -36,13 +35,6 @@ _PATIENCE_S = 60.0
 _LEAD_NS = 10 * NS_PER_MS
 #: What an open loop asks for: as many connections as the system grants, up to this.
 _MANY_DESCRIPTORS = 65536
-
-
-class Pair(NamedTuple):
-    """What the two processes of a worker do, where it is not the usual; called as those are."""
-
-    read: Callable[[LoadPlan, str, tuple[int, ...], int, int, Channel, Counters], None]
-    write: Callable[[LoadPlan, str, str, int, Channel, Counters], None]
 
 
 @dataclass(slots=True)
@@ -85,12 +77,10 @@ def run_load(
     run_path: str,
     run_tag: str,
     on_progress: Callable[[Counts], None],
-    pair: Pair | None = None,
 ) -> LoadEnd:
     """Execute a plan into the run at ``run_path`` (created before); returns when it is written."""
     _allow_descriptors(plan)
-    pair = pair or Pair(run_reader, run_writer)
-    load = _Load(plan, work, run_path, run_tag, on_progress, pair)
+    load = _Load(plan, work, run_path, run_tag, on_progress)
     with handled(load.note), stamps_kept_on(plan):
         return load.run()
 
@@ -117,10 +107,8 @@ class _Load:
         run_path: str,
         run_tag: str,
         on_progress: Callable[[Counts], None],
-        pair: Pair,
     ) -> None:
         self._plan = plan
-        self._pair = pair
         self._work = work
         self._run_path = run_path
         self._tag = run_tag
@@ -212,12 +200,12 @@ class _Load:
         def write() -> None:
             theirs(work_in, read_out)
             obeyed.close()
-            self._pair.write(self._plan, self._run_path, name, read_in, reported, counters)
+            run_writer(self._plan, self._run_path, name, read_in, reported, counters)
 
         def read() -> None:
             theirs(read_in)
             reported.close()
-            self._pair.read(self._plan, name, slots, work_in, read_out, obeyed, counters)
+            run_reader(self._plan, name, slots, work_in, read_out, obeyed, counters)
 
         os.set_blocking(work_out, False)
         try:

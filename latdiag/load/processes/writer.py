@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.processes.audit import Audit
 from latdiag.load.processes.counters import Counters
-from latdiag.load.row import Row
+from latdiag.load.row import PathRow, Row
 from latdiag.load.work.plan import LoadPlan
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
@@ -43,12 +43,11 @@ def run_writer(
     in_fd: int,
     reports: Channel,
     counters: Counters,
-    row: type[Row] = Row,
 ) -> None:
-    """The life of a writer process: until its reader's pipe ends. ``row``: what attempts are."""
+    """The life of a writer process: until its reader's pipe ends."""
     from latdiag.store.writer import RunWriter
 
-    writer = Writer(plan, RunWriter(run_path, name), name, counters, reports, row)
+    writer = Writer(plan, RunWriter(run_path, name), name, counters, reports)
     writer.live(in_fd)
 
 
@@ -60,10 +59,9 @@ class Writer:
         name: str,
         counters: Counters,
         reports: Channel,
-        row: type[Row] = Row,
     ) -> None:
         self._plan = plan
-        self._row = row
+        self._row = PathRow if plan.path_url else Row
         self._run = run
         self._name = name
         self._counters = counters

@@ -57,6 +57,8 @@ class Connection:
         self.origin = origin
         self.stamped = stamped
         self.open = True
+        #: whether another request may follow the one under way
+        self.reuse = True
         self.more = False
         self.requests = 0
         self.bytes_sent = 0

@@ -1,4 +1,4 @@
-"""Headers out and headers in: what every request bears, and what is told of a reply's head."""
+"""Requests out, with what they all bear, and heads in: what is handed over of a reply's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from latdiag.load.wire.exchange import Exchange
+from latdiag.load.wire.exchange import Exchange, Sink
 from latdiag.load.work.plan import LoadPlan
 
 _TOLD = tuple(n for n in Exchange.__slots__ if n not in ("headers", "wire_key", "last_key"))
@@ -30,6 +30,51 @@ def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:
             del common[known]
         common[name] = value
     return [(k.encode("ascii"), v.encode("latin-1")) for k, v in common.items()]
+
+
+class Requests:
+    """The requests of a plan as httpx sends them; what they have in common is encoded once."""
+
+    def __init__(self, plan: LoadPlan) -> None:
+        self._url = httpx.URL(plan.target.url)
+        self._headers = raw_headers(plan, self._url)
+        self._path_url = httpx.URL(plan.path_url)
+        self._path_headers = [
+            (name, b"application/json" if name == b"Accept" else value)
+            for name, value in raw_headers(plan, self._path_url)
+            if name != b"Content-Type"
+        ]
+        seconds = plan.timeout_ns / 1e9
+        self._timeout = {"connect": seconds, "read": seconds, "write": seconds, "pool": seconds}
+
+    def request(
+        self,
+        body: bytes,
+        ids: tuple[bytes, bytes, bytes],
+        fresh: bool,
+        exchange: Exchange,
+        sink: Sink,
+    ) -> httpx.Request:
+        """A POST of ``body``, without one a GET. ``ids``: of the request, its trace, its span."""
+        request_id, trace_id, span_id = ids
+        headers = [
+            *(self._headers if body else self._path_headers),
+            *([(b"Content-Length", b"%d" % len(body))] if body else ()),
+            (b"x-request-id", request_id),
+            (b"traceparent", b"00-" + trace_id + b"-" + span_id + b"-01"),
+        ]
+        return httpx.Request(
+            "POST" if body else "GET",
+            self._url if body else self._path_url,
+            headers=headers,
+            content=body or None,
+            extensions={
+                "latdiag.sink": sink,
+                "latdiag.exchange": exchange,
+                "latdiag.fresh": fresh,
+                "timeout": self._timeout,
+            },
+        )
 
 
 def kept_headers(plan: LoadPlan) -> frozenset[bytes]:

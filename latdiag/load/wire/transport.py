@@ -1,9 +1,10 @@
 """An httpx transport over our own sockets, whose reads and writes bear kernel stamps.
 
 ``httpx.AsyncClient(transport=StampedTransport())`` works as with httpx's own transport, for
-HTTP/1.1 over TCP or TLS. Two request extensions give more:
+HTTP/1.1 over TCP or TLS. Request extensions give more:
 
 - ``latdiag.exchange``: an ``Exchange`` to be filled with the instants of the request;
+- ``latdiag.fresh``: True for a connection of its own, which serves no other request;
 - ``latdiag.sink``: called with every read of the body and its stamps. The response then comes
   when the whole reply is there, with an empty stream: the body passes no async generator.
 
@@ -52,6 +53,7 @@ class _Asked(NamedTuple):
     #: seconds, by httpx's names
     timeouts: dict[str, float | None]
     trace: Trace
+    fresh: bool
 
 
 class _Limit(NamedTuple):
@@ -130,6 +132,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
                 stream,
                 extensions.get("timeout") or {},
                 extensions.get("trace") or no_trace,
+                bool(extensions.get("latdiag.fresh")),
             )
             if stream is None:
                 await self._send(asked)
@@ -152,7 +155,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
         """Send on a free or fresh connection and wait for the end of the reply."""
         exchange = asked.exchange
         try:
-            await self._try(await self._connection(asked, fresh=False), asked)
+            await self._try(await self._connection(asked, asked.fresh), asked)
         except ExchangeFault as fault:
             # A kept-alive connection may have been closed while this request was on its way: if
             # no byte of a reply came, a fresh connection gets the same request once.
@@ -272,6 +275,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
             raise ExchangeFault(Outcome.RESET, text) from fault
         self.peer = f"{address} port {number}"
         connection = Connection(sock, origin, self._stamped and stamps.enable(sock))
+        connection.reuse = self._reuse and not asked.fresh
         self._receiver.register(connection)
         if scheme == "https":
             async with step(asked.trace, "connection.start_tls", server_hostname=host):
@@ -307,7 +311,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
 
     def _release(self, connection: Connection) -> None:
         """The reply is complete: the connection serves the next request, or goes."""
-        if connection.open and self._reuse:
+        if connection.open and connection.reuse:
             self._free.setdefault(connection.origin, []).append(connection)
         else:
             self._receiver.drop(connection)

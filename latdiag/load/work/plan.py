@@ -9,7 +9,11 @@ from latdiag.stacks.signal import ReplyFields
 
 
 class Work(NamedTuple):
-    """One request to make. ``due_ns`` is an offset from the start; -1 in closed loop."""
+    """One request to make, a GET where ``body`` is empty.
+
+    ``due_ns`` is an offset from the start; -1 in closed loop. ``fresh``: on a connection of its
+    own. ``wait_ns``: how long a stage about the path waits before it.
+    """
 
     number: int
     due_ns: int
@@ -17,6 +21,8 @@ class Work(NamedTuple):
     osl: int
     stage: str
     body: bytes
+    fresh: bool = False
+    wait_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +64,5 @@ class LoadPlan:
     dither_ns: int = 0
     #: where replies state times that the run keeps
     reply_fields: ReplyFields = field(default_factory=ReplyFields)
+    #: of a stage about the path to the server: where its GETs go
+    path_url: str = ""

@@ -125,6 +125,11 @@ class Prepared:
             workers=_workers(None, slots),
         )
 
+    def path_plan(self, name: str) -> LoadPlan:
+        """The plan of a stage about the path: one request after the other."""
+        plan = self.stage_plan(name, 1)
+        return replace(plan, path_url=self.found.cheap_url, reuse=True)
+
 
 async def prepare(wish: Wish) -> Prepared:
     """Ask the target what it is and takes, and lay down the plan. TargetFault, UsageFault."""
