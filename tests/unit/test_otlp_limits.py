@@ -106,6 +106,14 @@ def test_fields_without_end_are_refused() -> None:
     assert caught.value.reason == "too_many"
 
 
+@pytest.mark.parametrize("before", [b"\x7b\x7c", b"\xff" * 11, b"\x0f"])
+def test_what_cannot_be_walked_does_not_hide_what_follows(before: bytes) -> None:
+    """A parser skips a group (0x7b 0x7c): 8 million messages behind one took it 100 s."""
+    with pytest.raises(Refusal) as caught:
+        check_messages(before + b"\x0a\x00" * (8 << 20))
+    assert caught.value.reason == "malformed"
+
+
 def _length(body: bytes) -> bytes:
     number, made = len(body), b""
     while True:

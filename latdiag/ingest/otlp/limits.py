@@ -98,7 +98,8 @@ def check_messages(body: bytes) -> None:
     """Refusal if ``body``, an export in protobuf, holds more than ``MAX_MESSAGES`` messages or
     ``MAX_FIELDS`` fields.
 
-    Small bodies pass uncounted. What is malformed is left to the parser.
+    Small bodies pass uncounted. What cannot be walked is refused, too: groups, which no version
+    of the protocol has, would be skipped by the parser, and what follows them never counted.
     """
     if len(body) <= _UNCOUNTED:
         return
@@ -112,7 +113,8 @@ def check_messages(body: bytes) -> None:
                 key, at = _varint(body, at)
                 at, length = _past(body, at, key & 7)
             except (IndexError, ValueError):
-                return
+                text = "the body is not an ExportTraceServiceRequest"
+                raise Refusal("malformed", text) from None
             fields += 1
             name = inner.get(key >> 3) if key & 7 == 2 else None
             if name is not None:
