@@ -1,4 +1,5 @@
-"""How many examples a property is tried with, by the profile in force (``tests/conftest.py``)."""
+"""How often a thing is tried, by the profile in force (``tests/conftest.py``): examples of a
+property, repetitions of a statistic."""
 
 from __future__ import annotations
 
@@ -12,4 +13,10 @@ FULL = 100
 
 def examples(full: int, **more: Any) -> settings:
     """Settings of a property with ``full`` examples in the profile ``ci``, in proportion else."""
-    return settings(max_examples=max(1, full * settings.default.max_examples // FULL), **more)
+    return settings(max_examples=repetitions(full), **more)
+
+
+def repetitions(full: int) -> int:
+    """``full`` in the profile ``ci``, in proportion else. Mark ``repeated`` what uses it, so that
+    CI finds it; its bounds are those of the full number or follow from the number."""
+    return max(1, full * settings.default.max_examples // FULL)

@@ -297,7 +297,7 @@ def test_the_readme_has_two_lines_to_copy_and_ci_runs_those() -> None:
         ["bash", str(ROOT / ".ci" / "run"), "--show"], capture_output=True, text=True, check=True
     )
     in_full = _line("properties", "CONTRIBUTING.md")
-    assert "-m hypothesis" in in_full and "--hypothesis-profile=ci" in in_full
+    assert '-m "hypothesis or repeated"' in in_full and "--hypothesis-profile=ci" in in_full
     assert shown.stdout.splitlines() == [first, second, in_full]
 
 

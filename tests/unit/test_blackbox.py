@@ -17,7 +17,7 @@ from latdiag.attribution.laws.laws import Laws
 from latdiag.attribution.parts import INSIDE, Parts
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.model.components import COMPONENTS
-from tests.profiles import examples
+from tests.profiles import examples, repetitions
 
 from .probe_rows import CLIENT, MS, REST, TRIP, Reply, any_replies, gets, refusals, reply, seen
 from .test_laws import thrown
@@ -185,10 +185,11 @@ def test_what_a_request_takes_alone_leaves_its_waiting_out() -> None:
     assert gone.sum() == pytest.approx(sum(WAITS), rel=0.05)
 
 
+@pytest.mark.repeated
 def test_the_draws_say_how_far_the_laws_may_be_off() -> None:
     """The prefill that other probes of the same server state scatters as the draws do."""
     stated, drawn = [], []
-    for seed in range(25):
+    for seed in range(max(8, repetitions(25))):
         rows = probe([0.0] * 40, seed=seed)
         fixed = [r for r in probe([0.0] * 40, seed=99) if r.stage == "S10"]
         parts, _ = explained([r for r in rows if r.stage != "S10"] + fixed)

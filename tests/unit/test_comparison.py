@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from latdiag.stats.bootstrap import block_length
+from tests.profiles import repetitions
 
 from .comparison_sides import (
     Draw,
@@ -18,7 +19,9 @@ from .comparison_sides import (
 )
 
 #: Bounds of a coverage of 95 % over so many repetitions: three deviations below and above.
-RUNS, LEAST, MOST = 200, 0.90, 0.99
+ALL = 200
+RUNS = repetitions(ALL)
+LEAST, MOST = (0.90, 0.99) if RUNS >= ALL else (0.95 - 3 * (0.95 * 0.05 / RUNS) ** 0.5, 1.0)
 
 
 # ---------------------------------------------------------------------- coverage
@@ -33,6 +36,7 @@ def covered(a: Draw, b: Draw, name: str, population: str, truth: float) -> tuple
     return float(np.mean(hits)), len(hits) / RUNS
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize(
     ("n", "phi"), [(200, 0.0), (400, 0.5), (1000, 0.8), (1500, 0.9)], ids=lambda v: str(v)
 )
@@ -42,11 +46,13 @@ def test_the_interval_of_a_difference_of_means_covers(n: int, phi: float) -> Non
     assert LEAST <= hit <= MOST and stated > 0.95
 
 
+@pytest.mark.repeated
 def test_white_noise_against_dependent_rows() -> None:
     hit, stated = covered(load(300, 0.0), load(800, 0.8), "total", "mean", 2.0)
     assert LEAST <= hit <= MOST and stated > 0.95
 
 
+@pytest.mark.repeated
 def test_rows_taken_as_independent_would_not_cover(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the blocks are for: each row a block of its own, and no look at the dependence."""
     from latdiag.stats import bootstrap
@@ -60,6 +66,7 @@ def test_rows_taken_as_independent_would_not_cover(monkeypatch: pytest.MonkeyPat
     assert hit < 0.65
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize(("n", "phi"), [(800, 0.0), (2000, 0.5)])
 def test_the_interval_of_a_difference_of_tails_covers(n: int, phi: float) -> None:
     """All of the tail moves with the shift. Measured 0.94 and 0.96."""
@@ -67,12 +74,14 @@ def test_the_interval_of_a_difference_of_tails_covers(n: int, phi: float) -> Non
     assert LEAST - 0.01 <= hit <= MOST and stated > 0.9
 
 
+@pytest.mark.repeated
 def test_a_component_of_the_tail_covers_too() -> None:
     """Who is in the tail is drawn anew too. Measured 0.94."""
     hit, stated = covered(load(1200, 0.3), load(1200, 0.3), "queue", "p95_tail", 0.0)
     assert LEAST - 0.01 <= hit <= MOST and stated > 0.9
 
 
+@pytest.mark.repeated
 def test_several_runs_a_side_hold_what_changes_from_run_to_run() -> None:
     """6 runs a side that drift by 1 ms, measured 0.96; one run a side does not know, 0.16."""
     many = load(150, 0.3, runs=6, drift=1.0)

@@ -9,6 +9,7 @@ import pytest
 
 from latdiag.diagnosis.difference import RunRows, SideRows
 from latdiag.measurement.metric_rows import read_rows
+from tests.profiles import repetitions
 
 from .comparison_sides import (
     NO_ROWS,
@@ -19,7 +20,9 @@ from .comparison_sides import (
 )
 from .split_rows import MS, Row, batch, row
 
-LEAST, MOST = 0.90, 0.99
+ALL = 200
+RUNS = repetitions(ALL)
+LEAST, MOST = (0.90, 0.99) if RUNS >= ALL else (0.95 - 3 * (0.95 * 0.05 / RUNS) ** 0.5, 1.0)
 
 
 # ---------------------------------------------------------------------- metrics
@@ -51,18 +54,19 @@ def metric_side(rows: list[Row]) -> SideRows:
     return SideRows([RunRows(partition(np.ones(40), np.ones(40)), read_rows([made]))])
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize(("metric", "statistic", "truth"), [
     ("ttft", "mean", 3.0), ("ttft", "p95", 3.0), ("itl", "mean", 0.3), ("itl", "p95", 0.3),
 ])  # fmt: skip
 def test_intervals_of_metrics_cover(metric: str, statistic: str, truth: float) -> None:
     """Values of rows, and gaps that are slow together within a row. Measured 0.96 and 0.97."""
     rng, hits = np.random.default_rng(17), []
-    for number in range(200):
+    for number in range(RUNS):
         sides = [quick_side(rng, 400, shift, number) for shift in (0.0, 3.0)]
         found = compared(*sides, (metric,), number)["metrics"][metric][statistic]["difference"]
         if found["lo"] is not None:
             hits.append(found["lo"] <= truth <= found["hi"])
-    assert len(hits) > 150 and LEAST <= np.mean(hits) <= MOST
+    assert len(hits) > 0.75 * RUNS and LEAST <= np.mean(hits) <= MOST
 
 
 def quick_side(rng: np.random.Generator, n: int, shift: float, number: int) -> SideRows:

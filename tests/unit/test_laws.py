@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.attribution.laws.laws import Laws, learn
-from tests.profiles import examples
+from tests.profiles import examples, repetitions
 
 from .probe_rows import MS, Reply, any_replies, gets, refusals, reply, seen
 
@@ -122,10 +122,11 @@ def test_too_little_teaches_nothing() -> None:
     assert learn(seen(single)) is None
 
 
+@pytest.mark.repeated
 def test_laws_drawn_again_scatter_as_laws_of_other_probes_do() -> None:
     """Sixty probes of one server: what they differ by is what one of them says of itself."""
     values, drawn = [], []
-    for seed in range(60):
+    for seed in range(max(16, repetitions(60))):
         random = np.random.default_rng(seed)
         laws = taught(ladder(base, random, noise=0.05) + streams(random, 10.0))
         values.append(own_ms(laws, 500))

@@ -30,6 +30,7 @@ from latdiag.report import json as report_json
 from latdiag.report.console import compose, render, stdout_console
 from latdiag.report.numbers import metrics as metrics_section
 from latdiag.report.page import Page
+from tests.profiles import repetitions
 from tests.schema import SCHEMA, VALIDATOR, validate
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -273,15 +274,18 @@ def test_the_text_is_the_golden_one(name: str, look: str) -> None:
     _assert_printable(text, look == "ascii")
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_text_anywhere_stays_text(name: str, ascii_only: bool) -> None:
-    """Every string and every key from outside, one after another."""
+    """Every string and every key from outside, one after another; in turn, where not all."""
     result = _result(name)
     keyed = (("metrics",), ("load", "failed"), ("breakdown",))
-    for path in list(_paths(result)):
+    several = min(repetitions(len(HOSTILE)), len(HOSTILE))
+    for place, path in enumerate(list(_paths(result))):
         is_text = isinstance(_parent(result, path)[path[-1]], str)
-        for hostile in HOSTILE if is_text or path[:-1] in keyed else ():
+        chosen = [HOSTILE[(place + n) % len(HOSTILE)] for n in range(several)]
+        for hostile in chosen if is_text or path[:-1] in keyed else ():
             with _changed(_parent(result, path)) as parent:
                 if is_text:
                     parent[path[-1]] = hostile

@@ -1,7 +1,8 @@
 """The 95 % intervals cover, also where samples depend; a naive n would not (measured below).
 
-Each figure is over 300 simulated runs with known truth. Where an interval may be refused, the
-runs whose printed interval misses the truth are counted against all runs.
+Each figure is over 300 simulated runs with known truth (over a fifth of them in the profile
+``dev``). Where an interval may be refused, the runs whose printed interval misses the truth are
+counted against all runs.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,14 @@ from scipy.stats import norm
 
 from latdiag.stats import Estimate, mean, quantile, share
 from latdiag.stats.histogram import BlockHistogram
+from tests.profiles import repetitions
 
-RUNS = 300
+pytestmark = pytest.mark.repeated
+
+ALL = 300
+RUNS = repetitions(ALL)
+#: What the share of so many runs may be off by chance, beyond that of all of them.
+SLACK = 0.0 if RUNS >= ALL else 0.06
 SCALE = 1e8  # 100 ms in ns
 
 
@@ -58,7 +65,7 @@ def quantile_truth(q: float, spread: float = 0.0) -> float:
 def test_independent_quantiles(n: int, q: float) -> None:
     """Measured 0.96 to 0.98."""
     share_in, _ = covered(lambda rng: quantile(ns(rng.normal(size=n)), q), quantile_truth(q))
-    assert share_in >= 0.92
+    assert share_in >= 0.92 - SLACK
 
 
 @pytest.mark.parametrize(
@@ -68,14 +75,14 @@ def test_independent_quantiles(n: int, q: float) -> None:
 def test_correlated_quantiles(n: int, phi: float, q: float) -> None:
     """Measured 0.95 to 0.96."""
     share_in, _ = covered(lambda rng: quantile(ns(series(rng, n, phi)), q), quantile_truth(q))
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
 
 
 @pytest.mark.parametrize(("n", "phi", "q"), [(1000, 0.97, 0.95), (200, 0.97, 0.5)])
 def test_where_little_can_be_known_there_is_no_interval(n: int, phi: float, q: float) -> None:
     """A run of only a few correlation lengths: most get none, 3 and 8 % of runs are wrong."""
     _, wrong = covered(lambda rng: quantile(ns(series(rng, n, phi)), q), quantile_truth(q))
-    assert wrong <= 0.10
+    assert wrong <= 0.10 + SLACK
 
 
 @pytest.mark.parametrize(("n", "phi", "q"), [(1000, 0.9, 0.5), (5000, 0.9, 0.95)])
@@ -86,7 +93,7 @@ def test_a_naive_n_fails(n: int, phi: float, q: float) -> None:
         return quantile(rng.permutation(ns(series(rng, n, phi))), q)
 
     share_in, _ = covered(naive, quantile_truth(q))
-    assert share_in <= 0.65
+    assert share_in <= 0.65 + SLACK
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,7 @@ def test_clustered_gaps(requests: int, spread: float, q: float) -> None:
         return quantile(values, q, sizes)
 
     share_in, _ = covered(run, quantile_truth(q, spread))
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
 
 
 def test_clustered_gaps_with_a_naive_n_fail() -> None:
@@ -111,7 +118,7 @@ def test_clustered_gaps_with_a_naive_n_fail() -> None:
         return quantile(rng.permutation(gaps(rng, 100, 1.0)[0]), 0.5)
 
     share_in, _ = covered(naive, quantile_truth(0.5, 1.0))
-    assert share_in <= 0.4
+    assert share_in <= 0.4 + SLACK
 
 
 def test_gaps_that_stall_together_across_requests() -> None:
@@ -122,7 +129,7 @@ def test_gaps_that_stall_together_across_requests() -> None:
         return quantile(ns(level + rng.normal(size=20_000)), 0.95, np.full(1000, 20))
 
     share_in, _ = covered(run, quantile_truth(0.95, 0.7))
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
 
 
 @pytest.mark.parametrize(("n", "phi"), [(1000, 0.0), (1000, 0.5), (5000, 0.9)])
@@ -130,10 +137,10 @@ def test_means(n: int, phi: float) -> None:
     """Measured 0.94 to 0.95; permuted, the last one is at 0.4."""
     truth = SCALE * np.exp(0.5)
     share_in, _ = covered(lambda rng: mean(ns(series(rng, n, phi))), truth)
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
     if phi == 0.9:
         naive, _ = covered(lambda rng: mean(rng.permutation(ns(series(rng, n, phi)))), truth)
-        assert naive <= 0.65
+        assert naive <= 0.65 + SLACK
 
 
 def test_mean_of_clustered_gaps() -> None:
@@ -142,14 +149,14 @@ def test_mean_of_clustered_gaps() -> None:
         return mean(values, sizes)
 
     share_in, _ = covered(run, SCALE * float(np.exp(0.5 * 1.25)))
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
 
 
 @pytest.mark.parametrize(("n", "phi"), [(1000, 0.0), (5000, 0.9)])
 def test_shares(n: int, phi: float) -> None:
     limit = float(norm.ppf(0.97))
     share_in, _ = covered(lambda rng: share(series(rng, n, phi) > limit), 0.03)
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
 
 
 @pytest.mark.parametrize("q", [0.5, 0.99])
@@ -165,4 +172,4 @@ def test_the_histogram_covers_too(q: float) -> None:
         return held.quantile(q)
 
     share_in, _ = covered(run, quantile_truth(q, 0.7) / 10_000)
-    assert share_in >= 0.90
+    assert share_in >= 0.90 - SLACK
