@@ -11,19 +11,23 @@ from .command import Command, Ended, rows_of
 #: Put before every design: its words, and what tells when this process would fork too late.
 PREPARED = """
 import os, sys, time
-import latdiag.probe.design as design
 from latdiag.measurement.stages import PathStage, Shot, Stage
 
 HEAVY = {"numpy", "pyarrow", "scipy", "pandas"}
 parent, forks, fork = os.getpid(), 0, os.fork
 def watched_fork():
     global forks
-    if os.getpid() == parent:
+    here = os.getpid() == parent
+    if here:
         forks += 1
         tasks = len(os.listdir("/proc/self/task"))
         loaded = sorted(HEAVY & set(sys.modules))
         print(f"fork {forks}: heavy {loaded} tasks {tasks}", file=sys.stderr, flush=True)
-    return fork()
+    child = fork()
+    if here and forks == 1 and not child:  # the planner: nobody else needs the design
+        import latdiag.probe.design as design
+        design.probe = probe
+    return child
 os.fork = watched_fork
 
 def shots(n, isl=20, osl=4, at_ns=-1):
@@ -31,13 +35,12 @@ def shots(n, isl=20, osl=4, at_ns=-1):
 
 def probe(limits):
 """
-PROBED = "\ndesign.probe = probe\n"
 
 
 def told(design: str) -> str:
     """Python that makes the body ``design`` of a generator the design of the probe."""
     lines = [f"    {line}" for line in design.strip().splitlines()]
-    return PREPARED + "\n".join(lines) + PROBED
+    return PREPARED + "\n".join(lines) + "\n"
 
 
 def arguments(url: str, run: Path, *options: str) -> list[str]:
