@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import platform
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from latdiag import __version__
@@ -95,6 +93,7 @@ def begin(
     plan: Callable[[Prepared], dict[str, Any]] | None = None,
 ) -> Begun:
     """Ask the target what it is, and make the run. ``plan``: what run.json says of the plan."""
+    import asyncio
     from dataclasses import replace
 
     from latdiag.load.redact import secrets_of
@@ -265,6 +264,8 @@ def _header(
     verb: str, prepared: Prepared, said: dict[str, Any], reason: str | None
 ) -> dict[str, Any]:
     """run.json: everything that is known before the first request, nothing that is secret."""
+    from importlib.metadata import version
+
     found, plan = prepared.found, prepared.plan
     return {
         "tool": {"name": "latdiag", "version": __version__, "verb": verb},

@@ -152,7 +152,7 @@ def _learned(laws: Laws, seen: Observations) -> dict[str, Any]:
     """The laws in words of the field, with 95 % intervals where the laws were drawn again."""
     tokens = np.array(_SHOWN_AT)
     random = np.random.default_rng(1)
-    again = [laws.drawn(random) for _ in range(_DRAWS)]
+    again = laws.drawn(random, _DRAWS)
     prefill = _band(laws.own.at(tokens), [each.own.at(tokens) for each in again])
     found: dict[str, Any] = {
         "alone_ms": [{"isl": int(n), **band} for n, band in zip(_SHOWN_AT, prefill, strict=True)],

@@ -23,20 +23,23 @@ _ROUNDS = 25
 
 def deviation(residuals: NDArray[np.float64]) -> float:
     """Standard deviation from the median absolute deviation about 0."""
-    return _MAD * _median(np.abs(residuals)) if len(residuals) else 0.0
+    return float(_deviations(residuals)) if len(residuals) else 0.0
 
 
-def _median(values: NDArray[np.float64]) -> float:
-    """``np.median`` without its preparations, which take longer than a short median itself."""
-    half = len(values) // 2
-    if len(values) % 2:
-        return float(np.partition(values, half)[half])
-    middle = np.partition(values, (half - 1, half))
-    return float((middle[half - 1] + middle[half]) / 2)
+def _deviations(residuals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same of each row: ``np.median`` without its preparations, which take longer than a
+    short median itself."""
+    sizes, half = np.abs(residuals), residuals.shape[-1] // 2
+    if residuals.shape[-1] % 2:
+        middle = np.partition(sizes, half)[..., half]
+    else:
+        ranked = np.partition(sizes, (half - 1, half))
+        middle = (ranked[..., half - 1] + ranked[..., half]) / 2
+    return np.asarray(_MAD * middle)
 
 
 @cache
-def _solver() -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
+def compiled_nnls() -> Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]:
     """Non-negative least squares of scipy: (features, values) -> coefficients.
 
     Its compiled part alone, where it is the one that is known here: all of ``scipy.optimize``
@@ -75,24 +78,35 @@ def huber_nnls(
     ``scale``: expected size of each residual, > 0. Huber's loss by reweighting, each round a
     non-negative least squares (Lawson and Hanson, Solving Least Squares Problems, 1974).
     """
-    solve = _solver()
+    weights: NDArray[np.float64] = huber_nnls_each(features, values[None], scale)[0]
+    return weights
+
+
+def huber_nnls_each(
+    features: NDArray[np.float64], values: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """``huber_nnls`` of each row of ``values`` (times, n), all by the same design: (times, k)."""
+    solve = compiled_nnls()
     # Columns of unlike size (1 and L**2) would cost digits.
     size = np.abs(features).max(axis=0)
     size[size == 0] = 1.0
     rows = features / size / scale[:, None]
     target = values / scale
-    weight = np.ones(len(values))
-    found = np.zeros(features.shape[1])
+    found = np.zeros((len(values), features.shape[1]))
+    open_, weight = np.arange(len(values)), np.ones(values.shape)
     for _ in range(_ROUNDS):
-        root = np.sqrt(weight)
-        before, found = found, solve(rows * root[:, None], target * root)
-        residual = target - rows @ found
-        spread = deviation(residual)
-        if spread == 0.0:
+        root, before = np.sqrt(weight), found[open_]
+        weighed = target[open_] * root
+        for at, one in enumerate(open_.tolist()):
+            found[one] = solve(rows * root[at][:, None], weighed[at])
+        after = found[open_]
+        residual = target[open_] - np.array([rows @ each for each in after])
+        spread = _deviations(residual)[:, None]
+        still = (np.abs(after - before) > 1e-6 * np.abs(before)).any(axis=1) & (spread[:, 0] > 0)
+        if not still.any():
             break
+        open_, residual, spread = open_[still], residual[still], spread[still]
         weight = np.minimum(1.0, _BEND * spread / np.maximum(np.abs(residual), spread * 1e-9))
-        if (np.abs(found - before) <= 1e-6 * np.abs(before)).all():
-            break
     weights: NDArray[np.float64] = found / size
     return weights
 

@@ -105,7 +105,7 @@ def test_no_law_costs_less_for_more(rows: list[Reply], seed: int) -> None:
     if laws is None:
         return
     tokens = np.arange(1, 5000, 7)
-    for each in (laws, laws.drawn(np.random.default_rng(seed))):
+    for each in (laws, *laws.drawn(np.random.default_rng(seed), 1)):
         assert (np.diff(each.own.at(tokens)) >= -1e-3).all()
         assert np.isfinite(each.own.at(tokens)).all()
     assert min(laws.step.base, laws.step.stream, laws.step.context) >= 0
@@ -130,7 +130,7 @@ def test_laws_drawn_again_scatter_as_laws_of_other_probes_do() -> None:
         random = np.random.default_rng(seed)
         laws = taught(ladder(base, random, noise=0.05) + streams(random, 10.0))
         values.append(own_ms(laws, 500))
-        again = [own_ms(laws.drawn(random), 500) for _ in range(20)]
+        again = [own_ms(each, 500) for each in laws.drawn(random, 20)]
         drawn.append(float(np.std(again)))
     assert 0.6 < float(np.median(drawn)) / float(np.std(values)) < 1.8
 
@@ -162,7 +162,7 @@ def test_a_path_that_is_drawn_longer_leaves_less_to_the_prompt() -> None:
 
     rows = ladder(far, random, 0.0) + streams(random, 10.0, own=far)
     laws = taught(rows + gets(100 + random.normal(0, 8.0, 12)))
-    again = [laws.drawn(random) for _ in range(40)]
+    again = laws.drawn(random, 40)
     paths = np.array([each.path.floor_ns / MS for each in again if each.path is not None])
     owns = np.array([own_ms(each, 500) for each in again])
     assert paths.std() > 1.0 and (paths + owns).std() < 0.1

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import lsq_linear, minimize
+from scipy.optimize import lsq_linear, minimize, nnls
+from scipy.stats import theilslopes
 
 from latdiag.stats.blocks import block_length, resampled_sums
-from latdiag.stats.robust import deviation, huber_mean, huber_nnls
+from latdiag.stats.robust import (
+    compiled_nnls,
+    deviation,
+    huber_mean,
+    huber_nnls,
+    huber_nnls_each,
+    least_slope,
+)
 from tests.profiles import examples
 
 
@@ -124,3 +134,33 @@ def test_every_row_is_drawn_as_often_as_there_are_rows(n: int, parts: int, seed:
     sums = resampled_sums(values, segments, 20, random)
     assert np.allclose(sums[:, 0], n) and np.allclose(sums[:, 1], segments.sum())
     assert 1 <= block_length(n) <= n
+
+
+# ---------------------------------------------------------------------- against scipy
+@given(st.integers(0, 10**6))
+def test_the_solver_alone_is_the_one_of_scipy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    features = random.random((int(random.integers(4, 40)), 8))
+    values = random.normal(size=len(features))
+    assert np.array_equal(compiled_nnls()(features, values), nnls(features, values)[0])
+
+
+@given(st.integers(0, 10**6))
+def test_many_fits_at_once_are_those_of_each_to_the_bit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    features, scale = random.random((17, 3)), random.random(17) + 0.1
+    values = random.normal(size=(6, 17)) * random.integers(0, 2, (6, 1))
+    together = huber_nnls_each(features, values, scale)
+    each = [huber_nnls(features, one, scale) for one in values]
+    assert np.array_equal(together, each)
+
+
+@given(st.integers(0, 10**6))
+def test_the_least_slope_is_that_of_theil_and_sen(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.integers(0, 8, int(random.integers(2, 30))).astype(float)
+    y = random.integers(-3, 9, len(x)) + random.random(len(x)) * random.integers(0, 2)
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        slope = theilslopes(y, x, 0.95).low_slope if len(set(x)) > 1 else np.nan
+    assert least_slope(x, y) == slope or (np.isnan(slope) and np.isnan(least_slope(x, y)))

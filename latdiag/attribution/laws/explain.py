@@ -55,7 +55,7 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     ok = int((seen.ok & (seen.stage == WORKLOAD)).sum())
     columns = _columns(seen, rows, laws)
     random = np.random.default_rng(len(seen.first))
-    again = [_columns(seen, rows, laws.drawn(random)) for _ in range(_DRAWS)]
+    again = [_columns(seen, rows, each) for each in laws.drawn(random, _DRAWS)]
     drawn = {name: np.array([each[name] for each in again], dtype=float) for name in columns}
     whole = Whole(
         (seen.done - seen.begin)[rows],

@@ -7,7 +7,8 @@ residuals: that is what the intervals of the shares rest on.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,13 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.overlap import Company
 from latdiag.attribution.laws.sharing import Sharing, sharing_of
 from latdiag.model.units import NS_PER_MS
-from latdiag.stats.robust import deviation, huber_mean, huber_nnls, least_slope
+from latdiag.stats.robust import (
+    deviation,
+    huber_mean,
+    huber_nnls,
+    huber_nnls_each,
+    least_slope,
+)
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
@@ -49,9 +56,9 @@ class Path:
     is_way: bool
     jitter_ns: float
 
-    def drawn(self, random: np.random.Generator) -> Path:
-        again = random.choice(self.values, len(self.values))
-        return Path(huber_mean(again), self.values, self.is_way, self.jitter_ns)
+    def again(self, random: np.random.Generator) -> NDArray[np.float64]:
+        """The GETs that the same probe might have made."""
+        return random.choice(self.values, len(self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +86,18 @@ class Curve:
     def at(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         return _ramps(tokens.astype(float)) @ self.weights
 
-    def drawn(self, random: np.random.Generator) -> Curve:
-        """The law that the same design might have given, with residuals of this one."""
+    def again(self, random: np.random.Generator) -> NDArray[np.float64]:
+        """Residuals that the same design might have left, in shares of ``scale``."""
+        return random.choice(self.relative, len(self.relative))
+
+    def refitted(self, residuals: Sequence[NDArray[np.float64]]) -> list[Curve]:
+        """The laws that each of these residuals (``again``) would have given."""
         n, used = len(self.fitted), int((self.weights > 0).sum())
         # Fitted residuals are smaller than the errors were.
         widen = np.sqrt(n / max(n - used, 1))
-        again = self.fitted + widen * self.scale * random.choice(self.relative, n)
-        return Curve.fit(self.tokens, again, self.scale)
+        values = self.fitted + widen * self.scale * np.array(residuals)
+        weights = huber_nnls_each(_ramps(self.tokens), values, self.scale)
+        return [replace(self, weights=each) for each in weights]
 
 
 def _ramps(tokens: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -142,25 +154,27 @@ class Laws:
     sharing: Sharing
     bursts_ns: float = 0.0
 
-    def drawn(self, random: np.random.Generator) -> Laws:
-        """Laws that the same probe might have given."""
-        from dataclasses import replace
+    def drawn(self, random: np.random.Generator, times: int) -> list[Laws]:
+        """Laws that the same probe might have given, so many times."""
+        parts = (self.path, self.own, self.frontend)
+        again = [[p and p.again(random) for p in parts] for _ in range(times)]
+        gets, own, frontend = (list(each) for each in zip(*again, strict=True))
+        owns = self.own.refitted(own)
+        fronts = self.frontend.refitted(frontend) if self.frontend is not None else [None] * times
+        paths = [self.path and replace(self.path, floor_ns=huber_mean(each)) for each in gets]
+        return [
+            # The path is taken off before the fit: what it is more, the prompt costs less.
+            replace(self, path=path, own=self._moved(own, path), frontend=front)
+            for path, own, front in zip(paths, owns, fronts, strict=True)
+        ]
 
-        path = self.path.drawn(random) if self.path is not None else None
-        moved = 0.0
-        if path is not None and self.path is not None and self.path.is_way:
-            moved = self.path.floor_ns - path.floor_ns
-        own = self.own.drawn(random)
-        # The path is taken off before the fit: what it is more, the prompt costs less.
-        own = replace(own, weights=_moved(own.weights, moved))
-        frontend = self.frontend.drawn(random) if self.frontend is not None else None
-        return replace(self, path=path, own=own, frontend=frontend)
-
-
-def _moved(weights: NDArray[np.float64], by: float) -> NDArray[np.float64]:
-    moved = weights.copy()
-    moved[0] = moved[0] + by
-    return moved
+    def _moved(self, own: Curve, path: Path | None) -> Curve:
+        """``own`` of a draw, behind the path of that draw."""
+        if path is None or self.path is None or not self.path.is_way:
+            return own
+        weights = own.weights.copy()
+        weights[0] += self.path.floor_ns - path.floor_ns
+        return replace(own, weights=weights)
 
 
 def learn(seen: Observations) -> Laws | None:
