@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from latdiag.attribution.metrics import deltas
 from latdiag.attribution.metrics.deltas import Sample
@@ -30,7 +29,7 @@ class Reading:
     spans: Spans
     samples: Sequence[Sample]
     replies: replies.Reader
-    writers: Sequence[Mapping[str, Any]]
+    writers: Sequence[Mapping[str, object]]
 
     def spoken(self) -> Spoken | None:
         """What spans say of the requests."""

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from latdiag.model.text import shown, without_credentials
 from latdiag.model.units import NS_PER_S, show_duration
 
 if TYPE_CHECKING:
+    from latdiag.diagnosis.collected import Collected
+    from latdiag.diagnosis.result import Result
     from latdiag.ingest.collector import Collector
     from latdiag.ingest.otlp.endpoints import Endpoints
 
@@ -316,34 +319,35 @@ def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
 
 
 # ---------------------------------------------------------------------- the result
-def _result(path: str, found: dict[str, Any]) -> dict[str, Any]:
-    from latdiag.diagnosis.collected import caveats
-    from latdiag.report.json import blank
+def _result(path: str, found: dict[str, Any]) -> Result:
+    from latdiag.diagnosis.collected import Collected, caveats
+    from latdiag.diagnosis.result import Result
     from latdiag.store.place import displayed
 
-    result = blank("collect")
-    result["run"] = displayed(path)
-    told = (
-        "duration_ns", "stopped", "exports", "accepted", "refused", "refused_exports",
-        "other_signals", "dropped_attributes", "rows", "samples", "bytes", "lost",
-        "disk_cap_reached", "forwarded", "forward_failed", "forward_failure", "scrapes",
-        "scrape_problems", "senders_total", "unknown_senders", "unknown_spans",
-    )  # fmt: skip
-    result["collected"] = {name: found[name] for name in told}
-    result["collected"]["senders"] = [
-        {
-            **sender,
-            "sender": shown(sender["sender"], 200),
-            "service": shown(sender["service"], 200),
-            "span_names": [shown(name, 100) for name in sender["span_names"]],
-        }
-        for sender in found["senders"]
-    ]
-    result["caveats"] = caveats([{"kind": "otlp", "counts": found}])
-    return result
+    counts = Collected.read(found)
+    senders = (
+        replace(
+            each,
+            sender=shown(each.sender, 200),
+            service=shown(each.service, 200),
+            span_names=tuple(shown(name, 100) for name in each.span_names),
+        )
+        for each in counts.senders or ()
+    )
+    return Result(
+        verb="collect",
+        run=displayed(path),
+        collected=replace(
+            counts,
+            duration_ns=found["duration_ns"],
+            stopped=found["stopped"],
+            senders=tuple(senders),
+        ),
+        caveats=tuple(caveats(counts)),
+    )
 
 
-def _show(result: dict[str, Any], as_json: bool) -> None:
+def _show(result: Result, as_json: bool) -> None:
     if as_json:
         from latdiag.report.json import dump
 
@@ -353,45 +357,47 @@ def _show(result: dict[str, Any], as_json: bool) -> None:
         click.echo(line)
 
 
-def result_lines(result: dict[str, Any]) -> list[str]:
+def result_lines(result: Result) -> list[str]:
     """The result for people."""
-    found = result["collected"]
-    lines = [f"Collected for {show_duration(found['duration_ns'])}"]
-    lines.append(f"  spans      {_counted(found['accepted'])} in {found['exports']} exports")
-    for sender in found["senders"][:_NAMED]:
-        mark = "" if sender["known"] else "  (no stack known here)"
-        name = shown(sender["service"] or sender["sender"], 36 if mark else 60)
-        lines.append(f"    {_counted(sender['spans']):>12}  {name}{mark}")
-    rest = found["senders"][_NAMED:]
+    found = result.collected
+    assert found is not None
+    lines = [f"Collected for {show_duration(found.duration_ns or 0)}"]
+    lines.append(f"  spans      {_counted(found.accepted)} in {found.exports} exports")
+    senders = found.senders or ()
+    for sender in senders[:_NAMED]:
+        mark = "" if sender.known else "  (no stack known here)"
+        name = shown(sender.service or sender.sender, 36 if mark else 60)
+        lines.append(f"    {_counted(sender.spans):>12}  {name}{mark}")
+    rest = senders[_NAMED:]
     if rest:
-        lines.append(f"    {_counted(sum(s['spans'] for s in rest)):>12}  {len(rest)} others")
-    scrapes = sum(found["scrapes"].values())
-    lines.append(f"  samples    {_counted(found['samples'])} in {scrapes} scrapes")
+        lines.append(f"    {_counted(sum(s.spans for s in rest)):>12}  {len(rest)} others")
+    scrapes = sum(found.scrapes.values())
+    lines.append(f"  samples    {_counted(found.samples)} in {scrapes} scrapes")
     for text in _oddities(found):
         lines += wrap(f"  {text}", _WIDTH, subsequent_indent=" " * 13)
-    lines += ["", f"Run: {result['run']}", f"Next: latdiag diagnose {result['run']}"]
+    lines += ["", f"Run: {result.run}", f"Next: latdiag diagnose {result.run}"]
     return lines
 
 
-def _oddities(found: dict[str, Any]) -> list[str]:
+def _oddities(found: Collected) -> list[str]:
     """What is not as it should be, a line each."""
-    lines = [f"refused    {_counted(n)} spans: {why}" for why, n in found["refused"].items()]
+    lines = [f"refused    {_counted(n)} spans: {why}" for why, n in found.refused.items()]
     lines += [
-        f"refused    {_counted(n)} exports: {why}" for why, n in found["refused_exports"].items()
+        f"refused    {_counted(n)} exports: {why}" for why, n in found.refused_exports.items()
     ]
     lines += [
-        f"left out   {_counted(n)} exports of {what}" for what, n in found["other_signals"].items()
+        f"left out   {_counted(n)} exports of {what}" for what, n in found.other_signals.items()
     ]
-    if found["forwarded"] is not None:
-        failed = found["forward_failed"]
-        lines.append(f"forwarded  {_counted(found['forwarded'])} exports, {failed} failed")
-    if found["disk_cap_reached"]:
+    if found.forwarded is not None:
+        failed = found.forward_failed
+        lines.append(f"forwarded  {_counted(found.forwarded)} exports, {failed} failed")
+    if found.disk_cap_reached:
         lines.append("stopped    taking more at --max-disk")
     lines += [
-        f"scraping   {shown(p['replica'], 60)}: {shown(p['text'], 80)}"
-        for p in found["scrape_problems"][:_NAMED]
+        f"scraping   {shown(p.replica, 60)}: {shown(p.text, 80)}"
+        for p in found.scrape_problems[:_NAMED]
     ]
-    if not found["accepted"] and not found["samples"]:
+    if not found.accepted and not found.samples:
         lines.append("nothing    came: is the exporter of the server on, and does it point here?")
     return lines
 

@@ -49,9 +49,9 @@ def compare(
         )
     comparison = compared(one, other, wanted, seed)
     if as_json:
-        from latdiag.report.json import blank, dump
+        from latdiag.report.json import dump
 
-        click.echo(dump(blank("compare") | comparison.to_json()))
+        click.echo(dump(comparison.result()))
     else:
         from latdiag.report.compare_page import render
         from latdiag.report.console import stdout_console

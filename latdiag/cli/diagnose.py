@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,8 @@ from latdiag.model.components import COMPONENTS
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
+    from latdiag.diagnosis.result import Result
+    from latdiag.model.caveat import Caveat
     from latdiag.store.run import Run
 
 
@@ -42,8 +45,8 @@ def diagnose(runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_j
     _check_together(run)
     result = result_of(run, "diagnose", objectives)
     if len(run.paths) > 1:
-        result["runs"] = run.paths
-        result["caveats"] += _caveats(run)
+        said = (*result.caveats, *_caveats(run))
+        result = replace(result, runs=tuple(run.paths), caveats=said)
     if component is None:
         show(result, as_json)
     else:
@@ -78,7 +81,7 @@ def _check_together(run: Run) -> None:
         )
 
 
-def _caveats(run: Run) -> list[dict[str, str]]:
+def _caveats(run: Run) -> list[Caveat]:
     targets = {
         ((header.get("target") or {}).get("url"), (header.get("target") or {}).get("model"))
         for header in run.headers
@@ -88,27 +91,27 @@ def _caveats(run: Run) -> list[dict[str, str]]:
     return [caveat("LD117", targets=len(targets), runs=len(run.headers))]
 
 
-def _show_claims(result: dict[str, Any], component: str, as_json: bool) -> None:
-    from latdiag.report.why import claims_on
+def _show_claims(result: Result, component: str, as_json: bool) -> None:
+    from latdiag.diagnosis.why import Why
 
-    document = claims_on(result, component)
+    why = Why(result, component)
     if as_json:
         from latdiag.report.json import dump
 
-        click.echo(dump(document))
+        click.echo(dump(why))
         return
     from latdiag.report.console import render_claims, stdout_console
 
-    render_claims(document, stdout_console())
+    render_claims(why, stdout_console())
 
 
-def _exit_code(result: dict[str, Any]) -> int:
+def _exit_code(result: Result) -> int:
     """As of the run when it was made, but that a useless target is a finding here."""
     from latdiag.cli.execute import INCONCLUSIVE, INVALID, SLO_MISSED
 
-    if not result["valid"]:
+    if not result.valid:
         return INVALID
-    met = [slo["met"] for slo in result["slo"]]
+    met = [judged.met for judged in result.slo]
     if False in met:
         return SLO_MISSED
     return INCONCLUSIVE if None in met else 0

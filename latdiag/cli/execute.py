@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from latdiag.model.text import shown, without_credentials
 
 if TYPE_CHECKING:
     from latdiag.cli.gather import Gather, Heard
+    from latdiag.diagnosis.result import Result
     from latdiag.load.processes.run import LoadEnd
     from latdiag.load.work.prepare import Prepared, Wish
     from latdiag.measurement.slo import Slo
@@ -34,7 +36,7 @@ def execute(
     quiet: bool,
     slos: Sequence[Slo] = (),
     gather: Gather | None = None,
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Result, int]:
     """Run the load of ``wish``; (the result, the exit code). Faults bear the run's path.
 
     ``gather``: what is done around it, to hear what the servers say.
@@ -68,13 +70,17 @@ def hearing(gather: Gather | None, path: str) -> AbstractContextManager[Heard]:
     return contextlib.nullcontext(Heard()) if gather is None else gather(path)
 
 
-def with_fault(said: tuple[dict[str, Any], int], heard: Heard) -> tuple[dict[str, Any], int]:
+def with_fault(said: tuple[Result, int], heard: Heard) -> tuple[Result, int]:
     """A result to whose servers nobody could listen to the end: it says so, and exits so."""
     result, code = said
     if heard.fault is None:
         return said
-    result["caveats"].insert(0, caveat("LD110", why=heard.fault.text))
-    return result, code or heard.fault.exit_code
+    return _cut_short(result, heard.fault.text), code or heard.fault.exit_code
+
+
+def _cut_short(result: Result, why: str) -> Result:
+    """With a word in front on why it ended before its plan."""
+    return replace(result, caveats=(caveat("LD110", why=why), *result.caveats))
 
 
 class Begun(NamedTuple):
@@ -94,7 +100,6 @@ def begin(
 ) -> Begun:
     """Ask the target what it is, and make the run. ``plan``: what run.json says of the plan."""
     import asyncio
-    from dataclasses import replace
 
     from latdiag.load.redact import secrets_of
     from latdiag.load.wire import stamps
@@ -150,7 +155,7 @@ def hopeless(wish: Wish) -> str:
 
 def conclude(
     verb: str, path: str, end: LoadEnd, cut: str | None = None, slos: Sequence[Slo] = ()
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Result, int]:
     """(The result of the finished run, the exit code). ``cut``: why it ended before its plan.
 
     TargetFault where nothing of what the result counts was usable.
@@ -159,44 +164,43 @@ def conclude(
         raise LocalFault(end.faults[0].text, end.faults[0].remedy, path)
     result = _read(path, verb, slos)
     if cut is not None:
-        result["caveats"].insert(0, caveat("LD110", why=cut))
+        result = _cut_short(result, cut)
     return result, _exit_code(result, end.signal)
 
 
-def _read(path: str, verb: str, slos: Sequence[Slo]) -> dict[str, Any]:
+def _read(path: str, verb: str, slos: Sequence[Slo]) -> Result:
     from latdiag.diagnosis.diagnose import result_of
     from latdiag.store.run import Run
 
     return result_of(Run.open(path), verb, slos)
 
 
-def _exit_code(result: dict[str, Any], signal: int) -> int:
+def _exit_code(result: Result, signal: int) -> int:
     """What scripts see. A signal comes first, then a useless target, then our own faults."""
     if signal:
         return 128 + signal
-    load = result["load"]
     # What this client cut off says nothing about the target.
-    theirs = [e for e in result["errors"] if e["outcome"] not in ("cut_by_client", "cancelled")]
-    if theirs and not load["ok"]:
-        worst = theirs[0]
-        detail = worst["example"] or worst["outcome"]
-        raise useless(result["target"]["url"], load["requests"], detail, result["run"])
-    if not result["valid"]:
+    theirs = [e for e in result.errors if e.outcome not in ("cut_by_client", "cancelled")]
+    if theirs and result.load is not None and not result.load.ok:
+        url = result.target.url if result.target is not None else None
+        detail = theirs[0].example or theirs[0].outcome
+        raise useless(url or "the target", result.load.requests, detail, result.run)
+    if not result.valid:
         return INVALID
-    if any(slo["met"] is False for slo in result["slo"]):
+    if any(judged.met is False for judged in result.slo):
         return SLO_MISSED
-    if any(slo["met"] is None for slo in result["slo"]):
+    if any(judged.met is None for judged in result.slo):
         return INCONCLUSIVE  # an objective that cannot be judged is not met
     return 0
 
 
-def useless(url: str, requests: int, detail: str, path: str) -> TargetFault:
+def useless(url: str, requests: int, detail: str, path: str | None) -> TargetFault:
     """What is raised where no request of a run got a usable reply."""
     text = f"{url} gave no usable reply in {requests} requests: {detail}"
     return TargetFault(text, f"see the failures in {path}", path)
 
 
-def show(result: dict[str, Any], as_json: bool) -> None:
+def show(result: Result, as_json: bool) -> None:
     """Print the result on stdout."""
     if as_json:
         import click

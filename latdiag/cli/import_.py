@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from latdiag.model.text import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from latdiag.diagnosis import result
     from latdiag.ingest.importers.capture import Capture, Imported
     from latdiag.store.writer import RunWriter
 
@@ -62,9 +63,10 @@ def import_(
         frozenset(scenarios),
     )
     if as_json:
-        from latdiag.report.json import blank, dump
+        from latdiag.diagnosis.result import Result
+        from latdiag.report.json import dump
 
-        click.echo(dump(blank("import") | {"run": path, "imported": _document(said)}))
+        click.echo(dump(Result(verb="import", run=path, imported=_imported(said))))
     else:
         click.echo("\n".join(_text(said, path)))
 
@@ -93,18 +95,20 @@ def _writer(path: str, found: list[Capture], scenarios: tuple[str, ...]) -> RunW
     return RunWriter(create_run(path, header), "import")
 
 
-def _document(said: Imported) -> dict[str, Any]:
-    return {
-        "requests": said.requests.total(),
-        "scenarios": _names(said.requests),
-        "spans": said.spans,
-        "senders": _names(said.senders),
-        "scrapes": said.scrapes,
-        "samples": said.samples,
-        "skipped": _names(said.skipped),
-        "left_out": _names(said.left_out),
-        "ignored": said.ignored,
-    }
+def _imported(said: Imported) -> result.Imported:
+    from latdiag.diagnosis import result
+
+    return result.Imported(
+        requests=said.requests.total(),
+        scenarios=_names(said.requests),
+        spans=said.spans,
+        senders=_names(said.senders),
+        scrapes=said.scrapes,
+        samples=said.samples,
+        skipped=_names(said.skipped),
+        left_out=_names(said.left_out),
+        ignored=tuple(said.ignored),
+    )
 
 
 def _names(counts: Mapping[str, int]) -> dict[str, int]:
@@ -116,12 +120,12 @@ def _names(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def _text(said: Imported, path: str) -> list[str]:
-    document = _document(said)
-    scenarios = {name or "(no scenario)": n for name, n in document["scenarios"].items()}
-    out = [f"requests  {document['requests']:,}{_listed(scenarios)}"]
-    out.append(f"spans     {said.spans:,}{_listed(document['senders'])}")
+    found = _imported(said)
+    scenarios = {name or "(no scenario)": n for name, n in found.scenarios.items()}
+    out = [f"requests  {found.requests:,}{_listed(scenarios)}"]
+    out.append(f"spans     {said.spans:,}{_listed(found.senders)}")
     out.append(f"scrapes   {said.scrapes:,}, with {said.samples:,} samples of known families")
-    for title, counts in (("skipped", document["skipped"]), ("left out", document["left_out"])):
+    for title, counts in (("skipped", found.skipped), ("left out", found.left_out)):
         for name, n in list(counts.items())[:_LINES]:
             out.append(f"{title:<9} {n:,} x {name}" if title == "skipped" else _other(n, name))
         if len(counts) > _LINES:

@@ -99,9 +99,10 @@ def announce(end: Ending, exc: BaseException, as_json: bool, verbosity: int) -> 
         return
     text, remedy = (shown(concealed(part), 1000) for part in (end.text, end.remedy))
     if as_json:
-        from latdiag.report import json
+        from latdiag.diagnosis.result import Failure
+        from latdiag.report.json import dump
 
-        _say(json.dump(json.failure(end.code, text, remedy, end.run)), err=False)
+        _say(dump(Failure(end.code, text, remedy, end.run)), err=False)
     if end.code in ("interrupted", "terminated"):
         _say(text)
         return

@@ -20,6 +20,7 @@ from latdiag.model.errors import TargetFault, UsageFault
 if TYPE_CHECKING:
     from latdiag.cli.execute import Begun
     from latdiag.cli.gather import Gather
+    from latdiag.diagnosis.result import Result
     from latdiag.load.processes.counters import Counts
     from latdiag.load.processes.run import LoadEnd
     from latdiag.load.work.prepare import Prepared, Wish
@@ -163,7 +164,7 @@ def _say_cost(limits: Limits) -> None:
 
 def _probe(
     planner: Planner, wish: Wish, limits: Limits, gather: Gather, given: dict[str, Any]
-) -> tuple[dict[str, Any], int]:
+) -> tuple[Result, int]:
     """Execute the design into a run; (the result, the exit code)."""
     from latdiag.cli.execute import begin, conclude, hearing, of_run, with_fault
     from latdiag.load.processes.run import stamps_kept_on

@@ -111,10 +111,11 @@ def markdown(known: Sequence[Stack]) -> str:
 
 def _echo_table(known: Sequence[Stack], as_json: bool) -> None:
     if as_json:
-        from latdiag.report import json as document
+        from latdiag.diagnosis.result import Result
+        from latdiag.report.json import dump
 
-        result = document.blank("stacks") | {"stacks_known": [_known(each) for each in known]}
-        click.echo(document.dump(result))
+        result = Result(verb="stacks").to_json()
+        click.echo(dump(result | {"stacks_known": [_known(each) for each in known]}))
         return
     click.echo("\n".join(_table(known)))
 
@@ -234,12 +235,11 @@ def _echo_found(base: str, glimpses: Sequence[Glimpse], signs: Signs, as_json: b
     found = detect(signs)
     where = without_credentials(base)
     if as_json:
-        from latdiag.report import json as document
+        from latdiag.diagnosis.result import Result
+        from latdiag.report.json import dump
 
-        result = document.blank("stacks")
-        result["target"] = {"url": where, "model": None}
-        result["stacks"] = [_entry(one, signs) for one in found]
-        click.echo(document.dump(result))
+        result = Result(verb="stacks").to_json() | {"target": {"url": where, "model": None}}
+        click.echo(dump(result | {"stacks": [_entry(one, signs) for one in found]}))
         return
     click.echo("\n".join(_said(where, glimpses, found, signs)))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.parts import Parts, Source, chosen_rows
+from latdiag.diagnosis.result import Breakdown, Share
 from latdiag.stats.blocks import resampled_sums
 from latdiag.stats.dependence import inner, sum_variance
 
@@ -30,8 +31,8 @@ _GRADES = "ABCDE"
 _REPETITIONS = 2000
 
 
-def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | None:
-    """One entry of the ``--json`` breakdown; None where there is no row.
+def breakdown(parts: Parts, interval: str, population: str) -> Breakdown | None:
+    """Where the time of a population went; None where there is no row.
 
     ``interval``: client_e2e, client_ttft or decode. ``population``: mean (all rows) or p95_tail
     (rows at or above the 95th percentile of the interval).
@@ -43,40 +44,62 @@ def breakdown(parts: Parts, interval: str, population: str) -> dict[str, Any] | 
         return None
     whole = int(total[rows].sum())
     sums = settled({name: int(column[rows].sum()) for name, column in columns.items()}, parts)
-    named = parts.interval if interval == "client_e2e" else interval
-    entry: dict[str, Any] = {"interval": named, "total_ns": whole, "n": len(rows)}
-    if parts.interval == "server":  # nobody was there to know
-        entry |= {"client": None, "network": None}
-    entry |= {"segments": parts.segments, "left_out": parts.left_out}
-    entry["insufficient"] = _insufficient(parts, total, len(rows), population)
-    half = {} if entry["insufficient"] else _half_widths(parts, columns, rows, total)
+    insufficient = _insufficient(parts, total, len(rows), population)
+    half = {} if insufficient else _half_widths(parts, columns, rows, total)
+    shares = {}
     for name, value in sums.items():
         source = parts.sources[name]
-        entry[name] = _share(name, value, whole, half.get(name), _slack(parts, name, rows))
-        entry[name]["grade"] = _grade(name, source, parts.delayed[rows])
-        entry[name]["evidence"] = _evidence(name, source, parts.delayed[rows])
-        if source.members:
-            entry[name]["members"] = list(source.members)
-    return _lowered(entry)
+        shares[name] = _share(
+            value,
+            whole,
+            _interval(name, value, whole, half.get(name), _slack(parts, name, rows)),
+            Source(
+                _grade(name, source, parts.delayed[rows]),
+                _evidence(name, source, parts.delayed[rows]),
+                source.members,
+            ),
+        )
+    return Breakdown(
+        interval=parts.interval if interval == "client_e2e" else interval,
+        total_ns=whole,
+        n=len(rows),
+        segments=parts.segments,
+        left_out=parts.left_out,
+        insufficient=insufficient,
+        shares=_lowered(shares),
+    )
 
 
-def _lowered(entry: dict[str, Any]) -> dict[str, Any]:
+def unattributed(shares: Mapping[str, Share]) -> float:
+    """How much of the time no evidence covers, or too much of it does: a share of 1."""
+    rest = shares.get("unattributed")
+    return abs(rest.share or 0.0) if rest is not None else 0.0
+
+
+def _lowered(shares: Mapping[str, Share]) -> Mapping[str, Share]:
     """With grades one rung down where much of the time is unexplained: what is missing there may
     belong to any of the others."""
-    unknown = (entry.get("unattributed") or {}).get("share") or 0.0
-    if abs(unknown) > UNEXPLAINED:
-        for name, share in entry.items():
-            if isinstance(share, dict) and name not in ("client", "unattributed"):
-                share["grade"] = _GRADES[min(_GRADES.index(share["grade"]) + 1, 4)]
-                share["evidence"] += f"; a rung lower, with {abs(unknown):.0%} unattributed"
-    return entry
+    unknown = unattributed(shares)
+    if unknown <= UNEXPLAINED:
+        return shares
+    return {
+        name: share
+        if name in ("client", "unattributed")
+        else replace(
+            share,
+            grade=_GRADES[min(_GRADES.index(share.grade) + 1, 4)],
+            evidence=f"{share.evidence}; a rung lower, with {unknown:.0%} unattributed",
+        )
+        for name, share in shares.items()
+    }
 
 
-def leaves(parts: Parts, population: str) -> dict[str, Any]:
+def leaves(parts: Parts, population: str) -> dict[str, Share]:
     """The leaves of the parts that have some, as shares of end to end; {} without rows."""
     rows = chosen_rows(parts.total, population)
     whole = int(parts.total[rows].sum())
-    found: dict[str, Any] = {}
+    source = Source(parts.leaf_source.grade, parts.leaf_source.evidence)
+    found: dict[str, Share] = {}
     for component in dict.fromkeys(name.partition(".")[0] for name in parts.leaves):
         names = [name for name in parts.leaves if name.partition(".")[0] == component]
         sums = {name: int(parts.leaves[name][rows].sum()) for name in names}
@@ -86,9 +109,7 @@ def leaves(parts: Parts, population: str) -> dict[str, Any]:
                 sums[before] += sums[one]
                 sums[one] = 0
         for name, value in sums.items():
-            found[name] = _share(name, value, whole, None, (0, 0))
-            source = parts.leaf_source
-            found[name]["grade"], found[name]["evidence"] = source.grade, source.evidence
+            found[name] = _share(value, whole, (None, None), source)
     return found if np.size(rows) else {}
 
 
@@ -222,16 +243,23 @@ def _slack(parts: Parts, name: str, rows: NDArray[np.int64]) -> tuple[int, int]:
     return round(float(less[rows].sum())), round(float(more[rows].sum()))
 
 
-def _share(
+def _interval(
     name: str, value: int, whole: int, half: float | None, slack: tuple[int, int]
-) -> dict[str, Any]:
+) -> tuple[float | None, float | None]:
+    """The ends of a share's interval; None where it has none."""
+    if whole <= 0 or half is None:
+        return None, None
+    share = value / whole
+    least = -1.0 if name == "unattributed" else 0.0
+    lo = min(share, max(least, share - half - slack[0] / whole))
+    return lo, max(share, min(1.0, share + half + slack[1] / whole))
+
+
+def _share(
+    value: int, whole: int, bounds: tuple[float | None, float | None], source: Source
+) -> Share:
     share = value / whole if whole > 0 else None
-    lo = hi = None
-    if share is not None and half is not None:
-        least = -1.0 if name == "unattributed" else 0.0
-        lo = min(share, max(least, share - half - slack[0] / whole))
-        hi = max(share, min(1.0, share + half + slack[1] / whole))
-    return {"share": share, "lo": lo, "hi": hi, "sum_ns": value}
+    return Share(share, *bounds, value, source.grade, source.evidence, source.members)
 
 
 def _grade(name: str, source: Source, delayed: NDArray[np.bool_]) -> str:

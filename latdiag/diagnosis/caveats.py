@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.breakdown import TAIL_ROWS
+from latdiag.diagnosis.header import known, section
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.validity import facts_of_writers
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 
 if TYPE_CHECKING:
+    from latdiag.diagnosis.result import Result
     from latdiag.store.run import Run
 
 #: What would tell merged classes apart.
@@ -22,12 +26,12 @@ _SPLITS = {
 _WORTH_SAYING = 0.001
 
 
-def caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, str]]:
+def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
     """Everything but what the evidence of servers itself brings up."""
     counts, header = found.measurement.counts, run.header
     good, sent = counts.ok, counts.requests
     failed = sum(counts.failed.values())
-    out: list[dict[str, str]] = []
+    out: list[Caveat] = []
     if failed:
         out.append(caveat("LD101", failed=failed, sent=sent))
     weak = {n: c for n, c in counts.token_source.items() if n in ("chunks", "tokenizer")}
@@ -53,8 +57,8 @@ def caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, s
     if censored is not None and censored > _WORTH_SAYING:
         out.append(caveat("LD501", share=censored))
     if counts.stamp_source.get("user"):
-        why = (header.get("client") or {}).get("stamp_reason") or "no kernel stamp came"
-        out.append(caveat("LD201", why=why))
+        reason = section(header, "client").get("stamp_reason") or "no kernel stamp came"
+        out.append(caveat("LD201", why=reason))
     if counts.clock_step:
         out.append(caveat("LD202", rows=counts.clock_step))
     n = len(found.split["ttft"])
@@ -62,33 +66,34 @@ def caveats(result: dict[str, Any], found: Digest, run: Run) -> list[dict[str, s
         out.append(caveat("LD204", rows=found.bounded, requests=n))
     if found.retried:
         out.append(caveat("LD115", rows=found.retried, requests=sent))
-    if (header.get("client") or {}).get("priority") == "realtime":
-        cpu = facts_of_writers(run.writers)["reader_cpu_worst_5s"]
+    if section(header, "client").get("priority") == "realtime":
+        cpu = facts_of_writers(run.writers).reader_cpu_worst_5s
         out.append(caveat("LD504", share=cpu or 0.0))
-    prompts = (header.get("plan") or {}).get("prompts")
+    prompts = known(section(header, "plan"), "prompts", int)
     if prompts and sent > prompts:
         out.append(caveat("LD116", prompts=prompts, requests=sent))
     if n and found.fresh > n / 2:
         out.append(caveat("LD502", connect=round(found.connect_mean_ns)))
-    if result["verdict"] is not None:
+    if result.verdict is not None:
         out += _attribution_caveats(result, found)
     if n:
-        out.append(caveat("LD402", peer=(header.get("target") or {}).get("peer") or "the target"))
+        peer = section(header, "target").get("peer") or "the target"
+        out.append(caveat("LD402", peer=peer))
     return out
 
 
-def _skipped_caveats(run: Run) -> list[dict[str, str]]:
+def _skipped_caveats(run: Run) -> list[Caveat]:
     """Parts of a capture that an import could not read."""
     skipped: dict[str, int] = {}
     for writer in run.writers:
-        for what, n in ((writer.get("counts") or {}).get("skipped") or {}).items():
+        for what, n in section(section(writer, "counts"), "skipped").items():
             skipped[str(what)] = skipped.get(str(what), 0) + (n if isinstance(n, int) else 0)
     if not skipped:
         return []
     return [caveat("LD123", n=sum(skipped.values()), worst=max(skipped, key=lambda w: skipped[w]))]
 
 
-def _length_caveats(found: Digest, good: int) -> list[dict[str, str]]:
+def _length_caveats(found: Digest, good: int) -> list[Caveat]:
     counts, out = found.measurement.counts, []
     if counts.cached_tokens and counts.isl.got:
         share = counts.cached_tokens / counts.isl.got
@@ -100,28 +105,28 @@ def _length_caveats(found: Digest, good: int) -> list[dict[str, str]]:
     return out
 
 
-def _header_caveats(header: dict[str, Any]) -> list[dict[str, str]]:
-    found, out = header.get("preflight") or {}, []
+def _header_caveats(header: Mapping[str, object]) -> list[Caveat]:
+    found, out = section(header, "preflight"), []
     if found.get("model_asked"):
-        model = (header.get("target") or {}).get("model") or "?"
+        model = section(header, "target").get("model") or "?"
         out.append(caveat("LD108", model=model, offered=found.get("models_offered") or 1))
-    if found.get("refused_extras"):
-        out.append(caveat("LD109", fields=", ".join(found["refused_extras"])))
+    refused = known(found, "refused_extras", list)
+    if refused:
+        out.append(caveat("LD109", fields=", ".join(map(str, refused))))
     return out
 
 
-def _attribution_caveats(result: dict[str, Any], found: Digest) -> list[dict[str, str]]:
+def _attribution_caveats(result: Result, found: Digest) -> list[Caveat]:
     out = []
-    if found.designed and result["learned"] is None:
+    if found.designed and result.learned is None:
         out.append(caveat("LD403", rows=found.designed))
-    if result["learned"] is not None:
+    if result.learned is not None:
         out.append(caveat("LD404"))
-    tail = result["breakdown"].get("p95_tail")
-    if tail is not None and tail["n"] < TAIL_ROWS:
-        out.append(caveat("LD302", n=tail["n"], needs=20 * TAIL_ROWS))
-    for entry in (result["breakdown"].get("mean") or {}).values():
-        if isinstance(entry, dict) and entry.get("members"):
-            members = entry["members"]
+    mean, tail = result.breakdown("mean"), result.breakdown("p95_tail")
+    if tail is not None and tail.n < TAIL_ROWS:
+        out.append(caveat("LD302", n=tail.n, needs=20 * TAIL_ROWS))
+    for share in mean.shares.values() if mean is not None else ():
+        if members := share.members:
             named = f"{', '.join(members[:-1])} and {members[-1]}"
             about = "network" if "network" in members else "server"
             # Metrics or replies were there, or they would be merged with queue and prefill.

@@ -2,77 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
+from latdiag.model.document import OPTIONAL
 from latdiag.model.text import shown
 
-_TOLD = (
-    *("exports", "accepted", "refused", "refused_exports", "other_signals"),
-    *("dropped_attributes", "samples", "lost", "disk_cap_reached", "forwarded"),
-    *("forward_failed", "forward_failure", "scrapes", "scrape_problems"),
-    *("senders_total", "unknown_senders", "unknown_spans"),
-)
 #: Senders that are named in one sentence.
 _NAMED = 3
 
 
-def counts_of(writers: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The counts of the run's receiver; None where there was none."""
-    for writer in writers:
-        counts = writer.get("counts")
-        if writer.get("kind") == "otlp" and isinstance(counts, Mapping):
-            return {name: counts[name] for name in _TOLD if name in counts}
-    return None
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """One that sent spans; ``known``: whether a stack has names of its spans."""
+
+    sender: str
+    service: str
+    known: bool
+    spans: int
+    first_ns: int | None
+    last_ns: int | None
+    span_names: tuple[str, ...]
 
 
-def caveats(writers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+@dataclass(frozen=True, slots=True)
+class ScrapeProblem:
+    """What went wrong with scrapes of one server, ``count`` times."""
+
+    replica: str
+    text: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The receiver's counts. ``stopped``: the signal that ended it, or 0. ``accepted``: spans.
+    ``refused``: spans by reason; ``refused_exports``: exports by reason; ``other_signals``:
+    exports that are no spans. ``rows``, ``samples``, ``bytes``: as written. ``forwarded``: None
+    where nothing is passed on. ``scrapes``: by label. ``senders``: those with most spans."""
+
+    duration_ns: int | None = field(default=None, metadata=OPTIONAL)
+    stopped: int | None = field(default=None, metadata=OPTIONAL)
+    exports: int
+    accepted: int
+    refused: Mapping[str, int]
+    refused_exports: Mapping[str, int]
+    other_signals: Mapping[str, int]
+    dropped_attributes: int
+    rows: int | None = field(default=None, metadata=OPTIONAL)
+    samples: int
+    bytes: int | None = field(default=None, metadata=OPTIONAL)
+    lost: int
+    disk_cap_reached: bool
+    forwarded: int | None
+    forward_failed: int | None
+    forward_failure: str | None
+    scrapes: Mapping[str, int]
+    scrape_problems: tuple[ScrapeProblem, ...]
+    senders_total: int
+    unknown_senders: int
+    unknown_spans: int
+    senders: tuple[Sender, ...] | None = field(default=None, metadata=OPTIONAL)
+
+    @classmethod
+    def read(cls, counts: Mapping[str, object]) -> Collected:
+        """From what the receiver wrote; nothing in it is trusted to be of its type."""
+        senders = tuple(_sender(each) for each in _rows(counts.get("senders")))
+        unknown = [each for each in senders if not each.known]
+        failure = counts.get("forward_failure")
+        return cls(
+            exports=_count(counts.get("exports")),
+            accepted=_count(counts.get("accepted")),
+            refused=_counts(counts.get("refused")),
+            refused_exports=_counts(counts.get("refused_exports")),
+            other_signals=_counts(counts.get("other_signals")),
+            dropped_attributes=_count(counts.get("dropped_attributes")),
+            rows=_count(counts.get("rows")),
+            samples=_count(counts.get("samples")),
+            bytes=_count(counts.get("bytes")),
+            lost=_count(counts.get("lost")),
+            scrapes=_counts(counts.get("scrapes")),
+            disk_cap_reached=bool(counts.get("disk_cap_reached")),
+            forwarded=_number(counts.get("forwarded")),
+            forward_failed=_number(counts.get("forward_failed")),
+            forward_failure=None if failure is None else str(failure),
+            scrape_problems=tuple(_problem(p) for p in _rows(counts.get("scrape_problems"))),
+            senders_total=_count(counts.get("senders_total"), len(senders)),
+            unknown_senders=_count(counts.get("unknown_senders"), len(unknown)),
+            unknown_spans=_count(counts.get("unknown_spans"), sum(s.spans for s in unknown)),
+            senders=senders,
+        )
+
+    def brief(self) -> Collected:
+        """Without what was written, and who sent it: the account beside a run's own result."""
+        return replace(self, rows=None, bytes=None, senders=None)
+
+
+def collected(writers: Sequence[Mapping[str, object]]) -> list[Collected]:
+    """What each receiver of a run counted; none where there was none."""
+    counts = [each.get("counts") for each in writers if each.get("kind") == "otlp"]
+    return [Collected.read(each) for each in counts if isinstance(each, Mapping)]
+
+
+def caveats(found: Collected) -> Iterator[Caveat]:
     """What was sent and is not there, and what nobody here understands."""
-    out = []
-    for writer in writers:
-        counts = writer.get("counts")
-        if writer.get("kind") != "otlp" or not isinstance(counts, Mapping):
-            continue
-        spans, exports = (_numbers(counts.get(key)) for key in ("refused", "refused_exports"))
-        if spans or exports:
-            reasons = ", ".join(sorted(shown(name, 40) for name in {**spans, **exports}))
-            told = {"spans": sum(spans.values()), "exports": sum(exports.values())}
-            out.append(caveat("LD421", reasons=reasons, **told))
-        if counts.get("disk_cap_reached"):
-            out.append(caveat("LD422"))
-        unknown = [s for s in counts.get("senders") or () if not s.get("known")]
-        if unknown:
-            names = ", ".join(_name(sender) for sender in unknown[:_NAMED])
-            spans_of = sum(int(sender.get("spans") or 0) for sender in unknown)
-            n = counts.get("unknown_spans", spans_of)
-            senders = counts.get("unknown_senders", len(unknown))
-            out.append(caveat("LD423", spans=n, senders=senders, names=names))
-        out += _missed(counts)
-        if not counts.get("accepted") and not counts.get("samples"):
-            out.append(caveat("LD424"))
-    return out
+    refused, exports = (
+        {why: n for why, n in counts.items() if n}
+        for counts in (found.refused, found.refused_exports)
+    )
+    if refused or exports:
+        reasons = ", ".join(sorted(shown(name, 40) for name in {**refused, **exports}))
+        told = {"spans": sum(refused.values()), "exports": sum(exports.values())}
+        yield caveat("LD421", reasons=reasons, **told)
+    if found.disk_cap_reached:
+        yield caveat("LD422")
+    unknown = [each for each in found.senders or () if not each.known]
+    if unknown:
+        names = ", ".join(shown(s.service or s.sender or "?", 40) for s in unknown[:_NAMED])
+        yield caveat(
+            "LD423", spans=found.unknown_spans, senders=found.unknown_senders, names=names
+        )
+    if found.scrape_problems:
+        first = found.scrape_problems[0]
+        url, why = shown(first.replica or "?", 120), shown(first.text or "?", 160)
+        yield caveat("LD425", n=len(found.scrape_problems), url=url, why=why)
+    if found.forward_failed:
+        why = shown(found.forward_failure or "no reason was told", 160)
+        yield caveat("LD426", n=found.forward_failed, why=why)
+    if not found.accepted and not found.samples:
+        yield caveat("LD424")
 
 
-def _missed(counts: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Scrapes that brought nothing, and exports that could not be passed on."""
-    out = []
-    problems = [p for p in counts.get("scrape_problems") or () if isinstance(p, Mapping)]
-    if problems:
-        first = problems[0]
-        url, why = shown(first.get("replica") or "?", 120), shown(first.get("text") or "?", 160)
-        out.append(caveat("LD425", n=len(problems), url=url, why=why))
-    failed = counts.get("forward_failed") or 0
-    if failed:
-        why = shown(counts.get("forward_failure") or "no reason was told", 160)
-        out.append(caveat("LD426", n=failed, why=why))
-    return out
+# ---------------------------------------------------------------------- reading
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
-def _numbers(counts: Any) -> dict[str, int]:
-    found = counts if isinstance(counts, Mapping) else {}
-    return {str(k): v for k, v in found.items() if isinstance(v, int) and v}
+def _count(value: object, otherwise: int = 0) -> int:
+    return value if isinstance(value, int) else otherwise
 
 
-def _name(sender: Mapping[str, Any]) -> str:
-    return shown(sender.get("service") or sender.get("sender") or "?", 40)
+def _counts(by_name: object) -> dict[str, int]:
+    found = by_name if isinstance(by_name, Mapping) else {}
+    return {str(key): n for key, n in found.items() if isinstance(n, int)}
+
+
+def _rows(entries: object) -> list[Mapping[str, object]]:
+    return [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+
+
+def _sender(found: Mapping[str, object]) -> Sender:
+    names = found.get("span_names")
+    return Sender(
+        sender=str(found.get("sender") or ""),
+        service=str(found.get("service") or ""),
+        known=bool(found.get("known")),
+        spans=_count(found.get("spans")),
+        first_ns=_number(found.get("first_ns")),
+        last_ns=_number(found.get("last_ns")),
+        span_names=tuple(map(str, names)) if isinstance(names, list) else (),
+    )
+
+
+def _problem(found: Mapping[str, object]) -> ScrapeProblem:
+    count = _count(found.get("count"))
+    return ScrapeProblem(str(found.get("replica") or ""), str(found.get("text") or ""), count)

@@ -8,11 +8,13 @@ reader: nothing here judges.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latdiag.diagnosis.comparison import Differences, PopulationDifference, compare
 from latdiag.diagnosis.difference import Difference, SideRows
+from latdiag.diagnosis.result import InvalidBecause, Result
 from latdiag.diagnosis.run_facts import FactDifference, Measured, alike, differs
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import GLUE, quantity
 from latdiag.stats.bootstrap import LEAST_PIECES
@@ -31,17 +33,7 @@ class Side:
     valid: bool
     requests: int
     failed: int
-    caveats: tuple[Mapping[str, str], ...]
-
-    def to_json(self) -> dict[str, object]:
-        """As it stands in ``--json``."""
-        return {
-            "runs": list(self.runs),
-            "valid": self.valid,
-            "requests": self.requests,
-            "failed": self.failed,
-            "caveats": [dict(each) for each in self.caveats],
-        }
+    caveats: tuple[Caveat, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +44,7 @@ class Comparison:
 
     a: Side
     b: Side
-    broken: tuple[Mapping[str, object], ...]
+    broken: tuple[InvalidBecause, ...]
     differs: tuple[FactDifference, ...]
     alike: Mapping[str, object]
     same_run: bool
@@ -70,7 +62,7 @@ class Comparison:
         return not self.broken
 
     @property
-    def caveats(self) -> tuple[Mapping[str, str], ...]:
+    def caveats(self) -> tuple[Caveat, ...]:
         """What to be careful about in the comparison; those of a side are the side's."""
         what = unlike(self.differs)
         return (caveat("LD121", what=what),) if what else ()
@@ -94,25 +86,29 @@ class Comparison:
         return tuple(_notes(runs, self.differences))
 
     def to_json(self) -> dict[str, object]:
-        """The keys of ``compare --json`` that say something of a comparison."""
+        """As it stands in ``--json``, below ``compared``."""
         return {
-            "run": self.runs[0],
-            "runs": list(self.runs),
-            "valid": self.valid,
-            "invalid_because": [dict(rule) for rule in self.broken],
-            "caveats": [dict(each) for each in self.caveats],
-            "compared": {
-                "a": self.a.to_json(),
-                "b": self.b.to_json(),
-                "differs": [each.to_json() for each in self.differs],
-                "alike": dict(self.alike),
-                "same_run": self.same_run,
-                "seed": self.seed,
-                **self.differences.to_json(),
-                "sentence": self.sentence,
-                "notes": list(self.notes),
-            },
+            "a": self.a,
+            "b": self.b,
+            "differs": self.differs,
+            "alike": self.alike,
+            "same_run": self.same_run,
+            "seed": self.seed,
+            **self.differences.to_json(),
+            "sentence": self.sentence,
+            "notes": self.notes,
         }
+
+    def result(self) -> Result:
+        """The comparison as what ``compare`` says."""
+        return Result(
+            verb="compare",
+            run=self.runs[0],
+            runs=self.runs,
+            invalid_because=self.broken,
+            caveats=self.caveats,
+            compared=self,
+        )
 
 
 def unlike(facts: Sequence[FactDifference]) -> str | None:
@@ -130,7 +126,7 @@ def compared(
         a=_side(a),
         b=_side(b),
         broken=tuple(
-            {**rule, "text": f"{name}: {rule['text']}"}
+            replace(rule, text=f"{name}: {rule.text}")
             for name, side in (("A", a), ("B", b))
             for run in side
             for rule in run.broken
@@ -144,16 +140,16 @@ def compared(
 
 
 def _side(runs: Sequence[Measured]) -> Side:
-    caveats: dict[str, Mapping[str, str]] = {}
+    caveats: dict[str, Caveat] = {}
     for run in runs:
         for each in run.caveats:
-            caveats.setdefault(each["text"], each)
+            caveats.setdefault(each.text, each)
     return Side(
         runs=tuple(run.path for run in runs),
         valid=not any(run.broken for run in runs),
         requests=sum(run.rows.rows.requests for run in runs),
         failed=sum(run.rows.rows.failed for run in runs),
-        caveats=tuple(sorted(caveats.values(), key=lambda each: (each["code"], each["text"]))),
+        caveats=tuple(sorted(caveats.values(), key=lambda each: (each.code, each.text))),
     )
 
 

@@ -8,10 +8,9 @@ shown (``rounded_ns``) are apportioned so that they add up as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown
 from latdiag.diagnosis.common_classes import pooled, unified
 from latdiag.diagnosis.difference import Difference, SideRows, bounded, no_interval, refused
 from latdiag.diagnosis.metric_comparison import MetricDifference, compare_metric
+from latdiag.diagnosis.result import Breakdown
 from latdiag.model.units import ms
 from latdiag.stats import bootstrap
 from latdiag.stats.bootstrap import Deviates
@@ -210,13 +210,13 @@ class _Population:
     def __init__(
         self,
         parts: Parts,
-        entry: Mapping[str, Any],
+        entry: Breakdown,
         population: str,
         random: np.random.Generator,
     ) -> None:
         self._parts, self._entry, self._random = parts, entry, random
         self._moved: dict[str, Deviates] = {}
-        self.insufficient: str | None = entry["insufficient"]
+        self.insufficient: str | None = entry.insufficient
         self._rows = chosen_rows(parts.total, population)
         self._near = _near(parts.total, len(self._rows))
         segment = parts.segment
@@ -227,7 +227,7 @@ class _Population:
         return len(self._rows)
 
     def sum_ns(self, name: str) -> int:
-        return int(self._entry["total_ns"] if name == "total" else self._entry[name]["sum_ns"])
+        return self._entry.total_ns if name == "total" else self._entry.shares[name].sum_ns
 
     def mean(self, name: str) -> Fraction:
         """Nanoseconds a request, exactly."""
@@ -278,8 +278,8 @@ class _Population:
         return Whole(self._amount("total"), self._parts.segments, self._parts.left_out)
 
     def component(self, name: str) -> Component:
-        entry = self._entry[name]
-        return Component(self._amount(name), entry["share"], entry["grade"], entry["evidence"])
+        share = self._entry.shares[name]
+        return Component(self._amount(name), share.share, share.grade, share.evidence)
 
     def _amount(self, name: str) -> Amount:
         return Amount(self.sum_ns(name), self.n, self.rows(name).n_effective(self.n))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from latdiag.diagnosis.result import Breakdown, Verdict
 from latdiag.stacks import catalogue
 from latdiag.stacks.detect import tells
 from latdiag.stacks.reach import CHANNELS, channel
@@ -32,12 +32,12 @@ def with_flags(text: str) -> str:
     return _KNOB.sub(flags, text)
 
 
-def to_measure(result: Mapping[str, Any]) -> str:
-    """What would turn a guess from outside into a measurement, of the stack that was found: one
-    sentence; empty where no stack was found, or none that can say more."""
-    named = [str(stack.get("name")) for stack in result.get("stacks") or ()]
-    found = [stack for stack in catalogue.stacks() if stack.name in named]
-    leaves = of(*_asked_after(result))
+def to_measure(
+    stacks: Sequence[str], verdict: Verdict, breakdowns: Mapping[str, Breakdown]
+) -> str:
+    """One sentence; empty where none of ``stacks``, by name, is known or can say more."""
+    found = [stack for stack in catalogue.stacks() if stack.name in stacks]
+    leaves = of(*_asked_after(verdict, breakdowns))
     for stack in sorted(found, key=lambda each: each.layer != "engine"):
         switches = sorted(tells(stack, leaves), key=lambda each: _rank(stack, each))
         if switches:
@@ -46,12 +46,12 @@ def to_measure(result: Mapping[str, Any]) -> str:
     return ""
 
 
-def _asked_after(result: Mapping[str, Any]) -> Sequence[str]:
+def _asked_after(verdict: Verdict, breakdowns: Mapping[str, Breakdown]) -> Sequence[str]:
     """The components that the verdict is about, as far as a server can tell of them."""
-    found = result.get("verdict") or {}
-    shares = (result.get("breakdown") or {}).get(found.get("population") or "mean") or {}
-    entry = shares.get(found.get("dominant"))
-    members = (entry.get("members") or [found["dominant"]]) if isinstance(entry, dict) else ()
+    name, found = verdict.dominant, breakdowns.get(verdict.population)
+    members: Sequence[str] = ()
+    if name is not None and found is not None and name in found.shares:
+        members = found.shares[name].members or (name,)
     told = [name for name in members if name not in ("client", "network", "unattributed")]
     return told or _UNKNOWN
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from latdiag.model.units import NS_PER_S, show_ms
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
+    from latdiag.diagnosis.result import Share
     from latdiag.measurement.observations import Observations
 
 #: What a person who reads along does not feel as slow.
@@ -44,9 +45,9 @@ class Health:
     #: whether a queue had the time to build up: several times what a request takes
     long_enough: bool = True
 
-    def good(self, shares: Mapping[str, Any]) -> bool:
+    def good(self, shares: Mapping[str, Share]) -> bool:
         """Nothing avoidable stands out, load costs little, and nobody waits."""
-        if any(_stands_out(shares.get(name) or {}) for name in _AVOIDABLE):
+        if any(_stands_out(shares[name]) for name in _AVOIDABLE if name in shares):
             return False
         ttft, tpot = _limits()
         as_alone = _UNDER_ALONE <= self.over_alone <= _OVER_ALONE
@@ -66,10 +67,9 @@ class Health:
         )
 
 
-def _stands_out(entry: Mapping[str, Any]) -> bool:
+def _stands_out(share: Share) -> bool:
     """Whether a part is large, or may well be."""
-    share, most = entry.get("share") or 0.0, entry.get("hi") or 0.0
-    return bool(share >= _WORTH_A_NAME or most >= _MAY_BE)
+    return (share.share or 0.0) >= _WORTH_A_NAME or (share.hi or 0.0) >= _MAY_BE
 
 
 def health(seen: Observations, parts: Parts) -> Health | None:

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latdiag.diagnosis.diagnose import result_and_parts
+from latdiag.diagnosis.diagnose import result_of
 from latdiag.diagnosis.difference import RunRows
+from latdiag.diagnosis.header import section
+from latdiag.diagnosis.result import InvalidBecause, StackFound
 from latdiag.measurement import metric_rows
 from latdiag.measurement.metric_rows import Length
 from latdiag.model.units import seconds
 
 if TYPE_CHECKING:
+    from latdiag.model.caveat import Caveat
     from latdiag.store.run import Run
 
 #: A measured length or rate is unlike from here on, if it is also beyond what drawing explains.
@@ -33,8 +36,8 @@ class Measured:
 
     path: str
     requests: int
-    broken: tuple[Mapping[str, object], ...]
-    caveats: tuple[Mapping[str, str], ...]
+    broken: tuple[InvalidBecause, ...]
+    caveats: tuple[Caveat, ...]
     facts: Mapping[str, object]
     rows: RunRows
 
@@ -57,17 +60,17 @@ class FactDifference:
 def measured(run: Run) -> Measured:
     """Read ``run`` (one only)."""
     reader = metric_rows.Reader()
-    result, parts = result_and_parts(run, "diagnose", (), reader)
+    result = result_of(run, "diagnose", (), reader)
+    assert result.load is not None and result.self_audit is not None and result.parts is not None
     rows = reader.rows()
-    stacks = sorted(_stack(each) for each in result["stacks"])
-    stamps = result["self_audit"].get("stamp_source")
+    stacks = sorted(_stack(each) for each in result.stacks)
     return Measured(
         path=run.paths[0],
-        requests=result["load"]["requests"],
-        broken=tuple(result["invalid_because"]),
-        caveats=tuple(result["caveats"]),
-        facts=dict(_facts(run.header, stacks, stamps, rows)),
-        rows=RunRows(parts, rows),
+        requests=result.load.requests,
+        broken=result.invalid_because,
+        caveats=result.caveats,
+        facts=dict(_facts(run.header, stacks, result.self_audit.stamp_source, rows)),
+        rows=RunRows(result.parts, rows),
     )
 
 
@@ -76,9 +79,9 @@ def _facts(
     header: Mapping[str, object], stacks: list[str], stamps: str | None, rows: metric_rows.Rows
 ) -> Iterator[tuple[str, object]]:
     """(what, value): text, a number, a list of texts, or None where it is known to be none."""
-    plan, preflight = _object(header, "plan"), _object(header, "preflight")
+    plan, preflight = section(header, "plan"), section(header, "preflight")
     named = {"url": "target", "model": "model", "dialect": "dialect"}
-    yield from _named(_object(header, "target"), named)
+    yield from _named(section(header, "target"), named)
     if stacks:
         yield "stacks", stacks
     yield from _named(preflight, {"server": "server header"})
@@ -92,25 +95,19 @@ def _facts(
         yield "scenarios", scenarios
     yield "stamps", stamps
     names = {"priority": "client priority", "system": "client system", "python": "python"}
-    yield from _named(_object(header, "client"), names | {"httpx": "httpx"})
-    yield from _named(_object(header, "tool"), {"verb": "verb", "version": "latdiag"})
+    yield from _named(section(header, "client"), names | {"httpx": "httpx"})
+    yield from _named(section(header, "tool"), {"verb": "verb", "version": "latdiag"})
 
 
-def _object(of: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """The object of this name; an empty one where there is none."""
-    found = of.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _stack(stack: Mapping[str, object]) -> str:
-    return " ".join(str(stack[key]) for key in ("name", "version") if stack.get(key))
+def _stack(stack: StackFound) -> str:
+    return f"{stack.name} {stack.version}" if stack.version else stack.name
 
 
 def _plan(plan: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """A load's plan; or the user's own workload of a probe."""
     if "designed" in plan or "arrivals" in plan:
         yield "designed probe", bool(plan.get("designed"))
-    asked = _object(plan, "limits") if plan.get("designed") else plan
+    asked = section(plan, "limits") if plan.get("designed") else plan
     names = {"arrivals": "arrivals", "rate": "rate", "concurrency": "concurrency"}
     yield from _named(asked, names | {"isl": "ISL", "osl": "OSL"})
     names = {"prompts": "prompts", "shared_prefix": "shared prefix", "isl_source": "prompts as"}

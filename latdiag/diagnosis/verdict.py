@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from latdiag.attribution.parts import Parts
-from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads
+from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
 from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.health import Health
+from latdiag.diagnosis.result import Breakdown, Share, Verdict
 
 _MIN_ROWS = TAIL_ROWS
 #: A leader leads beyond doubt where 95 of 100 repetitions would say so.
@@ -86,10 +86,10 @@ _NEXT_MERGED = {
 class Case:
     """What a verdict is made from. ``leaves``: the leaves of each population."""
 
-    breakdowns: Mapping[str, Mapping[str, Any]]
+    breakdowns: Mapping[str, Breakdown]
     parts: Parts
     valid: bool
-    leaves: Mapping[str, Mapping[str, Any]]
+    leaves: Mapping[str, Mapping[str, Share]]
     health: Health | None = None
     #: share of the requests that failed
     failed: float = 0.0
@@ -97,16 +97,16 @@ class Case:
     admitted: int | None = None
 
 
-def verdict(case: Case) -> dict[str, Any]:
-    """The verdict entry of ``--json``. The tail speaks where it holds enough rows."""
+def verdict(case: Case) -> Verdict:
+    """Where the time goes. The tail speaks where it holds enough rows."""
     mean, tail = case.breakdowns.get("mean"), case.breakdowns.get("p95_tail")
-    if mean is None or mean["n"] < _MIN_ROWS or mean["total_ns"] <= 0:
-        told = 0 if mean is None or mean["total_ns"] <= 0 else mean["n"]
+    if mean is None or mean.n < _MIN_ROWS or mean.total_ns <= 0:
+        told = 0 if mean is None or mean.total_ns <= 0 else mean.n
         return _too_few(told, case.parts.interval == "server")
-    speaks = tail is not None and tail["insufficient"] is None
-    population = "p95_tail" if speaks else "mean"
+    speaking = tail if tail is not None and tail.insufficient is None else None
+    population = "p95_tail" if speaking else "mean"
     if not case.valid:
-        return _entry(
+        return Verdict(
             None,
             population,
             "insufficient",
@@ -114,19 +114,14 @@ def verdict(case: Case) -> dict[str, Any]:
             "This client broke a rule of its self-audit, so its figures may describe itself.",
             "Mend what is named above and measure again.",
         )
-    chosen = case.breakdowns[population]
-    ranked = sorted(
-        (name for name, entry in chosen.items() if isinstance(entry, dict)),
-        key=lambda name: -chosen[name]["sum_ns"],
-    )
-    first, second = ranked[0], ranked[1]
-    who = "the slowest 5 % of requests" if speaks else "all requests"
-    unknown = abs((chosen.get("unattributed") or {}).get("share") or 0.0)
-    whole = unknown < UNEXPLAINED and case.failed <= _FAILED
+    chosen = (speaking or mean).shares
+    first, second, *_ = sorted(chosen, key=lambda name: -chosen[name].sum_ns)
+    who = "the slowest 5 % of requests" if speaking else "all requests"
+    whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, _confidence(chosen[first]))
     ahead = leads(case.parts, first, population)
-    low = chosen[first]["lo"]
+    low = chosen[first].lo
     clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
     if not clear or first == "unattributed":
         return _ambiguous(chosen, population, who, first, second)
@@ -134,41 +129,41 @@ def verdict(case: Case) -> dict[str, Any]:
 
 
 def _bottleneck(
-    case: Case, chosen: Mapping[str, Any], population: str, who: str, first: str
-) -> dict[str, Any]:
+    case: Case, chosen: Mapping[str, Share], population: str, who: str, first: str
+) -> Verdict:
     fine = case.leaves.get(population) or {}
-    leaf = _top_leaf(fine, first, chosen[first]["sum_ns"])
+    leaf = _top_leaf(fine, first, chosen[first].sum_ns)
     sentence = f"{_share(chosen[first])} of the time of {who} goes to {_words(first, chosen)}"
     confidence = _confidence(chosen[first])
-    unknown = abs((chosen.get("unattributed") or {}).get("share") or 0.0)
+    unknown = unattributed(chosen)
     if unknown > UNEXPLAINED:
         sentence += f"; {100 * unknown:.0f} % of it is unattributed"
         confidence = "bounded"
     if leaf is not None:
         sentence += f", most of it to {_LEAVES[leaf]}"
         # A sentence is as sure as the weakest of what it says.
-        weaker = confidence == "measured" and fine[leaf]["grade"] not in ("A", "B")
+        weaker = confidence == "measured" and fine[leaf].grade not in ("A", "B")
         confidence = "inferred" if weaker else confidence
     if case.failed > _FAILED:
         sentence += f"; {100 * case.failed:.0f} % of the requests failed, which it leaves out"
     kind = "client_limited" if first == "client" else "bottleneck"
     following = _following(first, chosen, leaf)
-    contended = first == "queue" and not chosen[first].get("members") and leaf is None
+    contended = first == "queue" and not chosen[first].members and leaf is None
     if contended and case.admitted is None:
         following = _NEXT_CONTENTION
     if leaf == "decode.base" and case.health is not None and case.health.keeps_tpot:
         following = _NEXT_PACE
-    return _entry(first, population, confidence, kind, f"{sentence}.", following)
+    return Verdict(first, population, confidence, kind, f"{sentence}.", following)
 
 
-def _too_few(n: int, listening: bool) -> dict[str, Any]:
+def _too_few(n: int, listening: bool) -> Verdict:
     longer = (
         "See the failures and caveats above, if any; a longer measurement (--budget standard, more"
         " --max-tokens-total, or `latdiag load URL --duration 60s`) brings more of them."
     )
     if listening:
         longer = "Listen for longer (`latdiag collect --duration`), and see that spans arrive."
-    return _entry(
+    return Verdict(
         None,
         "mean",
         "insufficient",
@@ -178,8 +173,8 @@ def _too_few(n: int, listening: bool) -> dict[str, Any]:
     )
 
 
-def _healthy(health: Health, population: str, confidence: str) -> dict[str, Any]:
-    return _entry(
+def _healthy(health: Health, population: str, confidence: str) -> Verdict:
+    return Verdict(
         None,
         population,
         "inferred" if confidence == "measured" else confidence,
@@ -190,9 +185,9 @@ def _healthy(health: Health, population: str, confidence: str) -> dict[str, Any]
 
 
 def _ambiguous(
-    chosen: Mapping[str, Any], population: str, who: str, first: str, second: str
-) -> dict[str, Any]:
-    return _entry(
+    chosen: Mapping[str, Share], population: str, who: str, first: str, second: str
+) -> Verdict:
+    return Verdict(
         None,
         population,
         _confidence(chosen[first]),
@@ -203,17 +198,17 @@ def _ambiguous(
     )
 
 
-def _top_leaf(leaves: Mapping[str, Any], component: str, whole: int) -> str | None:
+def _top_leaf(leaves: Mapping[str, Share], component: str, whole: int) -> str | None:
     """The leaf that holds more than half of a component, of those that advice differs by."""
-    mine = {name: leaves[name]["sum_ns"] for name in _LEAVES if name in leaves}
+    mine = {name: leaves[name].sum_ns for name in _LEAVES if name in leaves}
     mine = {name: ns for name, ns in mine.items() if name.startswith(f"{component}.")}
     top = max(mine, key=lambda name: mine[name], default=None)
     return top if top is not None and whole > 0 and mine[top] > whole / 2 else None
 
 
-def _words(name: str, chosen: Mapping[str, Any]) -> str:
-    members = chosen[name].get("members") or []
-    if name == "queue" and not members and chosen[name]["grade"] in ("A", "B"):
+def _words(name: str, chosen: Mapping[str, Share]) -> str:
+    members = chosen[name].members
+    if name == "queue" and not members and chosen[name].grade in ("A", "B"):
         return "waiting in the server's queue"
     if name == "queue" and members:
         return _BEHIND
@@ -221,35 +216,17 @@ def _words(name: str, chosen: Mapping[str, Any]) -> str:
     return _WORDS[name] + (f", not told apart from {' or '.join(rest)}" if rest else "")
 
 
-def _following(name: str, chosen: Mapping[str, Any], leaf: str | None) -> str:
-    if chosen[name].get("members"):
+def _following(name: str, chosen: Mapping[str, Share], leaf: str | None) -> str:
+    if chosen[name].members:
         return with_flags(_NEXT_MERGED.get(name, _NEXT[name]))
     return with_flags(_NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name])
 
 
-def _confidence(entry: Mapping[str, Any]) -> str:
-    if entry.get("members"):
+def _confidence(share: Share) -> str:
+    if share.members:
         return "bounded"
-    return {"A": "measured", "B": "measured", "C": "inferred"}.get(entry["grade"], "bounded")
+    return {"A": "measured", "B": "measured", "C": "inferred"}.get(share.grade, "bounded")
 
 
-def _share(entry: Mapping[str, Any]) -> str:
-    return f"{100 * entry['share']:.0f} %"
-
-
-def _entry(
-    dominant: str | None,
-    population: str,
-    confidence: str,
-    kind: str,
-    sentence: str,
-    following: str,
-) -> dict[str, Any]:
-    return {
-        "dominant": dominant,
-        "population": population,
-        "confidence": confidence,
-        "kind": kind,
-        "sentence": sentence,
-        "next": following,
-    }
+def _share(share: Share) -> str:
+    return f"{100 * (share.share or 0.0):.0f} %"

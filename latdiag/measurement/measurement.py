@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from latdiag.model.metrics import METRICS, metric
 from latdiag.stats.estimate import Estimate, refusal
@@ -54,6 +54,30 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricResult:
+    """One metric as it came out. Estimates are in raw units (nanoseconds); ``unit`` is the one
+    that they are printed in.
+
+    ``statistics``: by ``p50`` ... ``mean``; ``total`` instead, of a metric of the whole run.
+    ``left_out``: values that it leaves out, by reason. ``refused``: why nothing is stated.
+    """
+
+    unit: str
+    statistics: Mapping[str, Estimate] = field(default_factory=dict)
+    total: Estimate | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    refused: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        if self.total is not None:
+            return self.total.to_json(self.unit)
+        left_out = {"left_out": self.left_out} if self.left_out else {}
+        refused = {"refused": self.refused} if self.refused else {}
+        statistics = {name: one.to_json(self.unit) for name, one in self.statistics.items()}
+        return {**statistics, **left_out, **refused}
+
+
+@dataclass(frozen=True, slots=True)
 class Measurement:
     """``statistics``: metric -> ``p95`` or ``mean`` -> Estimate, for metrics of requests and gaps.
     ``totals``: metric -> Estimate, for metrics of the run. Values in raw units (nanoseconds)."""
@@ -70,24 +94,14 @@ class Measurement:
         found = self.statistics[name].get(statistic)
         return found or refusal(f"{name}.{statistic} was not computed")
 
-    def to_json(self) -> dict[str, object]:
-        """``metrics`` as --json prints them (durations in ms), and ``counts``."""
-        return {
-            "metrics": {m.name: self._metric(m.name) for m in METRICS},
-            "counts": self._counts(),
-        }
+    def metrics(self) -> dict[str, MetricResult]:
+        """Every metric of the table, in its order."""
+        return {m.name: self._metric(m.name) for m in METRICS}
 
-    def _metric(self, name: str) -> dict[str, object]:
+    def _metric(self, name: str) -> MetricResult:
         of = metric(name)
         if of.per == "run":
-            return self.totals[name].to_json(of.unit)
+            return MetricResult(of.unit, total=self.totals[name])
         found = self.statistics[name]
-        document: dict[str, object] = {key: e.to_json(of.unit) for key, e in found.items()}
-        if left_out := self.counts.left_out.get(name):
-            document["left_out"] = dict(left_out)
-        if found["mean"].refused:
-            document["refused"] = found["mean"].refused
-        return document
-
-    def _counts(self) -> dict[str, object]:
-        return asdict(self.counts) | {"span_ns": self.span_ns}
+        left_out = dict(self.counts.left_out.get(name) or {})
+        return MetricResult(of.unit, found, None, left_out, found["mean"].refused)

@@ -14,13 +14,13 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from latdiag.model.caveat import Caveat
+from latdiag.model.caveat import Caveat, CaveatRow
 from latdiag.model.collected_caveats import COLLECTED
 from latdiag.model.text import shown
 from latdiag.model.units import show_ms
 
 _ALL = (
-    Caveat(
+    CaveatRow(
         "LD101",
         "{failed} of {sent} requests failed: they have no E2E and no TPOT, and count in TTFT and"
         " ITL only with what they streamed before.",
@@ -28,7 +28,7 @@ _ALL = (
         "A failed request has no end that E2E or TPOT could be taken from. What it streamed before"
         " is real: to leave its first token out would flatter a server that fails the slow ones.",
     ),
-    Caveat(
+    CaveatRow(
         "LD102",
         "The server sent no usage for {missing} of {requests} requests; their token counts come"
         " from {source}.",
@@ -37,14 +37,14 @@ _ALL = (
         "Without a usage block or token ids, the number of output tokens is a count of chunks or"
         " of a tokenizer of ours. Everything per token inherits that doubt.",
     ),
-    Caveat(
+    CaveatRow(
         "LD104",
         "Chunks hold an unknown number of tokens, so ITL is refused; ICL and TPOT hold.",
         "Ask for counts per chunk: return_token_ids, or stream_options.continuous_usage_stats.",
         "The gap between two chunks is the gap between two tokens only if each chunk holds one"
         " token. Speculative decoding, tool calls and buffering proxies all break that.",
     ),
-    Caveat(
+    CaveatRow(
         "LD105",
         "{share:share} of the prompt tokens came from the server's prefix cache ({rows} of"
         " {requests} requests).",
@@ -53,7 +53,7 @@ _ALL = (
         "A cached prefix is not computed again: TTFT and prefill are those of a shorter prompt."
         " A repeated seed against a warm server is the usual cause.",
     ),
-    Caveat(
+    CaveatRow(
         "LD106",
         "Input lengths differ from what was asked: {rows} of {requests} requests, at worst"
         " {got} tokens for {wanted}.",
@@ -61,7 +61,7 @@ _ALL = (
         " make the length exact.",
         "The prompt that the server counted is longer or shorter than the workload asked for.",
     ),
-    Caveat(
+    CaveatRow(
         "LD107",
         "Output lengths differ from what was asked: {rows} of {requests} requests, at worst"
         " {got} tokens for {wanted}.",
@@ -70,13 +70,13 @@ _ALL = (
         "End-to-end latency grows with the output. Runs whose output lengths differ cannot be"
         " compared by it; TTFT and TPOT still can.",
     ),
-    Caveat(
+    CaveatRow(
         "LD108",
         "No model was named; {model} is the first of {offered} that the server offers.",
         "Name it with --model, so that a change on the server cannot change what is measured.",
         "The model's name came from the server's /v1/models.",
     ),
-    Caveat(
+    CaveatRow(
         "LD109",
         "The server refuses {fields}; the requests went out without.",
         "What that field would have fixed is not fixed: compare the lengths that were asked"
@@ -84,13 +84,13 @@ _ALL = (
         "Some servers answer 400 to request fields that they do not know. They are left away"
         " then, and with them the guarantee they gave.",
     ),
-    Caveat(
+    CaveatRow(
         "LD110",
         "The run was cut short ({why}): it holds what happened up to then.",
         "Compare it with other runs only if the same time was left out there.",
         "The run ended before its plan: an interrupt, a signal, a full disk, a lost process.",
     ),
-    Caveat(
+    CaveatRow(
         "LD111",
         "{rows} requests were still in flight when a writer was lost; they are read as"
         " cut_by_client.",
@@ -98,21 +98,21 @@ _ALL = (
         "A process that is killed leaves its unfinished requests in open files. They are counted"
         " and kept out of the latencies that need an end.",
     ),
-    Caveat(
+    CaveatRow(
         "LD113",
         "The server shed load: 429, or 503 with Retry-After, to {rows} of {sent} requests.",
         "Ask for a lower --rate or --concurrency, or lift the limit.",
         "A server that sheds load asks for a pause. In closed loop the slot waits as asked, so"
         " less was sent than planned; an open loop goes on by its schedule.",
     ),
-    Caveat(
+    CaveatRow(
         "LD114",
         "A file of the run cannot be read ({what}).",
         "What it held is missing; the other files are read. Check the disk.",
         "A part of a run is damaged or cut short, by a crash of the machine or a full disk. It is"
         " named and left out, the rest counts.",
     ),
-    Caveat(
+    CaveatRow(
         "LD115",
         "{rows} of {requests} requests were sent twice: the server closed a kept-alive connection"
         " while they were on their way.",
@@ -120,14 +120,14 @@ _ALL = (
         "No byte of a reply had come, so a fresh connection got the same request, as every HTTP"
         " client does. The time of the lost try is the client's part of TTFT.",
     ),
-    Caveat(
+    CaveatRow(
         "LD116",
         "{requests} requests were made of {prompts} prompts: repeats may hit a prefix cache.",
         "Give as many prompts as requests, or read TTFT as that of a warm cache.",
         "A prompts file is used from the start again when it ends. Servers that do not report"
         " cached tokens serve the repeats faster without a word.",
     ),
-    Caveat(
+    CaveatRow(
         "LD117",
         "These {runs} runs are of {targets} different targets or models; every figure is of all"
         " their requests together.",
@@ -135,7 +135,7 @@ _ALL = (
         "Several runs are read as one. That makes sense of repetitions against one server; of"
         " different servers the figures are a mixture that none of them shows.",
     ),
-    Caveat(
+    CaveatRow(
         "LD121",
         "A and B are not the same workload ({what}); --force compared them all the same.",
         "Read every difference as one of the workload first; runs that differ in one thing say"
@@ -144,14 +144,14 @@ _ALL = (
         " another model take another time on the very same server. Such runs are refused by"
         " `latdiag compare` unless --force is given.",
     ),
-    Caveat(
+    CaveatRow(
         "LD123",
         "{n} parts of the capture could not be read ({worst}).",
         "See the list that `latdiag import` prints, and record again what is missing.",
         "What was not readable is missing from every figure: requests, spans or scrapes. It is"
         " counted by what it was and why it was left out.",
     ),
-    Caveat(
+    CaveatRow(
         "LD201",
         "Arrivals are stamped in user space ({why}); every instant is late by the client's own"
         " delay.",
@@ -160,7 +160,7 @@ _ALL = (
         "Kernel receive stamps say when bytes reached this machine. A stamp taken after the"
         " read says when the client got round to them.",
     ),
-    Caveat(
+    CaveatRow(
         "LD202",
         "A clock of this machine stepped; {rows} requests astride of it are left out of TTFT,"
         " TPOT and ITL.",
@@ -168,7 +168,7 @@ _ALL = (
         "Kernel stamps are of the wall clock and are converted to the monotonic one. When the"
         " wall clock jumps, the stamps before and after the jump cannot be subtracted.",
     ),
-    Caveat(
+    CaveatRow(
         "LD204",
         "The server's kernel delayed its ACK on {rows} of {requests} requests; there the"
         " network's share is bounded, not measured.",
@@ -178,7 +178,7 @@ _ALL = (
         " 40 ms, or ride on the reply. Then the network is known to lie between the smallest"
         " round trip seen and the ACK.",
     ),
-    Caveat(
+    CaveatRow(
         "LD211",
         "The clock of {sender} was stepped {steps} times against the client's.",
         "Look at its time service. Components are lengths on one clock each and do not change,"
@@ -186,42 +186,42 @@ _ALL = (
         "No single offset between two clocks fits the causal order of all requests: a request"
         " cannot arrive before it was sent, nor end after its reply was read.",
     ),
-    Caveat(
+    CaveatRow(
         "LD212",
         "The clock of {sender} drifts against the client's by {ppm} ppm.",
         "Look at its time service; no component depends on it.",
         "The offset between two clocks moves steadily: at 100 ppm, 6 ms a minute. Components are"
         " differences on one clock and feel one part in ten thousand of it.",
     ),
-    Caveat(
+    CaveatRow(
         "LD301",
         "{statistic} of {metric} is refused: {n} samples, {needs} are needed.",
         "Send more requests, or read a percentile nearer to the middle.",
         "A percentile needs enough samples beyond it, or it is the largest value seen under"
         " another name. The bound is binomial: 99 % confidence that the stated percentile holds.",
     ),
-    Caveat(
+    CaveatRow(
         "LD302",
         "The slowest 5 % are {n} requests: too few to say what is different about them.",
         "Run longer; {needs} requests make the tail readable.",
         "The tail's breakdown is a ratio of sums over the slowest requests. With a handful of"
         " them, one odd request decides it.",
     ),
-    Caveat(
+    CaveatRow(
         "LD401",
         "{members} cannot be told apart from outside; they are shown as one.",
         "{splits}",
         "Some classes of time look the same to a client, whatever it sends. They are merged and"
         " said to be, instead of one of them being guessed.",
     ),
-    Caveat(
+    CaveatRow(
         "LD402",
         "Only the first TCP hop is seen: 'server' is everything behind {peer}.",
         "If a proxy or load balancer answers there, measure behind it too.",
         "The ACK and the round trip are of the first machine that terminates TCP. A proxy's own"
         " way to the engine counts as server time.",
     ),
-    Caveat(
+    CaveatRow(
         "LD403",
         "The {rows} designed requests taught too little, so queue, prefill and frontend stay"
         " merged.",
@@ -231,7 +231,7 @@ _ALL = (
         " few of them succeeded, or bore no stamps that can be taken apart, only what any load"
         " shows can be said.",
     ),
-    Caveat(
+    CaveatRow(
         "LD404",
         "Requests of others are not seen: what they cost is in queue and decode.",
         "Probe while nobody else uses the server, or let it speak: its spans and /metrics know"
@@ -239,7 +239,7 @@ _ALL = (
         "From outside a stream that is slowed by a stranger looks like one that is slowed by the"
         " probe's own streams, or by a server that is slow.",
     ),
-    Caveat(
+    CaveatRow(
         "LD411",
         "Of {rows} of {requests} requests no server said anything: they are in the table of"
         " metrics, not in the breakdown.",
@@ -249,7 +249,7 @@ _ALL = (
         " response id. Those without a span would have to be guessed: they are left out, and"
         " counted.",
     ),
-    Caveat(
+    CaveatRow(
         "LD412",
         "Of {requests} joined requests {partial} have evidence with gaps, and {contradicted} have"
         " evidence that contradicts what the client saw.",
@@ -259,7 +259,7 @@ _ALL = (
         " than the client saw had its clock stepped, or was joined wrongly. Where enough other"
         " requests are whole, these are left out of the breakdown, and counted.",
     ),
-    Caveat(
+    CaveatRow(
         "LD413",
         "The client of this run stamped in user space: {share:share} of the time lies between its"
         " stamps and the servers' own, and is unattributed, not network.",
@@ -269,7 +269,7 @@ _ALL = (
         " waited beyond the server's own interval, and beyond a measured round trip, may be the"
         " network, the server's HTTP layer or the client itself.",
     ),
-    Caveat(
+    CaveatRow(
         "LD415",
         "{k} tokens at a time arrive every {t:ms} ms although the server makes one every"
         " {s:ms} ms: something between holds them back (a gateway that buffers the stream).",
@@ -282,7 +282,7 @@ _ALL = (
         " tokens are its doing, and only the sum of the stream is the server's.",
     ),
     *COLLECTED,
-    Caveat(
+    CaveatRow(
         "LD501",
         "{share:share} of the arrivals could not be stamped apart (read too late); the intervals"
         " that touch them are left out.",
@@ -290,7 +290,7 @@ _ALL = (
         "When a stream's next chunk reaches the kernel before the last one was read, both carry"
         " one stamp. Such intervals are censored: counted and left out, never guessed.",
     ),
-    Caveat(
+    CaveatRow(
         "LD504",
         "The readers ran at real-time priority on the server's own machine and took up to"
         " {share:share} of a core before it.",
@@ -299,7 +299,7 @@ _ALL = (
         " come in one read. With the lowest real-time priority it reads them in time; what it"
         " takes from the server is what it would take anyway, only sooner.",
     ),
-    Caveat(
+    CaveatRow(
         "LD502",
         "Every request opened a connection of its own: TTFT holds {connect:ms} ms of DNS, TCP and"
         " TLS (median).",
@@ -309,7 +309,7 @@ _ALL = (
     ),
 )
 
-CAVEATS: Mapping[str, Caveat] = {row.code: row for row in _ALL}
+CAVEATS: Mapping[str, CaveatRow] = {row.code: row for row in _ALL}
 
 
 class _Template(string.Formatter):
@@ -328,14 +328,14 @@ class _Template(string.Formatter):
 _TEMPLATE = _Template()
 
 
-def facts_of(row: Caveat) -> frozenset[str]:
+def facts_of(row: CaveatRow) -> frozenset[str]:
     """Names of the facts that the caveat's text and remedy take."""
     both = (*_TEMPLATE.parse(row.text), *_TEMPLATE.parse(row.remedy))
     return frozenset(name for _, name, _, _ in both if name)
 
 
-def caveat(code: str, **facts: object) -> dict[str, str]:
-    """``{"code", "text", "remedy"}`` of one caveat, as it stands in ``--json``.
+def caveat(code: str, **facts: object) -> Caveat:
+    """One caveat with its facts in words.
 
     Raises KeyError for a code that the table lacks and TypeError where the facts are not
     exactly those of the row (both are bugs of the caller).
@@ -344,8 +344,5 @@ def caveat(code: str, **facts: object) -> dict[str, str]:
     wanted = facts_of(row)
     if wanted != facts.keys():
         raise TypeError(f"{code} takes {sorted(wanted)}, not {sorted(facts)}")
-    return {
-        "code": code,
-        "text": _TEMPLATE.vformat(row.text, (), facts),
-        "remedy": _TEMPLATE.vformat(row.remedy, (), facts),
-    }
+    text, remedy = (_TEMPLATE.vformat(each, (), facts) for each in (row.text, row.remedy))
+    return Caveat(code, text, remedy)

@@ -3,10 +3,10 @@ the table in ``caveats``."""
 
 from __future__ import annotations
 
-from latdiag.model.caveat import Caveat
+from latdiag.model.caveat import CaveatRow
 
 COLLECTED = (
-    Caveat(
+    CaveatRow(
         "LD414",
         "Only {whole} requests have whole evidence, too few to stand for the others: all are used"
         " whose servers spoke, and what a component lacks may lie in unattributed.",
@@ -14,7 +14,7 @@ COLLECTED = (
         "With spans lost here and there, a component shows only what was not lost of it. Its"
         " grade is that of a bound, and its interval reaches up by all that is unattributed.",
     ),
-    Caveat(
+    CaveatRow(
         "LD416",
         "The metrics are not used in the breakdown: {why}.",
         "Scrape every server that the requests reach (--metrics, once for each), around the load"
@@ -23,7 +23,7 @@ COLLECTED = (
         " only if as many were finished as were sent, if every server was scraped at both edges,"
         " and if queue and prefill add up to no more than the client waited.",
     ),
-    Caveat(
+    CaveatRow(
         "LD417",
         "The metrics do not fit {other}: {what}.",
         "Look whether all servers are scraped, whether one serves others as well, and whether"
@@ -32,7 +32,7 @@ COLLECTED = (
         " have the same mean, within 2 % or a millisecond; else one of the two is of something"
         " else, or wrong.",
     ),
-    Caveat(
+    CaveatRow(
         "LD418",
         "The metrics hold the whole probe, its designed requests too: they are not used in the"
         " breakdown, which is of the workload alone.",
@@ -40,7 +40,7 @@ COLLECTED = (
         "A probe sends requests by design besides those that it explains: prompts alone, bursts,"
         " long prompts into running streams. The servers count them all in one sum.",
     ),
-    Caveat(
+    CaveatRow(
         "LD419",
         "{n} series or servers are left out of the metrics ({replica}: {why}).",
         "Let the servers run through a measurement, and let all of them be scraped at its end.",
@@ -48,7 +48,7 @@ COLLECTED = (
         " a series that is gone: no rate is guessed. What such a server counted is missing in"
         " the sums.",
     ),
-    Caveat(
+    CaveatRow(
         "LD420",
         "The requests that are left out of the breakdown are unlike those in it: {left:ms} ms"
         " against {told:ms} ms end to end (median).",
@@ -58,7 +58,7 @@ COLLECTED = (
         " sampler that keeps the tail, or a server that drops spans when it is busy, tilts every"
         " share.",
     ),
-    Caveat(
+    CaveatRow(
         "LD421",
         "The receiver refused {spans} spans and {exports} exports ({reasons}).",
         "Token and origin: let the sender show the token, from no browser. Else let it send less"
@@ -67,21 +67,21 @@ COLLECTED = (
         " ids that are none), or came faster than it could be written. Nothing is dropped in"
         " silence.",
     ),
-    Caveat(
+    CaveatRow(
         "LD422",
         "Collecting stopped at --max-disk: what was sent later is not in the run.",
         "Raise --max-disk, or collect for a shorter time.",
         "A receiver that stands open writes as long as something is sent to it; the cap keeps it"
         " from filling the disk.",
     ),
-    Caveat(
+    CaveatRow(
         "LD423",
         "{spans} spans came from {senders} senders of no stack known here ({names}).",
         "`latdiag stacks` lists what is known; a package of yours can add a stack.",
         "Spans whose names no stack file has are kept, but say nothing: nobody here knows which"
         " interval they cover.",
     ),
-    Caveat(
+    CaveatRow(
         "LD424",
         "Nothing came from any server.",
         "Turn the server's exporter on and point it here (`latdiag stacks URL` names the flag);"
@@ -90,20 +90,20 @@ COLLECTED = (
         " keep silent for up to two minutes. A receiver that stands before the server does"
         " (`latdiag collect`) avoids that.",
     ),
-    Caveat(
+    CaveatRow(
         "LD425",
         "{n} kinds of trouble with scrapes of metrics, the first at {url}: {why}.",
         "Try the URL with curl; a scrape has 5 s and 32 MiB, and follows no redirect.",
         "A scrape that fails leaves a gap: with the one at the begin or at the end of a load"
         " missing, nothing can be subtracted, and that server's metrics say nothing.",
     ),
-    Caveat(
+    CaveatRow(
         "LD426",
         "{n} exports could not be passed on by --forward ({why}).",
         "See that the collector there takes OTLP at that port; latdiag does not try again.",
         "What is forwarded is a copy: the run here has the spans all the same.",
     ),
-    Caveat(
+    CaveatRow(
         "LD427",
         "Of {requests} replies {silent} state no times, {partial} not those that most state,"
         " {contradicted} more than the client waited: nothing here rests on these.",
@@ -114,7 +114,7 @@ COLLECTED = (
         " do not fit: the reply is of another server than the one that the first token is of, as"
         " where prefill and decode are apart.",
     ),
-    Caveat(
+    CaveatRow(
         "LD428",
         "{fields} may be a queue or the KV transfer: nothing says whether one server did both"
         " prefill and decode.",
@@ -124,7 +124,7 @@ COLLECTED = (
         " prefill took several steps computed the prompts itself; and where less than a fraction"
         " of a step is left of the wait, no other did.",
     ),
-    Caveat(
+    CaveatRow(
         "LD429",
         "In {rows} of {requests} requests the server decoded for {ahead:ms} ms (median) before"
         " the client saw a token.",

@@ -5,7 +5,11 @@ Time order; ``unattributed`` closes the sum and is the only one that may be nega
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
 
 #: In time order. The four that the project is about: queue, prefill, interconnect, decode.
 COMPONENTS = (
@@ -61,3 +65,12 @@ LEAVES = (
     Leaf("D4", "decode.stall", "pauses common to all streams without a prefill"),
     Leaf("U", "unattributed.rest", "end to end minus everything that evidence covers"),
 )
+
+
+_PLACE = {name: place for place, name in enumerate(COMPONENTS)}
+
+
+def in_time_order(by_name: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Entries by the time order of their components or leaves, in front what is neither."""
+    names = sorted(by_name, key=lambda name: _PLACE.get(name.partition(".")[0], -1))
+    return {name: by_name[name] for name in names}

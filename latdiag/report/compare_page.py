@@ -48,8 +48,7 @@ def render(comparison: Comparison, console: Console) -> None:
 def compose(comparison: Comparison, ascii_only: bool, bars: bool) -> Page:
     """The comparison as lines of at most 79 columns."""
     page, differences = Page(ascii_only), comparison.differences
-    broken = {"valid": comparison.valid, "invalid_because": comparison.broken}
-    head.invalid(page, broken)
+    head.invalid(page, comparison.broken)
     _side(page, "A", comparison.a)
     _side(page, "B", comparison.b)
     _differs(page, comparison)
@@ -63,7 +62,7 @@ def compose(comparison: Comparison, ascii_only: bool, bars: bool) -> Page:
     page.paragraph(page.word(comparison.sentence, 600), "", "  ")
     for note in comparison.notes:
         page.paragraph(page.word(note, 400), "", "  ")
-    head.caveats(page, {"caveats": comparison.caveats})
+    head.caveats(page, comparison.caveats)
     page.gap()
     for path in comparison.runs:
         page.whole(page.word(path, 4096), "Read ")
@@ -76,7 +75,7 @@ def _side(page: Page, name: str, side: Side) -> None:
     for place, path in enumerate(side.runs):
         page.whole(page.word(path, 4096), f"{name}  " if not place else "   ")
     valid = "valid" if side.valid else "INVALID"
-    codes = sorted({page.word(each["code"], 8) for each in side.caveats})
+    codes = sorted({page.word(each.code, 8) for each in side.caveats})
     caveats = f"; caveats {', '.join(codes)} (latdiag explain)" if codes else "; no caveats"
     text = f"{side.requests} requests, {side.failed} failed; {valid}{caveats}"
     page.paragraph(text, "   ", "   ")

@@ -6,19 +6,22 @@ verdict, how the client itself did, what to be careful about, where the run is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from latdiag.report import head, numbers, where, why
+from latdiag.report import head, numbers, where
 from latdiag.report.learned import learned
 from latdiag.report.page import Page
 from latdiag.report.servers import servers
+from latdiag.report.why import claims
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from latdiag.diagnosis.result import Result
+    from latdiag.diagnosis.why import Why
+
+#: Between the rules that were broken and the caveats.
 _SECTIONS = (
-    head.invalid,
     head.what_was_run,
     numbers.metrics,
     numbers.objectives,
@@ -28,8 +31,6 @@ _SECTIONS = (
     where.verdict,
     servers,
     head.self_audit,
-    head.caveats,
-    head.saved,
 )
 #: What says nothing where no request of ours was sent.
 _OF_A_CLIENT = (numbers.metrics, numbers.objectives, where.split, head.self_audit)
@@ -48,27 +49,30 @@ def stdout_console() -> Console:
     return Plain(highlight=False, markup=False, emoji=False)
 
 
-def compose(result: Mapping[str, Any], ascii_only: bool) -> Page:
+def compose(result: Result, ascii_only: bool) -> Page:
     """The report as lines of at most 79 columns."""
     page = Page(ascii_only)
     # Where only servers were listened to, there is no client to speak of.
-    heard = bool(result.get("evidence")) or bool(result.get("collected"))
-    silent = heard and not (result.get("load") or {}).get("requests")
+    heard = result.evidence is not None or result.collected is not None
+    silent = heard and (result.load is None or not result.load.requests)
+    head.invalid(page, result.invalid_because)
     for section in _SECTIONS:
         if not (silent and section in _OF_A_CLIENT):
             section(page, result)
+    head.caveats(page, result.caveats)
+    head.saved(page, result)
     return page
 
 
-def render(result: Mapping[str, Any], console: Console) -> None:
+def render(result: Result, console: Console) -> None:
     """Print ``result`` to ``console``; in ASCII unless it is a terminal that takes UTF-8."""
     _print(compose(result, _ascii_only(console)), console)
 
 
-def render_claims(document: Mapping[str, Any], console: Console) -> None:
-    """Print the claims on one component (``why.claims_on``), as ``render`` does."""
+def render_claims(why: Why, console: Console) -> None:
+    """Print the claims on one component, as ``render`` does."""
     page = Page(_ascii_only(console))
-    why.claims(page, document)
+    claims(page, why)
     _print(page, console)
 
 

@@ -2,152 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from latdiag.model.units import figure, quantity
-from latdiag.report.numbers import with_interval
+from latdiag.report.numbers import interval
 from latdiag.report.page import Page
+
+if TYPE_CHECKING:
+    from latdiag.diagnosis.learned import Learned, LengthBand, PathBand, Range, TransferTime
+    from latdiag.diagnosis.result import Result
 
 _LABEL, _TABLE_LABEL, _COLUMN, _COLUMNS = 28, 34, 15, 3
 _UNKNOWN = "unknown"
 
 
-def learned(page: Page, result: Mapping[str, Any]) -> None:
+def learned(page: Page, result: Result) -> None:
     """The laws of a probe, each with its unit, its interval and what it rests on."""
-    found = result.get("learned")
-    if not found:
+    found = result.learned
+    if found is None:
         return
     page.gap()
     page.line("What the probe learned of the server, beyond the workload itself")
     _prompts(page, found)
     for label, text in (
-        ("opening a connection", _range(found.get("connect_ms"), "no request opened one")),
-        ("round trip of TCP", _range(found.get("round_trip_ms"), "no stamps told it")),
-        ("path behind the first hop", _path(page, found)),
+        ("opening a connection", _range(found.connect_ms, "no request opened one")),
+        ("round trip of TCP", _range(found.round_trip_ms, "no stamps told it")),
+        ("path behind the first hop", _path(page, found.path_ms)),
         ("a decode step alone", _step(found)),
-        ("  each further stream", _more(found, "step_per_stream_ms")),
-        ("  1 000 tokens of context", _more(found, "step_per_1000_context_ms")),
-        ("tokens come", _delivery(found)),
-        ("streams let in at once", _let_in(found)),
-        ("KV transfer", _transfer(found)),
+        ("  each further stream", f"+{quantity(found.step_per_stream_ms, 'ms')}"),
+        ("  1 000 tokens of context", f"+{quantity(found.step_per_1000_context_ms, 'ms')}"),
+        ("tokens come", _delivery(found.bursts_ms)),
+        ("streams let in at once", _let_in(found.let_in)),
+        ("KV transfer", _transfer(found.transfer_ms)),
     ):
         page.paragraph(text, f"  {label:<{_LABEL}}", " " * (_LABEL + 2))
     page.paragraph(_sharing(found), "  ", "    ")
 
 
-def _prompts(page: Page, found: Mapping[str, Any]) -> None:
+def _prompts(page: Page, found: Learned) -> None:
     """A table by input length: a prompt alone, and the frontend's part of it."""
-    alone = _bands(found.get("alone_ms"))
+    alone = found.alone_ms[:_COLUMNS]
     if not alone:
         return
-    head = "".join(f"{_tokens(band):>{_COLUMN}}" for band in alone)
+    head = "".join(f"{_tokens(band.isl):>{_COLUMN}}" for band in alone)
     page.line(f"  {'tokens of prompt':<{_TABLE_LABEL - 2}}{head}")
-    n = found.get("alone_n")
-    _row(page, "a prompt alone, ms" + ("" if n is None else f" ({n} requests)"), alone)
-    frontend = _bands(found.get("frontend_ms"))
-    if frontend:
-        _row(page, "  of it the frontend, ms", frontend)
+    _row(page, f"a prompt alone, ms ({found.alone_n} requests)", alone)
+    if found.frontend_ms:
+        _row(page, "  of it the frontend, ms", found.frontend_ms[:_COLUMNS])
     else:
         page.line("    of it the frontend, ms: unknown, not told apart from prefill")
 
 
-def _bands(entries: object) -> list[Mapping[str, Any]]:
-    """Those values of a law that there are, at most as many as there are columns."""
-    if not isinstance(entries, Sequence):
-        return []
-    known = [e for e in entries if isinstance(e, Mapping) and e.get("value") is not None]
-    return known[:_COLUMNS]
+def _tokens(isl: int) -> str:
+    return f"{isl:,}".replace(",", " ")
 
 
-def _tokens(band: Mapping[str, Any]) -> str:
-    isl = band.get("isl")
-    return _UNKNOWN if isl is None else f"{isl:,}".replace(",", " ")
-
-
-def _row(page: Page, label: str, bands: Sequence[Mapping[str, Any]]) -> None:
+def _row(page: Page, label: str, bands: Sequence[LengthBand]) -> None:
     """Two lines: the values, and the interval below each."""
-    values = "".join(f"{figure(band['value'], 'ms'):>{_COLUMN}}" for band in bands)
+    values = "".join(f"{figure(band.value, 'ms'):>{_COLUMN}}" for band in bands)
     page.line(f"  {page.fit(label, _TABLE_LABEL - 2):<{_TABLE_LABEL - 2}}{values}")
     bounds = "".join(f"{_bounds(band):>{_COLUMN}}" for band in bands)
-    if bounds.strip():
-        page.line(f"{'':<{_TABLE_LABEL}}{bounds}")
+    page.line(f"{'':<{_TABLE_LABEL}}{bounds}")
 
 
-def _bounds(band: Mapping[str, Any]) -> str:
+def _bounds(band: LengthBand) -> str:
     """``3.40-3.52``; with a sign in it the hyphen would mislead."""
-    lo, hi = band.get("lo"), band.get("hi")
-    if lo is None or hi is None:
-        return ""
-    return f"{figure(lo, 'ms')}{'..' if lo < 0 else '-'}{figure(hi, 'ms')}"
+    return f"{figure(band.lo, 'ms')}{'..' if band.lo < 0 else '-'}{figure(band.hi, 'ms')}"
 
 
-def _range(found: Mapping[str, Any] | None, otherwise: str) -> str:
+def _range(found: Range | None, otherwise: str) -> str:
     """A median with the least and the most that were seen."""
-    if not found or found.get("value") is None:
+    if found is None:
         return f"{_UNKNOWN}: {otherwise}"
-    text = quantity(found["value"], "ms")
-    least, most, n = (found.get(key) for key in ("least", "most", "n"))
-    if least is None or most is None or n is None:
-        return text
-    return f"{text} (median of {n}, {figure(least, 'ms')} to {quantity(most, 'ms')})"
+    least, most = figure(found.least, "ms"), quantity(found.most, "ms")
+    return f"{quantity(found.value, 'ms')} (median of {found.n}, {least} to {most})"
 
 
-def _path(page: Page, found: Mapping[str, Any]) -> str:
-    path = found.get("path_ms") or {}
-    if path.get("value") is None:
+def _path(page: Page, path: PathBand | None) -> str:
+    if path is None:
         return f"{_UNKNOWN}: no cheap GET was answered"
-    text = with_interval(page, {**path, "unit": "ms"})
-    if path.get("n") is not None:
-        text += f", {path['n']} GETs"
-    if path.get("is_way") is None:
-        return text
-    return f"{text}: {'more than HTTP, a gateway or a way' if path['is_way'] else 'HTTP alone'}"
+    text = f"{interval(page, path.value, path.lo, path.hi, 'ms')}, {path.n} GETs"
+    return f"{text}: {'more than HTTP, a gateway or a way' if path.is_way else 'HTTP alone'}"
 
 
-def _step(found: Mapping[str, Any]) -> str:
-    step, blocks = found.get("step_ms"), found.get("step_blocks")
-    if step is None:
-        return _UNKNOWN
-    return quantity(step, "ms") + ("" if blocks is None else f" ({blocks} blocks of gaps)")
+def _step(found: Learned) -> str:
+    return f"{quantity(found.step_ms, 'ms')} ({found.step_blocks} blocks of gaps)"
 
 
-def _more(found: Mapping[str, Any], key: str) -> str:
-    more = found.get(key)
-    return _UNKNOWN if more is None else f"+{quantity(more, 'ms')}"
+def _delivery(bursts_ms: float | None) -> str:
+    return "one by one" if bursts_ms is None else f"in bursts, {quantity(bursts_ms, 'ms')} apart"
 
 
-def _delivery(found: Mapping[str, Any]) -> str:
-    bursts = found.get("bursts_ms")
-    return "one by one" if bursts is None else f"in bursts, {quantity(bursts, 'ms')} apart"
-
-
-def _let_in(found: Mapping[str, Any]) -> str:
+def _let_in(streams: int | None) -> str:
     """The design stops at the first burst where some had to wait; none: nothing was capped."""
-    streams = found.get("let_in")
     return "all that were tried" if streams is None else f"{streams}; further ones wait"
 
 
-def _transfer(found: Mapping[str, Any]) -> str:
-    transfer = found.get("transfer_ms") or {}
-    if transfer.get("value") is None:
+def _transfer(transfer: TransferTime | None) -> str:
+    if transfer is None:
         return "none seen between the first token and the second"
-    text = quantity(transfer["value"], "ms")
-    if transfer.get("n") is not None:
-        text += f" (median of {transfer['n']} requests)"
-    slope = transfer.get("per_1000_tokens")
-    text += "" if slope is None else f"; {quantity(slope, 'ms')} per 1 000 tokens"
-    return text + ("; it may be something else" if transfer.get("proven") is False else "")
+    text = f"{quantity(transfer.value, 'ms')} (median of {transfer.n} requests)"
+    text += f"; {quantity(transfer.per_1000_tokens, 'ms')} per 1 000 tokens"
+    return text + ("" if transfer.proven else "; it may be something else")
 
 
-def _sharing(found: Mapping[str, Any]) -> str:
+def _sharing(found: Learned) -> str:
     """What running streams lose to a long prompt, in shares of the prompt's own time."""
-    verdict = found.get("prefill_stops_decode")
+    verdict = found.prefill_stops_decode
     if verdict == "separate":
         return "long prompts do not slow running streams: prefill may run elsewhere"
     if verdict != "shared":
         return "whether long prompts slow running streams is not known"
-    lost, pause = (found.get(f"prefill_{k}_share") for k in ("stops_decode", "pause"))
+    lost, pause = found.prefill_stops_decode_share, found.prefill_pause_share
     parts = []
     if lost is not None:
         parts.append(f"{100 * lost:.0f} % of their time")

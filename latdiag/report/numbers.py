@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-from latdiag.model.units import figure, quantity
+from latdiag.model.units import figure, ms, quantity
 from latdiag.report.page import Page
+
+if TYPE_CHECKING:
+    from latdiag.diagnosis.result import Result
+    from latdiag.measurement.measurement import MetricResult
+    from latdiag.stats.estimate import Estimate
 
 #: Short names for the table; others are shown as they are called.
 _LABELS = {
@@ -30,112 +35,117 @@ _COLUMNS = ("p50", "p90", "p95", "p99", "mean")
 _LABEL_WIDTH, _COLUMN_WIDTH, _N_WIDTH = 11, 12, 8
 
 
-def metrics(page: Page, result: Mapping[str, Any]) -> None:
+def metrics(page: Page, result: Result) -> None:
     """A table of what has several statistics, lines for what has one, notes for what has none."""
-    entries: Mapping[str, Any] = result.get("metrics") or {}
-    entries = {name: m for name, m in entries.items() if _belongs(name, result)}
-    tabled = {name: m for name, m in entries.items() if m and _stated(m)}
+    found = {name: m for name, m in result.metrics.items() if _belongs(name, result)}
+    tabled = {name: m for name, m in found.items() if any(_column(m))}
     page.gap()
     if tabled:
         head = "".join(f"{name:>{_COLUMN_WIDTH}}" for name in _COLUMNS)
         page.line(f"{'ms':<{_LABEL_WIDTH}}{head}{'n (eff)':>{_N_WIDTH}}")
-    shown: dict[str, Mapping[str, Any]] = {}
+    shown: dict[str, MetricResult] = {}
     for name, metric in tabled.items():
         if any(_same(rows, metric) for rows in shown.values()):
             continue  # an answer without reasoning, chunks of one token
         shown[name] = metric
         _rows(page, name, metric)
-    single = {name: m for name, m in entries.items() if m and _is_estimate(m)}
+    single = {name: m for name, m in found.items() if m.total is not None}
     width = max((len(_label(page, name)) for name in single), default=0) + 2
-    for name, estimate in single.items():
-        if estimate.get("value") is not None:
-            page.line(f"{_label(page, name):<{width}}{with_interval(page, estimate)}")
-    _notes(page, entries, shown)
+    for name, metric in single.items():
+        if metric.total is not None and metric.total.value is not None:
+            text = with_interval(page, metric.total, metric.unit)
+            page.line(f"{_label(page, name):<{width}}{text}")
+    _notes(page, found, shown)
     _series(page, result)
 
 
-def objectives(page: Page, result: Mapping[str, Any]) -> None:
+def objectives(page: Page, result: Result) -> None:
     """Each stated SLO: met, missed or not to be told."""
-    for entry in result.get("slo") or ():
-        met = entry.get("met")
-        word = "unknown" if met is None else "met" if met else "MISSED"
-        reading = entry.get("reading")
-        if isinstance(reading, Mapping) and reading.get("value") is not None:
-            why = with_interval(page, reading)
+    for judged in result.slo:
+        word = "unknown" if judged.met is None else "met" if judged.met else "MISSED"
+        if judged.reading.value is not None:
+            why = with_interval(page, judged.reading, judged.slo.metric.unit)
         else:
-            why = page.word(entry.get("reason") or (reading or {}).get("refused") or "", 160)
-        page.paragraph(f"SLO {page.word(entry.get('slo', ''), 60)}: {word}  {why}", "", "  ")
+            why = page.word(judged.reason or judged.reading.refused or "", 160)
+        page.paragraph(f"SLO {page.word(judged.slo.text, 60)}: {word}  {why}", "", "  ")
 
 
-def with_interval(page: Page, estimate: Mapping[str, Any]) -> str:
+def with_interval(page: Page, estimate: Estimate, unit: str) -> str:
     """``512 tok/s [500, 525]``; without an interval, the value alone."""
-    unit = page.word(estimate.get("unit") or "", 12)
-    text = quantity(estimate["value"], unit)
-    if estimate.get("lo") is None or estimate.get("hi") is None:
+    value, lo, hi = (_printed(raw, unit) for raw in (estimate.value, estimate.lo, estimate.hi))
+    return interval(page, value or 0.0, lo, hi, unit)
+
+
+def interval(page: Page, value: float, lo: float | None, hi: float | None, unit: str) -> str:
+    """The same of numbers that are in their unit."""
+    unit = page.word(unit, 12)
+    text = quantity(value, unit)
+    if lo is None or hi is None:
         return text
-    return f"{text} [{figure(estimate['lo'], unit)}, {figure(estimate['hi'], unit)}]"
+    return f"{text} [{figure(lo, unit)}, {figure(hi, unit)}]"
 
 
-def _belongs(name: str, result: Mapping[str, Any]) -> bool:
+def _printed(raw: float | None, unit: str) -> float | None:
+    """From raw units (nanoseconds) to the one that is printed."""
+    return ms(raw) if raw is not None and unit == "ms" else raw
+
+
+def _belongs(name: str, result: Result) -> bool:
     """Whether people want to see it here; programs find everything in ``--json``.
 
     Due times are an open loop's, goodput needs an objective; TTFT from the wire is TTFT without
     the client's part, which the split shows.
     """
-    load = result.get("load") or {}
     if name in ("ttft_from_due", "response_time", "schedule_lag"):
-        return load.get("arrivals") != "closed"
+        return result.load is None or result.load.arrivals != "closed"
     if name in ("goodput", "slo_attainment"):
-        return bool(result.get("slo"))
+        return bool(result.slo)
     return name != "ttft_wire"
 
 
-def _is_estimate(metric: Mapping[str, Any]) -> bool:
-    return "value" in metric
+def _column(metric: MetricResult) -> list[Estimate | None]:
+    """What the table has of a metric: an estimate a column, None where none is stated."""
+    found = (metric.statistics.get(column) for column in _COLUMNS)
+    return [one if one is not None and one.value is not None else None for one in found]
 
 
-def _stated(metric: Mapping[str, Any]) -> bool:
-    """Whether the table has anything to show for this metric."""
-    return not _is_estimate(metric) and any(
-        (metric.get(column) or {}).get("value") is not None for column in _COLUMNS
-    )
-
-
-def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(one.get(column) == other.get(column) for column in _COLUMNS)
+def _same(one: MetricResult, other: MetricResult) -> bool:
+    return all(one.statistics.get(c) == other.statistics.get(c) for c in _COLUMNS)
 
 
 def _label(page: Page, name: str) -> str:
     return _LABELS.get(name) or page.word(name, 30)
 
 
-def _rows(page: Page, name: str, metric: Mapping[str, Any]) -> None:
+def _rows(page: Page, name: str, metric: MetricResult) -> None:
     """Two lines: the values, and the interval below each."""
-    found = [metric.get(column) or {} for column in _COLUMNS]
-    stated = [one for one in found if one.get("value") is not None]
+    found = _column(metric)
+    stated = [one for one in found if one is not None]
     # 100 s and more would not fit their columns in ms.
-    seconds = max(abs(one.get("hi") or one["value"]) for one in stated) >= 99_999.5
+    ends = (_printed(one.hi or one.value, metric.unit) or 0.0 for one in stated)
+    seconds = max(map(abs, ends)) >= 99_999.5
     label = _label(page, name) + (" s" if seconds else "")
     scale = 1000 if seconds else 1
-    values = "".join(f"{_value(one, scale):>{_COLUMN_WIDTH}}" for one in found)
-    bounds = "".join(f"{_bounds(one, scale):>{_COLUMN_WIDTH}}" for one in found)
-    n = stated[0].get("n")
-    worth = min((w for one in stated if (w := one.get("n_effective")) is not None), default=None)
-    count = "" if n is None else _count(n)
-    page.line(f"{page.fit(label, _LABEL_WIDTH):<{_LABEL_WIDTH}}{values}{count:>{_N_WIDTH}}")
-    effective = "" if worth is None or worth == n else f"({_count(worth)})"
+    values = "".join(f"{_value(one, metric.unit, scale):>{_COLUMN_WIDTH}}" for one in found)
+    bounds = "".join(f"{_bounds(one, metric.unit, scale):>{_COLUMN_WIDTH}}" for one in found)
+    n = stated[0].n
+    worth = min(one.n_effective for one in stated)
+    page.line(f"{page.fit(label, _LABEL_WIDTH):<{_LABEL_WIDTH}}{values}{_count(n):>{_N_WIDTH}}")
+    effective = "" if worth == n else f"({_count(worth)})"
     page.line(f"{'':<{_LABEL_WIDTH}}{bounds}{effective:>{_N_WIDTH}}")
 
 
-def _value(estimate: Mapping[str, Any], scale: float) -> str:
-    value = estimate.get("value")
+def _value(estimate: Estimate | None, unit: str, scale: float) -> str:
+    value = _printed(estimate.value, unit) if estimate is not None else None
     return "-" if value is None else _tight(value / scale)
 
 
-def _bounds(estimate: Mapping[str, Any], scale: float) -> str:
+def _bounds(estimate: Estimate | None, unit: str, scale: float) -> str:
     """``205-219``; with a sign in it the hyphen would mislead, so ``-1..3`` then."""
-    lo, hi = estimate.get("lo"), estimate.get("hi")
-    if estimate.get("value") is None or lo is None or hi is None:
+    if estimate is None:
+        return ""
+    lo, hi = _printed(estimate.lo, unit), _printed(estimate.hi, unit)
+    if lo is None or hi is None:
         return ""
     return f"{_tight(lo / scale)}{'..' if lo < 0 else '-'}{_tight(hi / scale)}"
 
@@ -154,57 +164,52 @@ def _count(n: float) -> str:
     return f"{n / 1e6:.1f}M" if n < 99.95e6 else f"{n / 1e6:.0f}M"
 
 
-def _notes(page: Page, entries: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+def _notes(
+    page: Page, found: Mapping[str, MetricResult], shown: Mapping[str, MetricResult]
+) -> None:
     """Why something is not stated, each reason once with all that it holds for."""
     why: dict[str, list[str]] = {}
-    for name, metric in entries.items():
-        for reason in _reasons(page, metric or {"refused": "not measured"}):
+    for name, metric in found.items():
+        for reason in _reasons(page, metric):
             labels = why.setdefault(reason, [])
             if _label(page, name) not in labels:
                 labels.append(_label(page, name))
     for reason, labels in why.items():
         page.paragraph(f"{', '.join(labels)}: {reason}", "not stated: ", "  ")
-    bare = [_label(page, n) for n, m in shown.items() if any(_bare(e) for e in m.values())]
+    bare = [_label(page, n) for n, m in shown.items() if any(map(_is_bare, m.statistics.values()))]
     if bare:
         text = f"{', '.join(bare)}: values depend on each other, too few count (eff)"
         page.paragraph(text, "no interval: ", "  ")
     left: dict[str, list[str]] = {}
-    for name, metric in entries.items():
-        counts = (metric or {}).get("left_out") or {}
-        said = ", ".join(
-            f"{count} {page.word(what, 60)}" for what, count in counts.items() if count
-        )
+    for name, metric in found.items():
+        counts = metric.left_out.items()
+        said = ", ".join(f"{count} {page.word(what, 60)}" for what, count in counts if count)
         if said:
             left.setdefault(said, []).append(_label(page, name))
     for said, labels in left.items():
         page.paragraph(f"{', '.join(labels)}: {said}", "left out: ", "  ")
 
 
-def _bare(estimate: object) -> bool:
+def _is_bare(estimate: Estimate) -> bool:
     """A value whose interval its own dependence forbids."""
-    return (
-        isinstance(estimate, Mapping)
-        and estimate.get("value") is not None
-        and estimate.get("needs") is not None
-    )
+    return estimate.value is not None and estimate.needs is not None
 
 
-def _reasons(page: Page, metric: Mapping[str, Any]) -> Iterator[str]:
+def _reasons(page: Page, metric: MetricResult) -> Iterator[str]:
     """The reasons for which statistics of one metric are refused; too few samples in one line."""
-    if metric.get("refused"):
-        yield page.word(metric["refused"], 240)
-        return
-    if _is_estimate(metric):
+    refused = metric.refused or (metric.total.refused if metric.total is not None else None)
+    if refused:
+        yield page.word(refused, 240)
         return
     few: dict[int, list[str]] = {}
-    for statistic, estimate in metric.items():
-        if not isinstance(estimate, Mapping) or not estimate.get("refused"):
+    for statistic, estimate in metric.statistics.items():
+        if not estimate.refused:
             continue
-        n, needs = estimate.get("n"), estimate.get("needs")
-        if n is not None and needs is not None and n < needs:
-            few.setdefault(n, []).append(f"{page.word(statistic, 12)} needs {needs}")
+        if estimate.needs is not None and estimate.n < estimate.needs:
+            text = f"{page.word(statistic, 12)} needs {estimate.needs}"
+            few.setdefault(estimate.n, []).append(text)
             continue
-        reason = page.word(estimate["refused"], 240)
+        reason = page.word(estimate.refused, 240)
         # The name of the percentile belongs to it, and most reasons begin with it.
         named = reason.startswith(f"{statistic} ") or statistic not in _COLUMNS
         yield reason if named else f"{statistic}: {reason}"
@@ -212,16 +217,18 @@ def _reasons(page: Page, metric: Mapping[str, Any]) -> Iterator[str]:
         yield f"{', '.join(needs)} samples, there are {n}"
 
 
-def _series(page: Page, result: Mapping[str, Any]) -> None:
+def _series(page: Page, result: Result) -> None:
     """How TTFT and throughput went over the run, where one would rather look."""
-    series = (result.get("load") or {}).get("series") or {}
-    for key, label, unit in (
-        ("ttft_p50_ms", "TTFT p50", "ms"),
-        ("output_tok_s", "Output", "tok/s"),
+    series = result.load.series if result.load is not None else None
+    if series is None:
+        return
+    for points, label, unit in (
+        (series.ttft_p50_ms, "TTFT p50", "ms"),
+        (series.output_tok_s, "Output", "tok/s"),
     ):
-        values = [value for value in series.get(key) or () if value is not None]
+        values = [value for value in points if value is not None]
         if len(values) < 3:
             continue
-        line = page.sparkline(series[key], 36)
+        line = page.sparkline(points, 36)
         span = f"{figure(min(values), unit)} to {quantity(max(values), unit)}"
         page.line(f"{label:<{_LABEL_WIDTH}}|{line}|  {span} over time")

@@ -3,12 +3,24 @@ what their replies stated, and what their metrics counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from latdiag.model.components import COMPONENTS
 from latdiag.model.units import quantity
 from latdiag.report.page import Page
+
+if TYPE_CHECKING:
+    from latdiag.attribution.evidence import (
+        MetricClaim,
+        MetricEvidence,
+        ReplicaMetrics,
+        ReplyEvidence,
+        SenderClock,
+        SenderSpans,
+        SpanEvidence,
+    )
+    from latdiag.diagnosis.result import Result
 
 _BY = {
     "trace_id": "trace id",
@@ -20,115 +32,116 @@ _PLACE = {name: place for place, name in enumerate(COMPONENTS)}
 _SHOWN = 6
 
 
-def servers(page: Page, result: Mapping[str, Any]) -> None:
+def servers(page: Page, result: Result) -> None:
     """What spans told, what replies, and what metrics; nothing where no server spoke."""
-    spans, metrics = result.get("evidence"), result.get("aggregates")
-    stated = result.get("replies")
-    if spans or stated or metrics:
+    if result.evidence or result.replies or result.aggregates:
         page.gap()
-    if spans:
-        _spans(page, spans)
-    if stated:
-        _replies(page, stated)
-    if metrics:
-        _metrics(page, metrics)
+    if result.evidence is not None:
+        _spans(page, result.evidence)
+    if result.replies is not None:
+        _replies(page, result.replies)
+    if result.aggregates is not None:
+        _metrics(page, result.aggregates)
 
 
-def _spans(page: Page, found: Mapping[str, Any]) -> None:
+def _spans(page: Page, found: SpanEvidence) -> None:
     """One line on the join, one a sender."""
     by = ", ".join(
         f"{count} by {_BY.get(how) or page.word(how, 20)}"
-        for how, count in (found.get("joined_by") or {}).items()
+        for how, count in found.joined_by.items()
         if count
     )
-    requests, joined, told = (found.get(key, 0) for key in ("requests", "joined", "told"))
-    text = f"{joined} of {requests} requests joined to spans ({by or 'none'})"
-    text += f", {told} of them in the breakdown"
-    lost = [f"{found[key]} {key}" for key in ("partial", "contradicted") if found.get(key)]
-    if found.get("duplicates"):
-        lost.append(f"{found['duplicates']} spans twice")
+    text = f"{found.joined} of {found.requests} requests joined to spans ({by or 'none'})"
+    text += f", {found.told} of them in the breakdown"
+    lost = _lost(found)
+    if found.duplicates:
+        lost.append(f"{found.duplicates} spans twice")
     page.paragraph("; ".join([text, *lost]), "Servers: ", "  ")
-    clocks = {clock["sender"]: clock for clock in found.get("clocks") or ()}
-    senders = found.get("senders") or []
-    for sender in senders[:_SHOWN]:
-        page.paragraph(_sender(page, sender, clocks.get(sender["sender"])), "  ", "    ")
-    if len(senders) > _SHOWN:
-        page.line(f"  and {len(senders) - _SHOWN} more senders")
+    clocks = {clock.sender: clock for clock in found.clocks}
+    for sender in found.senders[:_SHOWN]:
+        page.paragraph(_sender(page, sender, clocks.get(sender.sender)), "  ", "    ")
+    if len(found.senders) > _SHOWN:
+        page.line(f"  and {len(found.senders) - _SHOWN} more senders")
 
 
-def _sender(page: Page, sender: Mapping[str, Any], clock: Mapping[str, Any] | None) -> str:
-    name = page.word(sender.get("sender") or "?", 40)
-    stack = page.word(sender.get("stack") or "unknown stack", 30)
-    roles = [role for role in sender.get("roles") or () if role != "unified"]
+def _lost(found: SpanEvidence | ReplyEvidence) -> list[str]:
+    """Requests whose evidence is not used."""
+    counts = {"partial": found.partial, "contradicted": found.contradicted}
+    return [f"{n} {what}" for what, n in counts.items() if n]
+
+
+def _sender(page: Page, sender: SenderSpans, clock: SenderClock | None) -> str:
+    name = page.word(sender.sender or "?", 40)
+    stack = page.word(sender.stack or "unknown stack", 30)
+    roles = [role for role in sender.roles if role != "unified"]
     what = f"{stack} ({', '.join(page.word(role, 12) for role in roles)})" if roles else stack
-    text = f"{what} {name}: {sender.get('spans', 0)} spans of {sender.get('requests', 0)} requests"
-    if clock is None or clock.get("offset_ms") is None or clock.get("half_width_ms") is None:
+    text = f"{what} {name}: {sender.spans} spans of {sender.requests} requests"
+    if clock is None or clock.offset_ms is None or clock.half_width_ms is None:
         return text
-    offset, half = (quantity(clock[key], "ms") for key in ("offset_ms", "half_width_ms"))
+    offset, half = quantity(clock.offset_ms, "ms"), quantity(clock.half_width_ms, "ms")
     return f"{text}; clock {offset} from the client's, known to {half}"
 
 
-def _replies(page: Page, found: Mapping[str, Any]) -> None:
+def _replies(page: Page, found: ReplyEvidence) -> None:
     """One line: how many replies state times, and which."""
-    text = f"{found['stated']} of {found['requests']} state times"
-    lost = [f"{found[key]} {key}" for key in ("partial", "contradicted") if found.get(key)]
+    text = f"{found.stated} of {found.requests} state times"
     times = [
-        f"{page.word(time['field'], 40)} {quantity(time['median_ms'], 'ms')}"
-        for time in found.get("times") or ()
-        if time.get("median_ms") is not None
+        f"{page.word(time.field, 40)} {quantity(time.median_ms, 'ms')}"
+        for time in found.times
+        if time.median_ms is not None
     ]
     if times:
         text += f": {', '.join(times[:_SHOWN])} (medians)"
-    page.paragraph("; ".join([text, *lost]), "Replies: ", "  ")
+    page.paragraph("; ".join([text, *_lost(found)]), "Replies: ", "  ")
 
 
-def _metrics(page: Page, found: Mapping[str, Any]) -> None:
+def _metrics(page: Page, found: MetricEvidence) -> None:
     """One line: whose requests the servers counted, and what these took on the average; one a
     server where no request was ours."""
-    replicas = found.get("replicas") or []
-    if found.get("of") == "traffic":
+    replicas = found.replicas
+    if found.of == "traffic":
         for replica in replicas[:_SHOWN]:
             page.paragraph(_replica(page, replica), "Metrics: ", "  ")
         if len(replicas) > _SHOWN:
             page.line(f"  and {len(replicas) - _SHOWN} more servers")
         return
-    n = len(replicas)
-    own, finished = found.get("own", 0), max((found.get("finished") or {}).values(), default=0)
+    n, finished = len(replicas), max(found.finished.values(), default=0)
     text = f"{n} server{'' if n == 1 else 's'}, "
-    if found.get("verdict") in ("own", "others"):
-        text += f"{min(own, finished)} of {finished} finished requests are ours"
+    if found.verdict in ("own", "others"):
+        text += f"{min(found.own, finished)} of {finished} finished requests are ours"
     else:
-        text += page.word(found.get("why") or "whose requests they counted is not known", 300)
-    whose = " of the whole probe" if found.get("of") == "probe" else ""
-    times = _times(page, found.get("claims") or ())
+        text += page.word(found.why or "whose requests they counted is not known", 300)
+    whose = " of the whole probe" if found.of == "probe" else ""
+    times = _times(page, found.claims)
     if times:
-        text += f"; {', '.join(times)} (mean{whose}, {_grade(page, found)})"
-    gone = sum(1 for replica in replicas if replica.get("left_out"))
+        text += f"; {', '.join(times)} (mean{whose}, {_grade(page, found.claims)})"
+    gone = sum(1 for replica in replicas if replica.left_out)
     if gone:
         text += f"; {gone} left out"
     page.paragraph(text, "Metrics: ", "  ")
 
 
-def _replica(page: Page, found: Mapping[str, Any]) -> str:
+def _replica(page: Page, found: ReplicaMetrics) -> str:
     """What one server finished, and the mean of each time."""
-    role = page.word(found.get("role") or "unified", 12)
-    name = page.word(found.get("replica") or "?", 60) + (f" ({role})" if role != "unified" else "")
-    if found.get("left_out"):
-        return f"{name}: left out, {page.word(found['left_out'], 200)}"
-    text = f"{name} finished {found['finished']} requests in {quantity(found['seconds'], 's')}"
-    times = _times(page, found.get("claims") or ())
-    return f"{text}; {', '.join(times)} (mean of each, {_grade(page, found)})" if times else text
+    role = page.word(found.role or "unified", 12)
+    name = page.word(found.replica or "?", 60) + (f" ({role})" if role != "unified" else "")
+    if found.left_out:
+        return f"{name}: left out, {page.word(found.left_out, 200)}"
+    text = f"{name} finished {found.finished} requests in {quantity(found.seconds, 's')}"
+    times = _times(page, found.claims)
+    grade = _grade(page, found.claims)
+    return f"{text}; {', '.join(times)} (mean of each, {grade})" if times else text
 
 
-def _times(page: Page, claims: Sequence[Mapping[str, Any]]) -> list[str]:
+def _times(page: Page, claims: Sequence[MetricClaim]) -> list[str]:
     """``queue 8.70 ms`` of every component, in the order of the claims; a bound where only that
     is known."""
     sums: dict[str, list[float | None]] = {}
     bounds: dict[str, float] = {}
     for claim in claims:
-        name = "+".join(page.word(part, 20) for part in claim["of"])
-        sums.setdefault(name, []).append(claim["mean_ms"])
-        bounds[name] = bounds.get(name, 0.0) + claim["hi_ms"]
+        name = "+".join(page.word(part, 20) for part in claim.of)
+        sums.setdefault(name, []).append(claim.mean_ms)
+        bounds[name] = bounds.get(name, 0.0) + claim.hi_ms
     found = []
     for name in sorted(sums, key=lambda each: _PLACE.get(each, len(_PLACE))):
         known = [value for value in sums[name] if value is not None]
@@ -139,6 +152,6 @@ def _times(page: Page, claims: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _grade(page: Page, found: Mapping[str, Any]) -> str:
+def _grade(page: Page, claims: Sequence[MetricClaim]) -> str:
     """The worst of the claims' grades."""
-    return max((page.word(claim.get("grade") or "", 1) for claim in found["claims"]), default="B")
+    return max((page.word(claim.grade, 1) for claim in claims), default="B")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
+from latdiag.attribution.evidence import MetricClaim, ReplicaMetrics, SeriesLeftOut, TailTime
 from latdiag.attribution.metrics.claims import Claim, aggregates
 from latdiag.attribution.metrics.deltas import Deltas, Left
 from latdiag.attribution.metrics.traffic import Own, matching, totals, traffic
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms, seconds
 from latdiag.stacks.signal import Signal
@@ -19,7 +20,7 @@ LISTED = 200
 
 def replicas(
     found: Sequence[Deltas], signals: Sequence[Signal], ranks: Iterable[str]
-) -> list[dict[str, Any]]:
+) -> tuple[ReplicaMetrics, ...]:
     """Each server's own sums over all windows: of all that it finished, whosever that was."""
     names = {row.replica for each in found for row in each.rows}
     names |= {one.replica for each in found for one in each.left}
@@ -30,17 +31,16 @@ def replicas(
         ]
         left = [one for each in found for one in each.left if one.replica == name]
         whole = [one.why for one in left if not one.name]
-        entries.append(
-            _replica(name, [each for each in alone if each.rows], signals, ranks)
-            | {"left_out": whole[0] if whole else None, "series_left_out": len(left) - len(whole)}
-        )
-    return entries
+        entry = _replica(name, [each for each in alone if each.rows], signals, ranks)
+        why = whole[0] if whole else None
+        entries.append(replace(entry, left_out=why, series_left_out=len(left) - len(whole)))
+    return tuple(entries)
 
 
 def _replica(
     name: str, found: Sequence[Deltas], signals: Sequence[Signal], ranks: Iterable[str]
-) -> dict[str, Any]:
-    claims: dict[tuple[Any, ...], list[Claim]] = {}
+) -> ReplicaMetrics:
+    claims: dict[tuple[object, ...], list[Claim]] = {}
     finished, begun, ended, lasted = 0, 0, 0, 0
     for each in found:
         sums = totals(each, signals, ranks)
@@ -60,14 +60,14 @@ def _replica(
             text = claim.evidence.replace(said.traffic.text, f"all {n} requests that it finished")
             own = replace(claim, evidence=text)
             claims.setdefault((claim.components, claim.leaf, claim.signal), []).append(own)
-    return {
-        "replica": name,
-        "role": found[0].rows[0].role or "unified" if found else None,
-        "seconds": seconds(lasted),
-        "finished": finished,
-        "in_flight": [begun, ended],
-        "claims": [claim_entry(summed(each, finished)) for each in claims.values()],
-    }
+    return ReplicaMetrics(
+        replica=name,
+        role=found[0].rows[0].role or "unified" if found else None,
+        seconds=seconds(lasted),
+        finished=finished,
+        in_flight=(begun, ended),
+        claims=tuple(stated(summed(each, finished)) for each in claims.values()),
+    )
 
 
 def summed(claims: Sequence[Claim], n: int) -> Claim:
@@ -84,29 +84,28 @@ def summed(claims: Sequence[Claim], n: int) -> Claim:
     )
 
 
-def claim_entry(claim: Claim, tail: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def stated(claim: Claim, tail: TailTime | None = None) -> MetricClaim:
+    """A claim in means of its requests."""
     n = max(1, claim.n)
-    return {
-        "of": list(claim.components),
-        "leaf": claim.leaf or None,
-        "role": claim.role,
-        "n": claim.n,
-        "mean_ms": None if claim.sum_ns is None else ms(claim.sum_ns / n),
-        "lo_ms": ms(claim.lo_ns / n),
-        "hi_ms": ms(claim.hi_ns / n),
-        "grade": claim.grade,
-        "evidence": claim.evidence,
-        "tail": tail,
-    }
+    return MetricClaim(
+        of=tuple(claim.components),
+        leaf=claim.leaf or None,
+        role=claim.role,
+        n=claim.n,
+        mean_ms=None if claim.sum_ns is None else ms(claim.sum_ns / n),
+        lo_ms=ms(claim.lo_ns / n),
+        hi_ms=ms(claim.hi_ns / n),
+        grade=claim.grade,
+        evidence=claim.evidence,
+        tail=tail,
+    )
 
 
-def left_entries(left: Sequence[Left]) -> list[dict[str, Any]]:
-    return [
-        {"replica": one.replica, "name": one.name or None, "why": one.why} for one in left[:LISTED]
-    ]
+def series_left_out(left: Sequence[Left]) -> tuple[SeriesLeftOut, ...]:
+    return tuple(SeriesLeftOut(one.replica, one.name or None, one.why) for one in left[:LISTED])
 
 
-def gaps(left: Sequence[Left]) -> list[dict[str, str]]:
+def gaps(left: Sequence[Left]) -> list[Caveat]:
     if not left:
         return []
     return [caveat("LD419", n=len(left), replica=left[0].replica, why=left[0].why)]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from latdiag.attribution.evidence import MetricEvidence, MetricWindow, TailTime
 from latdiag.attribution.metrics import explain as aggregates_parts
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribution.metrics.deltas import Deltas, Sample, deltas
 from latdiag.attribution.metrics.replicas import (
     LISTED,
-    claim_entry,
     gaps,
-    left_entries,
     replicas,
+    series_left_out,
+    stated,
     summed,
 )
 from latdiag.attribution.metrics.shares import Told, shares
@@ -31,6 +32,7 @@ from latdiag.attribution.metrics.windows import (
     with_roles,
 )
 from latdiag.measurement.frame import Frame
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms, seconds
 from latdiag.stacks import catalogue
@@ -50,12 +52,12 @@ _CLOCKS = "the requests are of several clocks, which cannot be set against the s
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """``parts``: None where the metrics cannot be used request by request. ``document``: the
-    entry ``aggregates`` of ``--json``. ``claims``: of all windows together."""
+    """``parts``: None where the metrics cannot be used request by request. ``evidence``: what
+    became of them. ``claims``: of all windows together."""
 
     parts: Parts | None
-    document: dict[str, Any]
-    caveats: list[dict[str, str]]
+    evidence: MetricEvidence
+    caveats: list[Caveat]
     stacks: tuple[str, ...]
     claims: tuple[Claim, ...] = ()
     own: int = 0
@@ -99,21 +101,23 @@ def scraped(rows: Sequence[Sample], frame: Frame, designed: bool) -> Scraped | N
     if not sent.served.any():
         return None
     if sent.clocks > 1:
-        document = _document([], (), {}, _CLOCKS, designed)
-        return Scraped(None, document, [caveat("LD416", why=_CLOCKS)], stacks)
+        evidence = _evidence([], (), {}, _CLOCKS, designed)
+        return Scraped(None, evidence, [caveat("LD416", why=_CLOCKS)], stacks)
     differences = [(each, deltas(each.samples, each.begin, each.end)) for each in wide]
     seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
     left = [one for _, found in differences for one in found.left]
     claims = _merged(seen)
     parts, why, tails = _parts(frame, sent, seen, designed)
-    document = _document(seen, claims, tails, why, designed)
-    document["replicas"] = replicas([d for _, d in differences], signals, ranks)
-    document["left"] = left_entries(left)
+    evidence = replace(
+        _evidence(seen, claims, tails, why, designed),
+        replicas=replicas([d for _, d in differences], signals, ranks),
+        left=series_left_out(left),
+    )
     caveats = [caveat("LD416", why=why)] if why and not designed else []
     caveats += [caveat("LD418")] if designed and claims else []
     caveats += gaps(left)
     n = sum(each.own.n for each in seen)
-    return Scraped(parts, document, caveats, stacks, claims, n)
+    return Scraped(parts, evidence, caveats, stacks, claims, n)
 
 
 def _traffic(
@@ -125,24 +129,26 @@ def _traffic(
     """Of a run without a client: what each server says of all that it finished."""
     differences = [deltas(each.samples, each.begin, each.end) for each in wide]
     left = [one for found in differences for one in found.left]
-    document = _document([], (), {}, "no request of ours lies between the scrapes", False)
-    document |= {
-        "of": "traffic",
-        "replicas": replicas(differences, signals, ranks),
-        "left": left_entries(left),
-    }
-    for each in document["replicas"]:
-        role = each["role"] or "unified"
-        finished = document["finished"].get(role, 0) + each["finished"]
-        document["finished"] = document["finished"] | {role: finished}
+    servers = replicas(differences, signals, ranks)
+    finished: dict[str, int] = {}
+    for each in servers:
+        role = each.role or "unified"
+        finished[role] = finished.get(role, 0) + each.finished
+    evidence = replace(
+        _evidence([], (), {}, "no request of ours lies between the scrapes", False),
+        of="traffic",
+        finished=finished,
+        replicas=servers,
+        left=series_left_out(left),
+    )
     caveats = gaps(left)
-    if not any(document["finished"].values()):
+    if not any(finished.values()):
         why = "the servers finished no request between the scrapes"
         caveats.append(caveat("LD416", why=why))
-    return Scraped(None, document, caveats, stacks)
+    return Scraped(None, evidence, caveats, stacks)
 
 
-def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[dict[str, str]]:
+def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[Caveat]:
     """All caveats; ``spoken``: what is told of each request and by whom, which the metrics are
     set against."""
     if spoken is not None:
@@ -155,9 +161,9 @@ def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[dict[str,
     return [*found.caveats, caveat("LD413", share=share)]
 
 
-def _against(found: Scraped, spoken: Parts, who: str) -> list[dict[str, str]]:
+def _against(found: Scraped, spoken: Parts, who: str) -> list[Caveat]:
     """The caveat where the metrics do not fit what is said of the same requests."""
-    if found.document["verdict"] != "own" or len(spoken.total) != found.own:
+    if found.evidence.verdict != "own" or len(spoken.total) != found.own:
         return []  # of other requests, which may be others on the average
     measured = {
         name: (int(spoken.parts[name].sum()), len(spoken.total))
@@ -234,7 +240,7 @@ def _in_parts(seen: _Seen) -> bool:
 def _merged(seen: Sequence[_Seen]) -> tuple[Claim, ...]:
     """The windows' claims, each kind once; of all own requests, if it had none of some."""
     n = sum(each.own.n for each in seen)
-    kinds: dict[tuple[Any, ...], list[Claim]] = {}
+    kinds: dict[tuple[object, ...], list[Claim]] = {}
     for claim in (claim for each in seen for claim in each.found.claims):
         kinds.setdefault((claim.components, claim.leaf, claim.signal, claim.role), []).append(
             claim
@@ -242,14 +248,14 @@ def _merged(seen: Sequence[_Seen]) -> tuple[Claim, ...]:
     return tuple(summed(claims, n) for claims in kinds.values())
 
 
-# ---------------------------------------------------------------------- the document
-def _document(
+# ---------------------------------------------------------------------- what became of it
+def _evidence(
     seen: Sequence[_Seen],
     claims: Sequence[Claim],
     tails: Mapping[str, Tail],
     why: str | None,
     designed: bool,
-) -> dict[str, Any]:
+) -> MetricEvidence:
     verdicts = [each.found.traffic.verdict for each in seen] or ["uncounted"]
     finished: dict[str, int] = {}
     for each in seen:
@@ -257,50 +263,48 @@ def _document(
             finished[role] = finished.get(role, 0) + n
     flying = sum(each.found.traffic.in_flight for each in seen)
     doubts = list(dict.fromkeys(text for each in seen for text in each.found.doubts))
-    return {
-        "of": "probe" if designed else "workload",
-        "verdict": min(verdicts, key=_VERDICTS.index),
-        "used": why is None,
-        "why": why,
-        "own": sum(each.own.n for each in seen),
-        "finished": finished,
-        "in_flight": flying,
-        "bias": max((each.found.traffic.bias for each in seen), default=1.0),
-        "windows": [_window(each) for each in seen[:LISTED]],
-        "replicas": [],
-        "claims": [claim_entry(claim, _tail_of(claim, claims, tails)) for claim in claims],
-        "left": [],
-        "doubts": doubts[:LISTED],
-    }
+    return MetricEvidence(
+        of="probe" if designed else "workload",
+        verdict=min(verdicts, key=_VERDICTS.index),
+        used=why is None,
+        why=why,
+        own=sum(each.own.n for each in seen),
+        finished=finished,
+        in_flight=flying,
+        bias=max((each.found.traffic.bias for each in seen), default=1.0),
+        windows=tuple(_window(each) for each in seen[:LISTED]),
+        replicas=(),
+        claims=tuple(stated(claim, _tail_of(claim, claims, tails)) for claim in claims),
+        left=(),
+        doubts=tuple(doubts[:LISTED]),
+    )
 
 
-def _window(seen: _Seen) -> dict[str, Any]:
+def _window(seen: _Seen) -> MetricWindow:
     said = seen.found.traffic
-    return {
-        "name": seen.window.name or None,
-        "seconds": seconds(seen.at.end[1] - seen.at.begin[0]),
-        "own": seen.own.n,
-        "finished": dict(said.finished),
-        "in_flight": said.in_flight,
-        "bias": said.bias,
-        "verdict": said.verdict,
-        "text": said.text,
-    }
+    return MetricWindow(
+        name=seen.window.name or None,
+        seconds=seconds(seen.at.end[1] - seen.at.begin[0]),
+        own=seen.own.n,
+        finished=dict(said.finished),
+        in_flight=said.in_flight,
+        bias=said.bias,
+        verdict=said.verdict,
+        text=said.text,
+    )
 
 
-def _tail_of(
-    claim: Claim, claims: Sequence[Claim], tails: Mapping[str, Tail]
-) -> Mapping[str, Any] | None:
+def _tail_of(claim: Claim, claims: Sequence[Claim], tails: Mapping[str, Tail]) -> TailTime | None:
     """What the slowest 5 % have, where this claim alone is of its component."""
     same = [one for one in claims if one.components == claim.components]
     tail = tails.get(claim.components[0]) if len(claim.components) == 1 == len(same) else None
     if tail is None:
         return None
-    return {
-        "n": tail.n,
-        "mean_ms": ms(tail.sum_ns / tail.n),
-        "lo_ms": ms(tail.lo_ns / tail.n),
-        "hi_ms": ms(tail.hi_ns / tail.n),
-        "independent_ms": ms(tail.independent_ns / tail.n),
-        "comonotone_ms": ms(tail.comonotone_ns / tail.n),
-    }
+    return TailTime(
+        n=tail.n,
+        mean_ms=ms(tail.sum_ns / tail.n),
+        lo_ms=ms(tail.lo_ns / tail.n),
+        hi_ms=ms(tail.hi_ns / tail.n),
+        independent_ms=ms(tail.independent_ns / tail.n),
+        comonotone_ms=ms(tail.comonotone_ns / tail.n),
+    )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.evidence import ReplyEvidence, ReplyTime
 from latdiag.attribution.replies import columns
 from latdiag.attribution.replies import explain as replied
 from latdiag.measurement.frame import Frame
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import UNIT_NS, ms
 from latdiag.stacks import catalogue
@@ -26,12 +28,12 @@ UNLIKE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """``parts``: None where too few replies state times. ``document``: the entry ``replies`` of
-    ``--json``. ``caveats``: for where ``parts`` is what the breakdown rests on."""
+    """``parts``: None where too few replies state times. ``evidence``: what became of them.
+    ``caveats``: for where ``parts`` is what the breakdown rests on."""
 
     parts: Parts | None
-    document: dict[str, Any]
-    caveats: list[dict[str, str]]
+    evidence: ReplyEvidence
+    caveats: list[Caveat]
     stacks: tuple[str, ...]
 
 
@@ -60,26 +62,26 @@ def stated(replies: columns.Reader, seen: Frame) -> Stated | None:
     parts, facts = replied.explain(seen, times, known, chunks)
     if not facts.stated:
         return None
-    document = {
-        "requests": facts.requests,
-        "stated": facts.stated,
-        "told": facts.told,
-        "partial": facts.partial,
-        "contradicted": facts.contradicted,
-        "refused": sum(sum(reasons.values()) for reasons in found.refused.values()),
-        "unreadable": found.unreadable,
-        "times": [_time(times[name], stack, name) for stack, name in facts.used],
-    }
-    return Stated(parts, document, _caveats(facts, parts, seen), facts.stacks)
+    evidence = ReplyEvidence(
+        requests=facts.requests,
+        stated=facts.stated,
+        told=facts.told,
+        partial=facts.partial,
+        contradicted=facts.contradicted,
+        refused=sum(sum(reasons.values()) for reasons in found.refused.values()),
+        unreadable=found.unreadable,
+        times=tuple(_time(times[name], stack, name) for stack, name in facts.used),
+    )
+    return Stated(parts, evidence, _caveats(facts, parts, seen), facts.stacks)
 
 
-def _time(values: NDArray[np.float64], stack: str, name: str) -> dict[str, Any]:
+def _time(values: NDArray[np.float64], stack: str, name: str) -> ReplyTime:
     known = values[np.isfinite(values)]
     median = ms(float(np.median(known))) if len(known) else None
-    return {"stack": stack, "field": name, "n": len(known), "median_ms": median}
+    return ReplyTime(stack, name, len(known), median)
 
 
-def _caveats(facts: replied.Replied, parts: Parts | None, seen: Frame) -> list[dict[str, str]]:
+def _caveats(facts: replied.Replied, parts: Parts | None, seen: Frame) -> list[Caveat]:
     out = []
     if facts.told < facts.requests:
         silent = facts.requests - facts.stated

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.evidence import SenderSpans
 from latdiag.attribution.ledger import is_parted
 from latdiag.attribution.spans import claims
 from latdiag.attribution.spans.columns import Spans
@@ -41,7 +42,7 @@ class Findings:
     all_kept: bool = False
     duplicates: int = 0
     spans: int = 0
-    senders: dict[str, dict[str, object]] = field(default_factory=dict)
+    senders: list[SenderSpans] = field(default_factory=list)
     stacks: tuple[str, ...] = ()
     user_stamps: bool = False
     way: bool = False

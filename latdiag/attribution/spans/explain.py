@@ -17,6 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.evidence import SenderSpans
 from latdiag.attribution.leaves import BIT, MASK
 from latdiag.attribution.ledger import (
     Claim,
@@ -93,15 +94,10 @@ def note_senders(facts: Findings, spans: Spans) -> None:
             continue
         stack = int(spans.stack[mine[0]])
         roles = sorted({str(role) for role in spans.role[mine]})
-        facts.senders[name] = {
-            "stack": spans.stacks[stack].name if stack >= 0 else None,
-            "roles": roles,
-            "spans": len(mine),
-            "requests": len(np.unique(spans.row[mine])),
-        }
-    facts.stacks = tuple(
-        dict.fromkeys(str(s["stack"]) for s in facts.senders.values() if s["stack"])
-    )
+        named = spans.stacks[stack].name if stack >= 0 else None
+        requests = len(np.unique(spans.row[mine]))
+        facts.senders.append(SenderSpans(name, named, tuple(roles), len(mine), requests))
+    facts.stacks = tuple(dict.fromkeys(s.stack for s in facts.senders if s.stack))
 
 
 # ---------------------------------------------------------------------- the parts

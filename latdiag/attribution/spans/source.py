@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from latdiag.attribution.evidence import (
+    ClockStep,
+    HeldBack,
+    SenderClock,
+    SpanEvidence,
+)
 from latdiag.attribution.replies.source import UNLIKE, borne
 from latdiag.attribution.spans import batching, columns, offsets
 from latdiag.attribution.spans import explain as whitebox
 from latdiag.attribution.spans.complete import Findings
 from latdiag.measurement.chunks import Chunks
 from latdiag.measurement.frame import Frame
+from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms
 
@@ -25,12 +32,12 @@ _DRIFT_PPM = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """``parts``: None where too few requests have evidence. ``document``: the entry ``evidence``
-    of ``--json``. ``stacks``: those that spoke, by name."""
+    """``parts``: None where too few requests have evidence. ``evidence``: what became of it.
+    ``stacks``: those that spoke, by name."""
 
     parts: Parts | None
-    document: dict[str, Any]
-    caveats: list[dict[str, str]]
+    evidence: SpanEvidence
+    caveats: list[Caveat]
     stacks: tuple[str, ...]
 
 
@@ -39,7 +46,7 @@ def spoken(
     frame: Frame,
     chunks: Chunks,
     replies: Reader,
-    writers: Sequence[Mapping[str, Any]],
+    writers: Sequence[Mapping[str, object]],
 ) -> Spoken | None:
     """What ``spans`` say of the requests in ``frame``; None where no server said anything that a
     stack knows. ``chunks``: how each row's output came. ``writers``: those of the run."""
@@ -51,67 +58,66 @@ def spoken(
     stated = borne(replies, seen, spans.stacks)
     parts, facts, joined = whitebox.explain(spans, seen, stated)
     clocks = offsets.offsets(joined, seen)
-    document = _document(facts, clocks, writers)
+    evidence = _evidence(facts, clocks, writers)
     caveats = _caveats(facts, clocks, parts)
     held = batching.held_back(chunks, joined, seen)
     if held is not None:
-        document["batching"] = _batching(held)
+        evidence = replace(evidence, batching=_batching(held))
         figures = {"k": f"{held.tokens:.0f}", "t": held.every_ns, "s": held.step_ns}
         caveats.append(caveat("LD415", **figures))
-    return Spoken(parts, document, caveats, facts.stacks)
+    return Spoken(parts, evidence, caveats, facts.stacks)
 
 
 def _served(spans: columns.Spans) -> Spoken:
     """Of a run without requests: where the servers' own time went."""
     parts, facts = whitebox.server_only(spans)
-    return Spoken(parts, _document(facts, [], ()), _caveats(facts, [], None), facts.stacks)
+    return Spoken(parts, _evidence(facts, [], ()), _caveats(facts, [], None), facts.stacks)
 
 
-def _document(
+def _evidence(
     facts: Findings,
     clocks: Sequence[tuple[str, offsets.Offset]],
-    writers: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    return {
-        "requests": facts.requests,
-        "joined": facts.joined,
-        "told": facts.told,
-        "joined_by": facts.by,
-        "contradicted": facts.contradicted,
-        "partial": facts.partial,
-        "spans": facts.spans,
-        "duplicates": facts.duplicates,
-        "senders": [{"sender": name, **said} for name, said in facts.senders.items()],
-        "clocks": [_clock(each, _wall(writers, clock)) for clock, each in clocks],
-        "medians_ms": {name: ms(value) for name, value in facts.medians.items()},
-    }
+    writers: Sequence[Mapping[str, object]],
+) -> SpanEvidence:
+    return SpanEvidence(
+        requests=facts.requests,
+        joined=facts.joined,
+        told=facts.told,
+        joined_by=facts.by,
+        contradicted=facts.contradicted,
+        partial=facts.partial,
+        spans=facts.spans,
+        duplicates=facts.duplicates,
+        senders=tuple(facts.senders),
+        clocks=tuple(_clock(each, _wall(writers, clock)) for clock, each in clocks),
+        medians_ms={name: ms(value) for name, value in facts.medians.items()},
+    )
 
 
-def _clock(found: offsets.Offset, wall: int | None) -> dict[str, Any]:
+def _clock(found: offsets.Offset, wall: int | None) -> SenderClock:
     """``wall``: REALTIME minus MONOTONIC of the client; 0 where its instants are REALTIME."""
-    offset = None if wall is None else ms(found.offset_ns - wall)
-    return {
-        "sender": found.sender,
-        "n": found.n,
-        "offset_ms": offset,
-        "half_width_ms": None if found.half_ns is None else ms(found.half_ns),
-        "steps": [{"request": at, "by_ms": ms(by)} for at, by in found.steps],
-        "drift_ppm": found.drift_ppm,
-    }
+    return SenderClock(
+        sender=found.sender,
+        n=found.n,
+        offset_ms=None if wall is None else ms(found.offset_ns - wall),
+        half_width_ms=None if found.half_ns is None else ms(found.half_ns),
+        steps=tuple(ClockStep(at, ms(by)) for at, by in found.steps),
+        drift_ppm=found.drift_ppm,
+    )
 
 
-def _batching(found: batching.Batching) -> dict[str, Any]:
-    return {
-        "requests": found.requests,
-        "held": found.held,
-        "share_together": found.share,
-        "tokens": found.tokens,
-        "every_ms": ms(found.every_ns),
-        "step_ms": ms(found.step_ns),
-    }
+def _batching(found: batching.Batching) -> HeldBack:
+    return HeldBack(
+        requests=found.requests,
+        held=found.held,
+        share_together=found.share,
+        tokens=found.tokens,
+        every_ms=ms(found.every_ns),
+        step_ms=ms(found.step_ns),
+    )
 
 
-def _wall(writers: Sequence[Mapping[str, Any]], clock: str) -> int | None:
+def _wall(writers: Sequence[Mapping[str, object]], clock: str) -> int | None:
     """REALTIME minus MONOTONIC of a clock's first writer; None where no writer noted it."""
     if clock.startswith("capture:"):
         return 0
@@ -126,7 +132,7 @@ def _wall(writers: Sequence[Mapping[str, Any]], clock: str) -> int | None:
 
 def _caveats(
     facts: Findings, clocks: Sequence[tuple[str, offsets.Offset]], parts: Parts | None
-) -> list[dict[str, str]]:
+) -> list[Caveat]:
     out = []
     if facts.joined < facts.requests:
         out.append(caveat("LD411", rows=facts.requests - facts.joined, requests=facts.requests))

@@ -1,0 +1,345 @@
+"""What latdiag says of runs: typed, as programs, pages and ``--json`` take it.
+
+``Result.to_json`` writes the document of ``schema.json``: every key of it is a field here, or
+stands in a ``to_json`` here. Fields ending in ``_ns``, ``_ms`` and ``_s`` say their unit, shares
+are of 1, ``lo`` and ``hi`` are the ends of a 95 % interval in the unit of what they bound. None is
+not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from latdiag.model.caveat import Caveat
+from latdiag.model.components import in_time_order
+from latdiag.model.document import OPTIONAL, document
+
+if TYPE_CHECKING:
+    from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
+    from latdiag.attribution.parts import Parts
+    from latdiag.diagnosis.collected import Collected
+    from latdiag.diagnosis.compare import Comparison
+    from latdiag.diagnosis.learned import Learned
+    from latdiag.measurement.measurement import MetricResult
+    from latdiag.measurement.slo import Judgement
+    from latdiag.measurement.validity import Reading
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one component, or one leaf of it, has of a population's time.
+
+    ``sum_ns``: over all its requests. ``grade``: A to E, of the evidence. ``members``: where the
+    evidence cannot tell components apart, all that are in it, its own name first.
+    """
+
+    share: float | None
+    lo: float | None
+    hi: float | None
+    sum_ns: int
+    grade: str
+    evidence: str
+    members: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The time of ``n`` requests, in components that add up to ``total_ns``.
+
+    ``segments``: independent repetitions that the requests come in. ``left_out``: requests that
+    could not be taken apart. ``insufficient``: why no share has an interval.
+    """
+
+    interval: str
+    total_ns: int
+    n: int
+    segments: int
+    left_out: int
+    insufficient: str | None
+    shares: Mapping[str, Share]
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Components that nobody was there to know of: inside a server, the client's."""
+        return ("client", "network") if self.interval == "server" else ()
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "interval": self.interval,
+            "total_ns": self.total_ns,
+            "n": self.n,
+            "segments": self.segments,
+            "left_out": self.left_out,
+            "insufficient": self.insufficient,
+            **in_time_order({**dict.fromkeys(self.unknown), **self.shares}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One sentence on where the time goes. ``dominant``: the component that leads, None where
+    none does. ``population``: mean or p95_tail. ``next``: what to do, one sentence or two."""
+
+    dominant: str | None
+    population: str
+    confidence: str
+    kind: str
+    sentence: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one kind of evidence states of the components ``of``. ``why``: it is not used."""
+
+    population: str
+    of: tuple[str, ...]
+    share: float | None
+    lo: float | None
+    hi: float | None
+    grade: str
+    evidence: str
+    used: bool
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidBecause:
+    """A rule of the self-audit that the client broke."""
+
+    rule: str
+    text: str
+    reading: float | None
+    limit: float | None
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What was asked. ``captures``: names of the imported recordings."""
+
+    url: str | None
+    model: str | None
+    dialect: str | None
+    peer: str | None
+    captures: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True)
+class StackFound:
+    """A serving stack that showed itself, and by what. ``asked``: whether by replies to GETs
+    before the load, which may state a version; else by evidence of its own."""
+
+    name: str
+    grounds: str | None
+    version: str | None = None
+    asked: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        version = {"version": self.version} if self.asked else {}
+        return {"name": self.name, **version, "grounds": self.grounds}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values over time, in steps of ``step_s``; None for a step without requests."""
+
+    step_s: float
+    ttft_p50_ms: tuple[float | None, ...]
+    output_tok_s: tuple[float | None, ...] = field(default=(), metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was sent, as planned and as it came: rates in requests/s, lengths in tokens.
+
+    ``failed``: requests by outcome. ``isl_mean``, ``osl_mean``: as they came, by the count of
+    ``token_source``. ``duration_s``: from the first request to the last end.
+    """
+
+    requests: int
+    ok: int
+    failed: Mapping[str, int]
+    offered_rate: float | None
+    sent_rate: float | None
+    warmup: int
+    duration_s: float | None
+    concurrency: int | None
+    arrivals: str | None
+    isl: float | None
+    osl: float | None
+    prompts: int | None
+    isl_mean: float | None
+    osl_mean: float | None
+    connections: str | None
+    workers: int | None
+    seed: int | None
+    token_source: str | None
+    series: Series | None
+
+
+@dataclass(frozen=True, slots=True)
+class SelfAudit:
+    """What the client measured of itself."""
+
+    priority: str | None
+    stamp_source: str | None
+    stamp_reason: str | None
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPart:
+    """One part of TTFT. ``lo``, ``hi``: ms, the median of what the stamps prove at each end."""
+
+    p50_ms: float
+    p95_ms: float
+    mean_ms: float
+    lo: float
+    hi: float
+
+
+@dataclass(frozen=True, slots=True)
+class TtftSplit:
+    """TTFT as the client alone can prove it. ``reason``: why no part is known. ``bounded``:
+    requests whose ACK was delayed, so that their network is an interval."""
+
+    n: int
+    bounded: int
+    client: SplitPart | None = None
+    network: SplitPart | None = None
+    server: SplitPart | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        parts = {"client": self.client, "network": self.network, "server": self.server}
+        if self.reason is not None:
+            return {"n": self.n, **parts, "reason": self.reason, "bounded": self.bounded}
+        return {"n": self.n, "bounded": self.bounded, **parts}
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCount:
+    """Attempts that ended in one outcome, with the words of the first."""
+
+    outcome: str
+    count: int
+    status: int | None
+    example: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was read of captures: counts by name of scenario, sender, reason, other scenario."""
+
+    requests: int
+    scenarios: Mapping[str, int]
+    spans: int
+    senders: Mapping[str, int]
+    scrapes: int
+    samples: int
+    skipped: Mapping[str, int]
+    left_out: Mapping[str, int]
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What stdout holds with ``--json`` when there is no result."""
+
+    code: str
+    text: str
+    remedy: str
+    run: str | None
+
+    def to_json(self) -> dict[str, object]:
+        error = {"code": self.code, "text": self.text, "remedy": self.remedy}
+        return {"schema": SCHEMA_VERSION, "error": error, "run": self.run}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """All that ``verb`` says. What it does not speak of is None or empty.
+
+    ``run``: where it lies; ``runs``: all of them where they are several. ``breakdowns`` and
+    ``leaves``: by population, mean or p95_tail; ``by``: breakdowns of other intervals than end
+    to end, by interval and population. ``claims``: by component. ``parts``: the requests that
+    the breakdowns sum up, one by one; not in JSON.
+    """
+
+    verb: str
+    run: str | None = None
+    invalid_because: tuple[InvalidBecause, ...] = ()
+    target: Target | None = None
+    stacks: tuple[StackFound, ...] = ()
+    load: Load | None = None
+    self_audit: SelfAudit | None = None
+    metrics: Mapping[str, MetricResult] = field(default_factory=dict)
+    ttft_split: TtftSplit | None = None
+    slo: tuple[Judgement, ...] = ()
+    errors: tuple[OutcomeCount, ...] = ()
+    breakdowns: Mapping[str, Breakdown] = field(default_factory=dict)
+    leaves: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
+    by: Mapping[str, Mapping[str, Breakdown]] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    learned: Learned | None = None
+    claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
+    evidence: SpanEvidence | None = None
+    imported: Imported | None = None
+    collected: Collected | None = None
+    compared: Comparison | None = None
+    caveats: tuple[Caveat, ...] = ()
+    replies: ReplyEvidence | None = None
+    aggregates: MetricEvidence | None = None
+    runs: tuple[str, ...] = ()
+    parts: Parts | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def valid(self) -> bool:
+        return not self.invalid_because
+
+    def breakdown(self, population: str = "mean") -> Breakdown | None:
+        """The breakdown of ``mean`` (all requests) or ``p95_tail``; None where there is none."""
+        return self.breakdowns.get(population)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that ``--json`` prints, in the types of JSON."""
+        told = {
+            "evidence": self.evidence,
+            "imported": self.imported,
+            "collected": self.collected,
+            "compared": self.compared,
+        }
+        more = {"replies": self.replies, "aggregates": self.aggregates}
+        found: dict[str, Any] = document(
+            {
+                "schema": SCHEMA_VERSION,
+                "verb": self.verb,
+                "run": self.run,
+                "valid": self.valid,
+                "invalid_because": self.invalid_because,
+                "target": self.target or {"url": None, "model": None},
+                "stacks": self.stacks,
+                "load": self.load or {"requests": 0, "ok": 0, "failed": {}},
+                "self_audit": self.self_audit or {"stamp_source": None, "readings": []},
+                "metrics": self.metrics,
+                "split": {"ttft": self.ttft_split},
+                "slo": self.slo,
+                "errors": self.errors,
+                "breakdown": self.breakdowns,
+                "leaves": {p: in_time_order(leaves) for p, leaves in self.leaves.items()},
+                "by": self.by,
+                "verdict": self.verdict,
+                "learned": self.learned,
+                "claims": in_time_order(self.claims),
+                **{key: value for key, value in told.items() if value is not None},
+                "caveats": self.caveats,
+                **{key: value for key, value in more.items() if value is not None},
+                **({"runs": self.runs} if self.runs else {}),
+            }
+        )
+        return found
