@@ -55,7 +55,7 @@ def peer() -> Iterator[Peer]:
 
 def readings(run: Path) -> dict[str, Any]:
     """The readings of a run's self-audit by rule, read again from what is stored."""
-    audit = result_of(Run.open(str(run)), "load")["self_audit"]
+    audit = result_of(Run.open(str(run)), "load").to_json()["self_audit"]
     return {one["rule"]: one for one in audit["readings"]}
 
 

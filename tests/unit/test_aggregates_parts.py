@@ -304,10 +304,12 @@ def test_the_tail_s_interval_holds_the_truth_and_the_mean_s_is_none(seed: int) -
     tail = chosen_rows(parts.total, "p95_tail")
     whole = float(parts.total[tail].sum())
     entry = breakdown(parts, "client_e2e", "p95_tail")
-    assert entry is not None and entry["insufficient"] is None
+    assert entry is not None and entry.insufficient is None
     for name, truth in (("queue", queue), ("prefill", prefill)):
-        assert entry[name]["lo"] <= float(truth[tail].sum()) / whole <= entry[name]["hi"], name
-        assert abs(entry[name]["share"] - float(truth[tail].sum()) / whole) < 0.05, name
+        assert (
+            entry.shares[name].lo <= float(truth[tail].sum()) / whole <= entry.shares[name].hi
+        ), name
+        assert abs(entry.shares[name].share - float(truth[tail].sum()) / whole) < 0.05, name
     ranges = aggregates_parts.tails(rows, NOBODY, [told], parts)
     for name, truth in (("queue", queue), ("prefill", prefill)):
         assert ranges[name].lo_ns <= truth[tail].sum() <= ranges[name].hi_ns

@@ -14,6 +14,7 @@ from hypothesis import Phase, given
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attribute
+from latdiag.diagnosis.result import Result
 from latdiag.measurement.frame import frame
 from latdiag.measurement.observations import Observations
 from latdiag.model.components import COMPONENTS
@@ -56,26 +57,26 @@ def _attributed(rows: tuple[Reply, ...], valid: bool) -> Attribution:
 
 def as_result(said: Attribution) -> dict[str, object]:
     """A result with this attribution in it, as it would be printed."""
-    blank = report_json.blank("probe")
-    keys = ("breakdown", "leaves", "by", "verdict", "learned", "claims")
-    return dict(json.loads(report_json.dump(blank | {key: getattr(said, key) for key in keys})))
+    keys = ("breakdowns", "leaves", "by", "verdict", "learned", "claims")
+    result = Result(verb="probe", **{key: getattr(said, key) for key in keys})
+    return dict(json.loads(report_json.dump(result)))
 
 
 # ---------------------------------------------------------------------- with and without a probe
 def test_a_probe_splits_what_a_load_leaves_merged() -> None:
     said = attributed(probe(WAITS))
-    mean = said.breakdown["mean"]
-    assert {n for n, e in mean.items() if isinstance(e, dict)} == {
+    mean = said.breakdowns["mean"]
+    assert set(mean.shares) == {
         *("client", "network", "frontend", "queue", "prefill", "decode", "unattributed")
     }
-    assert said.learned is not None and said.leaves["mean"]["decode.base"]["share"] > 0.5
+    assert said.learned is not None and said.leaves["mean"]["decode.base"].share > 0.5
     load = attribute(whole_of(seen(probe(WAITS))), None, True)
-    assert load.breakdown["mean"]["queue"]["members"] == [
+    assert load.breakdowns["mean"].shares["queue"].members == (
         "queue",
         "prefill",
         "frontend",
         "gateway",
-    ]
+    )
     assert load.learned is None and load.leaves == {}
 
 
@@ -97,77 +98,73 @@ def test_replies_that_do_not_tell_queue_from_the_rest_are_no_better_than_a_probe
     }
     replied = replace(whole, parts=whole.parts | named, sources=sources)
     said = attribute(whole, found, True, servers=Rungs(replied=replied))
-    grades = {e["grade"] for n, e in said.breakdown["mean"].items() if n == "queue"}
+    grades = {said.breakdowns["mean"].shares["queue"].grade}
     assert grades == ({"A"} if parted else {"C"})
-    lower = [c for c in said.claims["prefill"] if not c["used"]]
-    assert ("A" in {c["grade"] for c in lower}) is not parted
+    lower = [c for c in said.claims["prefill"] if not c.used]
+    assert ("A" in {c.grade for c in lower}) is not parted
 
 
 def test_what_the_probe_could_not_teach_stays_merged() -> None:
     only = [row for row in probe(WAITS) if row.stage in ("S1", "S10")]
     said = attributed(only)
     assert said.learned is None
-    assert said.breakdown["mean"]["queue"]["members"] == [
+    assert said.breakdowns["mean"].shares["queue"].members == (
         "queue",
         "prefill",
         "frontend",
         "gateway",
-    ]
+    )
 
 
 def test_what_was_learned_is_what_the_server_does() -> None:
     learned = attributed(probe(WAITS)).learned
     assert learned is not None
-    for band in learned["alone_ms"]:
+    for band in learned.alone_ms:
         # Path, frontend and prefill of the books; the path is an HTTP layer and stays inside.
-        truth = 0.3 + parse(band["isl"]) + 12.0 + 0.05 * band["isl"]
-        assert band["lo"] <= band["value"] <= band["hi"]
-        assert band["value"] == pytest.approx(truth, rel=0.02)
-    for band in learned["frontend_ms"]:
-        assert band["value"] == pytest.approx(0.3 + parse(band["isl"]), rel=0.05)
-    assert learned["path_ms"]["value"] == pytest.approx(0.3, rel=0.05)
-    assert learned["path_ms"]["is_way"] is False and learned["path_ms"]["n"] == 10
-    assert learned["step_ms"] == pytest.approx(10.0, rel=0.02)
-    assert learned["transfer_ms"] is None and learned["let_in"] is None
-    assert learned["prefill_stops_decode"] == "shared" and learned["bursts_ms"] is None
-    assert learned["prefill_stops_decode_share"] == pytest.approx(0.9, abs=0.06)
+        truth = 0.3 + parse(band.isl) + 12.0 + 0.05 * band.isl
+        assert band.lo <= band.value <= band.hi
+        assert band.value == pytest.approx(truth, rel=0.02)
+    for band in learned.frontend_ms:
+        assert band.value == pytest.approx(0.3 + parse(band.isl), rel=0.05)
+    assert learned.path_ms.value == pytest.approx(0.3, rel=0.05)
+    assert learned.path_ms.is_way is False and learned.path_ms.n == 10
+    assert learned.step_ms == pytest.approx(10.0, rel=0.02)
+    assert learned.transfer_ms is None and learned.let_in is None
+    assert learned.prefill_stops_decode == "shared" and learned.bursts_ms is None
+    assert learned.prefill_stops_decode_share == pytest.approx(0.9, abs=0.06)
 
 
 def test_a_population_that_says_too_little_says_so() -> None:
     said = attributed(probe(WAITS))
-    assert said.breakdown["mean"]["insufficient"] is None
-    assert said.breakdown["p95_tail"]["insufficient"].startswith("3 requests; 30 are needed")
-    assert said.verdict["population"] == "mean"
+    assert said.breakdowns["mean"].insufficient is None
+    assert said.breakdowns["p95_tail"].insufficient.startswith("3 requests; 30 are needed")
+    assert said.verdict.population == "mean"
     few = attributed(probe(WAITS[:20]))
-    assert few.breakdown["mean"]["insufficient"] is not None
-    assert few.verdict["kind"] == "insufficient"
+    assert few.breakdowns["mean"].insufficient is not None
+    assert few.verdict.kind == "insufficient"
 
 
 # ---------------------------------------------------------------------- claims
 def test_every_share_that_is_used_is_a_claim_and_the_bounds_are_kept() -> None:
     said = attributed(probe(WAITS))
     for population in POPULATIONS:
-        for name, entry in said.breakdown[population].items():
-            if not isinstance(entry, dict):
-                continue
-            for member in entry.get("members") or [name]:
-                mine = [c for c in said.claims[member] if c["population"] == population]
-                (used,) = [c for c in mine if c["used"]]
-                assert (used["share"], used["lo"], used["hi"]) == (
-                    entry["share"], entry["lo"], entry["hi"],
-                )  # fmt: skip
-                assert used["why"] is None and used["evidence"]
-    (lost,) = [c for c in said.claims["gateway"] if c["population"] == "mean"]
-    assert not lost["used"] and lost["why"] and lost["of"][0] == "queue" and lost["grade"] == "E"
+        for name, entry in said.breakdowns[population].shares.items():
+            for member in entry.members or (name,):
+                mine = [c for c in said.claims[member] if c.population == population]
+                (used,) = [c for c in mine if c.used]
+                assert (used.share, used.lo, used.hi) == (entry.share, entry.lo, entry.hi)
+                assert used.why is None and used.evidence
+    (lost,) = [c for c in said.claims["gateway"] if c.population == "mean"]
+    assert not lost.used and lost.why and lost.of[0] == "queue" and lost.grade == "E"
 
 
 def test_a_claim_that_lost_contains_what_was_used() -> None:
     """The bound of everything behind the hop is the sum of what the probe split it into."""
     said = attributed(probe(WAITS))
-    mean = said.breakdown["mean"]
-    (bound,) = [c for c in said.claims["queue"] if c["population"] == "mean" and not c["used"]]
-    inside = sum(mean[name]["share"] for name in ("frontend", "queue", "prefill"))
-    assert bound["share"] == pytest.approx(inside)
+    mean = said.breakdowns["mean"]
+    (bound,) = [c for c in said.claims["queue"] if c.population == "mean" and not c.used]
+    inside = sum(mean.shares[name].share for name in ("frontend", "queue", "prefill"))
+    assert bound.share == pytest.approx(inside)
 
 
 # ---------------------------------------------------------------------- what always holds
@@ -177,10 +174,10 @@ def test_whatever_comes_the_result_keeps_to_its_schema(rows: list[Reply]) -> Non
     said = attributed(rows)
     result = as_result(said)
     validate(result)
-    for entry in said.breakdown.values():
-        named = {n: e for n, e in entry.items() if isinstance(e, dict)}
-        assert sum(e["sum_ns"] for e in named.values()) == entry["total_ns"]
-        merged = [tuple(e["members"]) for e in named.values() if "members" in e]
+    for entry in said.breakdowns.values():
+        named = entry.shares
+        assert sum(e.sum_ns for e in named.values()) == entry.total_ns
+        merged = [e.members for e in named.values() if e.members]
         assert set(merged) <= ALLOWED
         hidden = {member for members in merged for member in members[1:]}
         assert not hidden & set(named)
@@ -192,8 +189,8 @@ def test_whatever_comes_the_result_keeps_to_its_schema(rows: list[Reply]) -> Non
 def test_a_broken_self_audit_takes_the_verdict_and_nothing_else() -> None:
     rows = probe(WAITS)
     good, bad = attributed(rows), attributed(rows, valid=False)
-    assert bad.verdict["kind"] == "client_limited" and good.verdict["kind"] != "client_limited"
-    assert bad.breakdown == good.breakdown and bad.claims == good.claims
+    assert bad.verdict.kind == "client_limited" and good.verdict.kind != "client_limited"
+    assert bad.breakdowns == good.breakdowns and bad.claims == good.claims
 
 
 def test_streams_of_the_workload_may_be_a_single_token_long() -> None:
@@ -202,5 +199,5 @@ def test_streams_of_the_workload_may_be_a_single_token_long() -> None:
         reply("S10", 300, 90_000 + 500 * k, 40.0, [], scenario="segment-1") for k in range(40)
     ]
     said = attributed(rows)
-    assert said.breakdown["mean"]["decode"]["sum_ns"] == 0
-    assert np.isclose(said.breakdown["mean"]["prefill"]["share"], 27.0 / 40.3, atol=0.05)
+    assert said.breakdowns["mean"].shares["decode"].sum_ns == 0
+    assert np.isclose(said.breakdowns["mean"].shares["prefill"].share, 27.0 / 40.3, atol=0.05)

@@ -142,7 +142,7 @@ def test_a_transfer_is_taken_out_of_the_stream() -> None:
     assert total_ms(parts, "interconnect") == pytest.approx(60 * 90.0, rel=0.03)
     assert parts.sources["prefill"].members == ()
     entry = breakdown(parts, "decode", "mean")
-    assert entry is not None and entry["interconnect"]["sum_ns"] > 0
+    assert entry is not None and entry.shares["interconnect"].sum_ns > 0
 
 
 def test_a_late_second_token_that_nothing_explains_stays_in_decode() -> None:
@@ -205,8 +205,8 @@ def test_leaves_of_decode_add_up_to_it_in_every_row() -> None:
     assert set(fine) == {"decode.base", "decode.batch", "decode.interference"}
     assert np.array_equal(sum(fine.values()), parts.parts["decode"])
     shares = leaves(parts, "mean")
-    assert shares["decode.base"]["sum_ns"] > 0.98 * int(parts.parts["decode"].sum())
-    assert sum(e["sum_ns"] for e in shares.values()) == int(parts.parts["decode"].sum())
+    assert shares["decode.base"].sum_ns > 0.98 * int(parts.parts["decode"].sum())
+    assert sum(e.sum_ns for e in shares.values()) == int(parts.parts["decode"].sum())
 
 
 def test_streams_that_slow_down_have_a_part_beyond_their_step() -> None:
@@ -225,7 +225,7 @@ def test_streams_that_slow_down_have_a_part_beyond_their_step() -> None:
     parts, _ = explained(rows)
     shares = leaves(parts, "mean")
     whole = int(parts.parts["decode"].sum())
-    assert shares["decode.interference"]["sum_ns"] / whole == pytest.approx(0.4 / 1.4, rel=0.05)
+    assert shares["decode.interference"].sum_ns / whole == pytest.approx(0.4 / 1.4, rel=0.05)
 
 
 # ---------------------------------------------------------------------- what always holds
@@ -267,11 +267,11 @@ def test_what_is_shown_adds_up_and_is_not_negative(rows: list[Reply], population
         entry = breakdown(found[0], interval, population)
         if entry is None:
             continue
-        named = {n: e for n, e in entry.items() if isinstance(e, dict)}
-        assert sum(e["sum_ns"] for e in named.values()) == entry["total_ns"]
+        named = entry.shares
+        assert sum(e.sum_ns for e in named.values()) == entry.total_ns
         for name, each in named.items():
-            assert each["sum_ns"] >= 0 or name == "unattributed", (name, interval)
-    decode = [e["sum_ns"] for e in leaves(found[0], population).values()]
+            assert each.sum_ns >= 0 or name == "unattributed", (name, interval)
+    decode = [e.sum_ns for e in leaves(found[0], population).values()]
     if decode:
         assert all(value >= 0 for value in decode)
 
@@ -311,9 +311,9 @@ def test_laws_that_are_too_dear_for_the_workload_make_no_part_negative(
         rows.append(reply("S10", 512, 90_000 + 3000 * k, took, gaps, scenario="segment-1"))
     entry = breakdown(explained(rows)[0], "client_e2e", "mean")
     assert entry is not None
-    named = {n: e["sum_ns"] for n, e in entry.items() if isinstance(e, dict)}
-    assert sum(named.values()) == entry["total_ns"]
+    named = {n: e.sum_ns for n, e in entry.shares.items()}
+    assert sum(named.values()) == entry.total_ns
     assert min(named.values()) >= 0, named
     for name, each in entry.items():
         if isinstance(each, dict):
-            assert each["lo"] <= each["share"] <= each["hi"], name
+            assert each.lo <= each.share <= each.hi, name

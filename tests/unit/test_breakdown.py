@@ -78,10 +78,10 @@ def test_nothing_is_broken_down_without_rows() -> None:
 
 def test_one_row_has_shares_but_no_intervals() -> None:
     entry = breakdown(parts_of([row()]), "client_e2e", "mean")
-    assert entry is not None and entry["n"] == 1 and entry["total_ns"] == 75 * MS
-    assert entry["queue"]["share"] == pytest.approx(49.95 / 75)
-    assert all(entry[name]["lo"] is None and entry[name]["hi"] is None for name in NAMES)
-    assert entry["queue"]["members"] == list(BEHIND_THE_HOP)
+    assert entry is not None and entry.n == 1 and entry.total_ns == 75 * MS
+    assert entry.shares["queue"].share == pytest.approx(49.95 / 75)
+    assert all(entry.shares[name].lo is None and entry.shares[name].hi is None for name in NAMES)
+    assert entry.shares["queue"].members == BEHIND_THE_HOP
 
 
 def test_a_request_that_took_no_time_has_no_shares() -> None:
@@ -89,8 +89,10 @@ def test_a_request_that_took_no_time_has_no_shares() -> None:
         wire_ns=0.0, wire_last_ns=0.0, acked_ns=0.0, arrivals=[0.0, 0.0], done_ns=0.0, min_rtt_ns=0
     )
     entry = breakdown(parts_of([flat] * 40), "client_e2e", "mean")
-    assert entry is not None and entry["total_ns"] == 0
-    assert all(entry[name]["share"] is None and entry[name]["lo"] is None for name in NAMES)
+    assert entry is not None and entry.total_ns == 0
+    assert all(
+        entry.shares[name].share is None and entry.shares[name].lo is None for name in NAMES
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,18 +105,18 @@ def test_a_request_that_took_no_time_has_no_shares() -> None:
 )
 def test_each_interval_holds_its_own_components(interval: str, inside: set[str]) -> None:
     entry = breakdown(parts_of([row()] * 3), interval, "mean")
-    assert entry is not None and entry["interval"] == interval
-    assert {name for name, value in entry.items() if isinstance(value, dict)} == inside
-    assert sum(entry[name]["sum_ns"] for name in inside) == entry["total_ns"]
+    assert entry is not None and entry.interval == interval
+    assert set(entry.shares) == inside
+    assert sum(entry.shares[name].sum_ns for name in inside) == entry.total_ns
 
 
 def test_grades_say_what_was_measured_bounded_or_merged() -> None:
     prompt = breakdown(parts_of([row()]), "client_e2e", "mean")
     late = breakdown(parts_of([row(), row(acked_ns=40.0)]), "client_e2e", "mean")
     assert prompt is not None and late is not None
-    assert [prompt[name]["grade"] for name in NAMES] == ["A", "A", "E", "A", "A"]
-    assert late["network"]["grade"] == "D"
-    assert "ACK delayed in 1 of 2: bounded" in late["network"]["evidence"]
+    assert [prompt.shares[name].grade for name in NAMES] == ["A", "A", "E", "A", "A"]
+    assert late.shares["network"].grade == "D"
+    assert "ACK delayed in 1 of 2: bounded" in late.shares["network"].evidence
 
 
 # ---------------------------------------------------------------------- the tail
@@ -134,29 +136,29 @@ def test_the_tail_is_the_slowest_twentieth() -> None:
     found = parts_of(varied(1000))
     entry = breakdown(found, "client_e2e", "p95_tail")
     assert entry is not None
-    slowest = np.sort(found.total)[-entry["n"] :]
-    assert entry["n"] in (50, 51) and entry["total_ns"] == int(slowest.sum())
+    slowest = np.sort(found.total)[-entry.n :]
+    assert entry.n in (50, 51) and entry.total_ns == int(slowest.sum())
     mean = breakdown(found, "client_e2e", "mean")
-    assert mean is not None and entry["queue"]["share"] > mean["queue"]["share"]
+    assert mean is not None and entry.shares["queue"].share > mean.shares["queue"].share
 
 
 @pytest.mark.parametrize(("rows", "known"), [(560, False), (20 * TAIL_ROWS, True)])
 def test_a_thin_tail_has_no_intervals(rows: int, known: bool) -> None:
     entry = breakdown(parts_of(varied(rows)), "client_e2e", "p95_tail")
-    assert entry is not None and (entry["n"] >= TAIL_ROWS) == known
+    assert entry is not None and (entry.n >= TAIL_ROWS) == known
     for name in NAMES:
-        assert (entry[name]["lo"] is not None) == known
-        assert (entry[name]["hi"] is not None) == known
+        assert (entry.shares[name].lo is not None) == known
+        assert (entry.shares[name].hi is not None) == known
 
 
 def test_what_the_stamps_leave_open_widens_network_and_server_alike() -> None:
     sharp = breakdown(parts_of(varied(200)), "client_e2e", "mean")
     open_ = breakdown(parts_of(varied(200, acked_ns=12.0)), "client_e2e", "mean")
     assert sharp is not None and open_ is not None
-    slack = (12.0 - 1.0 - 2.0) * 200 * MS / open_["total_ns"]
-    assert open_["network"]["hi"] - open_["network"]["share"] > slack
-    assert open_["queue"]["share"] - open_["queue"]["lo"] > slack
-    assert sharp["network"]["hi"] - sharp["network"]["share"] < 0.1 * slack
+    slack = (12.0 - 1.0 - 2.0) * 200 * MS / open_.total_ns
+    assert open_.shares["network"].hi - open_.shares["network"].share > slack
+    assert open_.shares["queue"].share - open_.shares["queue"].lo > slack
+    assert sharp.shares["network"].hi - sharp.shares["network"].share < 0.1 * slack
 
 
 # ---------------------------------------------------------------------- what always holds
@@ -183,14 +185,14 @@ def test_shares_sum_to_one_and_lie_in_their_intervals(
     entry = breakdown(parts_of(rows), interval, population)
     if entry is None:
         return
-    named = [value for value in entry.values() if isinstance(value, dict)]
-    assert sum(value["sum_ns"] for value in named) == entry["total_ns"]
-    if entry["total_ns"] > 0:
-        assert sum(value["share"] for value in named) == pytest.approx(1.0)
+    named = entry.shares.values()
+    assert sum(value.sum_ns for value in named) == entry.total_ns
+    if entry.total_ns > 0:
+        assert sum(value.share for value in named) == pytest.approx(1.0)
     for value in named:
-        assert (value["lo"] is None) == (value["hi"] is None)
-        if value["lo"] is not None:
-            assert value["lo"] <= value["share"] <= value["hi"]
+        assert (value.lo is None) == (value.hi is None)
+        if value.lo is not None:
+            assert value.lo <= value.share <= value.hi
 
 
 @examples(30)
@@ -246,5 +248,5 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(
         entry = breakdown(drawn(n, random_, memory), "client_e2e", "mean")
         assert entry is not None
         for name, truth in true_shares().items():
-            hits[name] += entry[name]["lo"] <= truth <= entry[name]["hi"]
+            hits[name] += entry.shares[name].lo <= truth <= entry.shares[name].hi
     assert min(hits.values()) / 200 >= least, hits

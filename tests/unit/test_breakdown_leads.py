@@ -11,6 +11,7 @@ import pytest
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import TAIL_ROWS, breakdown, leads, leaves
+from latdiag.diagnosis.result import Breakdown
 from latdiag.measurement.frame import frame
 
 SOURCES = partition(frame([])).sources
@@ -35,7 +36,7 @@ def made(
     return Parts(total, total, parts, flags, 0, known, **more)
 
 
-def said(parts: Parts, population: str = "mean") -> dict[str, Any]:
+def said(parts: Parts, population: str = "mean") -> Breakdown:
     entry = breakdown(parts, "client_e2e", population)
     assert entry is not None
     return entry
@@ -45,10 +46,10 @@ def said(parts: Parts, population: str = "mean") -> dict[str, Any]:
 @pytest.mark.parametrize(("n", "enough"), [(29, False), (30, True)])
 def test_fewer_than_thirty_requests_bear_no_interval_and_say_so(n: int, enough: bool) -> None:
     entry = said(made({"queue": np.arange(n) % 7, "decode": np.full(n, 20)}))
-    assert (entry["insufficient"] is None) == enough
+    assert (entry.insufficient is None) == enough
     if not enough:
-        assert entry["insufficient"].startswith("29 requests; 30 are needed")
-        assert all(entry[name]["lo"] is None for name in NAMES)
+        assert entry.insufficient.startswith("29 requests; 30 are needed")
+        assert all(entry.shares[name].lo is None for name in NAMES)
 
 
 def waves(n: int = 800) -> np.ndarray:
@@ -68,12 +69,12 @@ def test_a_tail_that_depends_on_itself_is_insufficient_unless_it_comes_in_segmen
     segment = np.arange(800) * segments // 800
     parts = made({"queue": waits, "decode": np.full(800, 20)}, segment=segment)
     tail = said(parts, "p95_tail")
-    assert tail["n"] >= TAIL_ROWS and tail["segments"] == segments
-    assert (tail["insufficient"] is None) == enough
-    assert (tail["queue"]["lo"] is None) == (not enough)
+    assert tail.n >= TAIL_ROWS and tail.segments == segments
+    assert (tail.insufficient is None) == enough
+    assert (tail.shares["queue"].lo is None) == (not enough)
     if not enough:
-        assert f"{segments} independent segments; 4 are needed" in tail["insufficient"]
-    assert said(parts)["insufficient"] is None
+        assert f"{segments} independent segments; 4 are needed" in tail.insufficient
+    assert said(parts).insufficient is None
 
 
 @pytest.mark.parametrize("segments", [1, 4])
@@ -82,8 +83,8 @@ def test_a_tail_of_one_busy_spell_is_one_observation(segments: int) -> None:
     segment = np.arange(800) * segments // 800
     parts = made({"queue": np.arange(800) * 2, "decode": np.full(800, 20)}, segment=segment)
     tail = said(parts, "p95_tail")
-    assert "40 requests, in 1 separate spells" in tail["insufficient"]
-    assert tail["queue"]["lo"] is None and said(parts)["insufficient"] is None
+    assert "40 requests, in 1 separate spells" in tail.insufficient
+    assert tail.shares["queue"].lo is None and said(parts).insufficient is None
 
 
 # ---------------------------------------------------------------------- sums that settle
@@ -91,16 +92,16 @@ def test_what_a_difference_lacks_is_taken_where_it_was_put() -> None:
     sources = {"prefill": Source("C", "laws"), "queue": Source("C", "rest", settles="prefill")}
     parts = made({"prefill": [60] * 40, "queue": [-20] * 40, "decode": [160] * 40}, sources)
     entry = said(parts)
-    assert (entry["queue"]["sum_ns"], entry["prefill"]["sum_ns"]) == (0, 40 * 40 * MS)
-    assert entry["prefill"]["share"] == pytest.approx(0.2)
-    assert sum(entry[name]["sum_ns"] for name in (*NAMES, "prefill")) == entry["total_ns"]
+    assert (entry.shares["queue"].sum_ns, entry.shares["prefill"].sum_ns) == (0, 40 * 40 * MS)
+    assert entry.shares["prefill"].share == pytest.approx(0.2)
+    assert sum(entry.shares[name].sum_ns for name in (*NAMES, "prefill")) == entry.total_ns
 
 
 def test_positive_and_negative_rows_of_a_difference_cancel_in_the_sum_not_in_the_row() -> None:
     """Cutting each row at nothing would make 20 ms of queue from noise alone."""
     sources = {"prefill": Source("C", "laws"), "queue": Source("C", "rest", settles="prefill")}
     parts = made({"prefill": [60] * 40, "queue": [-20, 20] * 20, "decode": [160] * 40}, sources)
-    assert said(parts)["queue"]["sum_ns"] == 0
+    assert said(parts).shares["queue"].sum_ns == 0
 
 
 def test_a_measured_part_below_nothing_is_a_bug_and_not_hidden() -> None:
@@ -116,8 +117,8 @@ def test_leaves_are_shares_of_the_whole_and_add_up_to_their_part() -> None:
     }
     parts = made({"queue": [100] * 40, "decode": [100] * 40}, leaves=fine)
     found = leaves(parts, "mean")
-    assert [found[name]["share"] for name in fine] == pytest.approx([0.45, 0.05, 0.0])
-    assert sum(each["sum_ns"] for each in found.values()) == 40 * 100 * MS
+    assert [found[name].share for name in fine] == pytest.approx([0.45, 0.05, 0.0])
+    assert sum(each.sum_ns for each in found.values()) == 40 * 100 * MS
     assert leaves(made({"queue": [1] * 40}), "mean") == {}
 
 
@@ -130,9 +131,9 @@ def test_laws_that_may_be_off_widen_the_intervals_of_what_rests_on_them() -> Non
     draws = {"prefill": 40.0 * MS + off, "queue": 20.0 * MS - off}
     wide = said(made(columns, draws=draws))
     for name in ("prefill", "queue"):
-        half = wide[name]["hi"] - wide[name]["share"]
+        half = wide.shares[name].hi - wide.shares[name].share
         assert half == pytest.approx(1.96 * 0.04, rel=0.15), name
-        assert sharp[name]["hi"] == pytest.approx(sharp[name]["share"])
+        assert sharp.shares[name].hi == pytest.approx(sharp.shares[name].share)
     assert wide["decode"] == sharp["decode"]
 
 
@@ -194,11 +195,11 @@ def test_what_the_stamps_leave_open_leaves_one_part_and_enters_the_other(
     open_ = replace(parts, slack={"network": (some, none), "prefill": (none, some)})
     assert leads(open_, "network", "mean") == certain
     entry = said(open_)
-    assert (entry["network"]["lo"] > entry["prefill"]["hi"]) == bool(certain)
+    assert (entry.shares["network"].lo > entry.shares["prefill"].hi) == bool(certain)
 
 
 def test_what_evidence_leaves_open_beside_widens_its_own_side_only() -> None:
     parts = made({"network": np.full(100, 40), "decode": np.full(100, 60)})
     entry = said(replace(parts, slack={"network": (np.zeros(100), np.full(100, 5.0 * MS))}))
-    assert entry["network"]["hi"] == pytest.approx(0.45)
-    assert entry["network"]["lo"] == pytest.approx(0.40)
+    assert entry.shares["network"].hi == pytest.approx(0.45)
+    assert entry.shares["network"].lo == pytest.approx(0.40)

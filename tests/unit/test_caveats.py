@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.model.caveats import CAVEATS, caveat, facts_of
+from latdiag.model.document import document
 
 #: A fact that every template takes: shares and nanoseconds are numbers.
 _SOME = 0.25
@@ -19,8 +20,8 @@ def test_every_row_has_a_text_a_remedy_and_a_meaning_that_are_sentences(code: st
     row = CAVEATS[code]
     assert row.code == code
     shown = caveat(code, **dict.fromkeys(facts_of(row), _SOME))
-    assert set(shown) == {"code", "text", "remedy"}
-    assert shown["text"].endswith(".") and "{" not in shown["text"] + shown["remedy"]
+    assert set(document(shown)) == {"code", "text", "remedy"}
+    assert shown.text.endswith(".") and "{" not in shown.text + shown.remedy
     for text in (row.text, row.remedy, row.meaning):
         assert text == " ".join(text.split()) and len(text) > 5
     assert row.meaning.endswith(".") and row.meaning[0].isupper()
@@ -28,14 +29,14 @@ def test_every_row_has_a_text_a_remedy_and_a_meaning_that_are_sentences(code: st
 
 def test_facts_come_with_their_units() -> None:
     warm = caveat("LD105", share=0.0314, rows=7, requests=240)
-    assert "3.1 % of the prompt tokens" in warm["text"] and "(7 of 240 requests)" in warm["text"]
-    assert "90 %" in caveat("LD105", share=0.9, rows=7, requests=240)["text"]
+    assert "3.1 % of the prompt tokens" in warm.text and "(7 of 240 requests)" in warm.text
+    assert "90 %" in caveat("LD105", share=0.9, rows=7, requests=240).text
     connect = caveat("LD502", connect=12_345_678)
-    assert "holds 12.3 ms of DNS" in connect["text"]
+    assert "holds 12.3 ms of DNS" in connect.text
 
 
 def test_a_remedy_can_hold_a_fact() -> None:
-    assert "640 requests" in caveat("LD302", n=12, needs=640)["remedy"]
+    assert "640 requests" in caveat("LD302", n=12, needs=640).remedy
 
 
 @pytest.mark.parametrize("facts", [{}, {"failed": 1}, {"failed": 1, "sent": 2, "more": 3}])
@@ -51,6 +52,6 @@ def test_an_unknown_code_is_refused() -> None:
 
 @given(st.text(max_size=300))
 def test_a_hostile_fact_cannot_act_on_a_terminal(model: str) -> None:
-    text = caveat("LD108", model=model + "\x1b[31m\u202e{offered}", offered=3)["text"]
+    text = caveat("LD108", model=model + "\x1b[31m\u202e{offered}", offered=3).text
     assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text)
     assert "is the first of 3 that" in text and len(text) < 400

@@ -178,7 +178,7 @@ def test_a_negative_sum_settles_as_it_does_in_a_diagnosis() -> None:
     diagnosed = breakdown(parts, "client_e2e", "mean")
     assert diagnosed is not None
     for name in ("queue", "prefill", "decode"):
-        assert found[name]["a"]["sum_ns"] == diagnosed[name]["sum_ns"]
+        assert found[name]["a"]["sum_ns"] == diagnosed.shares[name].sum_ns
 
 
 def test_what_evidence_leaves_open_and_laws_drawn_again_widen() -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from latdiag.diagnosis.flags import to_measure
+from latdiag.diagnosis.result import Breakdown, Share, Verdict
 
 
-def result(*stacks: str, dominant: str | None = "queue", **entry: Any) -> dict[str, Any]:
-    shares = {dominant: {"share": 0.9, **entry}} if dominant else {}
-    return {
-        "stacks": [{"name": name} for name in stacks],
-        "verdict": {"dominant": dominant, "population": "mean"},
-        "breakdown": {"mean": {"n": 100, **shares}},
-    }
+def flag_of(*stacks: str, dominant: str | None = "queue", members: tuple[str, ...] = ()) -> str:
+    share = Share(0.9, None, None, 90, "C", "a test", members)
+    found = Breakdown("client_e2e", 100, 100, 1, 0, None, {dominant: share} if dominant else {})
+    verdict = Verdict(dominant, "mean", "inferred", "bottleneck", "It is so.", "Do this.")
+    return to_measure(stacks, verdict, {"mean": found})
 
 
 @pytest.mark.parametrize(
@@ -29,20 +26,20 @@ def result(*stacks: str, dominant: str | None = "queue", **entry: Any) -> dict[s
     ],
 )
 def test_the_flag_of_the_best_channel_is_named(stack: str, flag: str) -> None:
-    said = to_measure(result(stack))
+    said = flag_of(stack)
     assert said.startswith("To measure it (") and flag in said
 
 
 def test_an_engine_speaks_of_its_queue_and_the_gateway_before_it_does_not() -> None:
-    assert "vLLM" in to_measure(result("envoy", "vllm"))
-    assert "Envoy" in to_measure(result("envoy", dominant="gateway"))
+    assert "vLLM" in flag_of("envoy", "vllm")
+    assert "Envoy" in flag_of("envoy", dominant="gateway")
 
 
 def test_merged_classes_and_no_leader_are_asked_after_too() -> None:
-    assert "vLLM" in to_measure(result("vllm", dominant="network", members=["network", "queue"]))
-    assert "vLLM" in to_measure(result("vllm", dominant=None))
+    assert "vLLM" in flag_of("vllm", dominant="network", members=("network", "queue"))
+    assert "vLLM" in flag_of("vllm", dominant=None)
 
 
 def test_nothing_is_named_where_nobody_is_known_or_can_tell() -> None:
-    assert to_measure(result()) == to_measure(result("transformers")) == ""
-    assert to_measure(result("a stack of tomorrow")) == ""
+    assert flag_of() == flag_of("transformers") == ""
+    assert flag_of("a stack of tomorrow") == ""

@@ -6,9 +6,14 @@ import pytest
 
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.diagnosis.health import PRESET, Health, health
+from latdiag.diagnosis.result import Share
 from latdiag.model.metrics import SLO_PRESETS
 
 from .probe_rows import MS, Reply, gets, reply, seen
+
+
+def share(of_all: float) -> Share:
+    return Share(of_all, None, None, 1, "C", "a test")
 
 
 def probe(slower: float, wait: float = 0.0, step: float = 10.0) -> list[Reply]:
@@ -47,7 +52,7 @@ def test_steps_that_grow_and_waiting_both_count() -> None:
 def test_the_limits_are_those_of_the_preset() -> None:
     """500 ms to the first token and 30 ms from token to token."""
     assert set(SLO_PRESETS[PRESET]) == {"ttft.p99<500ms", "tpot.p99<30ms"}
-    shares = {"queue": {"share": 0.1}, "decode": {"share": 0.9}}
+    shares = {"queue": share(0.1), "decode": share(0.9)}
     for ttft, tpot, good in ((499, 29, True), (501, 29, False), (499, 31, False)):
         assert Health(1.0, ttft * MS, tpot * MS, 9).good(shares) == good
 
@@ -55,8 +60,8 @@ def test_the_limits_are_those_of_the_preset() -> None:
 @pytest.mark.parametrize("name", ["client", "network", "gateway", "queue", "interconnect"])
 def test_what_a_server_could_do_without_may_not_stand_out(name: str) -> None:
     well = Health(1.0, 1.0 * MS, 1.0 * MS, 9)
-    assert well.good({name: {"share": 0.19}, "decode": {"share": 0.81}})
-    assert not well.good({name: {"share": 0.21}, "decode": {"share": 0.79}})
+    assert well.good({name: share(0.19), "decode": share(0.81)})
+    assert not well.good({name: share(0.21), "decode": share(0.79)})
 
 
 def test_single_tokens_have_no_pace_and_no_workload_has_no_health() -> None:

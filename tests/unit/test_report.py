@@ -23,15 +23,20 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from latdiag.diagnosis.result import Result, Target
+from latdiag.measurement.measurement import MetricResult
 from latdiag.model.components import COMPONENTS
 from latdiag.model.metrics import METRICS
 from latdiag.model.records import Outcome
 from latdiag.report import json as report_json
 from latdiag.report.console import compose, render, stdout_console
 from latdiag.report.numbers import metrics as metrics_section
-from latdiag.report.page import Page
+from latdiag.report.page import Page, Span
+from latdiag.stats.estimate import Estimate
 from tests.profiles import repetitions
 from tests.schema import SCHEMA, VALIDATOR, validate
+
+from . import read_result
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NAMES = ("load", "probe", "invalid", "diagnose")
@@ -51,13 +56,17 @@ def _result(name: str) -> dict[str, Any]:
 
 
 def _text(result: dict[str, Any], ascii_only: bool = True) -> str:
-    lines = compose(result, ascii_only).lines
-    return "".join("".join(span.text for span in line) + "\n" for line in lines)
+    lines = compose(read_result.result(result), ascii_only).lines
+    return "".join(_line(line) + "\n" for line in lines)
+
+
+def _line(line: tuple[Span, ...]) -> str:
+    return "".join(span.text for span in line)
 
 
 def _printed(result: dict[str, Any], **options: Any) -> str:
     out = io.StringIO()
-    render(result, Console(file=out, highlight=False, **options))
+    render(read_result.result(result), Console(file=out, highlight=False, **options))
     return out.getvalue()
 
 
@@ -97,6 +106,15 @@ class Parts:
             node = node[key]
             self._changed.add(id(node))
         return bool(self._of[path[0]].is_valid(result[path[0]]))
+
+
+def _is_a_result(result: dict[str, Any]) -> bool:
+    """Whether the types of a result allow it: they are stricter than the schema."""
+    try:
+        read_result.result(result)
+    except (ValueError, KeyError):
+        return False
+    return True
 
 
 def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -200,9 +218,9 @@ def test_the_examples_breakdowns_add_up(name: str) -> None:
 
 def test_a_blank_result_is_valid_and_renders() -> None:
     for verb in ("load", "probe", "diagnose"):
-        blank = report_json.blank(verb)
-        assert _valid(blank)
-        assert "unknown target" in _text(blank)
+        blank = Result(verb=verb)
+        assert _valid(blank.to_json())
+        assert "unknown target" in "\n".join(map(_line, compose(blank, True).lines))
 
 
 # --- the JSON
@@ -211,16 +229,20 @@ def test_a_blank_result_is_valid_and_renders() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_document_survives_its_dump_whatever_the_order_of_its_keys(name: str) -> None:
     result = _result(name)
-    text = report_json.dump(result)
+    text = report_json.dump(read_result.result(result))
     assert json.loads(text) == result
     shuffled = dict(sorted(result.items(), reverse=True))
     shuffled["breakdown"] = {
         population: dict(reversed(found.items()))
         for population, found in result["breakdown"].items()
     }
-    order = [list(json.loads(report_json.dump(each))) for each in (result, shuffled)]
-    assert order[0] == order[1]
-    for found in json.loads(report_json.dump(shuffled))["breakdown"].values():
+    shuffled["claims"] = dict(reversed(result["claims"].items()))
+    documents = [
+        json.loads(report_json.dump(read_result.result(each))) for each in (result, shuffled)
+    ]
+    assert list(documents[0]) == list(documents[1])
+    assert list(documents[0]["claims"]) == list(documents[1]["claims"])
+    for found in documents[1]["breakdown"].values():
         keys = [key for key in found if key in COMPONENTS]
         assert keys == [c for c in COMPONENTS if c in keys]
 
@@ -253,9 +275,8 @@ def test_the_dump_takes_what_numpy_and_the_model_have() -> None:
 
 @given(st.text(max_size=60))
 def test_no_text_in_the_dump_acts_on_a_terminal(text: str) -> None:
-    result = report_json.blank("load")
-    result["target"]["model"] = text + "\x1b[31m\u202e"
-    dumped = report_json.dump(result)
+    target = Target(None, text + "\x1b[31m\u202e", None, None)
+    dumped = report_json.dump(Result(verb="load", target=target))
     assert dumped.isascii() and dumped.replace("\n", "").isprintable()
     assert json.loads(dumped)["target"]["model"] == text + "\x1b[31m\u202e"
 
@@ -313,7 +334,7 @@ def test_what_may_be_missing_may_be_missing(name: str) -> None:
                     del parent[path[-1]]
                 else:
                     parent[path[-1]] = None
-                if len(path) > 1 and parts.valid(result, path):
+                if len(path) > 1 and parts.valid(result, path) and _is_a_result(result):
                     tried += 1
                     assert not re.search(r"\bNone\b|\bnan\b", _text(result)), path
     assert tried > 100
@@ -383,17 +404,17 @@ def test_a_closed_pipe_reaches_the_command_line(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("sys.stdout", Closed())
     with pytest.raises(BrokenPipeError):
-        render(_result("load"), stdout_console())
+        render(read_result.result(_result("load")), stdout_console())
 
 
 @given(st.floats(0, 2e7), st.floats(0, 1), st.floats(0, 3))
 def test_numbers_of_any_size_keep_their_columns(value: float, below: float, above: float) -> None:
     """From nothing to five hours: value, interval and n of each statistic stay apart."""
-    one = {"value": value, "lo": value * below, "hi": value * (1 + above), "unit": "ms"}
-    one |= {"n": 5_000_000, "n_effective": 123_456}
-    metric = dict.fromkeys(("p50", "p90", "p95", "p99", "mean"), one)
+    ends = (1e6 * value, 1e6 * value * below, 1e6 * value * (1 + above))
+    one = Estimate(*ends, 5_000_000, 123_456, "made up")
+    metric = MetricResult("ms", dict.fromkeys(("p50", "p90", "p95", "p99", "mean"), one))
     page = Page(ascii_only=True)
-    metrics_section(page, {"metrics": {"e2e": metric}})
+    metrics_section(page, Result(verb="load", metrics={"e2e": metric}))
     rows = ["".join(span.text for span in line) for line in page.lines[1:]]
     label = 2 if rows[0].startswith("E2E s") else 1
     assert [len(row.split()) for row in rows] == [label + 6, 6]
@@ -403,7 +424,8 @@ def test_numbers_of_any_size_keep_their_columns(value: float, below: float, abov
 def test_every_metric_has_a_label_that_fits_its_column() -> None:
     tabled = [m for m in METRICS if m.unit == "ms" and m.name != "ttft_wire"]
     for metric in tabled:
-        found = {"value": 1.0, "lo": 0.5, "hi": 2.0, "unit": metric.unit, "n": 700}
+        found = Estimate(1e6, 5e5, 2e6, 700, 700, "made up")
         page = Page(ascii_only=True)
-        metrics_section(page, {"metrics": {metric.name: {"p50": found}}})
+        one = MetricResult(metric.unit, {"p50": found})
+        metrics_section(page, Result(verb="load", metrics={metric.name: one}))
         assert "..." not in page.lines[1][0].text, metric.name

@@ -179,7 +179,7 @@ def codes(result: dict[str, Any]) -> set[str]:
 
 
 def test_a_load_with_metrics_is_taken_apart(tmp_path: Path) -> None:
-    result = result_of(Run.open(run_of(tmp_path / "a.run", 100, before=40)), "load")
+    result = result_of(Run.open(run_of(tmp_path / "a.run", 100, before=40)), "load").to_json()
     found = result["breakdown"]["mean"]
     assert found["queue"]["sum_ns"] == round(100 * QUEUE * 1e9)
     assert found["prefill"]["sum_ns"] == round(100 * PREFILL * 1e9)
@@ -197,16 +197,18 @@ def test_a_load_with_metrics_is_taken_apart(tmp_path: Path) -> None:
 
 
 def test_a_verb_without_usable_metrics_stays_as_it_was(tmp_path: Path) -> None:
-    result = result_of(Run.open(save(tmp_path / "a.run", load(), designed=False)), "load")
+    result = result_of(
+        Run.open(save(tmp_path / "a.run", load(), designed=False)), "load"
+    ).to_json()
     assert "aggregates" not in result and result["breakdown"] == {} and text_of(result) == ""
-    result = result_of(Run.open(run_of(tmp_path / "b.run", 40)), "load")
+    result = result_of(Run.open(run_of(tmp_path / "b.run", 40)), "load").to_json()
     assert result["breakdown"] == {} and result["aggregates"]["verdict"] == "contradictory"
     assert "LD416" in codes(result)
     assert text_of(result).startswith("Metrics: 1 server, the servers that were scraped finished")
 
 
 def test_other_peoples_requests_leave_bounds(tmp_path: Path) -> None:
-    result = result_of(Run.open(run_of(tmp_path / "a.run", 150)), "diagnose")
+    result = result_of(Run.open(run_of(tmp_path / "a.run", 150)), "diagnose").to_json()
     found = result["aggregates"]
     assert (found["verdict"], found["used"], found["own"]) == ("others", False, 100)
     queue = next(claim for claim in found["claims"] if claim["of"] == ["queue"])
@@ -227,7 +229,7 @@ def test_two_runs_are_two_windows(tmp_path: Path) -> None:
     one = (QUEUE, PREFILL, 0.045, 0.005)
     scraped(second, "begin", SINCE + 50 * S, exposition([one] * 120))
     scraped(second, "end", SINCE + 70 * S, exposition([one] * 220))
-    result = result_of(Run.open(first, second), "diagnose")
+    result = result_of(Run.open(first, second), "diagnose").to_json()
     found = result["aggregates"]
     assert found["used"] and found["own"] == 200 and len(found["windows"]) == 2
     assert result["breakdown"]["mean"]["queue"]["sum_ns"] == round(200 * QUEUE * 1e9)
@@ -239,7 +241,7 @@ def test_two_servers_are_added_and_shown_apart(tmp_path: Path) -> None:
     for replica, each in (("http://h1/metrics", slow), ("http://h2/metrics", fast)):
         scraped(made, "begin", SINCE - S, exposition([]), replica)
         scraped(made, "end", SINCE + 10 * S, exposition([each] * 50), replica)
-    result = result_of(Run.open(made), "diagnose")
+    result = result_of(Run.open(made), "diagnose").to_json()
     assert result["breakdown"]["mean"]["queue"]["sum_ns"] == round(50 * 0.06 * 1e9)
     assert text_of(result).startswith("Metrics: 2 servers, 100 of 100")
     queues = [
@@ -253,7 +255,7 @@ def test_a_server_without_any_queue_is_told_apart_too(tmp_path: Path) -> None:
     made = save(tmp_path / "a.run", load(), designed=False)
     scraped(made, "begin", SINCE - S, exposition([]))
     scraped(made, "end", SINCE + 10 * S, exposition([(0.0, PREFILL, 0.045, 0.005)] * 100))
-    found = result_of(Run.open(made), "diagnose")["breakdown"]["mean"]
+    found = result_of(Run.open(made), "diagnose").to_json()["breakdown"]["mean"]
     assert found["queue"]["sum_ns"] == 0 and found["queue"]["grade"] == "B"
     assert found["prefill"]["sum_ns"] == round(100 * PREFILL * 1e9)
 
@@ -264,7 +266,7 @@ def test_a_restart_leaves_a_server_out(tmp_path: Path) -> None:
     for replica, started in (("http://h1/metrics", 5.0), ("http://h2/metrics", 99.0)):
         scraped(made, "begin", SINCE - S, exposition([]), replica)
         scraped(made, "end", SINCE + 10 * S, exposition([one] * 50, started), replica)
-    result = result_of(Run.open(made), "diagnose")
+    result = result_of(Run.open(made), "diagnose").to_json()
     first, second = result["aggregates"]["replicas"]
     assert first["left_out"] is None and first["finished"] == 50
     assert second["left_out"] == "its process was started anew in the window"
@@ -282,7 +284,7 @@ def test_a_probe_s_metrics_are_of_the_whole_probe(tmp_path: Path) -> None:
     one = (QUEUE, PREFILL, 0.045, 0.005)
     scraped(made, "begin", SINCE - S, exposition([]))
     scraped(made, "end", SINCE + 10 * S, exposition([one] * 160))
-    result = result_of(Run.open(made), "probe")
+    result = result_of(Run.open(made), "probe").to_json()
     found = result["aggregates"]
     assert (found["of"], found["own"], found["used"]) == ("probe", 160, False)
     assert "LD418" in codes(result) and "LD416" not in codes(result)
@@ -295,4 +297,4 @@ def test_metrics_that_know_nothing_of_requests_are_no_evidence(tmp_path: Path) -
     bare = "# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 5\n"
     for edge, at in (("begin", SINCE - S), ("end", SINCE + 10 * S)):
         scraped(made, edge, at, bare)
-    assert "aggregates" not in result_of(Run.open(made), "diagnose")
+    assert "aggregates" not in result_of(Run.open(made), "diagnose").to_json()

@@ -47,7 +47,7 @@ def diagnosed(folders: Sequence[Path], out: Path, *scenarios: str) -> dict[str, 
     for name in scenarios:
         words += ["--scenario", name]
     assert latdiag(words) == 0
-    result = result_of(Run.open(str(out)), "diagnose")
+    result = result_of(Run.open(str(out)), "diagnose").to_json()
     validate(json.loads(dump(result)))
     return result
 

@@ -11,6 +11,7 @@ from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.health import Health
+from latdiag.diagnosis.result import Verdict
 from latdiag.diagnosis.verdict import Case, verdict
 from latdiag.measurement.frame import frame
 
@@ -50,14 +51,12 @@ def _share(shares: Shares, name: str) -> float:
     return shares.get(name, 0.0) + (1 - sum(shares.values()) if name == "queue" else 0.0)
 
 
-def of(
-    found: Parts, valid: bool = True, health: Health | None = None, **more: Any
-) -> dict[str, Any]:
+def of(found: Parts, valid: bool = True, health: Health | None = None, **more: Any) -> Verdict:
     shares = {p: e for p in ("mean", "p95_tail") if (e := breakdown(found, "client_e2e", p))}
     fine = {p: leaves(found, p) for p in shares}
     said = verdict(Case(shares, found, valid, fine, health, **more))
-    assert said["sentence"].endswith(".") and said["next"].endswith(".")
-    assert said["confidence"] in CONFIDENCES
+    assert said.sentence.endswith(".") and said.next.endswith(".")
+    assert said.confidence in CONFIDENCES
     return said
 
 
@@ -83,18 +82,18 @@ TABLE = [
 def test_the_table(case: tuple[Any, ...]) -> None:
     mean, slow, valid, dominant, population, confidence, kind = case
     said = of(parts(mean, slow), valid)
-    assert said["dominant"] == dominant
-    assert said["population"] == population
-    assert said["kind"] == kind
-    assert said["confidence"] == confidence or kind == "ambiguous"
+    assert said.dominant == dominant
+    assert said.population == population
+    assert said.kind == kind
+    assert said.confidence == confidence or kind == "ambiguous"
 
 
 @pytest.mark.parametrize("valid", [True, False])
 @pytest.mark.parametrize("n", [0, 1, 29])
 def test_too_few_requests_bear_no_verdict(n: int, valid: bool) -> None:
     said = of(parts(QUEUE, n=n), valid)
-    assert said["kind"] == said["confidence"] == "insufficient" and said["dominant"] is None
-    assert f"{n} requests" in said["sentence"]
+    assert said.kind == said.confidence == "insufficient" and said.dominant is None
+    assert f"{n} requests" in said.sentence
 
 
 def test_requests_that_took_no_time_bear_no_verdict() -> None:
@@ -102,14 +101,14 @@ def test_requests_that_took_no_time_bear_no_verdict() -> None:
     flat = {name: np.zeros(1000, dtype=np.int64) for name in NAMES}
     none = flat["queue"]
     still = Parts(none, none, flat, found.delayed, 0, SOURCES)
-    assert of(still)["kind"] == "insufficient"
+    assert of(still).kind == "insufficient"
 
 
 def test_a_thin_tail_leaves_the_word_to_the_mean() -> None:
     said = of(parts(DECODE, QUEUE, n=400))
-    assert (said["population"], said["dominant"]) == ("mean", "decode")
-    assert "all requests" in said["sentence"]
-    assert "slowest 5 %" in of(parts(DECODE, QUEUE, n=1000))["sentence"]
+    assert (said.population, said.dominant) == ("mean", "decode")
+    assert "all requests" in said.sentence
+    assert "slowest 5 %" in of(parts(DECODE, QUEUE, n=1000)).sentence
 
 
 def test_a_tail_of_one_queue_leaves_the_word_to_the_mean() -> None:
@@ -123,22 +122,22 @@ def test_a_tail_of_one_queue_leaves_the_word_to_the_mean() -> None:
     flags = np.zeros(1000, dtype=bool)
     for segment, population in ((None, "mean"), (np.arange(1000) // 250, "p95_tail")):
         found = Parts(total, total, columns, flags, 0, SOURCES, segment=segment)
-        assert of(found)["population"] == population
+        assert of(found).population == population
 
 
 def test_a_leader_leads_only_beyond_doubt() -> None:
     """52 % against 48 %: of steady requests it is certain, of scattered ones it is not."""
     sure, open_ = (of(parts({"decode": 0.52}, spread=spread, n=400)) for spread in (0.1, 1.2))
-    assert sure["kind"] == "bottleneck"
-    assert sure["sentence"].startswith("52 % of the time of all requests goes to decode")
-    assert open_["kind"] == "ambiguous" and open_["dominant"] is None
-    assert "neither leads beyond doubt" in open_["sentence"] and " % " in open_["sentence"]
+    assert sure.kind == "bottleneck"
+    assert sure.sentence.startswith("52 % of the time of all requests goes to decode")
+    assert open_.kind == "ambiguous" and open_.dominant is None
+    assert "neither leads beyond doubt" in open_.sentence and " % " in open_.sentence
 
 
 def test_the_merged_class_is_named_whole_and_the_next_step_splits_it() -> None:
     said = of(parts(QUEUE))
-    assert "queue, prefill, frontend" in said["sentence"]
-    assert "latdiag probe" in said["next"]
+    assert "queue, prefill, frontend" in said.sentence
+    assert "latdiag probe" in said.next
 
 
 @pytest.mark.parametrize(
@@ -152,8 +151,8 @@ def test_a_merged_leader_is_bounded_and_says_with_what(
     name: str, source: Source, words: str
 ) -> None:
     said = of(parts({name: 0.8}, sources={name: source} | APART))
-    assert (said["dominant"], said["confidence"]) == (name, "bounded")
-    assert "not told apart from" in said["sentence"] and words in said["sentence"]
+    assert (said.dominant, said.confidence) == (name, "bounded")
+    assert "not told apart from" in said.sentence and words in said.sentence
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_a_merged_leader_is_bounded_and_says_with_what(
 )
 def test_confidence_is_that_of_the_evidence(grade: str, confidence: str) -> None:
     said = of(parts(DECODE, sources={"decode": Source(grade, "a test")} | APART))
-    assert said["confidence"] == confidence
+    assert said.confidence == confidence
 
 
 # ---------------------------------------------------------------------- leaves
@@ -182,14 +181,14 @@ def test_the_larger_leaf_of_the_leader_is_named_with_its_own_remedy(
     rest = "decode.batch" if leaf != "batch" else "decode.base"
     fine[rest] = whole - fine[f"decode.{leaf}"]
     said = of(parts(DECODE, leaves=fine))
-    assert words in said["sentence"] and remedy in said["next"]
+    assert words in said.sentence and remedy in said.next
 
 
 def test_no_leaf_is_named_where_none_holds_half() -> None:
     whole = parts(DECODE).parts["decode"]
     fine = {f"decode.{leaf}": whole * 2 // 5 for leaf in ("base", "batch")}
     fine["decode.interference"] = whole - sum(fine.values())
-    assert "most of it" not in of(parts(DECODE, leaves=fine))["sentence"]
+    assert "most of it" not in of(parts(DECODE, leaves=fine)).sentence
 
 
 # ---------------------------------------------------------------------- nothing to complain of
@@ -198,8 +197,8 @@ WELL = Health(over_alone=1.1, ttft_ns=200.0 * MS, tpot_ns=15.0 * MS, n=1000)
 
 def test_a_server_that_does_what_it_can_is_healthy() -> None:
     said = of(parts(DECODE, sources=APART), health=WELL)
-    assert (said["kind"], said["dominant"]) == ("healthy", None)
-    assert "1.10 times" in said["sentence"] and "200 ms" in said["sentence"]
+    assert (said.kind, said.dominant) == ("healthy", None)
+    assert "1.10 times" in said.sentence and "200 ms" in said.sentence
 
 
 @pytest.mark.parametrize(
@@ -226,25 +225,25 @@ def test_a_server_that_does_what_it_can_is_healthy() -> None:
     ],
 )
 def test_whoever_could_do_better_is_not_healthy(found: Parts, health: Health | None) -> None:
-    assert of(found, health=health)["kind"] in ("bottleneck", "ambiguous")
+    assert of(found, health=health).kind in ("bottleneck", "ambiguous")
 
 
 def test_an_invalid_measurement_is_not_healthy() -> None:
     said = of(parts(DECODE), valid=False, health=WELL)
-    assert (said["kind"], said["confidence"]) == ("client_limited", "insufficient")
+    assert (said.kind, said.confidence) == ("client_limited", "insufficient")
 
 
 # ---------------------------------------------------------------------- what else is known
 def test_failures_are_part_of_the_sentence_and_no_sign_of_health() -> None:
     for failed, healthy in ((0.0, True), (0.01, True), (0.02, False)):
         said = of(parts(DECODE, sources=APART), health=WELL, failed=failed)
-        assert (said["kind"] == "healthy") == healthy
-    assert "2 % of the requests failed" in said["sentence"]
+        assert (said.kind == "healthy") == healthy
+    assert "2 % of the requests failed" in said.sentence
 
 
 def test_a_short_load_says_nothing_of_health() -> None:
     brief = Health(1.1, 200.0 * MS, 15.0 * MS, 1000, 2.0, long_enough=False)
-    assert of(parts(DECODE, sources=APART), health=brief)["kind"] != "healthy"
+    assert of(parts(DECODE, sources=APART), health=brief).kind != "healthy"
 
 
 @pytest.mark.parametrize(("admitted", "remedy"), [(4, "--max-num-seqs"), (None, "KV memory")])
@@ -252,7 +251,7 @@ def test_what_to_do_about_a_queue_depends_on_whether_there_is_a_limit(
     admitted: int | None, remedy: str
 ) -> None:
     said = of(parts({"decode": 0.2}, sources=APART), admitted=admitted)
-    assert said["dominant"] == "queue" and remedy in said["next"]
+    assert said.dominant == "queue" and remedy in said.next
 
 
 @pytest.mark.parametrize(("tpot", "words"), [(15, "own pace"), (60, "quantised")])
@@ -260,16 +259,16 @@ def test_a_pace_that_readers_notice_has_another_remedy(tpot: int, words: str) ->
     whole = parts(DECODE).parts["decode"]
     found = parts(DECODE, leaves={"decode.base": whole}, sources=APART)
     slow = Health(2.0, 200.0 * MS, tpot * MS, 1000)
-    assert words in of(found, health=slow)["next"]
+    assert words in of(found, health=slow).next
 
 
 def test_time_that_nothing_covers_is_never_a_bottleneck() -> None:
     said = of(parts({"unattributed": 0.7, "decode": 0.3}))
-    assert said["kind"] == "ambiguous" and said["dominant"] is None
+    assert said.kind == "ambiguous" and said.dominant is None
 
 
 def test_a_leader_of_less_than_a_fifth_is_none() -> None:
     """Six parts of a sixth each, one of them a little larger: certain, and of no use."""
     even = dict.fromkeys(("network", "prefill", "frontend", "interconnect", "decode"), 0.16)
     said = of(parts({**even, "decode": 0.19}, spread=0.02, sources=APART))
-    assert said["kind"] == "ambiguous"
+    assert said.kind == "ambiguous"

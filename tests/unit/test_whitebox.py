@@ -257,5 +257,5 @@ def test_without_a_client_a_servers_components_are_as_with_one() -> None:
     for name in ("queue", "prefill", "decode", "frontend"):
         assert alone.parts[name].sum() == with_client.parts[name].sum(), name
     entry = breakdown(alone, "client_e2e", "mean")
-    assert entry is not None and entry["interval"] == "server"
+    assert entry is not None and entry.interval == "server"
     assert entry["client"] is None and entry["network"] is None

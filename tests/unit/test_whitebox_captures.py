@@ -89,7 +89,7 @@ def diagnosed(folder: Path, where: Path, scenario: str) -> dict[str, Any]:
     out = where / "a.run"
     words = ["import", str(folder), "--scenario", scenario, "--out", str(out), "--quiet"]
     assert latdiag(words) == 0
-    return result_of(Run.open(str(out)), "diagnose")
+    return result_of(Run.open(str(out)), "diagnose").to_json()
 
 
 def sums(result: dict[str, Any]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from latdiag.store.run import Run
 
 def attributed(path: Path) -> dict[str, Any]:
     """The result, as ``diagnose --json`` prints it."""
-    return result_of(Run.open(str(path)), "diagnose")
+    return result_of(Run.open(str(path)), "diagnose").to_json()
 
 
 def told(path: Path) -> list[int]:
