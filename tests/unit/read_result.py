@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from latdiag.attribution import evidence, parts
-from latdiag.diagnosis import collected, learned
+from latdiag.diagnosis import collected, compare, learned
 from latdiag.diagnosis import result as results
 from latdiag.diagnosis.result import Breakdown, Result, Share, StackFound
 from latdiag.measurement import measurement, slo, validity
@@ -27,7 +27,7 @@ from latdiag.stats.estimate import Estimate, refusal
 Document = dict[str, Any]
 _ABOUT = ("interval", "total_ns", "n", "segments", "left_out", "insufficient")
 _NAMES: dict[str, Any] = {}
-for _module in (evidence, parts, collected, learned, measurement, slo, validity, results):
+for _module in (evidence, parts, collected, compare, learned, measurement, slo, validity, results):
     _NAMES |= vars(_module)
 
 
@@ -116,7 +116,7 @@ def _metric(found: Document | None) -> MetricResult:
     if "value" in found:
         return MetricResult(found["unit"], total=_estimate(found))
     one = {key: each for key, each in found.items() if key not in ("left_out", "refused")}
-    if None in one.values():
+    if not all(isinstance(each, dict) for each in one.values()):
         raise ValueError("a statistic is always an estimate")
     unit = next((each["unit"] for each in one.values()), "")
     statistics = {key: _estimate(each) for key, each in one.items()}

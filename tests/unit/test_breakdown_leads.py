@@ -134,7 +134,7 @@ def test_laws_that_may_be_off_widen_the_intervals_of_what_rests_on_them() -> Non
         half = wide.shares[name].hi - wide.shares[name].share
         assert half == pytest.approx(1.96 * 0.04, rel=0.15), name
         assert sharp.shares[name].hi == pytest.approx(sharp.shares[name].share)
-    assert wide["decode"] == sharp["decode"]
+    assert wide.shares["decode"] == sharp.shares["decode"]
 
 
 def test_who_leads_is_certain_where_rows_agree_and_open_where_they_do_not() -> None:

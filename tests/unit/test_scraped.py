@@ -28,6 +28,7 @@ from latdiag.stacks import catalogue
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter
 
+from . import read_result
 from .probe_rows import MS, Reply, reply
 from .saved_probe import save
 from .split_rows import batch, row
@@ -170,7 +171,7 @@ def run_of(path: Path, n: int, *, before: int = 0, **more: Any) -> str:
 
 def text_of(result: dict[str, Any]) -> str:
     page = Page(True)
-    servers(page, result)
+    servers(page, read_result.result(result))
     return " ".join(" ".join(span.text.strip() for span in line) for line in page.lines).strip()
 
 

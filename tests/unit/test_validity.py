@@ -127,12 +127,9 @@ def writer(
 
 def test_the_worst_reader_speaks_for_all_and_losses_add_up() -> None:
     facts = facts_of_writers([writer(0.2, 0.01, 50, 2), writer(0.9, 0.0, 10, 3)])
-    assert facts == {
-        "reader_cpu_worst_5s": 0.9,
-        "run_queue_share": 0.01,
-        "loop_lag_p99_ns": 50.0,
-        "rows_lost": 5,
-    }
+    assert facts == Facts(
+        reader_cpu_worst_5s=0.9, run_queue_share=0.01, loop_lag_p99_ns=50.0, rows_lost=5
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,13 +140,11 @@ def test_the_worst_reader_speaks_for_all_and_losses_add_up() -> None:
 def test_a_writer_without_a_count_hides_no_loss_of_another(
     lost: tuple[int | None, ...], total: int | None
 ) -> None:
-    assert facts_of_writers([writer(lost=n) for n in lost])["rows_lost"] == total
+    assert facts_of_writers([writer(lost=n) for n in lost]).rows_lost == total
 
 
 def test_writers_that_say_nothing_of_use_are_borne() -> None:
     """A run directory may hold anything."""
     odd = [{}, {"audit": None, "counts": None}, writer("x", None, [], "many"), {"audit": {}}]
-    assert facts_of_writers(odd) == dict.fromkeys(
-        ("reader_cpu_worst_5s", "run_queue_share", "loop_lag_p99_ns", "rows_lost")
-    )
-    assert facts_of_writers([writer(None), writer(0.5)])["reader_cpu_worst_5s"] == 0.5
+    assert facts_of_writers(odd) == Facts()
+    assert facts_of_writers([writer(None), writer(0.5)]).reader_cpu_worst_5s == 0.5

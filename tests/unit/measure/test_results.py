@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from latdiag.measurement.measure import measure
 from latdiag.measurement.slo import parse_slos
+from latdiag.model.document import document
 
 from .rows import MS, answer, batch_of, measured
 
@@ -105,19 +107,20 @@ def test_itl_and_icl_part_where_chunks_bring_more() -> None:
 def test_json_of_a_measurement() -> None:
     rows = [answer(i * 7 * MS, 10 + i % 5, 5, 6, isl=9, isl_wanted=8) for i in range(100)]
     rows[3].censored = [False, False, True, False]
-    document: Any = measured(rows, "ttft.p90<50ms").to_json()
-    json.dumps(document, allow_nan=False)
-    ttft = document["metrics"]["ttft"]
+    found = measured(rows, "ttft.p90<50ms")
+    metrics: Any = document(found.metrics())
+    json.dumps([metrics, asdict(found.counts)], allow_nan=False)
+    ttft = metrics["ttft"]
     assert list(ttft) == ["p50", "p90", "p95", "p99", "mean"]
     assert set(ttft["p50"]) == {"value", "lo", "hi", "unit", "n", "n_effective", "method"}
     assert ttft["p50"]["value"] == 13.0 and ttft["p50"]["unit"] == "ms"
     assert ttft["p99"]["value"] is None
     assert "662" in ttft["p99"]["refused"] and ttft["p99"]["needs"] == 662
-    assert document["metrics"]["itl"]["left_out"] == {"censored": 2}
-    assert "closed loop" in document["metrics"]["response_time"]["refused"]
-    assert document["metrics"]["output_throughput"]["unit"] == "tok/s"
-    assert document["metrics"]["errors"]["value"] == 0.0
-    assert document["counts"]["isl"] == {
+    assert metrics["itl"]["left_out"] == {"censored": 2}
+    assert "closed loop" in metrics["response_time"]["refused"]
+    assert metrics["output_throughput"]["unit"] == "tok/s"
+    assert metrics["errors"]["value"] == 0.0
+    assert asdict(found.counts.isl) == {
         "rows": 100, "got": 900, "compared": 100, "compared_wanted": 800, "compared_got": 900,
         "unlike": 100,
     }  # fmt: skip
