@@ -325,15 +325,6 @@ def _result(path: str, found: dict[str, Any]) -> Result:
     from latdiag.store.place import displayed
 
     counts = Collected.read(found)
-    senders = (
-        replace(
-            each,
-            sender=shown(each.sender, 200),
-            service=shown(each.service, 200),
-            span_names=tuple(shown(name, 100) for name in each.span_names),
-        )
-        for each in counts.senders or ()
-    )
     return Result(
         verb="collect",
         run=displayed(path),
@@ -341,7 +332,6 @@ def _result(path: str, found: dict[str, Any]) -> Result:
             counts,
             duration_ns=found["duration_ns"],
             stopped=found["stopped"],
-            senders=tuple(senders),
         ),
         caveats=tuple(caveats(counts)),
     )

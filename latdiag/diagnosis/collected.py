@@ -16,7 +16,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """One that sent spans; ``known``: whether a stack has names of its spans."""
+    """One that sent spans, its words safe to show; ``known``: whether a stack has names of its spans."""
 
     sender: str
     service: str
@@ -156,13 +156,13 @@ def _rows(entries: object) -> list[Mapping[str, object]]:
 def _sender(found: Mapping[str, object]) -> Sender:
     names = found.get("span_names")
     return Sender(
-        sender=str(found.get("sender") or ""),
-        service=str(found.get("service") or ""),
+        sender=shown(found.get("sender") or "", 200),
+        service=shown(found.get("service") or "", 200),
         known=bool(found.get("known")),
         spans=_count(found.get("spans")),
         first_ns=_number(found.get("first_ns")),
         last_ns=_number(found.get("last_ns")),
-        span_names=tuple(map(str, names)) if isinstance(names, list) else (),
+        span_names=tuple(shown(name, 100) for name in names) if isinstance(names, list) else (),
     )
 
 

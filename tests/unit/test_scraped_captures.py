@@ -19,6 +19,7 @@ from latdiag.report.json import dump
 from latdiag.store.run import Run
 from tests.schema import validate
 
+from . import read_result
 from .capture_sums import CAPTURES, VLLM, lines, scenarios, spans, vllm_sums
 
 TP1, PD = (CAPTURES / "vllm-0.24.0-h200" / name for name in ("tp1", "pd"))
@@ -71,7 +72,7 @@ def codes(result: dict[str, Any]) -> dict[str, str]:
 
 
 def text_of(result: dict[str, Any]) -> str:
-    page = compose(result, True)
+    page = compose(read_result.result(result), True)
     assert all(sum(len(span.text) for span in line) <= 79 for line in page.lines)
     return " ".join(" ".join(span.text for span in line) for line in page.lines)
 
