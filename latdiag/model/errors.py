@@ -16,6 +16,9 @@ What the measured system does wrong during a run is data (an ``Outcome``), never
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LatdiagError(Exception):
     """One sentence: what happened, to what; and a remedy: what to try."""
@@ -63,3 +66,13 @@ class TargetFault(LatdiagError):
 class LocalFault(LatdiagError):
     exit_code = 16
     code = "local"
+
+
+@contextmanager
+def of_run(path: str) -> Iterator[None]:
+    """What stops latdiag in here leaves a run behind, and says where."""
+    try:
+        yield
+    except LatdiagError as fault:
+        fault.run = path
+        raise

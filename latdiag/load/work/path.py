@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from latdiag.load.work.plan import Work
+from latdiag.load.plan import Work
 
 #: Scenarios of the rows.
 GET, REFUSED = "get", "refused"
