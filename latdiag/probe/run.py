@@ -22,7 +22,6 @@ from latdiag.model.errors import TargetFault, of_run
 from latdiag.model.text import without_credentials
 from latdiag.probe.planner import Planner
 from latdiag.runtime.signals import handled
-from latdiag.store.run import Run
 
 #: Share of failures at which it stops, once there are so many: a probe must not lean on a server
 #: that is down.
@@ -81,6 +80,8 @@ def run_probe(
 
 def _useless(begun: Begun) -> TargetFault:
     """The fault of a target that answered no request for tokens, with the first one's words."""
+    from latdiag.store.run import Run  # reads by numpy and pyarrow
+
     columns = ["scenario", "outcome", "error"]
     of_path = (GET, REFUSED)
     found: list[str] = []
