@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, Protocol, Self
 from latdiag.ingest.gathering import Gather, Heard
 from latdiag.load.begin import Begun, begin
 from latdiag.load.failures import hopeless, useless
+from latdiag.load.plan import GET, REFUSED
 from latdiag.load.processes import run
 from latdiag.load.processes.counters import Counts
 from latdiag.load.processes.run import LoadEnd
-from latdiag.load.work.path import GET, REFUSED, path_work
+from latdiag.load.work.path import path_work
 from latdiag.load.work.prepare import Prepared, Wish
 from latdiag.measurement.stages import Limits, PathStage, Stage
 from latdiag.model.errors import TargetFault, of_run
