@@ -7,7 +7,7 @@ adds them up. A claim on leaves of several components stays merged, or unattribu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.leaves import MASK, components
 from latdiag.measurement.frame import Frame
+from latdiag.model.components import COMPONENTS
+
+#: So much more than the client saw may a server state: stamps of the two are taken at different
+#: ends of the same event.
+OVER_NS, OVER_SHARE = 5_000_000, 0.02
 
 
 class Origin(NamedTuple):
@@ -107,6 +112,22 @@ def is_parted(leaves: int, merges: Merges) -> bool:
     names = components(leaves)
     together = merges.get(names[0], (names[0],))
     return set(names) <= set(together) and names != ("unattributed",)
+
+
+def united(together: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
+    """The classes of components that are told together, by each of their members; one that is
+    told alone is not in it."""
+    sets: list[set[str]] = []
+    for names in together:
+        touching = [s for s in sets if s & set(names)]
+        sets = [s for s in sets if not s & set(names)] + [set(names).union(*touching)]
+    found: dict[str, tuple[str, ...]] = {}
+    for each in sets:
+        if len(each) < 2:
+            continue
+        members = tuple(name for name in COMPONENTS if name in each)
+        found |= dict.fromkeys(members, members)
+    return found
 
 
 def mask_of(names: Sequence[str]) -> int:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 import click
 
 from latdiag import __version__
-from latdiag.cli.outcome import announce, ending, settle_streams, terminable
+from latdiag.cli.outcome import ending, terminable
+from latdiag.cli.streams import announce, settle_streams
 
 #: name: (where its click command is, its one line of help)
 VERBS = {
@@ -87,7 +88,9 @@ class _Verbs(click.Group):
 def latdiag(ctx: click.Context, verbose: int) -> None:
     """Says where the latency of an LLM endpoint goes, and how sure that is."""
     if verbose:
-        ctx.call_on_close(_log_to_stderr(verbose))
+        from latdiag.cli.logs import log_to_stderr
+
+        ctx.call_on_close(log_to_stderr(verbose))
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -124,32 +127,3 @@ def _invoke(args: list[str]) -> int:
     except click.exceptions.Exit as exc:
         return exc.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _log_to_stderr(verbosity: int) -> Callable[[], None]:
-    """Log lines of latdiag, and of nothing else: other libraries log headers. Returns the undo."""
-    import logging
-
-    from latdiag.cli.outcome import concealed
-    from latdiag.model.text import shown
-
-    class _Safe(logging.StreamHandler[TextIO]):
-        def format(self, record: logging.LogRecord) -> str:
-            return shown(concealed(super().format(record)), 1000)
-
-        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-            """logging's own would print the raw message."""
-
-    handler = _Safe()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("latdiag")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO if verbosity == 1 else logging.DEBUG)
-    logger.propagate = False
-
-    def undo() -> None:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
-        logger.propagate = True
-
-    return undo

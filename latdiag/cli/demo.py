@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,6 @@ from latdiag.model.errors import LocalFault, UsageFault
 
 if TYPE_CHECKING:
     from latdiag.sim.demo import Demo
-    from latdiag.sim.params import Params
-
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 @click.command(name="demo", context_settings={"max_content_width": 79})
@@ -61,15 +57,17 @@ def demo(fault: str, **given: Any) -> int:
     latdiag demo decode --port 0 --set weights_ms=60 --truth truth.jsonl
     latdiag demo kv-transfer --otlp http://127.0.0.1:4318 --telemetry skew,lost=0.1
     """
+    from latdiag.report.demo_page import end_lines
     from latdiag.sim.demo import serving
+    from latdiag.sim.settings import constants
     from latdiag.sim.telemetry import telemetry_of
 
-    constants = _constants(fault, given["seed"], given["draw"], given["changes"])
+    params = constants(fault, given["seed"], given["draw"], given["changes"])
     served: Demo | None = None
     ended: BaseException | None = None
     try:
         with serving(
-            constants,
+            params,
             seed=given["seed"],
             port=given["port"],
             truth=Path(given["truth"]) if given["truth"] else None,
@@ -92,7 +90,7 @@ def demo(fault: str, **given: Any) -> int:
         _say_json({"url": served.url, **served.report})
         return TERMINATED if isinstance(ended, Terminated) else INTERRUPTED
     if not given["quiet"]:
-        click.echo("\n".join(_end(served.report)), err=True)
+        click.echo("\n".join(end_lines(served.report)), err=True)
     raise ended
 
 
@@ -114,84 +112,3 @@ def _say_start(served: Demo, fault: str, given: Mapping[str, Any]) -> None:
 def _say_json(fields: Mapping[str, Any]) -> None:
     click.echo(json.dumps({"schema": 1, "demo": fields}))
     sys.stdout.flush()
-
-
-def _constants(fault: str, seed: int, draw: bool, changes: Iterable[str]) -> Params:
-    """The fault's constants as the options want them. UsageFault for what cannot be."""
-    from dataclasses import replace
-
-    from latdiag.sim import params
-
-    if fault not in params.FAULTS:
-        near = get_close_matches(fault, params.FAULTS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        text = f"there is no fault {fault!r}.{hint}"
-        raise UsageFault(text, f"latdiag demo {near[0] if near else 'healthy'}")
-    found = params.draw(fault, seed) if draw else params.FAULTS[fault]
-    try:
-        return replace(found, **dict(_change(text, found) for text in changes))
-    except ValueError as exc:
-        raise UsageFault(f"--set: {exc}", "latdiag demo --help") from exc
-
-
-def _change(text: str, params: Params) -> tuple[str, Any]:
-    """NAME=VALUE as a field of Params and its value. UsageFault where it is none."""
-    from dataclasses import fields
-
-    name, equals, value = text.partition("=")
-    kinds = {field.name: str(field.type) for field in fields(params)}
-    if not equals:
-        raise UsageFault(f"--set {text!r} is not NAME=VALUE", "for example --set max_seqs=4")
-    if name not in kinds:
-        near = get_close_matches(name, kinds, n=1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UsageFault(
-            f"--set: there is no constant {name!r}. {hint}There are {', '.join(kinds)}",
-            f"--set {near[0] if near else 'max_seqs'}=VALUE",
-        )
-    try:
-        return name, _READ[kinds[name]](value.strip())
-    except ValueError:
-        text = f"--set {name}: {value!r} is not {_WANTED[kinds[name]]}"
-        raise UsageFault(text, f"it is {getattr(params, name)} now") from None
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in (*_TRUE, *_FALSE):
-        raise ValueError
-    return text.lower() in _TRUE
-
-
-#: By the type of a field: how its value is read, and what it should have been.
-_READ: dict[str, Callable[[str], Any]] = {
-    "float": float,
-    "int": int,
-    "bool": _switch,
-    "str": str,
-    "int | None": lambda text: None if text == "none" else int(text),
-    "frozenset[str]": lambda text: frozenset(filter(None, text.split(","))),
-}
-_WANTED = {
-    "float": "a number",
-    "int": "a whole number",
-    "bool": "true or false",
-    "int | None": "a whole number or none",
-}
-
-
-def _end(report: Mapping[str, Any]) -> Iterator[str]:
-    """What there was, in a line each."""
-    parts = (("tokens", report["lateness"]), ("relayed pieces", report["relay_lateness"]))
-    for what, late in parts:
-        if late and late["n"]:
-            p50, p99, worst = late["p50_us"] / 1000, late["p99_us"] / 1000, late["max_ns"] / 1e6
-            yield (
-                f"{late['n']} {what} left later than scheduled by {p50:.3f} ms (p50),"
-                f" {p99:.3f} ms (p99), {worst:.3f} ms (max)"
-            )
-    if report["lateness"] and not report["lateness"]["n"]:
-        yield "no token was asked for"
-    if report["spans"]:
-        told = report["spans"]
-        more = [f"{told[name]} {name} on purpose" for name in ("lost", "repeated") if name in told]
-        yield ", ".join([f"{told['sent']} spans sent", f"{told['dropped']} dropped", *more])

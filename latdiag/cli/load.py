@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from latdiag.cli.gather import gather_options
-from latdiag.cli.options import DURATION, headers_of, output_options, target_options
+from latdiag.cli.listening import gatherer, spans_to
+from latdiag.cli.options import gather_options, output_options, target_options
+from latdiag.cli.values import DURATION, headers_of
 
 
 @click.command(name="load", context_settings={"max_content_width": 79})
@@ -45,8 +46,8 @@ def load(url: str, **given: Any) -> int:
     latdiag load http://localhost:8000/v1 --rate 4 --slo 'ttft.p95<500ms'
     latdiag load https://host/v1 --api-key-env KEY --model NAME --requests 200
     """
-    from latdiag.cli.execute import execute, show, target_of
-    from latdiag.cli.gather import gatherer, spans_to
+    from latdiag.cli.execute import execute, show
+    from latdiag.cli.targets import target_of
     from latdiag.measurement.slo import parse_slos
 
     objectives = parse_slos(given["slos"])

@@ -1,56 +1,18 @@
-"""Options that verbs share, and what turns their words into values."""
+"""Options that verbs share."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from latdiag.model.errors import UsageFault
-from latdiag.model.units import parse_duration
+from latdiag.cli.values import DURATION
 
+#: What --otlp means without an address.
+ON = "on"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-
-class Duration(click.ParamType[int]):
-    """``30s``, ``2m``, ``250ms``: nanoseconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_duration(value)
-        except UsageFault as fault:
-            self.fail(f"{fault.text}; {fault.remedy}", param, ctx)
-
-
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kMGT]?)i?B?")
-_SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-
-
-class Size(click.ParamType[int]):
-    """``500MB``, ``2GB``: bytes."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        found = _SIZE.fullmatch(value.strip())
-        if not found or not float(found[1]):
-            self.fail(f"{value!r} is not a size; write for example 500MB or 2GB", param, ctx)
-        return round(float(found[1]) * _SCALE[found[2]])
-
-
-DURATION = Duration()
-SIZE = Size()
-#: As many lengths as the largest probe has requests, and more.
-_DRAWS = 4096
 
 _TARGET = (
     click.option("--model", help="Model to ask for; else the first of /v1/models."),
@@ -91,6 +53,33 @@ _OUTPUT = (
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
 )
+_GATHER = (
+    click.option(
+        "--otlp",
+        is_flag=False,
+        flag_value=ON,
+        metavar="[HOST:PORT]",
+        help="Take the servers' spans meanwhile, by gRPC [127.0.0.1:4317] and HTTP [:4318].",
+    ),
+    click.option("--otlp-http", metavar="HOST:PORT", help="Take spans by HTTP here, not at 4318."),
+    click.option(
+        "--metrics", multiple=True, metavar="URL", help="Scrape these metrics; repeatable."
+    ),
+    click.option("--forward", metavar="URL", help="Pass all spans on to this collector."),
+    click.option(
+        "--wait",
+        type=DURATION,
+        default="10s",
+        show_default=True,
+        help="With --otlp, at the end: until no late span came for so long.",
+    ),
+    click.option("--token-env", metavar="NAME", help="Variable with the token that senders show."),
+    click.option(
+        "--allow-unauthenticated",
+        is_flag=True,
+        help="Take spans from other machines without a token.",
+    ),
+)
 
 
 def applied(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
@@ -106,50 +95,4 @@ def applied(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
 
 target_options = applied(_TARGET)
 output_options = applied(_OUTPUT)
-
-
-def headers_of(
-    api_key_env: str | None, plain: tuple[str, ...], header_env: tuple[str, ...]
-) -> tuple[tuple[str, str], ...]:
-    """Header pairs; every value is concealed from now on. UsageFault for what is no header."""
-    found: list[tuple[str, str]] = []
-    if api_key_env is not None:
-        found.append(("Authorization", f"Bearer {_variable(api_key_env)}"))
-    for text in plain:
-        name, colon, value = text.partition(":")
-        if not colon or not value.strip():
-            raise UsageFault("a --header has no value", "write it as 'NAME: VALUE'")
-        found.append((_name(name), value.strip()))
-    for text in header_env:
-        name, _, variable = text.partition(":")
-        found.append((_name(name), _variable(variable.strip())))
-    for name, value in found:
-        if not value.isprintable() or not value.isascii():
-            raise UsageFault(f"the value of header {name} is not printable ASCII", "mend it")
-    return tuple(found)
-
-
-def lengths_in_turn(text: str | None, seed: int, stream: str) -> tuple[int, ...] | None:
-    """Draws of a law of lengths (as ``load`` takes them), to be used in turn; None for none."""
-    from latdiag.load.work.lengths import Lengths
-
-    if text is None:
-        return None
-    law = Lengths.parse(text).seeded(seed, stream)
-    return tuple(law.draw(index) for index in range(1 if law.kind == "fixed" else _DRAWS))
-
-
-def _name(text: str) -> str:
-    name = text.strip()
-    if not name or not all(c.isalnum() or c in "-_" for c in name) or not name.isascii():
-        raise UsageFault("a header was not written as NAME: VALUE", "quote it for the shell")
-    if name.lower() in ("content-length", "transfer-encoding", "host", "traceparent"):
-        raise UsageFault(f"the header {name} is latdiag's own", "leave it out")
-    return name
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise UsageFault(f"the environment variable {name} is not set", "export it first")
-    return value.strip()
+gather_options = applied(_GATHER)

@@ -10,14 +10,12 @@ import contextlib
 import errno
 import os
 import select
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import click
 
 from latdiag.model.errors import LatdiagError
-from latdiag.model.text import shown
 
 BUG, USAGE, LOCAL, INTERRUPTED, CLOSED_PIPE, TERMINATED = 1, 2, 16, 130, 141, 143
 
@@ -31,8 +29,6 @@ _LOCAL_ERRNO = {
     errno.EPERM: "check the permissions, or choose another place with --out",
     errno.EROFS: "choose a place that can be written to with --out",
 }
-
-_secrets: set[str] = set()
 
 
 class Terminated(SystemExit):
@@ -57,18 +53,6 @@ class Ending:
     run: str | None = None
 
 
-def conceal(*secrets: str | None) -> None:
-    """Never print these values in an error, a traceback or a log line of this process."""
-    _secrets.update(secret for secret in secrets if secret)
-
-
-def concealed(text: str) -> str:
-    """``text`` with every concealed value replaced, the longest first."""
-    for secret in sorted(_secrets, key=len, reverse=True):
-        text = text.replace(secret, "[concealed]")
-    return text
-
-
 def ending(exc: BaseException) -> Ending:
     """The exit code and the words for ``exc``."""
     exc = _gravest(exc)
@@ -91,66 +75,6 @@ def ending(exc: BaseException) -> Ending:
     name = type(exc).__name__
     text = f"a bug in latdiag: {name}: {exc}" if str(exc) else f"a bug in latdiag: {name}"
     return Ending(BUG, "bug", text, "run it again with `latdiag -vv ...` and report the traceback")
-
-
-def announce(end: Ending, exc: BaseException, as_json: bool, verbosity: int) -> None:
-    """Print ``end``: ``error:`` and ``try:`` on stderr, and the object on stdout if asked for."""
-    if end.exit_code == CLOSED_PIPE:
-        return
-    text, remedy = (shown(concealed(part), 1000) for part in (end.text, end.remedy))
-    if as_json:
-        from latdiag.diagnosis.result import Failure
-        from latdiag.report.json import dump
-
-        _say(dump(Failure(end.code, text, remedy, end.run)), err=False)
-    if end.code in ("interrupted", "terminated"):
-        _say(text)
-        return
-    _say(f"error: {text}")
-    if remedy:
-        _say(f"try: {remedy}")
-    if end.exit_code == BUG and verbosity >= 2:
-        _say(_traceback(exc))
-
-
-def settle_streams() -> Ending | None:
-    """Flush stdout and stderr; say how that failed, if it did.
-
-    A stream that cannot be flushed is pointed at the null device, so that the interpreter's own
-    flush at shutdown finds nothing to complain about.
-    """
-    failed: Ending | None = None
-    for stream in (sys.stdout, sys.stderr):
-        if stream is None:
-            continue
-        try:
-            stream.flush()
-        except OSError as exc:
-            failed = failed or ending(exc)
-            _discard(stream.fileno())
-        except ValueError:  # somebody closed it: there is nothing left to flush
-            pass
-    return failed
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises ``Terminated`` inside; what was in force before is restored after."""
-    import signal
-    import threading
-
-    def terminate(signum: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
-        yield  # another's business: a thread cannot, and whoever ignores SIGTERM means it
-        return
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _gravest(exc: BaseException) -> BaseException:
@@ -184,24 +108,20 @@ def _reader_is_gone() -> bool:
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poller.poll(0))
 
 
-def _say(text: str, err: bool = True) -> None:
-    """Print one line, or nothing where the stream itself is what failed."""
-    with contextlib.suppress(OSError):
-        click.echo(text, err=err)
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises ``Terminated`` inside; what was in force before is restored after."""
+    import signal
+    import threading
 
+    from latdiag.runtime.signals import handled
 
-def _discard(fd: int) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, fd)
-    os.close(null)
+    def terminate(_number: int, _frame: object) -> None:
+        raise Terminated
 
-
-def _traceback(exc: BaseException) -> str:
-    """The traceback, each line made safe, its indentation kept."""
-    import traceback
-
-    lines = concealed("".join(traceback.format_exception(exc))).splitlines()
-    indents = (line[: len(line) - len(line.lstrip(" "))] for line in lines)
-    return "\n".join(
-        indent + shown(line, 500) for indent, line in zip(indents, lines, strict=True)
-    )
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
+        yield  # another's business: a thread cannot, and whoever ignores SIGTERM means it
+        return
+    with handled(terminate, (signal.SIGTERM,)):
+        yield

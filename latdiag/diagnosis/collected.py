@@ -16,7 +16,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """One that sent spans, its words safe to show; ``known``: whether a stack has names of its spans."""
+    """One that sent spans, its words safe to show; ``known``: a stack has names of its spans."""
 
     sender: str
     service: str

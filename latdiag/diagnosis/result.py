@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from latdiag.model.caveat import Caveat
 from latdiag.model.components import in_time_order
-from latdiag.model.document import OPTIONAL, document
+from latdiag.model.document import OPTIONAL, Document, document
 
 if TYPE_CHECKING:
     from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
     from latdiag.attribution.parts import Parts
     from latdiag.diagnosis.collected import Collected
-    from latdiag.diagnosis.compare import Comparison
     from latdiag.diagnosis.learned import Learned
     from latdiag.measurement.measurement import MetricResult
     from latdiag.measurement.slo import Judgement
@@ -291,7 +290,7 @@ class Result:
     evidence: SpanEvidence | None = None
     imported: Imported | None = None
     collected: Collected | None = None
-    compared: Comparison | None = None
+    compared: Document | None = None
     caveats: tuple[Caveat, ...] = ()
     replies: ReplyEvidence | None = None
     aggregates: MetricEvidence | None = None

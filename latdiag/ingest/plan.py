@@ -51,7 +51,7 @@ class CountNow(NamedTuple):
 class Finish(NamedTuple):
     """Wait until no span came for ``wait_ns``, or ``limit_ns`` is over; then write and close.
 
-    Frame by ``Finished``.
+    Answered by ``Finished``.
     """
 
     wait_ns: int

@@ -10,9 +10,9 @@ from typing import Any
 
 from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
+from latdiag.load.plan import BUSY, GET, REFUSED
 from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.tokens import token_counts
-from latdiag.load.work.path import BUSY, GET, REFUSED
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
 from latdiag.model.text import shown, without_credentials
 

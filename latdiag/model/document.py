@@ -10,10 +10,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol
 
 #: ``field(default=..., metadata=OPTIONAL)``: the key is left out where the value is the default.
 OPTIONAL = {"optional": True}
+
+
+class Document(Protocol):
+    """What writes its own keys."""
+
+    def to_json(self) -> Mapping[str, object]: ...
 
 
 def document(value: object) -> Any:

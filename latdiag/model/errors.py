@@ -5,9 +5,7 @@
     LatdiagError
     ├── UsageFault          2   the command line asks for something that cannot be
     ├── RunFault            2   not a run, a damaged run, a run of a newer schema
-    ├── InvalidMeasurement 12   the client broke a rule of its self-audit
     ├── UnlikeRuns         13   two runs that must not be compared
-    ├── SloMissed          14   a stated objective was not met
     ├── TargetFault        15   DNS, connect, TLS, 401, 403, 404, or no usable reply at all
     └── LocalFault         16   disk full, descriptors, permission: a resource of this machine
 
@@ -15,6 +13,9 @@ What the measured system does wrong during a run is data (an ``Outcome``), never
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LatdiagError(Exception):
@@ -40,19 +41,9 @@ class RunFault(LatdiagError):
     code = "run"
 
 
-class InvalidMeasurement(LatdiagError):
-    exit_code = 12
-    code = "invalid"
-
-
 class UnlikeRuns(LatdiagError):
     exit_code = 13
     code = "unlike"
-
-
-class SloMissed(LatdiagError):
-    exit_code = 14
-    code = "slo"
 
 
 class TargetFault(LatdiagError):
@@ -63,3 +54,13 @@ class TargetFault(LatdiagError):
 class LocalFault(LatdiagError):
     exit_code = 16
     code = "local"
+
+
+@contextmanager
+def of_run(path: str) -> Iterator[None]:
+    """What stops latdiag in here leaves a run behind, and says where."""
+    try:
+        yield
+    except LatdiagError as fault:
+        fault.run = path
+        raise

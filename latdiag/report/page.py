@@ -34,6 +34,13 @@ def cells(text: str) -> int:
     return cell_len(text)
 
 
+def filled(text: str, first: str = "", rest: str = "") -> str:
+    """``text`` wrapped to ``WIDTH`` columns; words that bear a hyphen stay whole."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+    )
+
+
 class Page:
     """Lines of at most ``width`` columns. Strings from outside enter through ``word``."""
 

@@ -115,17 +115,6 @@ def flags_of(turns: str) -> str:
     return "; ".join(found)
 
 
-@cache
-def text_attributes() -> frozenset[str]:
-    """The text attributes of spans that are kept: keys, signs of roles, and what a stack asks."""
-    found: set[str] = set()
-    for known in stacks():
-        found.update(known.texts, known.ranks)
-        found.update(key.attribute for key in known.keys)
-        found.update(role.attribute[0] for role in known.roles if role.attribute)
-    return frozenset(found)
-
-
 def clashes(known: Iterable[Stack], new: Stack) -> str:
     """Why ``new`` cannot stand beside ``known`` (a name that is taken), or an empty string.
 

@@ -221,7 +221,8 @@ def test_run_queue(peer: Peer, tmp_path: Path) -> None:
     try:
         os.sched_setaffinity(command.reader(), {core})
         with rivals(core, 6):
-            ended = command.end(60)
+            wait_for(lambda: not command.named("read"), 60, "the end of the reader")
+        ended = command.end(60)
     finally:
         command.destroy()
     words = "time that a reader waited for a core that others held"

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
+from latdiag.load.plan import Work
 from latdiag.load.processes.ids import request_id
 from latdiag.load.wire import stamps
 from latdiag.load.work.lengths import Lengths
 from latdiag.load.work.path import path_work
-from latdiag.load.work.plan import Work
 from latdiag.load.work.workload import Workload
 from latdiag.store.run import Run
 
@@ -36,8 +36,8 @@ from .peers import Asked, Script, Wire, models, serving, well
 RUNS = """
 import json, sys
 from latdiag.load.wire import stamps
+from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.processes.run import run_load
-from latdiag.load.work.plan import LoadPlan, Target, Work
 from latdiag.store.writer import create_run
 
 base, path, work = sys.argv[1:4]

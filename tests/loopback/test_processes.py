@@ -278,7 +278,7 @@ def test_a_process_that_dies_at_the_start_ends_the_load(tmp_path: Path, what: st
 
 AFTERWARDS = """
 import json, os, sys
-from latdiag.load.work.plan import LoadPlan, Target, Work
+from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.processes.run import run_load
 from latdiag.store.writer import create_run
 

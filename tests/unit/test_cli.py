@@ -19,8 +19,8 @@ import click
 import pytest
 
 from latdiag import __version__, cli
-from latdiag.cli import explain, outcome, run
-from latdiag.model import errors
+from latdiag.cli import run
+from latdiag.model import entries, errors, secrets
 from latdiag.model.caveats import CAVEATS
 from latdiag.model.components import COMPONENTS, LEAVES
 from latdiag.model.errors import LatdiagError
@@ -52,7 +52,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Body], None]]:
         monkeypatch.setitem(cli.VERBS, "try-it", (f"{module.__name__}:command", "For a test."))
 
     yield install
-    outcome._secrets.clear()
+    secrets._secrets.clear()
 
 
 def _raising(exc: BaseException) -> Body:
@@ -178,7 +178,7 @@ def test_secrets_and_control_characters_never_reach_the_terminal(
     verb: Callable[[Body], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def body() -> None:
-        outcome.conceal("sk-very-secret", None, "")
+        secrets.conceal("sk-very-secret", None, "")
         logging.getLogger("latdiag.load").info("header sk-very-secret \x1b[31m")
         raise ValueError("key sk-very-secret refused \x1b[31m\u202e")
 
@@ -307,12 +307,12 @@ def test_the_list_names_every_word_once_and_each_leads_somewhere(
     document = json.loads(_explained(capsys, "--json"))
     validate(document)
     text = " ".join(_explained(capsys).split())
-    entries = explain.all_entries()
+    all_of_them = entries.all_entries()
     for words in document["words"].values():
         assert len(words) == len(set(words)) and ", ".join(words) in text
-    for entry in entries:
+    for entry in all_of_them:
         for word in (*entry.see, *entry.also):
-            assert explain.look_up(word, entries), word
+            assert entries.look_up(word, all_of_them), word
 
 
 def test_spelling_does_not_matter(capsys: pytest.CaptureFixture[str]) -> None:

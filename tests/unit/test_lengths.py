@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.load.work.draws import new_seed, octets, uniforms
+from latdiag.load.work.draws import octets, uniforms
 from latdiag.load.work.lengths import LONGEST, Lengths
 from latdiag.model.errors import UsageFault
 
@@ -29,10 +29,6 @@ def test_uniforms_fill_the_open_interval_evenly():
     assert statistics.fmean(drawn) == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / len(drawn)))
     tenths = [sum(i / 10 <= u < (i + 1) / 10 for u in drawn) for i in range(10)]
     assert sum((n - 1000) ** 2 / 1000 for n in tenths) < 33.7  # chi square, 9 degrees, 1e-4
-
-
-def test_seeds_of_runs_differ():
-    assert new_seed() != new_seed()
 
 
 # Lengths ---------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from latdiag.attribution.replies.columns import (
 )
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.dialects.sse import EventStream
+from latdiag.load.plan import LoadPlan, Target
 from latdiag.load.row import Row
 from latdiag.load.wire.heads import kept_headers
-from latdiag.load.work.plan import LoadPlan, Target
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
 from latdiag.store.batch import Batch, Ints, Lists

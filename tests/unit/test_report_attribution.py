@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from latdiag.cli import explain
 from latdiag.diagnosis.result import Result
 from latdiag.diagnosis.why import Why
+from latdiag.model import entries as explained
 from latdiag.report import json as report_json
 from latdiag.report import where
 from latdiag.report.console import compose
@@ -236,7 +236,7 @@ def test_a_diagnosis_names_every_run_that_it_read() -> None:
 
 
 def test_every_word_of_the_new_parts_of_a_result_is_explained() -> None:
-    entries = explain.all_entries()
+    entries = explained.all_entries()
     result = diagnosed()
     kinds = SCHEMA["$defs"]["verdict"]["properties"]["kind"]["enum"]
     learned = set(result["learned"]) & {"path_ms", "frontend_ms", "alone_ms", "step_ms", "let_in",
@@ -247,7 +247,7 @@ def test_every_word_of_the_new_parts_of_a_result_is_explained() -> None:
               "designed stage", "path", "frontend law", "prefill alone", "let in", "KV transfer",
               "healthy", "ambiguous", "demo", "grade C", "S1", "S10", "LD117"}  # fmt: skip
     for word in words:
-        assert explain.look_up(word, entries), word
+        assert explained.look_up(word, entries), word
 
 
 def test_the_document_is_not_changed_by_showing_it() -> None:

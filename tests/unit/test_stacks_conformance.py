@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from latdiag.cli.stacks import markdown
 from latdiag.model.components import LEAVES
+from latdiag.report.stacks_page import markdown
 from latdiag.stacks.catalogue import METRIC_KINDS, built_in, selector
 from latdiag.stacks.detect import (
     Signs,

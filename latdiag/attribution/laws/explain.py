@@ -53,9 +53,10 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     if laws is None:
         return None
     ok = int((seen.ok & (seen.stage == WORKLOAD)).sum())
-    columns = _columns(seen, rows, laws)
+    gaps = np.nan_to_num(first_gap(seen, rows))
+    columns = _columns(seen, rows, laws, gaps)
     random = np.random.default_rng(len(seen.first))
-    again = [_columns(seen, rows, each) for each in laws.drawn(random, _DRAWS)]
+    again = [_columns(seen, rows, each, gaps) for each in laws.drawn(random, _DRAWS)]
     drawn = {name: np.array([each[name] for each in again], dtype=float) for name in columns}
     whole = Whole(
         (seen.done - seen.begin)[rows],
@@ -186,9 +187,10 @@ def _moves(
 
 
 def _columns(
-    seen: Observations, rows: NDArray[np.int64], laws: Laws
+    seen: Observations, rows: NDArray[np.int64], laws: Laws, gaps: NDArray[np.float64]
 ) -> dict[str, NDArray[np.int64]]:
-    """Signed int64 ns that add up to last - begin in every row."""
+    """Signed int64 ns that add up to last - begin in every row. ``gaps``: ``first_gap`` of each,
+    0 where it is not known."""
     server, isl = seen.server[rows], seen.isl[rows]
     found = {"client": seen.client[rows], "network": seen.network[rows]}
     way = np.zeros(len(rows), dtype=np.int64)
@@ -203,8 +205,7 @@ def _columns(
     found["prefill"] = own
     stream = (seen.last - seen.first)[rows]
     if laws.transfer is not None and laws.transfer.proven:
-        extra = np.nan_to_num(first_gap(seen, rows))
-        found["interconnect"] = np.minimum(np.rint(extra).astype(np.int64), stream)
+        found["interconnect"] = np.minimum(np.rint(gaps).astype(np.int64), stream)
         stream = stream - found["interconnect"]
     found["decode"] = stream
     return found

@@ -285,23 +285,6 @@ def _gained(before: Sample, after: Sample) -> tuple[int, ...]:
     return tuple(b - a for a, b in zip(before.counts, after.counts, strict=True))
 
 
-def quantile_bounds(
-    bounds: Sequence[float], counts: Sequence[int], q: float
-) -> tuple[float, float] | None:
-    """The bucket that holds the quantile ``q`` (nearest rank) of a histogram of durations.
-
-    ``counts`` are cumulative, ``bounds`` end with +Inf. The answer is as wide as the bucket:
-    nothing says where in it the value lies, and above the last finite bound nothing bounds it
-    (then the upper end is infinite). None without observations.
-    """
-    n = counts[-1] if counts else 0
-    if not n:
-        return None
-    rank = max(1, math.ceil(q * n))
-    place = next(i for i, count in enumerate(counts) if count >= rank)
-    return _lower(bounds, place), bounds[place]
-
-
 def _lower(bounds: Sequence[float], place: int) -> float:
     """Lower edge of a bucket of durations: the first begins at 0."""
     return bounds[place - 1] if place else min(0.0, bounds[0])

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from latdiag.attribution import client_only
 from latdiag.attribution.leaves import MASK
 from latdiag.attribution.ledger import (
+    OVER_NS,
+    OVER_SHARE,
     Claim,
     Ledger,
     Merges,
@@ -30,11 +32,11 @@ from latdiag.attribution.ledger import (
     Origin,
     client_claims,
     mask_of,
+    united,
 )
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.replies.claims import Time, Told, meant, told, usable
 from latdiag.attribution.settle import Whole, settle
-from latdiag.attribution.spans.owners import OVER_NS, OVER_SHARE, united
 from latdiag.measurement.frame import Frame
 from latdiag.model.components import COMPONENTS
 from latdiag.stacks.signal import Stack

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.evidence import SenderSpans
-from latdiag.attribution.ledger import is_parted
+from latdiag.attribution.ledger import OVER_NS, OVER_SHARE, is_parted
 from latdiag.attribution.spans import claims
 from latdiag.attribution.spans.columns import Spans
 from latdiag.attribution.spans.owners import (
-    OVER_NS,
-    OVER_SHARE,
     UNPARTED,
     Table,
     merges_of,

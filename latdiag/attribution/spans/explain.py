@@ -28,6 +28,7 @@ from latdiag.attribution.ledger import (
     client_claims,
     is_parted,
     key_of,
+    united,
 )
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle, unclaimed
@@ -35,7 +36,7 @@ from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.columns import NEVER, Spans
 from latdiag.attribution.spans.complete import LEAST, Findings, complete
 from latdiag.attribution.spans.join import Requests, join
-from latdiag.attribution.spans.owners import Table, client_stream, merges_of, table_of, united
+from latdiag.attribution.spans.owners import Table, client_stream, merges_of, table_of
 from latdiag.measurement import frame as frames
 from latdiag.measurement.frame import Frame
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.leaves import components
+from latdiag.attribution.ledger import OVER_NS, OVER_SHARE, united
 from latdiag.attribution.nest import narrower
 from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.columns import NEVER
 from latdiag.attribution.sweep import sweep
 from latdiag.measurement.frame import Frame
-from latdiag.model.components import COMPONENTS
 
 #: Components that may be told together where no signal parts them: all lie before the first token
 #: or between servers.
 _MERGEABLE = frozenset({"gateway", "frontend", "queue", "prefill", "interconnect"})
-#: So much more than the client saw may a server state: stamps of the two are taken at different
-#: ends of the same event.
-OVER_NS, OVER_SHARE = 5_000_000, 0.02
 #: Time that no signal parts, of one request, above which it is noticeable.
 UNPARTED = 0.01
 
@@ -98,19 +94,3 @@ def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, .
         if 2 * int((open_ > UNPARTED * spoken).sum()) > int(joined.sum()):
             together.append(names)
     return united(together)
-
-
-def united(together: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
-    """The classes of components that are told together, by each of their members; one that is
-    told alone is not in it."""
-    sets: list[set[str]] = []
-    for names in together:
-        touching = [s for s in sets if s & set(names)]
-        sets = [s for s in sets if not s & set(names)] + [set(names).union(*touching)]
-    found: dict[str, tuple[str, ...]] = {}
-    for each in sets:
-        if len(each) < 2:
-            continue
-        members = tuple(name for name in COMPONENTS if name in each)
-        found |= dict.fromkeys(members, members)
-    return found

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.processes.counters import Counters
 from latdiag.load.processes.outbox import Outbox
 from latdiag.load.processes.pulse import BEAT_S, Pulse
@@ -25,7 +26,6 @@ from latdiag.load.wire.exchange import Exchange
 from latdiag.load.wire.heads import Requests, content_type, kept_headers, retry_after, told
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.path import PathReplies
-from latdiag.load.work.plan import LoadPlan, Work
 from latdiag.runtime.channel import Channel, Frames, Record, message
 from latdiag.runtime.wake import Alarm, WakeSelector
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.processes.counters import Counters, Counts
 from latdiag.load.processes.ids import request_id as request_id_of
 from latdiag.load.processes.reader import Cut, Go, run_reader
 from latdiag.load.processes.writer import run_writer
 from latdiag.load.wire import stamps
-from latdiag.load.work.plan import LoadPlan, Work
 from latdiag.model.errors import LocalFault
 from latdiag.model.units import NS_PER_MS
 from latdiag.runtime.channel import Channel, Fault, encode, wide_pipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from latdiag.load.work.plan import LoadPlan
+from latdiag.load.plan import LoadPlan
 from latdiag.runtime.children import settle_memory
 from latdiag.runtime.wake import WakeSelector, new_loop, run_at_once
 

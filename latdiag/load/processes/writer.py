@@ -13,10 +13,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from latdiag.load.dialects import DIALECTS
+from latdiag.load.plan import LoadPlan
 from latdiag.load.processes.audit import Audit
 from latdiag.load.processes.counters import Counters
 from latdiag.load.row import PathRow, Row
-from latdiag.load.work.plan import LoadPlan
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
 from latdiag.runtime.channel import Channel, Fault, Frames, Record

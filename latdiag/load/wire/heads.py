@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 
+from latdiag.load.plan import LoadPlan
 from latdiag.load.wire.exchange import Exchange, Sink
-from latdiag.load.work.plan import LoadPlan
 
 _TOLD = tuple(n for n in Exchange.__slots__ if n not in ("headers", "wire_key", "last_key"))
 #: Reply headers that the writer needs.

@@ -8,14 +8,8 @@ purposes independent of each other.
 
 from __future__ import annotations
 
-import secrets
 import struct
 from hashlib import shake_128
-
-
-def new_seed() -> int:
-    """A seed for a run that was given none: two runs then share no prompt."""
-    return secrets.randbits(48)
 
 
 def octets(seed: int, stream: str, index: int, n: int) -> bytes:

@@ -12,6 +12,8 @@ from latdiag.model.errors import UsageFault
 
 #: No context window is longer; it also keeps the tail of a wide distribution from memory's end.
 LONGEST = 10_000_000
+#: As many lengths as the largest probe has requests, and more.
+_DRAWS = 4096
 
 _FORMS = "write 512, uniform:100-200, normal:512,64, lognormal:512,0.8 or choice:128,512"
 
@@ -104,3 +106,11 @@ def _sound(kind: str, numbers: tuple[float, ...]) -> bool:
         and all(n.is_integer() and 1 <= n <= LONGEST for n in numbers)
         and (kind != "uniform" or numbers[0] <= numbers[1])
     )
+
+
+def in_turn(text: str | None, seed: int, stream: str) -> tuple[int, ...] | None:
+    """Draws of a law of lengths (as ``load`` takes them), to be used in turn; None for none."""
+    if text is None:
+        return None
+    law = Lengths.parse(text).seeded(seed, stream)
+    return tuple(law.draw(index) for index in range(1 if law.kind == "fixed" else _DRAWS))

@@ -9,16 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from latdiag.load.work.plan import Work
+from latdiag.load.plan import BUSY, Work
 
-#: Scenarios of the rows.
-GET, REFUSED = "get", "refused"
 #: Longest wait before a request; how long exactly is drawn for each.
 _WAIT_NS = 100_000_000
 #: So many requests in a row without any reply: the server is gone, and more would tell nothing.
 _SILENT = 3
-#: What says that requests are too many.
-BUSY = frozenset({429, 503})
 
 
 def path_work(

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from latdiag.load.dialects import DIALECTS, Ask, Dialect, Event, dialect_of_path
+from latdiag.load.plan import Target
 from latdiag.load.redact import clean
 from latdiag.load.row import Row
 from latdiag.load.wire.exchange import Exchange
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.lengths import LONGEST
-from latdiag.load.work.plan import Target
 from latdiag.model.errors import TargetFault, UsageFault
 from latdiag.model.records import Outcome
 from latdiag.model.text import shown, without_credentials

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from latdiag.load.dialects import Ask
+from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.redact import secrets_of
 from latdiag.load.work.lengths import Lengths
-from latdiag.load.work.plan import LoadPlan, Target, Work
 from latdiag.load.work.preflight import Answer, Found, Preflight, locate
 from latdiag.load.work.promptfile import read_prompts
 from latdiag.load.work.prompts import calibrate, tokenizer_words

@@ -44,9 +44,6 @@ WORDS = tuple(_WORDS.split())
 #: newer ones) or at the very end.
 TOKEN_IDS = range(1000, 2000)
 
-#: Texts of so many words tell words per token and overhead apart.
-CALIBRATION_WORDS = (16, 128, 384)
-
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

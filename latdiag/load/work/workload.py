@@ -128,10 +128,6 @@ class Workload:
         table = self.words or Words()
         return self._said(table.make(self.seed, "calibration", index, words, 0), 1)
 
-    def without(self, *extras: str) -> Workload:
-        """The same workload without extras that the server refused."""
-        return replace(self, extras=self.extras.difference(extras))
-
     def _prompt(self, isl: int, index: int) -> str | list[int]:
         shared = min(self.shared_prefix, isl - 1)
         if self.isl_source == "ids":

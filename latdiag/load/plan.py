@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 from latdiag.stacks.signal import ReplyFields
 
+#: Scenarios of the requests about the path to a server.
+GET, REFUSED = "get", "refused"
+#: What says that requests are too many.
+BUSY = frozenset({429, 503})
+
 
 class Work(NamedTuple):
     """One request to make, a GET where ``body`` is empty.

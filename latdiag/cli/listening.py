@@ -1,0 +1,118 @@
+"""Where spans are taken and metrics scraped, by the options of all verbs that listen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from latdiag.cli.options import ON
+from latdiag.model.errors import UsageFault
+from latdiag.model.text import shown
+
+if TYPE_CHECKING:
+    from latdiag.ingest.gathering import Gather
+    from latdiag.ingest.otlp.endpoints import Endpoints
+
+#: What a receiver on this machine is reached by.
+_GRPC, _HTTP = "127.0.0.1:4317", "127.0.0.1:4318"
+
+
+def gatherer(given: Mapping[str, Any]) -> Gather:
+    """What to do around a load, by its options. UsageFault for options that cannot be."""
+    from functools import partial
+
+    from latdiag.ingest.gathering import gathering, nobody
+
+    otlp = listening(*_doors(given), given)
+    if otlp is None and not given["metrics"]:
+        return nobody
+    return partial(
+        gathering,
+        otlp=otlp,
+        metrics=given["metrics"],
+        forward=given["forward"],
+        wait_ns=given["wait"],
+        say=sayer(given["quiet"]),
+    )
+
+
+def sayer(quiet: bool) -> Callable[[str], None]:
+    """What takes lines for people who wait."""
+    return lambda line: None if quiet else click.echo(shown(line, 300), err=True)
+
+
+def spans_to(given: Mapping[str, Any], target: str) -> str | None:
+    """Where a server that this command starts sends its spans; None for nowhere."""
+    _, http = _doors(given)
+    if target.startswith("demo:") and http is not None and given["token_env"]:
+        raise UsageFault("the built-in server shows no token", "leave --token-env out")
+    return None if http is None else f"http://{http}"
+
+
+def _doors(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """HOST:PORT of the gRPC and of the HTTP receiver, as they were asked for."""
+    grpc, http = given["otlp"], given["otlp_http"]
+    if grpc is not None and grpc != "off":
+        http = http or _HTTP
+    return (_GRPC if grpc == ON else grpc), (None if http == "off" else http)
+
+
+def listening(grpc: str | None, http: str | None, given: Mapping[str, Any]) -> Endpoints | None:
+    """Where spans are taken, None for nowhere, by the options of all verbs that listen.
+
+    UsageFault for what cannot be, before there is a run; a port that is not known yet is checked
+    by the child.
+    """
+    from latdiag.ingest.otlp.forward import Destination, refuse_own
+
+    token = _token_of(given["token_env"])
+    otlp = _endpoints_of(grpc, http, token, given["allow_unauthenticated"])
+    _check_metrics(given["metrics"])
+    if given["forward"] is not None:
+        if otlp is None:
+            raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
+        doors = [door for door in (otlp.grpc, otlp.http) if door]
+        refuse_own(Destination.parse(given["forward"]), doors)
+    return otlp
+
+
+def _token_of(variable: str | None) -> str | None:
+    """The bearer token in an environment variable; concealed from now on. UsageFault if none."""
+    from latdiag.model.secrets import conceal
+
+    if variable is None:
+        return None
+    token = os.environ.get(variable, "").strip()
+    if not token or not token.isprintable() or not token.isascii():
+        raise UsageFault(
+            f"the environment variable {shown(variable, 60)} holds no token", "export it first"
+        )
+    conceal(token)
+    return token
+
+
+def _endpoints_of(
+    grpc: str | None, http: str | None, token: str | None, allow_unauthenticated: bool
+) -> Endpoints | None:
+    from latdiag.ingest.otlp.endpoints import Endpoints, address_of
+
+    doors = [
+        None if text in (None, "off") else address_of(str(text), port)
+        for text, port in ((grpc, 4317), (http, 4318))
+    ]
+    if doors == [None, None]:
+        return None
+    return Endpoints(doors[0], doors[1], token, allow_unauthenticated)
+
+
+def _check_metrics(urls: Sequence[str]) -> None:
+    """UsageFault for URLs that nothing can be scraped from."""
+    from latdiag.ingest.prometheus.scrape import Scraper
+
+    try:
+        Scraper(urls, frozenset())
+    except ValueError as fault:
+        raise UsageFault(shown(fault, 200), "give --metrics http://HOST:PORT") from None

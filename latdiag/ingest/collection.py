@@ -1,0 +1,116 @@
+"""Collecting for a while, without a load of ours: the parent waits, and says what comes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from latdiag.ingest.collector import Collector, collecting
+from latdiag.ingest.otlp.endpoints import Endpoints
+from latdiag.model.units import NS_PER_S, show_duration
+from latdiag.runtime.signals import handled
+from latdiag.stacks.catalogue import families, stacks
+
+_SAY_EVERY_S = 10.0
+_POLL_S = 0.2
+
+
+def collect(
+    path: str,
+    *,
+    otlp: Endpoints | None,
+    metrics: Sequence[str],
+    forward: str | None,
+    max_disk: int | None,
+    duration_ns: int,
+    wait_ns: int,
+    say: Callable[[str], None],
+    progress: Callable[[dict[str, Any], int], Sequence[str]],
+) -> dict[str, Any]:
+    """Collect into the run at ``path`` (created before): what came, with ``duration_ns`` and
+    ``stopped`` (the number of the signal that ended it, or 0).
+
+    ``say`` takes lines for people who wait; ``progress`` makes them of what came so far and the
+    seconds since the start.
+    """
+    signals: list[int] = []
+    with (
+        handled(lambda number, _frame: signals.append(number)),
+        collecting(
+            path,
+            stacks(),
+            families(),
+            otlp=otlp,
+            metrics=metrics,
+            forward=forward,
+            max_disk=max_disk,
+        ) as collector,
+    ):
+        return _Collection(collector, signals, say, progress).run(duration_ns, wait_ns)
+
+
+class _Collection:
+    """The parent while the child collects: waits, says what comes, and ends it."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        signals: list[int],
+        say: Callable[[str], None],
+        progress: Callable[[dict[str, Any], int], Sequence[str]],
+    ) -> None:
+        self._collector = collector
+        self._signals = signals
+        self._say = say
+        self._progress = progress
+        self._begun_s = time.monotonic()
+        self._next_s = self._begun_s + _SAY_EVERY_S
+        self._missing: set[tuple[str, str]] = set()
+
+    def run(self, duration_ns: int, wait_ns: int) -> dict[str, Any]:
+        doors = {"gRPC": self._collector.grpc, "HTTP": self._collector.http}
+        open_doors = [f"{name} at {where}" for name, where in doors.items() if where]
+        self._say(f"collecting: {', '.join(open_doors) or 'metrics only'}")
+        self._edge("begin")
+        until = self._begun_s + duration_ns / NS_PER_S
+        while not self._signals and (left := until - time.monotonic()) > 0:
+            time.sleep(min(_POLL_S, left))
+            if self._tick() is None:
+                break  # the child is gone; ``finish`` says so
+        self._edge("end")
+        lasted_ns = round((time.monotonic() - self._begun_s) * NS_PER_S)
+        if not open_doors or signal.SIGTERM in self._signals:
+            wait_ns = 0
+        if wait_ns:
+            again = "; once more to end at once" if self._signals else ""
+            self._say(f"waiting {show_duration(wait_ns)} for late spans{again}")
+        heard = len(self._signals)
+
+        def hurry() -> None:
+            self._tick()
+            if len(self._signals) > heard:
+                self._collector.hurry()
+
+        counts = self._collector.finish(wait_ns, hurry)
+        return {**counts, "duration_ns": lasted_ns, "stopped": (self._signals or [0])[0]}
+
+    def _tick(self) -> bool | None:
+        """Say what came, where it is time for that; None if the child does not answer."""
+        if time.monotonic() < self._next_s:
+            return False
+        self._next_s += _SAY_EVERY_S
+        counts = self._collector.snapshot()
+        if counts is None:
+            return None
+        for line in self._progress(counts, round(time.monotonic() - self._begun_s)):
+            self._say(line)
+        return True
+
+    def _edge(self, label: str) -> None:
+        for problem in self._collector.edge(label):
+            key = (problem.replica, problem.text)
+            if key not in self._missing:
+                self._missing.add(key)
+                self._say(f"{problem.replica}: {problem.text}")

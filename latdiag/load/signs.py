@@ -1,0 +1,102 @@
+"""Which stacks show themselves at a URL, by a few GETs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from latdiag.load.look import Glimpse, beside, look
+from latdiag.load.work.preflight import locate
+from latdiag.model.errors import TargetFault
+from latdiag.model.text import shown, without_credentials
+from latdiag.stacks import detect
+
+#: What every server is asked for, in this order.
+PATHS = ("/v1/models", "/metrics", "/version")
+_REMEDIES = {
+    "dns": "check the host name",
+    "refused": "is the server up, and is this its port?",
+    "tls": "check the certificate; --insecure skips verification",
+    "timeout": "is the host reachable from here?",
+}
+_WHY = {
+    "dns": "its name cannot be resolved",
+    "refused": "it refuses the connection",
+    "tls": "the TLS handshake failed",
+    "timeout": "it did not answer within 5 s",
+    "protocol": "it does not speak HTTP",
+}
+
+
+def stacks_at(
+    url: str, headers: Sequence[tuple[str, str]], verify: bool
+) -> tuple[dict[str, Any], ...]:
+    """The stacks at a URL that is known to answer: what a guess could be measured with."""
+    base, _, _ = locate(url, None)
+    signs = signs_of(look([beside(base, path) for path in PATHS], base, headers, verify))
+    return tuple(
+        {
+            "name": one.stack.name,
+            "version": shown(one.version, 60) if one.version else None,
+            "grounds": "; ".join(shown(each, 80) for each in one.because[:4]),
+        }
+        for one in detect.detect(signs)
+    )
+
+
+def glimpses_of(
+    url: str, headers: Sequence[tuple[str, str]], metrics: Sequence[str], verify: bool
+) -> tuple[list[Glimpse], str]:
+    """What the server at ``url`` answers, what stands at ``metrics``, and its base URL.
+
+    TargetFault where it answers nothing, UsageFault for no URL.
+    """
+    base, _, _ = locate(url, None)
+    others = [_scrape_url(each) for each in metrics]
+    glimpses = look([*(beside(base, path) for path in PATHS), *others], base, headers, verify)
+    first = glimpses[0]
+    if not first.status:
+        raise TargetFault(
+            f"{without_credentials(first.url)} cannot be asked: "
+            f"{_WHY.get(first.fault, first.fault)}",
+            _REMEDIES.get(first.fault, "is this an HTTP server? check scheme and port"),
+        )
+    if first.status in (401, 403) and all(each.status != 200 for each in glimpses):
+        raise TargetFault(
+            f"{without_credentials(first.url)} wants a key: HTTP {first.status}",
+            "give the name of the variable that holds the key: --api-key-env NAME",
+        )
+    return glimpses, base
+
+
+def _scrape_url(text: str) -> str:
+    """``host:9090`` and ``http://host:9090`` mean its ``/metrics``; UsageFault for no URL."""
+    whole = text if "://" in text else f"http://{text}"
+    locate(whole, None)  # says what is wrong with it
+    parts = urlsplit(whole)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/metrics", parts.query, ""))
+
+
+def signs_of(glimpses: Sequence[Glimpse]) -> detect.Signs:
+    """The signs in the replies to ``PATHS`` and further scrapes."""
+    models, own, version, *others = glimpses
+    scrapes = [each for each in (own, *others) if each.status == 200 and not each.fault]
+    looked = {"metrics"} if own.status or any(each.status for each in others) else set()
+    return detect.Signs(
+        models=detect.of_models(_document(models)),
+        headers=frozenset().union(*(detect.of_headers(each.headers) for each in glimpses)),
+        metrics=frozenset().union(*(detect.of_exposition(each.text) for each in scrapes)),
+        versions=detect.of_version(_document(version)),
+        looked=frozenset(looked),
+    )
+
+
+def _document(glimpse: Glimpse) -> object:
+    if glimpse.status != 200:
+        return None
+    try:
+        return json.loads(glimpse.text)
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,54 @@
+"""What a user lets a probe spend, and the workload that is to be explained."""
+
+from __future__ import annotations
+
+import secrets
+
+from latdiag.load.work.lengths import in_turn
+from latdiag.load.work.schedule import OpenLoop
+from latdiag.measurement.stages import Limits
+from latdiag.model.errors import UsageFault
+from latdiag.probe.budget import MAX_TOKENS
+from latdiag.probe.cost import least_tokens
+from latdiag.probe.offered import LEAST
+
+
+def limits_of(
+    budget: str,
+    max_tokens: int | None,
+    rate: str | None,
+    concurrency: int | None,
+    isl: str | None,
+    osl: str | None,
+    seed: int | None,
+) -> Limits:
+    """The limits as the words of the options state them; UsageFault for what cannot be."""
+    parsed_rate = None
+    if rate is not None:
+        if concurrency is not None:
+            raise UsageFault(
+                "--rate is an open loop, --concurrency a closed one", "give one of the two"
+            )
+        parsed = OpenLoop.parse(rate)
+        if parsed.kind != "poisson":
+            raise UsageFault("a probe sends at random instants", f"give --rate {parsed.rate:g}")
+        parsed_rate = parsed.rate
+    seed = secrets.randbits(32) if seed is None else seed
+    limits = Limits(
+        budget=budget,
+        max_tokens=max_tokens or MAX_TOKENS[budget],
+        max_model_len=None,
+        seed=seed,
+        isl=in_turn(isl, seed, "isl"),
+        osl=in_turn(osl, seed, "osl"),
+        rate=parsed_rate,
+        concurrency=concurrency,
+    )
+    least = least_tokens(limits)
+    if least > limits.max_tokens:
+        raise UsageFault(
+            f"{LEAST} requests of this workload are {least:,} tokens, more than may be spent"
+            f" ({limits.max_tokens:,})",
+            f"allow for the designed stages too: --max-tokens-total {2 * least}",
+        )
+    return limits

@@ -1,0 +1,106 @@
+"""What ``collect`` says: while spans and samples come, and in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from textwrap import wrap
+from typing import Any
+
+from latdiag.diagnosis.collected import Collected, caveats
+from latdiag.diagnosis.result import Result
+from latdiag.model.text import shown
+from latdiag.model.units import show_duration
+from latdiag.report.page import WIDTH
+from latdiag.store.place import displayed
+
+#: Senders that are named in one line.
+_NAMED = 5
+
+
+def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
+    """What arrived so far, and which senders no stack here knows."""
+    senders = found["senders"]
+    total = found["senders_total"]
+    spans = f"{found['accepted']} spans from {total} sender{'s' * (total != 1)}"
+    parts = [spans]
+    if found["samples"]:
+        parts.append(f"{found['samples']} samples in {sum(found['scrapes'].values())} scrapes")
+    if refused := sum(found["refused"].values()):
+        parts.append(f"{refused} spans refused")
+    if turned_away := sum(found["refused_exports"].values()):
+        parts.append(f"{turned_away} exports refused")
+    if found["forward_failed"]:
+        parts.append(f"{found['forward_failed']} exports not forwarded")
+    if found["disk_cap_reached"]:
+        parts.append("--max-disk is reached")
+    lines = wrap(f"{seconds} s: {', '.join(parts)}", WIDTH, subsequent_indent="  ")
+    unknown = [sender for sender in senders if not sender["known"]]
+    for sender in unknown[:_NAMED]:
+        names = ", ".join(shown(name, 40) for name in sender["span_names"][:3])
+        service = sender["service"] or sender["sender"]
+        text = f"  of no stack known here: {shown(service, 60)} ({names})"
+        lines += wrap(text, WIDTH, subsequent_indent="    ")
+    if found["unknown_senders"] > _NAMED:
+        more = found["unknown_senders"] - _NAMED
+        lines.append(f"  and {more} more senders of no stack known here")
+    return lines
+
+
+def result_of(path: str, found: dict[str, Any]) -> Result:
+    """The result of what was collected into the run at ``path``."""
+    counts = Collected.read(found)
+    return Result(
+        verb="collect",
+        run=displayed(path),
+        collected=replace(counts, duration_ns=found["duration_ns"], stopped=found["stopped"]),
+        caveats=tuple(caveats(counts)),
+    )
+
+
+def result_lines(result: Result) -> list[str]:
+    """The result for people."""
+    found = result.collected
+    assert found is not None
+    lines = [f"Collected for {show_duration(found.duration_ns or 0)}"]
+    lines.append(f"  spans      {_counted(found.accepted)} in {found.exports} exports")
+    senders = found.senders or ()
+    for sender in senders[:_NAMED]:
+        mark = "" if sender.known else "  (no stack known here)"
+        name = shown(sender.service or sender.sender, 36 if mark else 60)
+        lines.append(f"    {_counted(sender.spans):>12}  {name}{mark}")
+    rest = senders[_NAMED:]
+    if rest:
+        lines.append(f"    {_counted(sum(s.spans for s in rest)):>12}  {len(rest)} others")
+    scrapes = sum(found.scrapes.values())
+    lines.append(f"  samples    {_counted(found.samples)} in {scrapes} scrapes")
+    for text in _oddities(found):
+        lines += wrap(f"  {text}", WIDTH, subsequent_indent=" " * 13)
+    lines += ["", f"Run: {result.run}", f"Next: latdiag diagnose {result.run}"]
+    return lines
+
+
+def _oddities(found: Collected) -> list[str]:
+    """What is not as it should be, a line each."""
+    lines = [f"refused    {_counted(n)} spans: {why}" for why, n in found.refused.items()]
+    lines += [
+        f"refused    {_counted(n)} exports: {why}" for why, n in found.refused_exports.items()
+    ]
+    lines += [
+        f"left out   {_counted(n)} exports of {what}" for what, n in found.other_signals.items()
+    ]
+    if found.forwarded is not None:
+        failed = found.forward_failed
+        lines.append(f"forwarded  {_counted(found.forwarded)} exports, {failed} failed")
+    if found.disk_cap_reached:
+        lines.append("stopped    taking more at --max-disk")
+    lines += [
+        f"scraping   {shown(p.replica, 60)}: {shown(p.text, 80)}"
+        for p in found.scrape_problems[:_NAMED]
+    ]
+    if not found.accepted and not found.samples:
+        lines.append("nothing    came: is the exporter of the server on, and does it point here?")
+    return lines
+
+
+def _counted(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
