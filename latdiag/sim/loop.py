@@ -66,7 +66,7 @@ class Loop:
             signal.signal(number, lambda _number, _frame: None)
         self.watch(reading, READ, lambda _mask: stop())
         stdin = sys.stdin.fileno()
-        self.watch(stdin, READ, lambda _mask: None if os.read(stdin, 1024) else stop())
+        self.watch(stdin, READ, lambda _mask: stop() if _at_end(stdin) else None)
 
     def wait(self, due_ns: int | None) -> None:
         """Until ``due_ns`` (MONOTONIC) or until something is ready, which is called then."""
@@ -101,6 +101,14 @@ class Loop:
     def _call(found: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in found:
             key.data(mask)
+
+
+def _at_end(fd: int) -> bool:
+    """Whether nothing more will come: closed in good order, or with messages of ours unread."""
+    try:
+        return not os.read(fd, 1024)
+    except OSError:
+        return True
 
 
 class Lateness:

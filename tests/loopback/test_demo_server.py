@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -17,10 +18,13 @@ from typing import Any
 import httpx
 import pytest
 
+from latdiag.runtime.children import fresh
+from latdiag.sim import server
 from latdiag.sim.connection import receive, want_stamps
 from latdiag.sim.demo import Demo, running_demo, serving
 from latdiag.sim.openai import TEMPLATE_TOKENS
-from latdiag.sim.params import Params
+from latdiag.sim.params import FAULTS, Params
+from latdiag.sim.process import command
 
 from .command import wait_for
 from .demo_client import PATIENCE_NS, figure, metrics, post, stream, tcp, truths
@@ -292,3 +296,12 @@ def _late(demo: Demo) -> dict[str, int]:
     late: dict[str, int] = demo.report["lateness"]
     assert late["p50_us"] <= late["p99_us"] <= late["max_ns"] / 1000
     return late
+
+
+def test_a_server_ends_in_good_order_with_a_parent_that_left_its_words_unread() -> None:
+    child, channel = fresh(command("server", server.Setup(FAULTS["healthy"]).to_json()))
+    readable = select.poll()
+    readable.register(channel, select.POLLIN)
+    assert readable.poll(60_000), "it says where it listens"
+    channel.close()
+    assert child.ends_within(60) and child.status == 0
