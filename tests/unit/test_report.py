@@ -30,7 +30,7 @@ from latdiag.report import json as report_json
 from latdiag.report.console import compose, render, stdout_console
 from latdiag.report.page import Span
 from tests.profiles import repetitions
-from tests.schema import SCHEMA, VALIDATOR, validate
+from tests.schema import SCHEMA, VALIDATOR, ChangedPart, validate
 
 from . import read_result
 
@@ -68,40 +68,6 @@ def _printed(result: dict[str, Any], **options: Any) -> str:
 
 def _valid(result: dict[str, Any]) -> bool:
     return bool(RESULT.is_valid(result))
-
-
-class Parts:
-    """Says as ``_valid`` whether a result is still valid when one thing in it has changed.
-
-    Quicker: it looks below one key of the top only, and what a definition of the schema took
-    before is not looked at again, but for what lies on the way to the change.
-    """
-
-    def __init__(self) -> None:
-        self._taken: set[tuple[str, int]] = set()
-        self._changed: set[int] = set()
-        follow = VALIDATOR.VALIDATORS["$ref"]
-
-        def ref(validator: Any, name: str, instance: Any, schema: Any) -> Iterator[Any]:
-            key = (name, id(instance))
-            if key in self._taken and key[1] not in self._changed:
-                return
-            errors = list(follow(validator, name, instance, schema))
-            if not errors and key[1] not in self._changed:
-                self._taken.add(key)
-            yield from errors
-
-        kind = jsonschema.validators.extend(type(VALIDATOR), {"$ref": ref})
-        parts = SCHEMA["$defs"]["result"]["properties"]
-        self._of = {key: kind({**part, "$defs": SCHEMA["$defs"]}) for key, part in parts.items()}
-
-    def valid(self, result: dict[str, Any], path: tuple[Any, ...]) -> bool:
-        """Whether ``result``, in which what ``path`` leads to has changed, is."""
-        self._changed, node = {id(result)}, result
-        for key in path[:-1]:
-            node = node[key]
-            self._changed.add(id(node))
-        return bool(self._of[path[0]].is_valid(result[path[0]]))
 
 
 def _is_a_result(result: dict[str, Any]) -> bool:
@@ -322,7 +288,7 @@ def test_markup_is_printed_not_obeyed() -> None:
 def test_what_may_be_missing_may_be_missing(name: str) -> None:
     """Wherever the schema lets a value be null or absent, the report does without it."""
     result = _result(name)
-    tried, parts = 0, Parts()
+    tried, parts = 0, ChangedPart()
     for path in list(_paths(result)):
         for absent in (True, False):
             with _changed(_parent(result, path)) as parent:
