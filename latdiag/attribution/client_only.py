@@ -29,14 +29,17 @@ _BEHIND = Origin(
 )
 
 
-def explain(rows: Frame, left_out: int) -> Parts:
-    """Parts of requests with kernel stamps; ``left_out`` successful ones have none.
+def partition(frame: Frame) -> Parts:
+    """Every successful row of the workload; those without exact stamps are counted.
 
     In the order of ``sent``, then of length: equal instants are told apart, so that the order in
     which a run is read does not matter.
     """
-    behind = rows.first - rows.begin - rows.client - rows.network
-    rows = rows.select(np.lexsort((behind, rows.done - rows.begin, rows.sent)))
+    ok = frame.ok & frame.workload
+    at = np.flatnonzero(ok & frame.kernel)
+    keys = (frame.first - frame.begin - frame.client - frame.network, frame.done - frame.begin)
+    rows = frame.select(at[np.lexsort((keys[0][at], keys[1][at], frame.sent[at]))])
+    rows = replace(rows, last=np.maximum(rows.last, rows.first))
     whole = Whole(
         rows.done - rows.begin, rows.first - rows.begin, rows.last - rows.first, rows.delayed
     )
@@ -55,12 +58,4 @@ def explain(rows: Frame, left_out: int) -> Parts:
             Move("queue", "network", (rows.network_hi - rows.network).astype(float)),
         ),
     )
-    return settle(whole, ledger, left_out)
-
-
-def partition(frame: Frame) -> Parts:
-    """Every successful row of the workload; those without exact stamps are counted."""
-    ok = frame.ok & frame.workload
-    rows = frame.select(ok & frame.kernel)
-    rows = replace(rows, last=np.maximum(rows.last, rows.first))
-    return explain(rows, int(ok.sum()) - rows.n)
+    return settle(whole, ledger, int(ok.sum()) - rows.n)

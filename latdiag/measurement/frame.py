@@ -128,11 +128,12 @@ def frame(batches: Iterable[Batch]) -> Frame:
 
 
 def joined(pieces: Sequence[dict[str, NDArray[Any]]]) -> Frame:
-    """The frame of what ``columns_of`` made of one batch after the other."""
+    """The frame of what ``columns_of`` made of one batch after the other, which is taken out of
+    ``pieces``: a long run's columns are not held twice."""
     n = sum(len(piece["sent"]) for piece in pieces)
     whole: dict[str, NDArray[Any]] = {"row": np.arange(n)}
     for name in (f.name for f in fields(Frame) if f.name != "row"):
-        columns = [piece[name] for piece in pieces if name in piece]
+        columns = [piece.pop(name) for piece in pieces if name in piece]
         if columns:
             whole[name] = np.concatenate(columns)
         elif name in _TEXTS:

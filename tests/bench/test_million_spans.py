@@ -31,7 +31,7 @@ SIZES = [
 ]
 #: A request more may cost so many times what it cost up to the smaller size.
 LINEAR = 1.5
-PEAK_MIB = 3072
+PEAK_MIB = 5120
 #: The server's clock, from the client's.
 SKEW_NS = 1_700_000_000 * 10**9
 _CHILD = """

@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+@cache
 def scenarios(folder: Path) -> dict[str, str]:
     """Scenario by trace id, of every request of a capture."""
     return {row["trace_id"]: row["scenario"] for row in lines(folder / "client.jsonl.gz")}

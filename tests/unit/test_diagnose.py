@@ -204,6 +204,7 @@ def test_runs_of_different_targets_come_with_a_caveat(
 
 
 # ---------------------------------------------------------------------- --why
+@pytest.mark.usefixtures("one_diagnosis")
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_claim_on_a_component_is_shown_in_79_columns(
     component: str, saved: str, capsys: pytest.CaptureFixture[str]

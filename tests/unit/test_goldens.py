@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from latdiag.diagnosis.diagnose import result_of as diagnosed
-from latdiag.store.run import Run
-
 from .golden import CAPTURES, RUNS, SHARED, check, said, unpack
+
+pytestmark = pytest.mark.usefixtures("one_diagnosis")
 
 DEMO = sorted(path.name.removesuffix(".run.tar.gz") for path in RUNS.glob("*.tar.gz"))
 IMPORTED = ("vllm-0.24.0-h200/tp1", "vllm-0.24.0-h200/tp2", "vllm-0.24.0-h200/pd",
@@ -25,20 +22,6 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths in the output are relative, so that they are the same wherever tests run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def _one_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Page, JSON and claims of a run come from one diagnosis; the verb does all the rest anew."""
-    results: dict[Any, Any] = {}
-
-    def once(run: Run, *args: Any) -> Any:
-        key = (*run.paths, repr(args))
-        if key not in results:
-            results[key] = diagnosed(run, *args)
-        return deepcopy(results[key])
-
-    monkeypatch.setattr("latdiag.diagnosis.diagnose.result_of", once)
 
 
 def _diagnosed(name: str, path: str) -> None:
