@@ -10,10 +10,13 @@ from dataclasses import asdict, replace
 import pytest
 
 from latdiag.sim.params import FAULTS, Params, can_be_both, draw, draw_two
+from tests.profiles import repetitions
 
 from .sim_load import NAMED, alone, margin, probed, residence_ns
 
 SEEDS = range(40)
+#: Of these so many are played; all of them in the profile ``ci``.
+PLAYED = range(min(len(SEEDS), repetitions(len(SEEDS))))
 #: Least lead of the named component over the next, in every play: presets, draws.
 LEAD = {
     "queue": (1.5, 1.5),
@@ -82,17 +85,19 @@ def test_a_request_alone_keeps_the_time_limits(fault: str) -> None:
         assert long.leaves["prefill.own"] < 4.4e9  # 4 s, and the step's noise
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize("fault", NAMED)
 @pytest.mark.parametrize("drawn", [False, True], ids=["preset", "draws"])
 def test_the_fault_is_the_largest_component_in_every_play(fault: str, drawn: bool) -> None:
-    for seed in SEEDS:
+    for seed in PLAYED:
         components = probed(draw(fault, seed) if drawn else FAULTS[fault], seed).components
         assert margin(components, NAMED[fault]) > LEAD[fault][drawn], (seed, components)
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize("drawn", [False, True], ids=["preset", "draws"])
 def test_a_queue_is_all_admission(drawn: bool) -> None:
-    for seed in SEEDS:
+    for seed in PLAYED:
         leaves = probed(draw("queue", seed) if drawn else FAULTS["queue"], seed).leaves
         assert leaves.most_common(1)[0][0] == "queue.admission"
         assert not leaves["queue.preempted"]
