@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from latdiag.attribution.accounts import Account
 from latdiag.attribution.metrics import deltas
+from latdiag.attribution.metrics import source as metrics_source
 from latdiag.attribution.metrics.deltas import Sample
-from latdiag.attribution.metrics.source import Scraped, scraped
 from latdiag.attribution.replies import columns as replies
-from latdiag.attribution.replies.source import Stated, stated
-from latdiag.attribution.replies.source import reader as replies_reader
+from latdiag.attribution.replies import source as replies_source
 from latdiag.attribution.spans import columns as spans
+from latdiag.attribution.spans import source as spans_source
 from latdiag.attribution.spans.columns import Spans
-from latdiag.attribution.spans.source import Spoken, spoken
 from latdiag.measurement import digest
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.slo import Slo
@@ -31,19 +31,15 @@ class Reading:
     replies: replies.Reader
     writers: Sequence[Mapping[str, object]]
 
-    def spoken(self) -> Spoken | None:
-        """What spans say of the requests."""
-        return spoken(
-            self.spans, self.digest.frame, self.digest.chunks, self.replies, self.writers
+    def accounts(self) -> list[Account]:
+        """What spans, replies and metrics make of the requests, as far as there are any."""
+        frame, chunks = self.digest.frame, self.digest.chunks
+        each = (
+            spans_source.account(self.spans, frame, chunks, self.replies, self.writers),
+            replies_source.account(self.replies, frame.answered()),
+            metrics_source.account(self.samples, frame, bool(self.digest.designed)),
         )
-
-    def stated(self) -> Stated | None:
-        """What replies state of the requests that bore them."""
-        return stated(self.replies, self.digest.frame.answered())
-
-    def scraped(self) -> Scraped | None:
-        """What metrics say of all requests together."""
-        return scraped(self.samples, self.digest.frame, bool(self.digest.designed))
+        return [account for account in each if account is not None]
 
 
 def read(run: Run, slos: Sequence[Slo] = (), *also: Reader) -> Reading:
@@ -53,6 +49,6 @@ def read(run: Run, slos: Sequence[Slo] = (), *also: Reader) -> Reading:
     run.read_evidence(said, metrics)
     found = said.spans()
     rows = digest.Reader(slos, evidence=bool(found.n or metrics.samples))
-    answers = replies_reader()
+    answers = replies_source.reader()
     run.read(rows, answers, *also)
     return Reading(rows.result(), found, metrics.samples, answers, run.writers)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latdiag.attribution.accounts import Account, Rank, ranked
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.attribution.laws.admission import admitted
 from latdiag.diagnosis.breakdown import breakdown, leaves
@@ -18,19 +19,7 @@ if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.measurement.observations import Observations
 
-#: What evidence of a request's own must tell apart to be better than that of all together.
-_PHASES = ("queue", "prefill")
 POPULATIONS = ("mean", "p95_tail")
-
-
-@dataclass(frozen=True, slots=True)
-class Rungs:
-    """The workload as servers tell it, None where they do not. ``spoken``: by the spans of each
-    request; ``replied``: in the reply to each; ``scraped``: by metrics of all together."""
-
-    spoken: Parts | None = None
-    replied: Parts | None = None
-    scraped: Parts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +41,17 @@ def attribute(
     seen: Observations | None,
     valid: bool,
     failed: float = 0.0,
-    servers: Rungs = Rungs(),
+    servers: Sequence[Account] = (),
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
-    ``failed``: share of the workload's requests that failed.
+    ``failed``: share of the workload's requests that failed. ``servers``: their accounts.
 
-    The best rung is used: servers before a probe, a probe before the client alone. Metrics come
-    after a probe, since those that were scraped around one are not of the workload; and so do
-    replies that do not tell queue from prefill. What a rung cannot tell stays merged as in the
-    one below.
+    The account that ranks first is used; the others are kept as claims beside it.
     """
     explained = blackbox.explain(seen) if seen is not None else None
     probed, laws = explained if explained is not None else (whole, None)
-    probe = probed if laws is not None else None
-    parts, *lower = _rungs(servers, probe, whole)
+    laws_account = [Account(Rank.LAWS, probed)] if laws is not None else []
+    parts, *lower = ranked([*servers, *laws_account, Account(Rank.CLIENT, whole)])
     shares = _populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
@@ -81,17 +67,6 @@ def attribute(
         claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
         parts=parts,
     )
-
-
-def _rungs(servers: Rungs, probe: Parts | None, whole: Parts) -> list[Parts]:
-    """What there is, the best first."""
-    said = servers.replied
-    parted = said is not None and all(
-        name in said.parts and not said.sources[name].members for name in _PHASES
-    )
-    best = (servers.spoken, said if parted else None, probe, servers.scraped)
-    rungs = (*best, None if parted else said, whole)
-    return [each for each in rungs if each is not None]
 
 
 def _populations(parts: Parts, interval: str) -> dict[str, Breakdown]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from latdiag.attribution import reading
+from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.client_only import partition
-from latdiag.attribution.metrics.source import Scraped, doubtful
-from latdiag.attribution.replies.source import Stated
-from latdiag.attribution.spans.source import Spoken
+from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
+from latdiag.attribution.metrics.source import MetricAccount, doubts
 from latdiag.diagnosis import attribution, client, flags
 from latdiag.diagnosis.attribution import Attribution
 from latdiag.diagnosis.caveats import caveats
@@ -24,34 +24,12 @@ from latdiag.measurement.validity import readings
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
-    from latdiag.attribution.parts import Parts
     from latdiag.model.caveat import Caveat
     from latdiag.store.run import Reader, Run
 
 
-@dataclass(frozen=True, slots=True)
-class _Servers:
-    """What servers said of a run, by kind of evidence; None where they said nothing of it."""
-
-    spans: Spoken | None
-    replies: Stated | None
-    metrics: Scraped | None
-
-    @property
-    def told(self) -> bool:
-        """Whether any of it is about single requests."""
-        metrics = self.metrics is not None and self.metrics.parts is not None
-        return self.spans is not None or self.replies is not None or metrics
-
-    def tell(self, parts: Parts) -> bool:
-        """Whether ``parts`` are out of their words."""
-        kinds = (self.spans, self.replies, self.metrics)
-        return any(each is not None and each.parts is parts for each in kinds)
-
-    def own(self, parts: Parts) -> tuple[Parts, str] | None:
-        """``parts`` and whose words they are, where these are of each request."""
-        kinds = ((self.spans, "the spans"), (self.replies, "the replies"))
-        return next(((parts, who) for each, who in kinds if each and each.parts is parts), None)
+#: Whose account is on each request alone, in words.
+_WHOSE = {Rank.SPANS: "the spans", Rank.REPLIES: "the replies", Rank.MERGED_REPLIES: "the replies"}
 
 
 def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> Result:
@@ -61,18 +39,18 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     read = reading.read(run, slos, *also)
     found = read.digest
     _check_clocks(run, found)
-    servers = _Servers(read.spoken(), read.stated(), read.scraped())
+    accounts = read.accounts()
     result = _of_client(run, verb, found, slos)
     receivers = collected(run.writers)
     said = [each for one in receivers for each in caveats_of_receiver(one)]
     if receivers:
         result = replace(result, collected=receivers[0].brief())
-    if servers.told or verb in ("probe", "diagnose"):
-        result = _with_attribution(result, _attribute(result, found, servers))
-        said += _caveats_of_servers(servers, result)
-    result = _with_evidence(result, servers)
-    if servers.metrics is not None and result.parts is not None:
-        said += doubtful(servers.metrics, servers.own(result.parts))
+    spoken = any(account.is_of_single_requests for account in accounts)
+    if spoken or verb in ("probe", "diagnose"):
+        result = _with_attribution(result, _attribute(result, found, accounts))
+        said += _caveats_of_requests(accounts, result)
+    result = _with_evidence(result, accounts)
+    said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
     return replace(result, caveats=tuple(said))
 
@@ -109,22 +87,16 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
 
 
 # ---------------------------------------------------------------------- where the time went
-def _attribute(result: Result, found: Digest, servers: _Servers) -> Attribution:
-    """A probe's designed stages teach the laws; any other load is explained without. Servers
-    that spoke of the requests know best, and then what their replies state."""
+def _attribute(result: Result, found: Digest, accounts: Sequence[Account]) -> Attribution:
+    """A probe's designed stages teach the laws; any other load is explained without."""
     counts = found.measurement.counts
     failed = sum(counts.failed.values()) / counts.requests if counts.requests else 0.0
-    spans, replies, metrics = servers.spans, servers.replies, servers.metrics
-    rungs = attribution.Rungs(
-        spans.parts if spans is not None else None,
-        replies.parts if replies is not None else None,
-        metrics.parts if metrics is not None else None,
-    )
     whole = result.parts
     assert whole is not None
-    if metrics is not None and metrics.evidence.of == "traffic":
-        whole = replace(whole, interval="server")  # no client was there
-    return attribution.attribute(whole, found.observations, result.valid, failed, rungs)
+    for account in accounts:
+        if isinstance(account.evidence, MetricEvidence) and account.evidence.of == "traffic":
+            whole = replace(whole, interval="server")  # no client was there
+    return attribution.attribute(whole, found.observations, result.valid, failed, accounts)
 
 
 def _with_attribution(result: Result, said: Attribution) -> Result:
@@ -140,38 +112,51 @@ def _with_attribution(result: Result, said: Attribution) -> Result:
     )
 
 
-def _caveats_of_servers(servers: _Servers, result: Result) -> list[Caveat]:
+def _caveats_of_requests(accounts: Sequence[Account], result: Result) -> list[Caveat]:
     """What is to be said of spans and replies where the time was attributed."""
-    spans, replies = servers.spans, servers.replies
-    said = list(spans.caveats) if spans is not None else []
-    # What is left out of replies matters where the breakdown rests on them, or might have.
-    alone = spans is None or spans.parts is None
-    if replies is not None and alone and (replies.parts is None or replies.parts is result.parts):
-        said += replies.caveats
+    said: list[Caveat] = []
+    better = False
+    for account in accounts:
+        # What a lower account leaves out matters where the breakdown rests on it, or might have.
+        rests = account.parts is None or account.parts is result.parts
+        if account.rank is Rank.SPANS or (account.rank in _WHOSE and not better and rests):
+            said += account.caveats
+        better |= account.parts is not None
     return said
 
 
-def _with_evidence(result: Result, servers: _Servers) -> Result:
+def _caveats_of_metrics(accounts: Sequence[Account], result: Result) -> list[Caveat]:
+    used = [each for each in accounts if each.parts is not None and each.parts is result.parts]
+    whose = next(((a.parts, _WHOSE[a.rank]) for a in used if a.parts and a.rank in _WHOSE), None)
+    said: list[Caveat] = []
+    for account in accounts:
+        if isinstance(account, MetricAccount) and result.parts is not None:
+            said += [*account.caveats, *doubts(account, whose)]
+    return said
+
+
+def _with_evidence(result: Result, accounts: Sequence[Account]) -> Result:
     """With what became of the servers' words, their stacks, and the flag that would measure."""
-    spans, replies, metrics = servers.spans, servers.replies, servers.metrics
-    if spans is not None:
-        result = _naming(result, spans.stacks, "its spans")
+    spans = [account for account in accounts if account.rank is Rank.SPANS]
+    for account in spans:
+        result = _naming(result, account.stacks, "its spans")
     verdict = result.verdict
-    if verdict is not None and result.parts is not None and not servers.tell(result.parts):
+    measured = any(account.parts is result.parts for account in accounts)
+    if verdict is not None and result.parts is not None and not measured:
         names = [stack.name for stack in result.stacks]
         if flag := flags.to_measure(names, verdict, result.breakdowns):
             verdict = replace(verdict, next=f"{verdict.next} {flag}")
-    if replies is not None:
-        result = _naming(result, replies.stacks, "its replies")
-    if metrics is not None:
-        result = _naming(result, metrics.stacks, "its metrics")
-    return replace(
-        result,
-        verdict=verdict,
-        evidence=spans.evidence if spans is not None else None,
-        replies=replies.evidence if replies is not None else None,
-        aggregates=metrics.evidence if metrics is not None else None,
-    )
+    result = replace(result, verdict=verdict)
+    for account in accounts:
+        if isinstance(account.evidence, SpanEvidence):
+            result = replace(result, evidence=account.evidence)
+        elif isinstance(account.evidence, ReplyEvidence):
+            result = _naming(result, account.stacks, "its replies")
+            result = replace(result, replies=account.evidence)
+        elif isinstance(account.evidence, MetricEvidence):
+            result = _naming(result, account.stacks, "its metrics")
+            result = replace(result, aggregates=account.evidence)
+    return result
 
 
 def _naming(result: Result, names: Sequence[str], grounds: str) -> Result:

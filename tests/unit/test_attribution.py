@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given
 
+from latdiag.attribution.accounts import Account
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
-from latdiag.diagnosis.attribution import POPULATIONS, Attribution, Rungs, attribute
+from latdiag.attribution.replies.source import rank_of
+from latdiag.diagnosis.attribution import POPULATIONS, Attribution, attribute
 from latdiag.diagnosis.result import Result
 from latdiag.measurement.frame import frame
 from latdiag.measurement.observations import Observations
@@ -97,7 +99,7 @@ def test_replies_that_do_not_tell_queue_from_the_rest_are_no_better_than_a_probe
         "prefill": Source("A", "replies"),
     }
     replied = replace(whole, parts=whole.parts | named, sources=sources)
-    said = attribute(whole, found, True, servers=Rungs(replied=replied))
+    said = attribute(whole, found, True, servers=[Account(rank_of(replied), replied)])
     grades = {said.breakdowns["mean"].shares["queue"].grade}
     assert grades == ({"A"} if parted else {"C"})
     lower = [c for c in said.claims["prefill"] if not c.used]

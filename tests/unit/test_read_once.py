@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from latdiag.attribution import reading
+from latdiag.attribution.accounts import Rank
 from latdiag.store.directory import RunDirectory
 from latdiag.store.run import Run
 
@@ -45,9 +46,10 @@ def test_a_run_of_the_demo_is_read_once(
     assert said("diagnose", str(path), "--json").endswith("exit 0\n")
     assert passes == {(path.name, "requests"): 1, (path.name, "evidence"): 1}
     read = reading.read(Run.open(str(path)))
-    assert bool(read.spoken()) == ("spans" in name)
-    assert bool(read.scraped()) == (name == "load-metrics")
-    assert bool(read.stated()) == ("replies" in name)
+    ranks = {account.rank for account in read.accounts()}
+    assert (Rank.SPANS in ranks) == ("spans" in name)
+    assert (Rank.METRICS in ranks) == (name == "load-metrics")
+    assert bool(ranks & {Rank.REPLIES, Rank.MERGED_REPLIES}) == ("replies" in name)
 
 
 def test_an_import_and_the_servers_alone_are_read_once(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.evidence import MetricEvidence, MetricWindow, TailTime
 from latdiag.attribution.metrics import explain as aggregates_parts
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
@@ -50,17 +51,12 @@ _COMPARED = ("queue", "prefill", "interconnect")
 _CLOCKS = "the requests are of several clocks, which cannot be set against the scrapes"
 
 
-@dataclass(frozen=True, slots=True)
-class Scraped:
-    """``parts``: None where the metrics cannot be used request by request. ``evidence``: what
-    became of them. ``claims``: of all windows together."""
+@dataclass(frozen=True)
+class MetricAccount(Account):
+    """``claims``: on all requests of all windows together, and how many ``requests`` these are."""
 
-    parts: Parts | None
-    evidence: MetricEvidence
-    caveats: list[Caveat]
-    stacks: tuple[str, ...]
     claims: tuple[Claim, ...] = ()
-    own: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ class _Seen:
     told: Told
 
 
-def scraped(rows: Sequence[Sample], frame: Frame, designed: bool) -> Scraped | None:
+def account(rows: Sequence[Sample], frame: Frame, designed: bool) -> MetricAccount | None:
     """What the samples ``rows`` say of a run; None where no known metric was scraped around any
     request of the client, if there is one.
 
@@ -102,7 +98,8 @@ def scraped(rows: Sequence[Sample], frame: Frame, designed: bool) -> Scraped | N
         return None
     if sent.clocks > 1:
         evidence = _evidence([], (), {}, _CLOCKS, designed)
-        return Scraped(None, evidence, [caveat("LD416", why=_CLOCKS)], stacks)
+        unlike = caveat("LD416", why=_CLOCKS)
+        return MetricAccount(Rank.METRICS, None, evidence, (unlike,), stacks)
     differences = [(each, deltas(each.samples, each.begin, each.end)) for each in wide]
     seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
     left = [one for _, found in differences for one in found.left]
@@ -117,7 +114,7 @@ def scraped(rows: Sequence[Sample], frame: Frame, designed: bool) -> Scraped | N
     caveats += [caveat("LD418")] if designed and claims else []
     caveats += gaps(left)
     n = sum(each.own.n for each in seen)
-    return Scraped(parts, evidence, caveats, stacks, claims, n)
+    return MetricAccount(Rank.METRICS, parts, evidence, tuple(caveats), stacks, tuple(claims), n)
 
 
 def _traffic(
@@ -125,7 +122,7 @@ def _traffic(
     signals: Sequence[Signal],
     ranks: Iterable[str],
     stacks: tuple[str, ...],
-) -> Scraped:
+) -> MetricAccount:
     """Of a run without a client: what each server says of all that it finished."""
     differences = [deltas(each.samples, each.begin, each.end) for each in wide]
     left = [one for found in differences for one in found.left]
@@ -145,36 +142,38 @@ def _traffic(
     if not any(finished.values()):
         why = "the servers finished no request between the scrapes"
         caveats.append(caveat("LD416", why=why))
-    return Scraped(None, evidence, caveats, stacks)
+    return MetricAccount(Rank.METRICS, None, evidence, tuple(caveats), stacks)
 
 
-def doubtful(found: Scraped, spoken: tuple[Parts, str] | None) -> list[Caveat]:
-    """All caveats; ``spoken``: what is told of each request and by whom, which the metrics are
-    set against."""
-    if spoken is not None:
-        return found.caveats + _against(found, *spoken)
-    parts = found.parts
+def doubts(metrics: MetricAccount, others: tuple[Parts, str] | None) -> list[Caveat]:
+    """What is doubtful about metrics. ``others``: the parts of each request and whose account
+    they are, which the metrics are set against."""
+    if others is not None:
+        return _against(metrics, *others)
+    parts = metrics.parts
     if parts is None or "unattributed" not in parts.within["client_ttft"]:
-        return found.caveats  # nothing that a client in user space may have made is in there
+        return []  # nothing that a client in user space may have made is in there
     total = int(parts.total.sum())
     share = int(parts.parts["unattributed"].sum()) / total if total else 0.0
-    return [*found.caveats, caveat("LD413", share=share)]
+    return [caveat("LD413", share=share)]
 
 
-def _against(found: Scraped, spoken: Parts, who: str) -> list[Caveat]:
-    """The caveat where the metrics do not fit what is said of the same requests."""
-    if found.evidence.verdict != "own" or len(spoken.total) != found.own:
+def _against(metrics: MetricAccount, parts: Parts, whose: str) -> list[Caveat]:
+    """The caveat where the metrics do not fit what is known of the same requests."""
+    evidence = metrics.evidence
+    assert isinstance(evidence, MetricEvidence)
+    if evidence.verdict != "own" or len(parts.total) != metrics.requests:
         return []  # of other requests, which may be others on the average
     measured = {
-        name: (int(spoken.parts[name].sum()), len(spoken.total))
+        name: (int(parts.parts[name].sum()), len(parts.total))
         for name in _COMPARED
-        if name in spoken.parts and not spoken.sources[name].members
+        if name in parts.parts and not parts.sources[name].members
     }
-    roles = {claim.role for claim in found.claims if claim.components == ("interconnect",)}
+    roles = {claim.role for claim in metrics.claims if claim.components == ("interconnect",)}
     if len(roles) > 1:  # they wait for each other at one time, which spans alone can see
         measured.pop("interconnect", None)
-    said = contradictions(found.claims, measured)
-    return [caveat("LD417", other=who, what="; ".join(said))] if said else []
+    words = contradictions(metrics.claims, measured)
+    return [caveat("LD417", other=whose, what="; ".join(words))] if words else []
 
 
 def _family(signal: Signal) -> str:

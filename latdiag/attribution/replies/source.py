@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.evidence import ReplyEvidence, ReplyTime
 from latdiag.attribution.replies import columns
 from latdiag.attribution.replies import explain as replied
@@ -26,15 +26,8 @@ if TYPE_CHECKING:
 UNLIKE = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """``parts``: None where too few replies state times. ``evidence``: what became of them.
-    ``caveats``: for where ``parts`` is what the breakdown rests on."""
-
-    parts: Parts | None
-    evidence: ReplyEvidence
-    caveats: list[Caveat]
-    stacks: tuple[str, ...]
+#: What replies must tell apart to be better than what a probe has learned.
+_PHASES = ("queue", "prefill")
 
 
 def reader() -> columns.Reader:
@@ -51,7 +44,7 @@ def _inside(known: Sequence[Stack]) -> list[Signal]:
     return [s for stack in known for s in stack.signals if s.kind == "reply" and s.bearer]
 
 
-def stated(replies: columns.Reader, seen: Frame) -> Stated | None:
+def account(replies: columns.Reader, seen: Frame) -> Account | None:
     """What replies stated of the answered requests ``seen``; None where none states a time that a
     stack knows."""
     if not replies.bodies:
@@ -72,7 +65,16 @@ def stated(replies: columns.Reader, seen: Frame) -> Stated | None:
         unreadable=found.unreadable,
         times=tuple(_time(times[name], stack, name) for stack, name in facts.used),
     )
-    return Stated(parts, evidence, _caveats(facts, parts, seen), facts.stacks)
+    caveats = tuple(_caveats(facts, parts, seen))
+    return Account(rank_of(parts), parts, evidence, caveats, facts.stacks)
+
+
+def rank_of(parts: Parts | None) -> Rank:
+    """How far parts that replies state are to be believed."""
+    apart = parts is not None and all(
+        name in parts.parts and not parts.sources[name].members for name in _PHASES
+    )
+    return Rank.REPLIES if apart else Rank.MERGED_REPLIES
 
 
 def _time(values: NDArray[np.float64], stack: str, name: str) -> ReplyTime:
@@ -103,7 +105,7 @@ def _caveats(facts: replied.Replied, parts: Parts | None, seen: Frame) -> list[C
     return out
 
 
-def borne(
+def inside_spans(
     replies: columns.Reader, seen: Frame, known: Sequence[Stack]
 ) -> dict[str, NDArray[np.float64]]:
     """What replies stated of each answered request that a span bears, by the signal's foreign

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.evidence import (
     ClockStep,
     HeldBack,
     SenderClock,
     SpanEvidence,
 )
-from latdiag.attribution.replies.source import UNLIKE, borne
+from latdiag.attribution.replies.source import UNLIKE, inside_spans
 from latdiag.attribution.spans import batching, columns, offsets
 from latdiag.attribution.spans import explain as whitebox
 from latdiag.attribution.spans.complete import Findings
@@ -30,24 +31,13 @@ if TYPE_CHECKING:
 _DRIFT_PPM = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """``parts``: None where too few requests have evidence. ``evidence``: what became of it.
-    ``stacks``: those that spoke, by name."""
-
-    parts: Parts | None
-    evidence: SpanEvidence
-    caveats: list[Caveat]
-    stacks: tuple[str, ...]
-
-
-def spoken(
+def account(
     spans: columns.Spans,
     frame: Frame,
     chunks: Chunks,
     replies: Reader,
     writers: Sequence[Mapping[str, object]],
-) -> Spoken | None:
+) -> Account | None:
     """What ``spans`` say of the requests in ``frame``; None where no server said anything that a
     stack knows. ``chunks``: how each row's output came. ``writers``: those of the run."""
     if not spans.n:
@@ -55,7 +45,7 @@ def spoken(
     seen = frame.answered()
     if not seen.n:
         return _served(spans) if not frame.n else None  # a client was there, and got nothing
-    stated = borne(replies, seen, spans.stacks)
+    stated = inside_spans(replies, seen, spans.stacks)
     parts, facts, joined = whitebox.explain(spans, seen, stated)
     clocks = offsets.offsets(joined, seen)
     evidence = _evidence(facts, clocks, writers)
@@ -65,13 +55,14 @@ def spoken(
         evidence = replace(evidence, batching=_batching(held))
         figures = {"k": f"{held.tokens:.0f}", "t": held.every_ns, "s": held.step_ns}
         caveats.append(caveat("LD415", **figures))
-    return Spoken(parts, evidence, caveats, facts.stacks)
+    return Account(Rank.SPANS, parts, evidence, tuple(caveats), facts.stacks)
 
 
-def _served(spans: columns.Spans) -> Spoken:
+def _served(spans: columns.Spans) -> Account:
     """Of a run without requests: where the servers' own time went."""
     parts, facts = whitebox.server_only(spans)
-    return Spoken(parts, _evidence(facts, [], ()), _caveats(facts, [], None), facts.stacks)
+    caveats = tuple(_caveats(facts, [], None))
+    return Account(Rank.SPANS, parts, _evidence(facts, [], ()), caveats, facts.stacks)
 
 
 def _evidence(
