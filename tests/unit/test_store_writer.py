@@ -223,7 +223,14 @@ from latdiag.store.run import Run
 assert sum(b.n for b in Run.open(path).batches()) == 2
 writer.write_evidence({{"evidence_id": ["e"], "kind": ["span"], "foreign_name": ["a"],
     "value": [0.5], "labels": [{{"k": "v"}}]}})
-(rows,) = Run.open(path).said(["value", "labels"], ["span"])
+class Spans:
+    columns, kinds, rows = ["value", "labels"], ["span"], []
+    def wanted(self, name):
+        return True
+    def add(self, said):
+        self.rows.append(said)
+Run.open(path).read_evidence(Spans())
+(rows,) = Spans.rows
 assert (rows.n, rows.floats["value"].tolist(), rows.labels.of("k").tolist()) == (1, [0.5], ["v"])
 assert "pyarrow" in sys.modules
 assert "pandas" not in sys.modules and "scipy" not in sys.modules, "after reading and writing"
