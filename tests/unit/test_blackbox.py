@@ -314,6 +314,5 @@ def test_laws_that_are_too_dear_for_the_workload_make_no_part_negative(
     named = {n: e.sum_ns for n, e in entry.shares.items()}
     assert sum(named.values()) == entry.total_ns
     assert min(named.values()) >= 0, named
-    for name, each in entry.items():
-        if isinstance(each, dict):
-            assert each.lo <= each.share <= each.hi, name
+    for name, each in entry.shares.items():
+        assert each.lo <= each.share <= each.hi, name
