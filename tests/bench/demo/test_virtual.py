@@ -13,6 +13,7 @@ import pytest
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.diagnosis.attribution import attribute
 from latdiag.measurement.stages import WORKLOAD
+from latdiag.model.document import document
 from latdiag.sim.params import FAULTS, Params
 
 from . import judge
@@ -27,7 +28,8 @@ def said(server: Virtual) -> dict[str, Any]:
     explained = blackbox.explain(seen)
     assert explained is not None
     found = attribute(explained[0], seen, valid=True)
-    return {"breakdown": found.breakdown, "verdict": found.verdict, "learned": found.learned}
+    shown = {"breakdown": found.breakdowns, "verdict": found.verdict, "learned": found.learned}
+    return dict(document(shown))
 
 
 def truth(server: Virtual) -> judge.Truth:

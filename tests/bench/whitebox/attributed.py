@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from latdiag.attribution import reading
+from latdiag.attribution.accounts import Rank
 from latdiag.diagnosis.diagnose import result_of
 from latdiag.store.run import Run
 
@@ -17,8 +18,8 @@ def attributed(path: Path) -> dict[str, Any]:
 
 def told(path: Path) -> list[int]:
     """End to end (ns) of the requests that the breakdown is of, in the order of sending."""
-    spoken = reading.read(Run.open(str(path))).spoken()
-    parts = spoken.parts if spoken is not None else None
+    accounts = reading.read(Run.open(str(path))).accounts()
+    (parts,) = [account.parts for account in accounts if account.rank is Rank.SPANS]
     assert parts is not None, "too few requests have evidence"
-    found: list[int] = parts.total.tolist()
-    return found
+    totals: list[int] = parts.total.tolist()
+    return totals
