@@ -1,4 +1,4 @@
-"""The ledger of a run: every claim that evidence makes on the time of its requests.
+"""A ledger: every claim that one kind of evidence makes on the time of requests.
 
 A claim says how much of each request's time belongs to a set of leaves (``queue.admission``), and
 what says so. The client's stamps, spans, replies, metrics and laws all write claims; ``settle``

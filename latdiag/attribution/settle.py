@@ -1,4 +1,4 @@
-"""Claims in, parts that add up exactly out: the one place where time is divided up.
+"""Claims in, parts that add up exactly out: the one place where claims are added up.
 
 Every claim goes to the class of its leaves. What is left of the end-to-end time when all claims
 are taken away, to the nanosecond, is unattributed; it is the only part that may be negative.

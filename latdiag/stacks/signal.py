@@ -1,7 +1,7 @@
 """How a timing signal of a serving stack is described.
 
 A signal states the length of an interval. ``covers`` is the set of leaves that the interval
-contains; from that alone one rule (``latdiag.attribute.claims``) knows what is inside what, and
+contains; from that alone one rule (``latdiag.attribution.nest``) knows what is inside what, and
 what is left when the inner ones are taken away.
 """
 

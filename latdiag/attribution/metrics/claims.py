@@ -3,7 +3,7 @@
 Each family is a signal with ``covers``. One rule: narrow signals first; a signal has what is left
 of its sum when all that its ``covers`` strictly contain is taken away. The sums are of requests
 that finished between two scrapes, so they are those of one's own requests only if as many
-finished as were sent: the key check of ``aggregates_traffic``.
+finished as were sent: the key check of ``metrics.traffic``.
 """
 
 from __future__ import annotations

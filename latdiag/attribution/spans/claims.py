@@ -25,7 +25,7 @@ _CLIENT = 1 << 61
 class Claimed:
     """``claims``: sorted by row, on the rows' axes. ``meaning``: index into ``signals`` of each,
     -1 for the client's own. ``engine``: whether an engine claims it, not a gateway. ``first``:
-    per row the end of the interval that ends with the first token, ``_NEVER`` where no signal
+    per row the end of the interval that ends with the first token, ``NEVER`` where no signal
     does. ``lo``, ``hi``: per row, the axis that spans take. ``over``: per row, ns by which
     stated times do not fit into the span that bears them. ``loose``: rows of which two servers
     were laid together as if they had begun at once."""
