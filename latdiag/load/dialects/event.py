@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from latdiag.model.records import Kind
 from latdiag.stacks.signal import ReplyFields
@@ -33,8 +33,13 @@ class Ask:
     prompt: str | Sequence[int] = field(repr=False)
     max_tokens: int | None = None
     extras: frozenset[str] = frozenset()
-    overlay: Mapping[str, Any] | None = field(default=None, repr=False)
-    messages: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
+    overlay: Mapping[str, object] | None = field(default=None, repr=False)
+    messages: Sequence[Mapping[str, object]] | None = field(default=None, repr=False)
+
+
+#: Figures that a server states about itself, by their foreign names and verbatim: numbers, texts
+#: that are numbers, and objects of such.
+Figures: TypeAlias = dict[str, "int | float | str | Figures"]
 
 
 class Event(NamedTuple):
@@ -42,8 +47,8 @@ class Event(NamedTuple):
 
     ``ids``: tokens in this event, where their ids (or log probabilities) came along.
     ``completion_tokens``: output tokens so far. ``finish``: why the reply ends. ``error``: a
-    bounded sentence. ``done``: the end mark of the stream. ``timings``: figures that the server
-    states about itself, under their foreign names, values verbatim. ``unreadable``: the error is
+    bounded sentence. ``done``: the end mark of the stream. ``timings``: what the
+    server states about itself. ``unreadable``: the error is
     not the server's: what it sent is no event of this dialect.
     """
 
@@ -57,7 +62,7 @@ class Event(NamedTuple):
     response_id: str | None = None
     error: str | None = None
     done: bool = False
-    timings: dict[str, Any] | None = None
+    timings: Figures | None = None
     unreadable: bool = False
 
 

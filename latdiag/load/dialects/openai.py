@@ -9,14 +9,14 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from latdiag.load.dialects.event import Ask, Event
+from latdiag.load.dialects.event import Ask, Event, Figures
 from latdiag.load.dialects.sse import TypedData
 from latdiag.model.records import Kind
 from latdiag.model.text import shown
 
-Chunk = dict[str, Any]
+#: An object of foreign JSON: its values are proven one by one, where they are read.
+Chunk = dict[str, object]
 #: What one choice of a chunk says: kind, number of token ids, finish reason.
 Said = tuple[Kind, int | None, object]
 
@@ -41,12 +41,12 @@ _FIGURE = re.compile(r"-?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?")
 _FIGURES_LIMIT = 64
 
 
-def encode(body: Mapping[str, Any], overlay: Mapping[str, Any] | None) -> bytes:
+def encode(body: Mapping[str, object], overlay: Mapping[str, object] | None) -> bytes:
     """The bytes of a request body; the user's overlay has the last word."""
     return _encode(_merged(body, overlay) if overlay else body).encode()
 
 
-def _merged(body: Mapping[str, Any], overlay: Mapping[str, Any]) -> Chunk:
+def _merged(body: Mapping[str, object], overlay: Mapping[str, object]) -> dict[str, object]:
     """``body`` with ``overlay`` merged in, object by object (RFC 7396: null removes a field)."""
     out = dict(body)
     for key, value in overlay.items():
@@ -60,10 +60,10 @@ def _merged(body: Mapping[str, Any], overlay: Mapping[str, Any]) -> Chunk:
     return out
 
 
-def common_fields(ask: Ask) -> Chunk:
+def common_fields(ask: Ask) -> dict[str, object]:
     """The fields that both dialects send after the prompt."""
     extras = ask.extras
-    fields: Chunk = {"stream": True}
+    fields: dict[str, object] = {"stream": True}
     options = {}
     if "usage" in extras or "continuous_usage" in extras:
         options["include_usage"] = True
@@ -89,7 +89,7 @@ class EventReader:
     __slots__ = ("_objects", "_rare", "_read_choice")
 
     def __init__(
-        self, read_choice: Callable[[Any], Said], objects: Sequence[tuple[str, ...]]
+        self, read_choice: Callable[[object], Said], objects: Sequence[tuple[str, ...]]
     ) -> None:
         self._read_choice = read_choice
         self._objects = {".".join(path): path for path in objects}
@@ -127,12 +127,12 @@ class EventReader:
                 )
         return _full_event(chunk, kind, ids, finish, self._timings(chunk))
 
-    def _timings(self, chunk: Chunk) -> Chunk | None:
+    def _timings(self, chunk: Chunk) -> Figures | None:
         """Figures of the kept objects by their path; None where the chunk bears none. What is not
         at the top of a chunk may be in its first choice (SGLang)."""
         choices = chunk.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
-        found = {}
+        found: Figures = {}
         for name, path in self._objects.items():
             bearer = chunk if path[0] in chunk else first
             if figures := _figures(_at(bearer, path)):
@@ -221,7 +221,7 @@ def _is_text(value: object) -> bool:
 
 
 def _full_event(
-    chunk: Chunk, kind: Kind, ids: int | None, finish: object, timings: Chunk | None
+    chunk: Chunk, kind: Kind, ids: int | None, finish: object, timings: Figures | None
 ) -> Event:
     error = chunk.get("error")
     bare = chunk.get("object") == "error" or ("choices" not in chunk and "code" in chunk)
@@ -306,14 +306,14 @@ def _at(bearer: object, path: tuple[str, ...]) -> object:
     return bearer
 
 
-def _figures(value: object, depth: int = 2) -> Chunk:
+def _figures(value: object, depth: int = 2) -> Figures:
     """The numbers of an object, verbatim, two objects deep at most.
 
     Texts and lists stay out: they may hold the reply. A number written as text is a number.
     """
     if not isinstance(value, dict):
         return {}
-    out: Chunk = {}
+    out: Figures = {}
     for key, inner in value.items():
         if len(out) >= _FIGURES_LIMIT:
             break

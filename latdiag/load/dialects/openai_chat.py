@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from latdiag.load.dialects.event import Ask, Event
-from latdiag.load.dialects.openai import EventReader, Said, common_fields, encode, token_ids
+from latdiag.load.dialects.openai import Chunk, EventReader, Said, common_fields, encode, token_ids
 from latdiag.model.errors import UsageFault
 from latdiag.model.records import Kind
 from latdiag.stacks.signal import ReplyFields
@@ -36,7 +35,7 @@ class OpenAIChat:
         return EventReader(_choice, fields.objects).read
 
 
-def _choice(choice: Any) -> Said:
+def _choice(choice: object) -> Said:
     """Kind, number of token ids and finish reason of one choice."""
     if type(choice) is not dict:
         return Kind.OTHER, None, None
@@ -48,7 +47,7 @@ def _choice(choice: Any) -> Said:
     return _kind(delta), token_ids(choice, "content"), choice.get("finish_reason")
 
 
-def _kind(delta: dict[str, Any]) -> Kind:
+def _kind(delta: Chunk) -> Kind:
     """What a delta bears. Empty fields bear nothing; the answer wins over reasoning."""
     content = delta.get("content")
     if content and type(content) is str:
@@ -69,7 +68,7 @@ def _text(value: object) -> bool:
     return type(value) is str and value != ""
 
 
-def _parts_kind(parts: list[Any]) -> Kind | None:
+def _parts_kind(parts: list[object]) -> Kind | None:
     """Content as a list of typed parts (Mistral): thinking, or text of the answer."""
     kinds = set()
     for part in parts:

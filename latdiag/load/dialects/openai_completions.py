@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from latdiag.load.dialects.event import Ask, Event
 from latdiag.load.dialects.openai import EventReader, Said, common_fields, encode, token_ids
@@ -34,7 +33,7 @@ class OpenAICompletions:
         return EventReader(_choice, fields.objects).read
 
 
-def _choice(choice: Any) -> Said:
+def _choice(choice: object) -> Said:
     """Kind, number of token ids and finish reason of one choice."""
     if type(choice) is not dict:
         return Kind.OTHER, None, None
