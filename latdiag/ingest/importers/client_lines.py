@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,15 +42,39 @@ class Rejected(Exception):
     """Why a line is no row: one phrase out of a few, to be counted."""
 
 
+class _Scalars(NamedTuple):
+    """What a line states, a value for each column of these names; None where it states nothing
+    that can be read."""
+
+    response_id: str | None
+    trace_id: str | None
+    span_id: str | None
+    headers_ns: int | None
+    done_ns: int | None
+    isl: int | None
+    osl: int | None
+    isl_wanted: int | None
+    osl_wanted: int | None
+    cached_tokens: int | None
+    token_source: str
+    outcome: str
+    status: int | None
+    error: str | None
+
+
 @dataclass(slots=True)
 class _Row:
-    """A request. ``tokens``: of each arrival, None where only the total is known."""
+    """A request. ``names``: candidates for its id, the best one first; ``tokens``: of each
+    arrival, None where only the total is known."""
 
-    scalars: dict[str, Any]
+    scalars: _Scalars
+    names: tuple[str | None, ...]
+    scenario: str | None
     sent_ns: int
     arrivals: array[int]
     kinds: array[int]
     tokens: array[int] | None
+    request_id: str = ""
 
 
 class ClientRows:
@@ -86,37 +110,35 @@ class ClientRows:
             if self._scenarios and scenario not in self._scenarios:
                 self.other += 1
                 return
-            row = _row(fields)
-            self._name(row.scalars)
+            row = _row(fields, scenario)
+            row.request_id = self._name(row)
         except Rejected as why:
             self.rejected[str(why)] += 1
             return
-        row.scalars["scenario"] = scenario
         known = (scenario or "") in self.taken or len(self.taken) < SCENARIOS
         self.taken[(scenario or "") if known else "…"] += 1
         self._rows.append(row)
         self._arrivals += len(row.arrivals)
-        trace_id = row.scalars["trace_id"]
+        trace_id = row.scalars.trace_id
         if trace_id is None:
             self.untraced += 1
         else:
             self.traces.add(bytes.fromhex(trace_id))
 
-    def _name(self, scalars: dict[str, Any]) -> None:
-        """Settle ``request_id``: the first of its candidates that no other request has.
+    def _name(self, row: _Row) -> str:
+        """The first candidate for the id of a row that no other request has.
 
         The last one is the trace, which is known where the very same line comes twice.
         """
         if len(self._known) >= 2 * REQUESTS:
             raise Rejected(f"more than {REQUESTS:,} requests")
-        for name in scalars.pop("names"):
+        for name in row.names:
             if name is not None and hash(name) not in self._known:
-                self._known |= {hash(name), hash(scalars["trace_id"])}
-                scalars["request_id"] = name
-                return
+                self._known |= {hash(name), hash(row.scalars.trace_id)}
+                return name
         raise Rejected("no id that no other request has")
 
-    def take(self) -> dict[str, Any]:
+    def take(self) -> dict[str, object]:
         """The rows so far as columns for ``RunWriter.write_part``, by when they were sent."""
         rows = sorted(self._rows, key=lambda row: row.sent_ns)
         self._rows, self._arrivals = [], 0
@@ -125,10 +147,11 @@ class ClientRows:
         offsets = np.cumsum([0] + [len(row.arrivals) for row in rows])
         counted = [row.tokens if row.tokens is not None else array("i") for row in rows]
         stamps = Lists.whole(_joined([row.arrivals for row in rows], np.int64), offsets)
-        columns: dict[str, Any] = {
-            name: [row.scalars[name] for row in rows] for name in rows[0].scalars
-        }
-        return columns | {
+        scalars = zip(*(row.scalars for row in rows), strict=True)
+        return {
+            **dict(zip(_Scalars._fields, map(list, scalars), strict=True)),
+            "request_id": [row.request_id for row in rows],
+            "scenario": [row.scenario for row in rows],
             "attempt": [1] * len(rows),
             "clock_id": [self.clock_id] * len(rows),
             "sent_ns": [row.sent_ns for row in rows],
@@ -159,7 +182,7 @@ def _joined(arrays: list[array[int]], dtype: Any) -> Any:
     return np.concatenate([np.empty(0, dtype), *views])
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parsed(line: bytes) -> dict[str, object]:
     try:
         fields = json.loads(line)
     except (ValueError, RecursionError):
@@ -169,14 +192,14 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def _scenario(value: Any) -> str | None:
+def _scenario(value: object) -> str | None:
     if value is None or (isinstance(value, str) and len(value) <= _ID_LIMIT):
         return value
     raise Rejected(f"a scenario that is no text of at most {_ID_LIMIT} characters")
 
 
-def _row(fields: dict[str, Any]) -> _Row:
-    """The row that a line states, but for its name and scenario. Raises Rejected."""
+def _row(fields: dict[str, object], scenario: str | None) -> _Row:
+    """The row that a line states, but for its id. Raises Rejected."""
     sent, headers, done = (_stated(fields.get(f"{name}_ns")) for name in _INSTANTS)
     if sent is None:
         raise Rejected("no send_ns")
@@ -187,49 +210,50 @@ def _row(fields: dict[str, Any]) -> _Row:
     total = _count(usage.get("completion_tokens"))
     details = _object(usage.get("prompt_tokens_details"))
     bearing = _bearing(characters, total)
-    status = fields.get("status") if type(fields.get("status")) is int else None
-    status = status if status is not None and 100 <= status <= 999 else None
+    status = _status(fields.get("status"))
     outcome, error = _outcome(status, any(characters), done, bool(fields.get("error")))
     trace_id, reply = _hex(fields.get("trace_id"), 32), _id(fields.get("id"))
-    scalars = {
-        "names": (_id(fields.get("rid")), _unprefixed(reply), trace_id),
-        "response_id": reply,
-        "trace_id": trace_id,
-        "span_id": _hex(fields.get("span_id"), 16),
-        "headers_ns": headers,
-        "done_ns": done,
-        "isl": _count(usage.get("prompt_tokens")),
-        "osl": total,
-        "isl_wanted": _count(fields.get("isl")) or None,
-        "osl_wanted": _count(fields.get("osl")) or None,
-        "cached_tokens": _count(details.get("cached_tokens")),
-        "token_source": (TokenSource.CHUNKS if total is None else TokenSource.USAGE).value,
-        "outcome": outcome.value,
-        "status": status,
-        "error": error or None,
-    }
+    scalars = _Scalars(
+        response_id=reply,
+        trace_id=trace_id,
+        span_id=_hex(fields.get("span_id"), 16),
+        headers_ns=headers,
+        done_ns=done,
+        isl=_count(usage.get("prompt_tokens")),
+        osl=total,
+        isl_wanted=_count(fields.get("isl")) or None,
+        osl_wanted=_count(fields.get("osl")) or None,
+        cached_tokens=_count(details.get("cached_tokens")),
+        token_source=(TokenSource.CHUNKS if total is None else TokenSource.USAGE).value,
+        outcome=outcome.value,
+        status=status,
+        error=error or None,
+    )
+    names = (_id(fields.get("rid")), _unprefixed(reply), trace_id)
     kinds = array("b", (Kind.ANSWER if borne else Kind.OTHER for borne in bearing))
     one_each = total is not None and sum(bearing) == total
-    return _Row(scalars, sent, arrivals, kinds, array("i", bearing) if one_each else None)
+    tokens = array("i", bearing) if one_each else None
+    return _Row(scalars, names, scenario, sent, arrivals, kinds, tokens)
 
 
 _INSTANTS = ("send", "headers", "done")
 
 
-def instant(value: Any) -> int | None:
+def instant(value: object) -> int | None:
     """``value`` if it is an instant in REALTIME nanoseconds of our times, else None."""
     # Not isinstance: a bool is an int too. A float has lost 128 ns of such an instant.
     return value if type(value) is int and _FIRST_NS <= value <= _LAST_NS else None
 
 
-def _stated(value: Any) -> int | None:
+def _stated(value: object) -> int | None:
     """An instant, None for none. Raises Rejected for what is no instant."""
-    if value is not None and instant(value) is None:
+    at_ns = instant(value)
+    if at_ns is None and value is not None:
         raise Rejected("an instant that is not in nanoseconds since 1970")
-    return value  # type: ignore[no-any-return]
+    return at_ns
 
 
-def _chunks(value: Any) -> tuple[array[int], list[int]]:
+def _chunks(value: object) -> tuple[array[int], list[int]]:
     """(Instants, characters) of the chunks."""
     chunks = [] if value is None else value
     if not isinstance(chunks, list):
@@ -287,15 +311,19 @@ def _outcome(
     return Outcome.OK, ""
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _object(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(value: Any) -> int | None:
+def _status(value: object) -> int | None:
+    return value if type(value) is int and 100 <= value <= 999 else None
+
+
+def _count(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
-def _id(value: Any) -> str | None:
+def _id(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= _ID_LIMIT else None
 
 
@@ -307,7 +335,7 @@ def _unprefixed(reply: str | None) -> str | None:
     return reply
 
 
-def _hex(value: Any, size: int) -> str | None:
+def _hex(value: object, size: int) -> str | None:
     if not isinstance(value, str) or len(value) != size:
         return None
     text = value.lower()
