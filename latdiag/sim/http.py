@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import httptools
 
@@ -201,7 +201,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, object]:
     """The JSON object that a body is. Raises Refusal."""
     try:
         fields = json.loads(body)

@@ -10,7 +10,6 @@ import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from latdiag.sim.http import LAST_CHUNK, Refusal, chunk, json_object
 
@@ -112,16 +111,17 @@ def parse_ask(body: bytes, *, chat: bool, rules: Rules) -> Ask:
         temperature=temperature,
         refusal=None,
     )
-    return replace(ask, refusal=_refusal(ask, fields, rules))
-
-
-def _refusal(ask: Ask, fields: dict[str, Any], rules: Rules) -> Refusal | None:
-    """What a server answers with 400 once it has tokenised the prompt."""
-    asked = {name for name in rules.refuses if fields.get(name) is not None}
+    named = {name for name, value in fields.items() if value is not None}
     if ask.continuous_usage:
-        asked |= rules.refuses & {"continuous_usage"}
-    if asked:
-        name = min(asked)
+        named.add("continuous_usage")
+    return replace(ask, refusal=_refusal(ask, named & rules.refuses, rules.max_model_len))
+
+
+def _refusal(ask: Ask, unknown: set[str], max_model_len: int) -> Refusal | None:
+    """What a server answers with 400 once it has tokenised the prompt. ``unknown``: fields of
+    the body that it does not take."""
+    if unknown:
+        name = min(unknown)
         return Refusal(400, f"this server does not know the field {name}", name)
     if ask.temperature < 0:
         return Refusal(400, f"temperature is {ask.temperature}, below 0", "temperature")
@@ -132,16 +132,16 @@ def _refusal(ask: Ask, fields: dict[str, Any], rules: Rules) -> Refusal | None:
     if not 0 <= ask.min_tokens <= ask.max_tokens:
         text = f"min_tokens is {ask.min_tokens}, not within 0 and {ask.max_tokens} (max_tokens)"
         return Refusal(400, text, "min_tokens")
-    if ask.isl + ask.max_tokens > rules.max_model_len:
+    if ask.isl + ask.max_tokens > max_model_len:
         text = (
-            f"the context of this model is {rules.max_model_len} tokens long, but the prompt has"
+            f"the context of this model is {max_model_len} tokens long, but the prompt has"
             f" {ask.isl} and max_tokens is {ask.max_tokens}"
         )
         return Refusal(400, text, "max_tokens")
     return None
 
 
-def _whole(fields: dict[str, Any], name: str, default: int | None) -> int | None:
+def _whole(fields: Mapping[str, object], name: str, default: int | None) -> int | None:
     value = fields.get(name)
     if value is None:
         return default
@@ -150,23 +150,23 @@ def _whole(fields: dict[str, Any], name: str, default: int | None) -> int | None
     return value
 
 
-def _number(fields: dict[str, Any], name: str, default: float) -> float:
+def _number(fields: Mapping[str, object], name: str, default: float) -> float:
     value = fields.get(name)
     if value is None:
         return default
-    if type(value) not in (int, float) or not abs(value) < 1e9:
+    if (type(value) is not int and type(value) is not float) or not abs(value) < 1e9:
         raise Refusal(400, f"{name} is a number", name)
     return float(value)
 
 
-def _messages(given: Any) -> list[int]:
+def _messages(given: object) -> list[int]:
     if not isinstance(given, list) or not all(isinstance(m, dict) for m in given):
         raise Refusal(400, "messages is a list of objects", "messages")
     words = [number for message in given for number in _tokenised(_text(message.get("content")))]
     return [*TEMPLATE_BEFORE, *words, *TEMPLATE_AFTER]
 
 
-def _text(content: Any) -> str:
+def _text(content: object) -> str:
     """A message's content: a text, a list of parts with texts, or nothing."""
     if content is None:
         return ""
@@ -178,7 +178,7 @@ def _text(content: Any) -> str:
     return content
 
 
-def _prompt(given: Any) -> list[int]:
+def _prompt(given: object) -> list[int]:
     """A prompt's token ids: of a text, of ids, or of a list with one of these in it."""
     if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list | str):
         given = given[0]
@@ -218,7 +218,7 @@ class Reply:
         self._before = f'{frame}{{"index":0,{said}'.encode()
         self._after = b"}" if ask.chat else b""
 
-    def _frame(self, stream: bool) -> dict[str, Any]:
+    def _frame(self, stream: bool) -> dict[str, object]:
         plain = "chat.completion" if self._ask.chat else "text_completion"
         kind = "chat.completion.chunk" if self._ask.chat and stream else plain
         return {"id": self.id, "object": kind, "created": self._created, "model": self._model}
@@ -283,13 +283,13 @@ class Reply:
         done = b"data: [DONE]\n\n"
         return last + (chunk(done) + LAST_CHUNK if self._chunks else done)
 
-    def _event(self, fields: dict[str, Any]) -> bytes:
+    def _event(self, fields: Mapping[str, object]) -> bytes:
         data = f"data: {json.dumps(fields, separators=(',', ':'))}\n\n".encode()
         return chunk(data) if self._chunks else data
 
-    def _usage(self, osl: int, cached: int | None) -> dict[str, Any]:
+    def _usage(self, osl: int, cached: int | None) -> dict[str, object]:
         isl = self._ask.isl
-        usage: dict[str, Any] = {
+        usage: dict[str, object] = {
             "prompt_tokens": isl,
             "total_tokens": isl + osl,
             "completion_tokens": osl,
@@ -305,20 +305,19 @@ class Reply:
         ask = self._ask
         places = [index % len(_WORDS) for index in range(osl)]
         text = "".join([f" {_WORDS[place]}" for place in places])
-        said: dict[str, Any] = {"text": text}
-        if ask.chat:
-            said = {"message": {"role": "assistant", "content": text}}
+        message = {"role": "assistant", "content": text}
+        output: dict[str, object] = {"message": message} if ask.chat else {"text": text}
         choice = {
             "index": 0,
-            **said,
+            **output,
             "logprobs": None,
             "finish_reason": self._finish,
             "stop_reason": None,
             "token_ids": places if ask.token_ids else None,
         }
         usage = self._usage(osl, cached)
-        said = {**self._frame(False), "choices": [choice], "usage": usage}
-        return json.dumps(said if times is None else {**said, "metrics": times}).encode()
+        body = {**self._frame(False), "choices": [choice], "usage": usage}
+        return json.dumps(body if times is None else {**body, "metrics": times}).encode()
 
 
 def models(rules: Rules, created: int) -> bytes:
