@@ -9,9 +9,10 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from latdiag.sim import relay, server
+from latdiag.sim.loop import LateFigures
 from latdiag.sim.params import FAULTS, Params, echo
 from latdiag.sim.process import Child, running
 from latdiag.sim.spans import traces_url
@@ -29,19 +30,26 @@ MEANINGS = {
 }
 
 
+class DemoReport(TypedDict, total=False):
+    """What there was of a demo, empty until it has ended. ``lateness``: of the tokens against the
+    schedule; ``relay_lateness``: of the bytes that the relay passed on, None without one;
+    ``spans``: see ``spans.Exporter.close``, None without an exporter."""
+
+    lateness: LateFigures | None
+    relay_lateness: LateFigures | None
+    spans: dict[str, int] | None
+
+
 @dataclass(slots=True)
 class Demo:
     """A running demo. ``url``: its API; ``pids``: of its processes, the server's first.
-
-    ``report`` is filled when it has ended: ``lateness`` of the tokens against the schedule (n,
-    p50_us, p99_us, max_ns), ``relay_lateness`` of the bytes that the relay passed on or None,
-    ``spans`` or None: see ``spans.Exporter.close``.
+    ``report`` is filled when it has ended.
     """
 
     url: str
     params: Params
     children: tuple[Child, ...]
-    report: dict[str, Any] = field(default_factory=dict)
+    report: DemoReport = field(default_factory=DemoReport)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -108,12 +116,13 @@ def serving(
             demo.report.update(_report(ended))
 
 
-def _report(ended: list[Child]) -> dict[str, Any]:
+def _report(ended: list[Child]) -> DemoReport:
     behind, *between = [child.report for child in ended]
+    passed_on = between[0] if between else None
     return {
-        "lateness": behind.get("lateness"),
-        "relay_lateness": between[0].get("lateness") if between else None,
-        "spans": behind.get("spans"),
+        "lateness": behind.lateness if behind else None,
+        "relay_lateness": passed_on.lateness if passed_on else None,
+        "spans": behind.spans if behind else None,
     }
 
 
@@ -142,9 +151,16 @@ def running_demo(
     where a process does not start.
     """
     constants = params_of(fault) if params is None else params
-    given: dict[str, Any] = {"truth": truth, "otlp": otlp, "telemetry": telemetry}
-    given["timings"] = timings
-    with serving(constants, seed=seed, port=port, model=model, **given) as demo:
+    with serving(
+        constants,
+        seed=seed,
+        port=port,
+        truth=truth,
+        otlp=otlp,
+        model=model,
+        telemetry=telemetry,
+        timings=timings,
+    ) as demo:
         yield demo.url
 
 

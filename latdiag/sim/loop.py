@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import Any
+from typing import Any, TypedDict
 
 from latdiag.runtime.timer import rang, timerfd
 
@@ -111,6 +111,16 @@ def _at_end(fd: int) -> bool:
         return True
 
 
+class LateFigures(TypedDict):
+    """How many things were done, how late half and 99 % of them were at most (None of nothing),
+    and the worst."""
+
+    n: int
+    p50_us: int | None
+    p99_us: int | None
+    max_ns: int
+
+
 class Lateness:
     """How late things were done: counts of whole microseconds, and the worst."""
 
@@ -150,8 +160,7 @@ class Lateness:
             found.append(seen)
         return found
 
-    def report(self) -> dict[str, int | None]:
-        """n, p50_us, p99_us, max_ns."""
+    def report(self) -> LateFigures:
         return {
             "n": self.n,
             "p50_us": self.percentile_us(50),

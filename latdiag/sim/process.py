@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from latdiag.runtime import children
 from latdiag.runtime.channel import message
+from latdiag.sim.loop import LateFigures
 
 #: A child may have spans to deliver before it ends.
 _PATIENCE_S = 8.0
@@ -33,21 +34,23 @@ class Listening(NamedTuple):
 
 @message
 class Report(NamedTuple):
-    """What there was; the last message of a server."""
+    """What there was; the last message of a server. ``lateness``: of the bytes that it sent;
+    ``spans``: see ``spans.Exporter.close``, None where it exports none."""
 
-    counts: dict[str, Any]
+    lateness: LateFigures
+    spans: dict[str, int] | None = None
 
 
 @dataclass(slots=True)
 class Child:
     """A server process. ``url``: of its root, without a path. ``report``: what it said when it
-    ended; empty while it runs, and where it ended otherwise than asked to.
+    ended; None while it runs, and where it ended otherwise than asked to.
     """
 
     url: str
     pid: int
     wait: Callable[[], int]
-    report: dict[str, Any] = field(default_factory=dict)
+    report: Report | None = None
 
     @property
     def port(self) -> int:
@@ -83,7 +86,7 @@ def running(module: str, *arguments: str, failure: str) -> Iterator[Child]:
         process.end(_PATIENCE_S if channel.ended or report else 0.0)
         channel.close()
         if isinstance(report, Report):
-            child.report.update(report.counts)
+            child.report = report
 
 
 def announce(port: int) -> None:
@@ -95,10 +98,10 @@ def announce(port: int) -> None:
         children.parent.send(Listening(url))
 
 
-def say_report(report: Mapping[str, Any]) -> None:
-    """Tell the parent what there was, if it still listens."""
+def say_report(report: tuple[object, ...]) -> None:
+    """Tell the parent what there was, a message, if it still listens."""
     if children.parent is not None:
-        children.parent.send(Report(dict(report)))
+        children.parent.send(report)
 
 
 def run_at_once() -> bool:

@@ -17,11 +17,10 @@ from dataclasses import asdict, dataclass
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic_ns
-from typing import Any
 
 from latdiag.sim.connection import receive, want_stamps
 from latdiag.sim.loop import READ, WRITE, Lateness, Loop
-from latdiag.sim.process import announce, run_at_once, say_report
+from latdiag.sim.process import Report, announce, run_at_once, say_report
 
 #: Bytes under way in one direction of one connection, beyond which its sender has to wait.
 MAX_UNDER_WAY = 4 << 20
@@ -204,7 +203,7 @@ class Relay:
     def later(self, at_ns: int, act: Callable[[], None]) -> None:
         heappush(self._later, (at_ns, next(self._numbers), act))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Report:
         """Relay until stopped; how late it was with what it passed on."""
         while not self._stopped:
             self.loop.wait(self._later[0][0] if self._later else None)
@@ -214,7 +213,7 @@ class Relay:
         for pair in list(self.pairs):
             pair.abort()
         self.loop.close()
-        return {"lateness": self.late.report()}
+        return Report(self.late.report())
 
     def _accept(self, _mask: int) -> None:
         try:

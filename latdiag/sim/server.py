@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, fields
 from itertools import count
 from pathlib import Path
 from time import monotonic_ns
-from typing import Any, TextIO
+from typing import TextIO
 
 from latdiag.runtime.children import settle_memory
 from latdiag.sim import http, openai, spans
@@ -30,7 +30,7 @@ from latdiag.sim.engine import Crossing, Emission, Engine
 from latdiag.sim.exposition import CONTENT_TYPE
 from latdiag.sim.loop import READ, Loop
 from latdiag.sim.params import Params
-from latdiag.sim.process import announce, run_at_once, say_report
+from latdiag.sim.process import Report, announce, run_at_once, say_report
 from latdiag.sim.telemetry import Telemetry
 from latdiag.sim.teller import Tellers
 from latdiag.sim.truth import DECODE, PREFILL, WHOLE
@@ -146,7 +146,7 @@ class Server:
     def stop(self) -> None:
         self._stopped = True
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Report:
         """Serve until stopped; what there was: requests, lateness, spans."""
         while not self._stopped:
             self._loop.wait(self._due_ns())
@@ -159,8 +159,8 @@ class Server:
         for connection in list(self._connections):
             connection.drop()
         self._loop.close()
-        spans_told = self._tellers.close()
-        return {"lateness": self._tellers.own.late.report(), "spans": spans_told}
+        exported = self._tellers.close()
+        return Report(self._tellers.own.late.report(), exported)
 
     def _due_ns(self) -> int | None:
         """When there is something to do; 0: now."""

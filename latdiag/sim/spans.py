@@ -18,12 +18,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from latdiag.runtime.channel import wide_pipe
+from latdiag.runtime.channel import message, wide_pipe
 from latdiag.runtime.children import fresh
-from latdiag.sim.process import Report, command, say_report
+from latdiag.sim.process import command, say_report
 from latdiag.sim.telemetry import Clock, Deliveries, Telemetry, stated
 from latdiag.sim.truth import PREFILL, Visit
 
@@ -92,23 +92,47 @@ def attributes(visit: Visit, clock: Clock, asked: Asked) -> Attributes:
     return found
 
 
-def record(
-    context: Context, visit: Visit, clock: Clock, real_ns: int, asked: Asked
-) -> dict[str, Any]:
-    """A span as it goes to the exporter. ``real_ns``: REALTIME minus MONOTONIC here."""
-    return {
-        "trace_id": context.trace_id,
-        "span_id": secrets.token_hex(8),
-        "parent": context.parent,
-        "start_ns": clock.wall(visit.arrived_ns) + real_ns,
-        "end_ns": clock.wall(visit.finished_ns) + real_ns,
-        "attributes": attributes(visit, clock, asked),
-    }
+class Record(NamedTuple):
+    """A span as it goes to the exporter; ids in hex, instants by the wall clock of its server.
+    ``parent``: empty for a root."""
+
+    trace_id: str
+    span_id: str
+    parent: str
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
 
 
-def line(one: Mapping[str, Any]) -> bytes:
-    """A ``record`` as a line of the pipe."""
-    return json.dumps(one).encode() + b"\n"
+def record(context: Context, visit: Visit, clock: Clock, real_ns: int, asked: Asked) -> Record:
+    """The span of a visit. ``real_ns``: REALTIME minus MONOTONIC here."""
+    return Record(
+        trace_id=context.trace_id,
+        span_id=secrets.token_hex(8),
+        parent=context.parent,
+        start_ns=clock.wall(visit.arrived_ns) + real_ns,
+        end_ns=clock.wall(visit.finished_ns) + real_ns,
+        attributes=attributes(visit, clock, asked),
+    )
+
+
+def line(one: Record) -> bytes:
+    """A record as a line of the pipe; ``record_of`` reads it back."""
+    return json.dumps(one._asdict()).encode() + b"\n"
+
+
+def record_of(line: bytes) -> Record:
+    """Raises ValueError or TypeError for what ``line`` did not write."""
+    return Record(**json.loads(line))
+
+
+@message
+class Delivered(NamedTuple):
+    """Spans: different ones that the collector took, lost on purpose, repeated on purpose."""
+
+    sent: int
+    lost: int
+    repeated: int
 
 
 class Exporter:
@@ -157,16 +181,17 @@ class Exporter:
         """
         self.end()
         report = self._channel.receive(_ATTEMPTS * _TIMEOUT_S + 1)
-        counts: dict[str, int] = report.counts if isinstance(report, Report) else {}
+        counts = report if isinstance(report, Delivered) else Delivered(0, 0, 0)
         self._child.end(_PAUSE_S)
         self._channel.close()
-        sent, lost = counts.get("sent", 0), counts.get("lost", 0)
-        more = {name: counts[name] for name in ("lost", "repeated") if counts.get(name)}
-        return {"sent": sent, "dropped": self.offered - sent - lost, **more}
+        dropped = self.offered - counts.sent - counts.lost
+        faults = {"lost": counts.lost, "repeated": counts.repeated}
+        more = {name: count for name, count in faults.items() if count}
+        return {"sent": counts.sent, "dropped": dropped, **more}
 
 
 # ---------------------------------------------------------------------- the exporter's process
-def export_request(records: Sequence[Mapping[str, Any]], instance: str) -> bytes:
+def export_request(records: Sequence[Record], instance: str) -> bytes:
     """An ExportTraceServiceRequest with these spans, serialised."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceRequest,
@@ -189,19 +214,19 @@ def export_request(records: Sequence[Mapping[str, Any]], instance: str) -> bytes
     return bytes(ExportTraceServiceRequest(resource_spans=[of_all]).SerializeToString())
 
 
-def _span(one: Mapping[str, Any]) -> Any:
+def _span(one: Record) -> Any:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-    remote = _IS_REMOTE if one["parent"] else 0
+    remote = _IS_REMOTE if one.parent else 0
     return Span(
-        trace_id=bytes.fromhex(one["trace_id"]),
-        span_id=bytes.fromhex(one["span_id"]),
-        parent_span_id=bytes.fromhex(one["parent"]),
+        trace_id=bytes.fromhex(one.trace_id),
+        span_id=bytes.fromhex(one.span_id),
+        parent_span_id=bytes.fromhex(one.parent),
         name=NAME,
         kind=_SERVER_KIND,  # type: ignore[arg-type]
-        start_time_unix_nano=one["start_ns"],
-        end_time_unix_nano=one["end_ns"],
-        attributes=_key_values(one["attributes"]),
+        start_time_unix_nano=one.start_ns,
+        end_time_unix_nano=one.end_ns,
+        attributes=_key_values(one.attributes),
         status=Status(),
         flags=_HAS_REMOTE | remote,
     )
@@ -295,7 +320,7 @@ class Lines:
 
 def deliver(url: str, lines: Sequence[bytes], instance: str) -> bool:
     """Export spans, with a second attempt; whether the collector took them."""
-    body = export_request([json.loads(line) for line in lines], instance)
+    body = export_request([record_of(line) for line in lines], instance)
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_S)
@@ -320,7 +345,7 @@ def main() -> None:
             sent += sum(not one.endswith(_AGAIN) for one in lines)
         elif incoming.ended:
             break
-    say_report({"sent": sent, "lost": deliveries.lost, "repeated": deliveries.repeated})
+    say_report(Delivered(sent, deliveries.lost, deliveries.repeated))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ And what its servers would have said of them, with the instants at which a colle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from latdiag.sim.engine import Engine
 from latdiag.sim.params import Params
-from latdiag.sim.spans import Asked, Context, record
+from latdiag.sim.spans import Asked, Context, Record, record
 from latdiag.sim.telemetry import Clock, Deliveries, Telemetry
 from latdiag.sim.truth import Truth
 
@@ -41,7 +40,7 @@ class Told:
 
     at_ns: int
     part: str
-    record: Mapping[str, Any]
+    record: Record
 
 
 def told(

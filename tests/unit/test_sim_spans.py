@@ -34,7 +34,7 @@ def captured() -> dict[str, Any]:
 
 def exported(*lines: bytes) -> dict[str, Any]:
     """What a collector gets for these lines, in OTLP's JSON form but with ids as base64."""
-    raw = spans.export_request([json.loads(line) for line in lines], "some-instance")
+    raw = spans.export_request([spans.record_of(line) for line in lines], "some-instance")
     message = ExportTraceServiceRequest.FromString(raw)
     found: dict[str, Any] = MessageToDict(message)["resourceSpans"][0]
     return found
@@ -105,7 +105,7 @@ def test_figures_are_the_truths_in_seconds() -> None:
 
 
 def test_ids_and_instants_reach_the_collector() -> None:
-    raw = spans.export_request([json.loads(line(f"00-{TRACE}-{PARENT}-01"))], "some-instance")
+    raw = spans.export_request([spans.record_of(line(f"00-{TRACE}-{PARENT}-01"))], "some-instance")
     (span,) = ExportTraceServiceRequest.FromString(raw).resource_spans[0].scope_spans[0].spans
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert len(span.span_id) == 8 and span.span_id.hex() != PARENT

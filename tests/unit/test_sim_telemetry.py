@@ -59,7 +59,7 @@ def by_span(found: list[Told]) -> dict[tuple[str, str], dict[str, Any]]:
     """By trace and server, without the random id."""
     out = {}
     for one in found:
-        record = dict(one.record)
+        record = one.record._asdict()
         del record["span_id"]
         out[(record["trace_id"], one.part)] = record
     return out
@@ -169,7 +169,7 @@ def test_what_is_repeated_comes_again_word_for_word(server: str, seed: int) -> N
     assert by_span(right) == by_span(found) and len(found) > len(right)
     copies: dict[str, list[Told]] = {}
     for one in found:
-        copies.setdefault(one.record["span_id"], []).append(one)
+        copies.setdefault(one.record.span_id, []).append(one)
     assert len(copies) == len(right)
     assert {len(same) for same in copies.values()} == {1, 2}
     for same in copies.values():
@@ -179,11 +179,11 @@ def test_what_is_repeated_comes_again_word_for_word(server: str, seed: int) -> N
 def test_what_is_unordered_comes_in_another_order_and_not_too_late() -> None:
     right, found = said("queue", Telemetry()), said("queue", Telemetry(unordered_s=2.0))
     assert by_span(right) == by_span(found)
-    ends = [one.record["end_ns"] for one in found]
+    ends = [one.record.end_ns for one in found]
     assert ends != sorted(ends)
     assert [one.at_ns for one in found] == sorted(one.at_ns for one in found)
     for one in found:
-        assert 0 <= one.at_ns + REAL_NS - one.record["end_ns"] <= 2 * S
+        assert 0 <= one.at_ns + REAL_NS - one.record.end_ns <= 2 * S
 
 
 @given(st.integers(0, 10**9))

@@ -142,7 +142,7 @@ def _ours(first_token: str) -> list[dict[str, Any]]:
     context = Context(f"00-{TRACE}-{PARENT}-01")
     asked = Asked("cmpl-c16-3", chat=False, max_tokens=12, temperature=0.7)
     arrived = told([(context, asked, truth)], Telemetry(), 1, 10**18)
-    return [dict(one.record) | {"part": one.part} for one in arrived]
+    return [one.record._asdict() | {"part": one.part} for one in arrived]
 
 
 def test_two_servers_say_of_a_request_what_two_vllm_servers_do() -> None:

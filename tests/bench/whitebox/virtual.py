@@ -143,7 +143,7 @@ def save(load: Load, faults: Telemetry, path: Path) -> frozenset[str]:
     writer.write_state({"state": "closed", "pid": 1})
     came: dict[str, set[str]] = {}
     for one in told:
-        came.setdefault(one.record["trace_id"], set()).add(one.part)
+        came.setdefault(one.record.trace_id, set()).add(one.part)
     return frozenset(
         row.key
         for row in load.rows
