@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 #: Request fields that a server may be told to answer with 400.
 REFUSABLE = frozenset(
@@ -144,90 +143,92 @@ _PROMPT, _STEPS = 300, 35
 #: Longest that the prefill of 4096 tokens may take, in ns.
 _LONG_PREFILL_NS = 3.8e9
 
-Fields = dict[str, Any]
-
 
 def _spread(rng: random.Random, low: float, high: float) -> float:
     """Log-uniform, to four digits: each factor of the range is as likely as any other."""
     return float(f"{math.exp(rng.uniform(math.log(low), math.log(high))):.4g}")
 
 
-def _share(rng: random.Random, total_ms: float, low: float, high: float) -> Fields:
-    """A step of ``total_ms`` as overhead, a share between ``low`` and ``high``, and weights."""
+def _with_step(
+    params: Params, rng: random.Random, total_ms: float, low: float = 0.1, high: float = 0.35
+) -> Params:
+    """With a step of ``total_ms``: overhead, a share between ``low`` and ``high``, and weights."""
     overhead_ms = total_ms * rng.uniform(low, high)
-    return {"overhead_ms": round(overhead_ms, 3), "weights_ms": round(total_ms - overhead_ms, 3)}
+    return replace(
+        params, overhead_ms=round(overhead_ms, 3), weights_ms=round(total_ms - overhead_ms, 3)
+    )
 
 
-def _sound(rng: random.Random) -> Fields:
+def _sound(rng: random.Random) -> Params:
     """A healthy server: steps of 3 to 14 ms, prompts of 300 tokens in 2 to 9 ms of compute."""
-    return {
-        **_share(rng, _spread(rng, 3.2, 14.0), 0.1, 0.35),
-        "compute_us": _spread(rng, 6.0, 30.0),
-        "kv_ns": _spread(rng, 5.0, 60.0),
-        "seq_us": _spread(rng, 5.0, 60.0),
-        "attention_ns": _spread(rng, 0.2, 2.0),
-        "token_budget": rng.choice((512, 1024, 2048, 4096, 8192)),
-        "max_seqs": rng.choice((32, 48, 64, 128, 256)),
-        "kv_blocks": round(_spread(rng, 6_000, 60_000)),
-        "block_tokens": rng.choice((16, 32)),
-        "prefix_cache": rng.random() < 0.5,
-        "noise": _spread(rng, 0.01, 0.06),
-        "frontend_ms": _spread(rng, 0.3, 6.0),
-        "frontend_us": _spread(rng, 0.3, 3.0),
-    }
+    return replace(
+        _with_step(Params(), rng, _spread(rng, 3.2, 14.0)),
+        compute_us=_spread(rng, 6.0, 30.0),
+        kv_ns=_spread(rng, 5.0, 60.0),
+        seq_us=_spread(rng, 5.0, 60.0),
+        attention_ns=_spread(rng, 0.2, 2.0),
+        token_budget=rng.choice((512, 1024, 2048, 4096, 8192)),
+        max_seqs=rng.choice((32, 48, 64, 128, 256)),
+        kv_blocks=round(_spread(rng, 6_000, 60_000)),
+        block_tokens=rng.choice((16, 32)),
+        prefix_cache=rng.random() < 0.5,
+        noise=_spread(rng, 0.01, 0.06),
+        frontend_ms=_spread(rng, 0.3, 6.0),
+        frontend_us=_spread(rng, 0.3, 3.0),
+    )
 
 
-def _queue(rng: random.Random) -> Fields:
+def _queue(params: Params, rng: random.Random) -> Params:
     """Fewer seats than requests that want one: about 1.4 to 2.1 for one seat, 2.5 to 3 for two.
     Three seats are too few only where three in a batch are slower than one."""
     seats = rng.choice((1, 2, 3))
     least_ms, most_ms = {1: (240, 350), 2: (430, 800), 3: (550, 800)}[seats]
     step_ms = _spread(rng, least_ms, most_ms) / (_STEPS + 1)
     seq_ms = step_ms * (rng.uniform(0.35, 0.5) if seats == 3 else rng.uniform(0.0, 0.02))
-    return {
-        **_share(rng, step_ms - seq_ms, 0.1, 0.35),
-        "seq_us": round(1e3 * seq_ms, 1),
-        "max_seqs": seats,
-    }
+    return replace(
+        _with_step(params, rng, step_ms - seq_ms),
+        seq_us=round(1e3 * seq_ms, 1),
+        max_seqs=seats,
+    )
 
 
-def _prefill(rng: random.Random) -> Fields:
+def _prefill(params: Params, rng: random.Random) -> Params:
     """A mean prompt takes 0.13 to 0.24 s, and twice as long as its decode or more.
 
     On a server of its own: where both share one, every prompt that comes while another is in
     prefill stretches that one's decode, and decode is as large as prefill.
     """
     prompt_ms = _spread(rng, 130, 240)
-    return {
-        **_share(rng, prompt_ms / rng.uniform(2.0, 3.5) / _STEPS, 0.1, 0.3),
-        "compute_us": round(1e3 * prompt_ms / _PROMPT, 1),
-        "kv_ns": _spread(rng, 2.0, 20.0),
-        "attention_ns": _spread(rng, 0.2, 30.0),
-        "disaggregated": True,
-        "kv_setup_ms": _spread(rng, 0.5, 5.0),
-        "kv_us": _spread(rng, 0.5, 10.0),
+    return replace(
+        _with_step(params, rng, prompt_ms / rng.uniform(2.0, 3.5) / _STEPS, 0.1, 0.3),
+        compute_us=round(1e3 * prompt_ms / _PROMPT, 1),
+        kv_ns=_spread(rng, 2.0, 20.0),
+        attention_ns=_spread(rng, 0.2, 30.0),
+        disaggregated=True,
+        kv_setup_ms=_spread(rng, 0.5, 5.0),
+        kv_us=_spread(rng, 0.5, 10.0),
         # After the transfer nothing outside could tell the two apart.
-        "first_token": "prefill",
-    }
+        first_token="prefill",
+    )
 
 
-def _decode(rng: random.Random) -> Fields:
+def _decode(params: Params, rng: random.Random) -> Params:
     """Slow whatever the batch, slow with the batch, or slow with the context."""
     kind = rng.choice(("weights", "batch", "context"))
     if kind == "weights":
-        return _share(rng, _spread(rng, 32.0, 75.0), 0.05, 0.35)
+        return _with_step(params, rng, _spread(rng, 32.0, 75.0), 0.05)
     if kind == "batch":
-        return {
-            **_share(rng, _spread(rng, 5.0, 16.0), 0.1, 0.35),
-            "seq_us": _spread(rng, 8_000, 24_000),
-        }
-    return {
-        **_share(rng, _spread(rng, 12.0, 32.0), 0.1, 0.35),
-        "kv_ns": _spread(rng, 8_000, 30_000),
-    }
+        return replace(
+            _with_step(params, rng, _spread(rng, 5.0, 16.0)),
+            seq_us=_spread(rng, 8_000, 24_000),
+        )
+    return replace(
+        _with_step(params, rng, _spread(rng, 12.0, 32.0)),
+        kv_ns=_spread(rng, 8_000, 30_000),
+    )
 
 
-def _interference(rng: random.Random) -> Fields:
+def _interference(params: Params, rng: random.Random) -> Params:
     """Prompts stop or stretch all streams. At most 0.3 of the time is prefill at the load these
     are sized for, so decode's own parts are kept at the like of it."""
     prompt_ms = _spread(rng, 60, 170)
@@ -237,44 +238,44 @@ def _interference(rng: random.Random) -> Fields:
     attention_ns = min(most_ns, quadratic * prompt_ms * 1e6 / (_PROMPT**2 / 2))
     step_ms = prompt_ms * rng.uniform(0.9, 1.4) / _STEPS
     seq_ms = step_ms * rng.uniform(0.35, 0.55)
-    return {
-        **_share(rng, step_ms - seq_ms, 0.1, 0.35),
-        "seq_us": round(seq_ms * 1e3, 1),
-        "compute_us": round(compute_us, 1),
-        "attention_ns": round(attention_ns, 1),
-        "chunked": rng.random() < 0.3,
-        "token_budget": rng.choice((8192, 16_384)),
-        "kv_ns": _spread(rng, 2.0, 20.0),
-    }
+    return replace(
+        _with_step(params, rng, step_ms - seq_ms),
+        seq_us=round(seq_ms * 1e3, 1),
+        compute_us=round(compute_us, 1),
+        attention_ns=round(attention_ns, 1),
+        chunked=rng.random() < 0.3,
+        token_budget=rng.choice((8192, 16_384)),
+        kv_ns=_spread(rng, 2.0, 20.0),
+    )
 
 
-def _kv_transfer(rng: random.Random) -> Fields:
+def _kv_transfer(params: Params, rng: random.Random) -> Params:
     """A mean prompt takes 0.13 to 0.26 s to the decode side, 1.7 times its decode or more; the
     link is busy for at most 0.55 of the time at six requests a second."""
     moved_ms = _spread(rng, 130, 260)
     link_ms = min(90.0, moved_ms * rng.uniform(0.1, 0.5))
-    return {
-        **_share(rng, moved_ms / rng.uniform(1.7, 2.4) / _STEPS, 0.1, 0.35),
-        "disaggregated": True,
-        "kv_setup_ms": round(moved_ms - link_ms, 2),
-        "kv_us": round(1e3 * link_ms / _PROMPT, 1),
-        "first_token": rng.choice(("prefill", "decode")),
-    }
+    return replace(
+        _with_step(params, rng, moved_ms / rng.uniform(1.7, 2.4) / _STEPS),
+        disaggregated=True,
+        kv_setup_ms=round(moved_ms - link_ms, 2),
+        kv_us=round(1e3 * link_ms / _PROMPT, 1),
+        first_token=rng.choice(("prefill", "decode")),
+    )
 
 
-def _network(rng: random.Random) -> Fields:
+def _network(params: Params, rng: random.Random) -> Params:
     """A relay of 60 to 200 ms each way, and at least 1.4 times as much as the decode."""
     one_way_ms = _spread(rng, 60, 200)
     step_ms = 2 * one_way_ms / rng.uniform(1.4, 2.5) / _STEPS
-    return {
-        **_share(rng, min(8.0, max(1.8, step_ms)), 0.1, 0.35),
-        "network_ms": one_way_ms,
-        "network_jitter_ms": round(one_way_ms * rng.uniform(0.0, 0.08), 2),
-    }
+    return replace(
+        _with_step(params, rng, min(8.0, max(1.8, step_ms))),
+        network_ms=one_way_ms,
+        network_jitter_ms=round(one_way_ms * rng.uniform(0.0, 0.08), 2),
+    )
 
 
-_SICK: dict[str, Callable[[random.Random], Fields]] = {
-    "healthy": lambda rng: {},
+_SICK: dict[str, Callable[[Params, random.Random], Params]] = {
+    "healthy": lambda params, rng: params,
     "queue": _queue,
     "prefill": _prefill,
     "decode": _decode,
@@ -301,7 +302,7 @@ _APART = frozenset({"queue", "interference"})
 def draw(fault: str, seed: int) -> Params:
     """A server with this fault, all its constants drawn from wide ranges. KeyError: no such."""
     rng = random.Random(f"{fault} {seed}")
-    return replace(Params(), **(_sound(rng) | _SICK[fault](rng)))
+    return _SICK[fault](_sound(rng), rng)
 
 
 def can_be_both(first: str, second: str) -> bool:
@@ -317,15 +318,15 @@ def draw_two(first: str, second: str, seed: int) -> Params:
     if second == "queue":  # the seats must fit the rest
         first, second = second, first
     rng = random.Random(f"{first} {second} {seed}")
-    fields = _sound(rng) | _SICK[first](rng)
-    if second in _APART:
-        fields["disaggregated"] = False
-    other = _sound(rng) | _SICK[second](rng)
+    one = _SICK[first](_sound(rng), rng)
+    other = _SICK[second](_sound(rng), rng)
     causes = set(_CAUSES[second])
-    if "compute_us" in _CAUSES[first] and other["compute_us"] < fields["compute_us"]:
+    if "compute_us" in _CAUSES[first] and other.compute_us < one.compute_us:
         causes -= {"compute_us", "attention_ns"}  # the slower prefill is both
-    fields |= {name: other[name] for name in sorted(causes)}
+    fields = {name: getattr(other, name) for name in sorted(causes)}
+    if second in _APART:
+        fields.setdefault("disaggregated", False)
     if first == "queue":
         # Slow prompts keep the rate low; with one seat nothing is there to interfere.
         fields["max_seqs"] = 1 if second == "prefill" else 2
-    return replace(Params(), **fields)
+    return replace(one, **fields)
