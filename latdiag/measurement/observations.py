@@ -94,10 +94,10 @@ class Observations:
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         inside = _spans(self.offsets[:-1][rows], sizes)
         flat = {name: getattr(self, name)[inside] for name in _FLAT}
-        rest: dict[str, Any] = {
-            f.name: None if (column := getattr(self, f.name)) is None else column[rows]
+        rest: dict[str, NDArray[Any]] = {
+            f.name: column[rows]
             for f in fields(self)
-            if f.name not in (*_FLAT, "offsets")
+            if f.name not in (*_FLAT, "offsets") and (column := getattr(self, f.name)) is not None
         }
         return Observations(**rest, **flat, offsets=offsets)
 
@@ -120,7 +120,7 @@ def observations(frame: Frame, more: Sequence[dict[str, NDArray[Any]]]) -> Obser
     made of them, batch after batch."""
     if not more:
         return _nothing()
-    joined: dict[str, Any] = {
+    joined: dict[str, NDArray[Any]] = {
         name: np.concatenate([piece[name] for piece in more]) for name in more[0]
     }
     offsets = np.concatenate(([0], np.cumsum(joined.pop("sizes")))).astype(np.int64)

@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,7 +177,7 @@ def _took(batch: Batch) -> list[int]:
     return took
 
 
-def figures(text: str) -> dict[str, Any] | None:
+def figures(text: str) -> dict[str, object] | None:
     """Every value of one ``reply_timings`` by ``body:PATH``, ``header:NAME`` and
     ``header:server-timing;METRIC``; None for a text that is not of that form. Never raises."""
     if len(text) > _LONGEST:
@@ -188,7 +188,7 @@ def figures(text: str) -> dict[str, Any] | None:
         return None
     if not isinstance(document, dict):
         return None
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, value in document.items():
         if name == "body":
             for path, inner in _paths(value, "", 0):
@@ -203,7 +203,7 @@ def figures(text: str) -> dict[str, Any] | None:
     return found
 
 
-def _paths(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _paths(value: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
     """Leaves of nested objects, their keys joined by dots."""
     if not isinstance(value, dict):
         yield path, value
@@ -212,7 +212,7 @@ def _paths(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
             yield from _paths(inner, f"{path}.{key}" if path else key, depth + 1)
 
 
-def as_number(value: Any) -> float | None:
+def as_number(value: object) -> float | None:
     """A JSON number, or a text that is one and nothing more; None for anything else."""
     if isinstance(value, bool):
         return None

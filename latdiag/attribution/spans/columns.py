@@ -112,7 +112,7 @@ class Reader:
             | {role.attribute[0] for st in stacks for role in st.roles if role.attribute}
             | {role.same for st in stacks for role in st.roles if role.same}
         )
-        self._pieces: list[dict[str, Any]] = []
+        self._pieces: list[dict[str, NDArray[Any]]] = []
 
     def wanted(self, name: str) -> bool:
         return bool(name and self._name.match(name))
@@ -123,7 +123,7 @@ class Reader:
     def spans(self) -> Spans:
         """All spans so far."""
         pieces = self._pieces or [_nothing(self._numbers, self._words)]
-        joined: dict[str, Any] = {
+        joined: dict[str, NDArray[Any]] = {
             name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]
         }
         senders, codes = np.unique(joined.pop("replica").astype(str), return_inverse=True)
@@ -158,7 +158,7 @@ def read(batches: Iterable[Said], stacks: Sequence[Stack]) -> Spans:
     return reader.spans()
 
 
-def _piece(said: Said, numbers: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+def _piece(said: Said, numbers: Sequence[str], words: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The spans of a batch that say when they were."""
     columns = said.columns
     start, end = columns.ints["start_ns"], columns.ints["end_ns"]
@@ -169,9 +169,11 @@ def _piece(said: Said, numbers: Sequence[str], words: Sequence[str]) -> dict[str
     return {name: column[known] for name, column in found.items()}
 
 
-def _columns_of(said: Said, numbers: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+def _columns_of(
+    said: Said, numbers: Sequence[str], words: Sequence[str]
+) -> dict[str, NDArray[Any]]:
     columns = said.columns
-    found: dict[str, Any] = {"name": columns.texts["foreign_name"]}
+    found: dict[str, NDArray[Any]] = {"name": columns.texts["foreign_name"]}
     for name in ("trace_id", "span_id", "parent_span_id", "replica"):
         found[name] = columns.texts[name]
     found |= {"start": columns.ints["start_ns"].values, "end": columns.ints["end_ns"].values}
@@ -179,9 +181,9 @@ def _columns_of(said: Said, numbers: Sequence[str], words: Sequence[str]) -> dic
     return found | {f"={name}": said.labels.of(name) for name in words}
 
 
-def _nothing(numbers: Sequence[str], words: Sequence[str]) -> dict[str, Any]:
+def _nothing(numbers: Sequence[str], words: Sequence[str]) -> dict[str, NDArray[Any]]:
     texts = ("name", "trace_id", "span_id", "parent_span_id", "replica")
-    found: dict[str, Any] = {name: np.zeros(0, dtype=object) for name in texts}
+    found: dict[str, NDArray[Any]] = {name: np.zeros(0, dtype=object) for name in texts}
     found |= {name: np.zeros(0, dtype=np.int64) for name in ("start", "end")}
     found |= {f"#{name}": np.zeros(0) for name in numbers}
     return found | {f"={name}": np.zeros(0, dtype=object) for name in words}

@@ -6,7 +6,7 @@ Apart from the transport so that its timing-critical part stays in sight.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -17,15 +17,15 @@ from latdiag.load.wire.connection import ExchangeFault
 from latdiag.load.wire.exchange import Exchange
 from latdiag.model.records import Outcome
 
-Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
+Trace = Callable[[str, Mapping[str, object]], Awaitable[None]]
 
 
-async def no_trace(_name: str, _info: dict[str, Any]) -> None:
+async def no_trace(_name: str, _info: Mapping[str, object]) -> None:
     return None
 
 
 @asynccontextmanager
-async def step(trace: Trace, name: str, **info: Any) -> AsyncIterator[SimpleNamespace]:
+async def step(trace: Trace, name: str, **info: object) -> AsyncIterator[SimpleNamespace]:
     """Tell ``trace`` that a step starts, and that it is complete or failed: httpcore's events."""
     await trace(f"{name}.started", info)
     told = SimpleNamespace(value=None)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from latdiag.load.dialects import Ask
@@ -50,7 +49,7 @@ class Wish:
     rate: str | None = None
     concurrency: int | None = None
     ramp_ns: int = 0
-    overlay: Mapping[str, Any] | None = field(default=None, repr=False)
+    overlay: Mapping[str, object] | None = field(default=None, repr=False)
     prompts: Path | None = None
     shared_prefix: int = 0
     tokenizer: Path | None = None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from latdiag.model.errors import LocalFault, UsageFault
 
@@ -24,7 +24,7 @@ class Prompt:
 
     line: int
     prompt: str | Sequence[int] | None = field(default=None, repr=False)
-    messages: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
+    messages: Sequence[Mapping[str, object]] | None = field(default=None, repr=False)
     max_tokens: int | None = None
 
 

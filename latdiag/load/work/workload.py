@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from latdiag.load.dialects.event import EXTRAS, Ask, Dialect
 from latdiag.load.work.lengths import Lengths
@@ -38,7 +38,7 @@ class Workload:
     osl: Lengths | None
     seed: int
     extras: frozenset[str] = frozenset()
-    overlay: Mapping[str, Any] | None = field(default=None, repr=False)
+    overlay: Mapping[str, object] | None = field(default=None, repr=False)
     prompts: Sequence[Prompt] | None = field(default=None, repr=False)
     shared_prefix: int = 0
     unique: bool = True
@@ -141,13 +141,13 @@ class Workload:
         self,
         prompt: str | Sequence[int],
         osl: int | None,
-        messages: Sequence[Mapping[str, Any]] | None = None,
+        messages: Sequence[Mapping[str, object]] | None = None,
     ) -> bytes:
         asked = Ask(self.model, prompt, osl, self.extras, self.overlay, messages)
         return self.dialect.body(asked)
 
 
-def parse_overlay(text: str) -> dict[str, Any]:
+def parse_overlay(text: str) -> dict[str, object]:
     """The object of ``--body-json``; UsageFault for anything else (the text is not repeated)."""
     try:
         found = json.loads(text, parse_constant=_refuse_constant)
@@ -162,7 +162,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(name)
 
 
-def _overlay_output(overlay: Mapping[str, Any] | None) -> Lengths | None:
+def _overlay_output(overlay: Mapping[str, object] | None) -> Lengths | None:
     """The output length that the user's own fields ask for: then ``min_tokens`` must follow it."""
     for key in ("max_completion_tokens", "max_tokens"):
         value = (overlay or {}).get(key)
