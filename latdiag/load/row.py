@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
 from latdiag.load.plan import BUSY, GET, REFUSED
 from latdiag.load.redact import clean, error_text, repeats
+from latdiag.load.scalars import Scalars
 from latdiag.load.tokens import token_counts
+from latdiag.load.wire.exchange import Ended
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
 from latdiag.model.text import shown, without_credentials
 
@@ -31,13 +33,17 @@ _ID_LIMIT = 128
 _OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
 #: Faults that take nothing from a stream whose end mark has come.
 _AFTER_ALL = frozenset({Outcome.CUT.value, Outcome.RESET.value})
+#: What is known of the exchange of an attempt that has not ended: nothing.
+UNDER_WAY = Ended()
 
 
 class Row:
-    """An attempt under way. ``take`` for every read, ``end`` once; then ``columns``."""
+    """An attempt under way. ``take`` for every read, ``end`` once; then ``scalars``."""
 
     __slots__ = (
         "_body",
+        "_cached_tokens",
+        "_completion_tokens",
         "_continuous",
         "_decoder",
         "_document",
@@ -49,7 +55,9 @@ class Row:
         "_last_output",
         "_last_stamp_ns",
         "_last_user_ns",
+        "_prompt_tokens",
         "_read",
+        "_response_id",
         "_saw_done",
         "_secrets",
         "_status",
@@ -57,13 +65,12 @@ class Row:
         "_timings",
         "_type",
         "_unreadable",
-        "_usage",
         "_width_ns",
         "begun",
         "censored",
+        "ended",
         "kinds",
         "real_ns",
-        "told",
         "user_ns",
     )
 
@@ -83,7 +90,11 @@ class Row:
         self.censored = bytearray()
         self._ids: list[int | None] = []
         self._continuous: list[int | None] = []
-        self._usage: dict[str, Any] = {}
+        self._prompt_tokens: int | None = None
+        self._completion_tokens: int | None = None
+        self._cached_tokens: int | None = None
+        #: the first that an event bears; empty where that one is not kept
+        self._response_id: str | None = None
         self._stream = EventStream()
         self._decoder: Any = None
         self._document: bytearray | None = None
@@ -92,11 +103,11 @@ class Row:
         self._error = self._unreadable = self._fault = ""
         self._finish: str | None = None
         self._saw_done = False
-        self._timings: Any = None
+        self._timings: Mapping[str, object] | None = None
         self._last_stamp_ns = begun[9]
         self._last_user_ns = self._width_ns = 0
         self._last_output = False
-        self.told: dict[str, Any] | None = None
+        self.ended: Ended | None = None
 
     # ------------------------------------------------------------------ in
     def head(self, status: int, encoding: str, content_type: bytes) -> None:
@@ -170,15 +181,16 @@ class Row:
             self._finish = event.finish
         if event.timings is not None:
             self._timings = event.timings
-        usage = self._usage
-        if event.response_id is not None and "response_id" not in usage:
+        if event.response_id is not None and self._response_id is None:
             name = event.response_id  # whole or not at all: a cut could hide half a secret
             known = len(name) <= _ID_LIMIT and not self._repeats(name)
-            usage["response_id"] = name if known else None
-        for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens"):
-            value = getattr(event, name)
-            if value is not None:
-                usage[name] = value
+            self._response_id = name if known else ""
+        if event.prompt_tokens is not None:
+            self._prompt_tokens = event.prompt_tokens
+        if event.completion_tokens is not None:
+            self._completion_tokens = event.completion_tokens
+        if event.cached_tokens is not None:
+            self._cached_tokens = event.cached_tokens
 
     def _overwritten(self) -> None:
         """The newest arrival bears the stamp of what came after it in the same read."""
@@ -204,72 +216,74 @@ class Row:
     @property
     def last_ns(self) -> int:
         """The newest instant (MONOTONIC) that this row bears."""
-        told = (self.told or {}).get("done_ns") or 0
-        return max(told, self._last_user_ns, int(self.begun[9]))
+        done_ns = (self.ended or UNDER_WAY).done_ns
+        return max(done_ns, self._last_user_ns, int(self.begun[9]))
 
-    def end(self, told: dict[str, Any]) -> None:
+    @property
+    def scenario(self) -> str | None:
+        """The row's own, where that is not the one of the whole load."""
+        return None
+
+    def end(self, ended: Ended) -> None:
         """The transport's account of the attempt, after its last byte."""
-        self.told = told
-        self._status = told["status"]
-        if self._last_output and told["done_ns"] == self._last_user_ns and self.kinds:
+        self.ended = ended
+        self._status = ended.status
+        if self._last_output and ended.done_ns == self._last_user_ns and self.kinds:
             # The end of the framing came in the same read as the last token.
             self._overwritten()
 
-    def columns(self) -> dict[str, Any]:
-        """The row's scalar columns but for those that depend on the clock series."""
+    def scalars(self) -> Scalars:
+        """What the row states, as far as the reply has come."""
         _, _, request_id, trace_id, span_id, due_ns, isl, osl, stage, sent_ns, _ = self.begun
-        usage = self._usage
-        counted = token_counts(
-            self.kinds, self._ids, self._continuous, usage.get("completion_tokens")
-        )
+        counted = token_counts(self.kinds, self._ids, self._continuous, self._completion_tokens)
         self.kinds = array("b", counted.kinds)
         outcome, error = self._verdict()
-        told = self.told or {}
-        return {
-            "request_id": request_id.decode(),
-            "attempt": 1,
-            "response_id": usage.get("response_id"),
-            "trace_id": trace_id.decode(),
-            "span_id": span_id.decode(),
-            "stage": stage,
-            "due_ns": due_ns or None,
-            "sent_ns": sent_ns,
-            "dns_ns": told.get("dns_ns") or None,
-            "tcp_ns": told.get("tcp_ns") or None,
-            "tls_ns": told.get("tls_ns") or None,
-            "written_ns": told.get("written_ns") or None,
-            "reused": told.get("reused"),
-            "tokens": counted.counts,
-            "isl": usage.get("prompt_tokens"),
-            "osl": counted.osl,
-            "isl_wanted": isl or None,
-            "osl_wanted": osl or None,
-            "cached_tokens": usage.get("cached_tokens"),
-            "token_source": counted.source.value,
-            "min_rtt_ns": told.get("min_rtt_ns") or None,
-            "retransmits": told.get("retransmits"),
-            "out_of_order": told.get("out_of_order"),
-            "resent_ns": told.get("resent_ns") or None,
-            "retry_ns": told.get("retry_ns") or None,
-            "retry_after_s": _seconds(told.get("headers", {}).get(b"retry-after")),
-            "reply_timings": self._foreign_timings(),
-            "outcome": outcome.value,
-            "status": self._status or None,
-            "error": error or None,
-        }
+        ended, known = self.ended or UNDER_WAY, self.ended is not None
+        return Scalars(
+            request_id=request_id.decode(),
+            attempt=1,
+            response_id=self._response_id or None,
+            trace_id=trace_id.decode(),
+            span_id=span_id.decode(),
+            stage=stage,
+            due_ns=due_ns or None,
+            sent_ns=sent_ns,
+            dns_ns=ended.dns_ns or None,
+            tcp_ns=ended.tcp_ns or None,
+            tls_ns=ended.tls_ns or None,
+            written_ns=ended.written_ns or None,
+            reused=ended.reused if known else None,
+            tokens=counted.counts,
+            isl=self._prompt_tokens,
+            osl=counted.osl,
+            isl_wanted=isl or None,
+            osl_wanted=osl or None,
+            cached_tokens=self._cached_tokens,
+            token_source=counted.source.value,
+            min_rtt_ns=ended.min_rtt_ns or None,
+            retransmits=ended.retransmits if known else None,
+            out_of_order=ended.out_of_order if known else None,
+            resent_ns=ended.resent_ns or None,
+            retry_ns=ended.retry_ns or None,
+            retry_after_s=_seconds(ended.headers.get(b"retry-after")),
+            reply_timings=self._foreign_timings(),
+            outcome=outcome.value,
+            status=self._status or None,
+            error=error or None,
+        )
 
     def _verdict(self) -> tuple[Outcome, str]:
         """How the attempt ended, and the sentence for it."""
-        told = self.told
-        if told is None:
+        ended = self.ended
+        if ended is None:
             return Outcome.CUT_BY_CLIENT, "under way when the record ends"
         if self._fault and self._status == 200:  # it came before whatever ended the reply
             return Outcome.PROTOCOL, self._fault
-        lost = told["fault"]
+        lost = ended.fault
         if lost and not (self._saw_done and lost in _AFTER_ALL):
-            return Outcome(lost), self._clean(told["fault_text"])
+            return Outcome(lost), self._clean(ended.fault_text)
         if self._status != 200:
-            return self._refusal(told)
+            return self._refusal(ended.headers)
         if self._document is not None:
             return Outcome.PROTOCOL, self._no_stream(bytes(self._document))
         if self._error:
@@ -290,8 +304,7 @@ class Row:
         said = error_text(document, self._body, self._secrets)
         return f"the server sent {what} instead of an event stream" + (f": {said}" if said else "")
 
-    def _refusal(self, told: dict[str, Any]) -> tuple[Outcome, str]:
-        headers = told["headers"]
+    def _refusal(self, headers: Mapping[bytes, bytes]) -> tuple[Outcome, str]:
         said = error_text(bytes(self._document or b""), self._body, self._secrets)
         text = f"HTTP {self._status}" + (f": {said}" if said else "")
         if 300 <= self._status < 400:
@@ -312,10 +325,10 @@ class Row:
 
     def _foreign_timings(self) -> str | None:
         """Timings that the server stated, unread: from the stream's end and from headers."""
-        stated: dict[str, Any] = {}
+        stated: dict[str, object] = {}
         if self._timings is not None:
             stated["body"] = self._own_names(self._timings)
-        headers = (self.told or {}).get("headers", {})
+        headers = (self.ended or UNDER_WAY).headers
         for name in self._headers:
             value = headers.get(name)
             if not value or len(value) > _TIMING_HEADER:
@@ -328,7 +341,7 @@ class Row:
         text = json.dumps(stated, separators=(",", ":"))
         return text if len(text) <= _TIMINGS else None
 
-    def _own_names(self, figures: dict[str, Any]) -> dict[str, Any]:
+    def _own_names(self, figures: Mapping[str, object]) -> dict[str, object]:
         """Figures without those that are an echo of the request."""
         return {
             name: self._own_names(value) if isinstance(value, dict) else value
@@ -343,24 +356,21 @@ class PathRow(Row):
     __slots__ = ()
 
     @property
-    def _kind(self) -> str:
+    def scenario(self) -> str:
         return REFUSED if self.begun[10] else GET
 
     @property
     def succeeded(self) -> bool:
         """Any word of the server's is an answer here, and no failure that could end a probe: a
         refusal is wanted, under whatever status. But for its being busy."""
-        told = self.told or {"fault": "", "status": 0}
-        if self._kind == REFUSED and told["status"] == 200:
+        ended = self.ended or UNDER_WAY
+        if self.scenario == REFUSED and ended.status == 200:
             return super().succeeded
-        return not told["fault"] and told["status"] > 0 and told["status"] not in BUSY
-
-    def columns(self) -> dict[str, Any]:
-        return {**super().columns(), "scenario": self._kind}
+        return not ended.fault and ended.status > 0 and ended.status not in BUSY
 
     def _verdict(self) -> tuple[Outcome, str]:
-        told = self.told
-        if self._kind == GET and told and not told["fault"] and told["status"] == 200:
+        ended = self.ended
+        if self.scenario == GET and ended and not ended.fault and ended.status == 200:
             return Outcome.OK, ""
         return super()._verdict()
 

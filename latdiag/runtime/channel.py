@@ -43,11 +43,9 @@ class Record:
 
     BODY = 0  # (BODY, n, real_ns, user_ns, floor_ns, bytes)
     BEGUN = 1  # (BEGUN, n, request_id, trace_id, span_id, due_ns, isl, osl, stage, sent_ns, body)
-    ENDED = 2  # (ENDED, n, {exchange field: value})
-    TICK = 3  # (TICK, {name: value})
-    HEAD = 5  # (HEAD, n, status, content-encoding, content-type), before the first BODY
-    BYE = 4  # (BYE, {name: value}): the reader came to its end and lost nothing
-    SHORT = 6  # (SHORT, {text, remedy}): this machine lacks something that the load needs
+    ENDED = 2  # (ENDED, n, *Ended)
+    MESSAGE = 3  # (MESSAGE, a message that is packed), for what is sent seldom
+    HEAD = 4  # (HEAD, n, status, content-encoding, content-type), before the first BODY
 
 
 def wide_pipe() -> tuple[int, int]:

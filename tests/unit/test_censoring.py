@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.row import TOLERANCE_NS, Row
+from latdiag.load.wire.exchange import Ended
 from latdiag.model.records import OUTPUT_KINDS
 from latdiag.stacks.signal import ReplyFields
 
@@ -71,7 +72,7 @@ def test_a_token_read_with_the_end_of_the_framing_is_not_exact() -> None:
     row = new_row()
     taken(row, START + 50 * MS, 0, TOKEN)
     taken(row, START + 60 * MS, 0, TOKEN)
-    row.end({"status": 200, "done_ns": START + 60 * MS + 50 * US})
+    row.end(Ended(status=200, done_ns=START + 60 * MS + 50 * US))
     assert [flag for _, flag in marks(row)] == [False, True]
 
 

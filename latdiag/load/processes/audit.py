@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latdiag.load.processes.outbox import Reading
+
 _PER_OCTAVE = 8
 _OCTAVES = 40
 _CPU_WINDOW_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LagFigures:
+    """Of ``n`` durations, in ns; None without any."""
+
+    n: int
+    p50_ns: int | None
+    p99_ns: int | None
+    max_ns: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFigures:
+    """The self-audit of a reader, under the names that a run's state bears.
+
+    Shares are of one core, or of wall time; None where the system does not tell.
+    ``starved_share``: time in the run queue beyond what a wake of an idle core takes.
+    """
+
+    wall_ns: int
+    reader_cpu: float | None
+    reader_cpu_worst_5s: float | None
+    run_queue_share: float | None
+    starved_share: float | None
+    reader_peak_rss_kb: int
+    reader_peak_backlog_bytes: int
+    read_lag: LagFigures
+    loop_lag: LagFigures
 
 
 class Lags:
@@ -48,77 +80,59 @@ class Lags:
                 return min(edge, self.largest_ns)
         return self.largest_ns
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "n": self.n,
-            "p50_ns": self.quantile_ns(0.5),
-            "p99_ns": self.quantile_ns(0.99),
-            "max_ns": self.largest_ns if self.n else None,
-        }
+    def figures(self) -> LagFigures:
+        largest_ns = self.largest_ns if self.n else None
+        return LagFigures(self.n, self.quantile_ns(0.5), self.quantile_ns(0.99), largest_ns)
 
 
 class Audit:
-    """Readings of one reader over its life, from its ticks."""
+    """Readings of one reader over its life."""
 
     def __init__(self) -> None:
         self.read_lag = Lags()
         self.loop_lag = Lags()
-        self._ticks: list[_Tick] = []
-        self._queue_known = False
+        self._readings: list[Reading] = []
         self._rss_kb = 0
         self._backlog = 0
-        self._first: _Tick | None = None
+        self._first: Reading | None = None
         self._worst_cpu = 0.0
 
-    def tick(self, told: dict[str, Any]) -> None:
+    def add(self, reading: Reading) -> None:
         import numpy as np
 
-        now = _Tick(told["clock"][0], told["cpu_ns"], told["queued_ns"], told["starved_ns"])
-        self._first = self._first or now
-        self._ticks.append(now)
-        self._ticks = self._ticks[-(_CPU_WINDOW_S + 1) :]
-        if len(self._ticks) == _CPU_WINDOW_S + 1:
-            self._worst_cpu = max(self._worst_cpu, _share(self._ticks[0], now))
-        self._queue_known = told["queue_known"]
-        self._rss_kb = max(self._rss_kb, told["rss_kb"])
-        self._backlog = max(self._backlog, told["backlog"])
-        self.loop_lag.add(np.asarray(told["loop_lags_ns"], dtype=np.int64))
+        self._first = self._first or reading
+        self._readings.append(reading)
+        self._readings = self._readings[-(_CPU_WINDOW_S + 1) :]
+        if len(self._readings) == _CPU_WINDOW_S + 1:
+            self._worst_cpu = max(self._worst_cpu, _share(self._readings[0], reading))
+        self._rss_kb = max(self._rss_kb, reading.rss_kb)
+        self._backlog = max(self._backlog, reading.backlog)
+        self.loop_lag.add(np.asarray(reading.loop_lags_ns, dtype=np.int64))
 
-    def to_json(self) -> dict[str, Any]:
-        """Shares are of one core, or of wall time; null where the system does not tell.
-
-        ``starved_share``: time in the run queue beyond what a wake of an idle core takes.
-        """
-        found: dict[str, Any] = dict.fromkeys(
-            ("reader_cpu", "reader_cpu_worst_5s", "run_queue_share", "starved_share")
-        )
-        first, last = self._first, self._ticks[-1] if self._ticks else None
+    def figures(self) -> AuditFigures:
+        first, last = self._first, self._readings[-1] if self._readings else None
         wall = last.mono_ns - first.mono_ns if first and last else 0
+        cpu = worst = queued = starved = None
         if first and last and wall > 0:
             cpu = _share(first, last)
-            found["reader_cpu"] = cpu
             # A shorter run has no 5 s; in less than one the start of the process counts.
-            found["reader_cpu_worst_5s"] = self._worst_cpu or (cpu if wall >= 1e9 else None)
-            if self._queue_known:
-                found["run_queue_share"] = (last.queued_ns - first.queued_ns) / wall
-                found["starved_share"] = (last.starved_ns - first.starved_ns) / wall
-        return {
-            "wall_ns": wall,
-            **found,
-            "reader_peak_rss_kb": self._rss_kb,
-            "reader_peak_backlog_bytes": self._backlog,
-            "read_lag": self.read_lag.to_json(),
-            "loop_lag": self.loop_lag.to_json(),
-        }
+            worst = self._worst_cpu or (cpu if wall >= 1e9 else None)
+            if last.queue_known:
+                queued = (last.queued_ns - first.queued_ns) / wall
+                starved = (last.starved_ns - first.starved_ns) / wall
+        return AuditFigures(
+            wall_ns=wall,
+            reader_cpu=cpu,
+            reader_cpu_worst_5s=worst,
+            run_queue_share=queued,
+            starved_share=starved,
+            reader_peak_rss_kb=self._rss_kb,
+            reader_peak_backlog_bytes=self._backlog,
+            read_lag=self.read_lag.figures(),
+            loop_lag=self.loop_lag.figures(),
+        )
 
 
-class _Tick(NamedTuple):
-    mono_ns: int
-    cpu_ns: int
-    queued_ns: int
-    starved_ns: int
-
-
-def _share(since: _Tick, until: _Tick) -> float:
+def _share(since: Reading, until: Reading) -> float:
     wall = until.mono_ns - since.mono_ns
     return (until.cpu_ns - since.cpu_ns) / wall if wall > 0 else 0.0

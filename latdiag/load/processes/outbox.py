@@ -7,9 +7,37 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
-from latdiag.runtime.channel import encode
+from latdiag.runtime.channel import Fault, Record, encode, message, packed
+
+
+@message
+class Reading(NamedTuple):
+    """How a reader fares, once a second. ``clock``: a ``ClockSample``; ``cpu_ns``, ``queued_ns``,
+    ``starved_ns``: since the process began, the last two of no meaning unless ``queue_known``;
+    ``loop_lags_ns``: of each beat since the last reading; ``backlog``: bytes.
+    """
+
+    clock: tuple[int, int, int]
+    cpu_ns: int
+    queued_ns: int
+    starved_ns: int
+    queue_known: bool
+    loop_lags_ns: tuple[int, ...]
+    backlog: int
+    rss_kb: int
+
+    @property
+    def mono_ns(self) -> int:
+        return self.clock[0]
+
+
+@message
+class Bye(NamedTuple):
+    """The reader came to its end and lost nothing. ``why``: the run's word for that end."""
+
+    why: str
 
 
 class Outbox:
@@ -40,6 +68,10 @@ class Outbox:
         self._waiting: deque[memoryview] = deque()
         self._watched = False
         os.set_blocking(fd, False)
+
+    def say(self, content: Reading | Bye | Fault) -> None:
+        """Add a declared message, for what is said seldom."""
+        self.records.append((Record.MESSAGE, packed(content)))
 
     def hand_over(self) -> None:
         """Give what has gathered to the pipe, as far as it takes it now."""

@@ -8,10 +8,8 @@ import resource
 import time
 from collections.abc import Callable
 from time import monotonic_ns
-from typing import Any
 
-from latdiag.load.processes.outbox import Outbox
-from latdiag.runtime.channel import Record
+from latdiag.load.processes.outbox import Outbox, Reading
 from latdiag.runtime.run_queue import RunQueue
 from latdiag.runtime.wake import WakeSelector
 from latdiag.store.clock import sample
@@ -67,14 +65,14 @@ class Pulse:
         now = sample()
         self._on_offset(now.real_ns - now.mono_ns)
         lags, self._lags = self._lags, []
-        reading: dict[str, Any] = {
-            "clock": tuple(now),
-            "cpu_ns": time.process_time_ns(),
-            "queued_ns": self._queue.delay_ns(),
-            "starved_ns": self._selector.starved_ns,
-            "queue_known": self._selector.queue_known,
-            "loop_lags_ns": lags,
-            "backlog": self._outbox.backlog,
-            "rss_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-        }
-        self._outbox.records.append((Record.TICK, reading))
+        reading = Reading(
+            clock=(now.mono_ns, now.real_ns, now.width_ns),
+            cpu_ns=time.process_time_ns(),
+            queued_ns=self._queue.delay_ns(),
+            starved_ns=self._selector.starved_ns,
+            queue_known=self._selector.queue_known,
+            loop_lags_ns=tuple(lags),
+            backlog=self._outbox.backlog,
+            rss_kb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        )
+        self._outbox.say(reading)

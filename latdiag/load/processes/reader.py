@@ -11,6 +11,7 @@ import errno
 import os
 import random
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Any, NamedTuple
 
@@ -18,15 +19,16 @@ import httpx
 
 from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.processes.counters import Counters
-from latdiag.load.processes.outbox import Outbox
+from latdiag.load.processes.outbox import Bye, Outbox
 from latdiag.load.processes.pulse import BEAT_S, Pulse
 from latdiag.load.processes.settle import settled
 from latdiag.load.wire.dial import tls_context
-from latdiag.load.wire.exchange import Exchange
-from latdiag.load.wire.heads import Requests, content_type, kept_headers, retry_after, told
+from latdiag.load.wire.exchange import Ended, Exchange
+from latdiag.load.wire.heads import Requests, content_type, kept_headers, retry_after
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.path import PathReplies
-from latdiag.runtime.channel import Channel, Frames, Record, message
+from latdiag.model.errors import LocalFault
+from latdiag.runtime.channel import Channel, Fault, Frames, message
 from latdiag.runtime.wake import Alarm, WakeSelector
 
 #: Bytes for the writer that may pile up before a closed loop's next request waits for it.
@@ -198,10 +200,10 @@ class Reader:
     def _offset(self, real_minus_mono_ns: int) -> None:
         self._transport.real_minus_mono_ns = real_minus_mono_ns
 
-    def _callback_failed(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _callback_failed(self, _loop: object, context: Mapping[str, object]) -> None:
         """What a callback raised ends this reader: what it was to do will not be done."""
         fault = context.get("exception")
-        if "handle" in context and fault is not None:
+        if "handle" in context and isinstance(fault, BaseException):
             self.fault = self.fault or fault
             self._end()
 
@@ -343,7 +345,7 @@ class Reader:
             nonlocal unseen
             if unseen:
                 unseen = False
-                out.append((5, n, exchange.status, exchange.encoding, content_type(exchange)))
+                out.append((4, n, exchange.status, exchange.encoding, content_type(exchange)))
             out.append((0, n, real_ns, user_ns, floor_ns, data))
 
         # Of a GET the end alone counts; a refusal's words are kept, and so is a stream.
@@ -360,12 +362,12 @@ class Reader:
             if self.fault is None:  # else this reader's fault took its end: that is a loss
                 exchange.fault = "cut_by_client" if self._cut else "cancelled"
                 exchange.fault_text = "cut off when the load was stopped"
-                out.append((2, n, told(exchange, self._kept)))
+                out.append((2, n, *Ended.of(exchange, self._kept)))
             raise
         except OSError as fault:
             exchange.fault, exchange.fault_text = "refused", f"this machine: {fault.strerror}"
             self._say_short(fault)
-        out.append((2, n, told(exchange, self._kept)))
+        out.append((2, n, *Ended.of(exchange, self._kept)))
         return exchange
 
     def _pause_asked(self, exchange: Exchange) -> float | None:
@@ -383,13 +385,13 @@ class Reader:
             self._short = True
             text = f"no more connections can be opened: {os.strerror(fault.errno)}"
             remedy = "raise the limit of open files (ulimit -n), or lower the load"
-            self._out.append((Record.SHORT, {"text": text, "remedy": remedy}))
+            self._outbox.say(Fault.of(LocalFault(text, remedy)))
 
     def say_goodbye(self) -> None:
         """Hand over all that is left, waiting for the writer as long as it takes."""
         self._pulse.read()
         if self.fault is None and not self._outbox.broken:
-            self._out.append((Record.BYE, {"why": self._why}))
+            self._outbox.say(Bye(self._why))
         self._outbox.close()
 
 

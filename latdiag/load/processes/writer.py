@@ -6,27 +6,36 @@ parent: when either is killed, it writes all that had reached it.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.plan import LoadPlan
 from latdiag.load.processes.audit import Audit
 from latdiag.load.processes.counters import Counters
-from latdiag.load.row import PathRow, Row
-from latdiag.model.errors import LatdiagError, LocalFault
+from latdiag.load.processes.outbox import Bye, Reading
+from latdiag.load.row import UNDER_WAY, PathRow, Row
+from latdiag.load.scalars import Scalars
+from latdiag.load.wire.exchange import Ended
+from latdiag.model.errors import LatdiagError
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
-from latdiag.runtime.channel import Channel, Fault, Frames, Record
+from latdiag.runtime.channel import Channel, Fault, Frames, Record, unpacked
 from latdiag.store.clock import ClockSample, ClockSeries, clock_id
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from latdiag.store.batch import Lists
     from latdiag.store.writer import RunWriter
+
+    #: A value of each row, or a list of values of each.
+    _Column = Sequence[str | int | float | None] | Lists
 
 _FIRST_FLUSH_S = 1.0
 _LONGEST_FLUSH_S = 8.0
@@ -74,7 +83,7 @@ class Writer:
         self._open: dict[int, Row] = {}
         self._ended: list[Row] = []
         self._written = self._done = self._failed = self._tokens = 0
-        self._bye: dict[str, Any] | None = None
+        self._bye: Bye | None = None
         self._begun_s = time.monotonic()
         self._common = {
             "scenario": plan.scenario,
@@ -121,17 +130,21 @@ class Writer:
                 rows[record[1]].head(*record[2:])
             elif kind == Record.ENDED:
                 row = rows.pop(record[1])
-                row.end(record[2])
+                row.end(Ended._make(record[2:]))
                 self._ended.append(row)
                 self._count(row)
-            elif kind == Record.TICK:
-                self._series.add(ClockSample(*record[1]["clock"]))
-                self._audit.tick(record[1])
+            elif kind == Record.MESSAGE:
+                self._hear(unpacked(record[1]))
                 offset_ns = self._series.offset_ns
-            elif kind == Record.BYE:
-                self._bye = record[1]
-            elif kind == Record.SHORT:
-                self._report(LocalFault(record[1]["text"], record[1]["remedy"]))
+
+    def _hear(self, message: Reading | Bye | Fault) -> None:
+        if isinstance(message, Reading):
+            self._series.add(ClockSample(*message.clock))
+            self._audit.add(message)
+        elif isinstance(message, Bye):
+            self._bye = message
+        else:
+            self._reports.send(message)
 
     def _report(self, fault: LatdiagError) -> None:
         self._reports.send(Fault.of(fault))
@@ -169,13 +182,12 @@ class Writer:
         except LatdiagError as fault:
             self._report(fault)
 
-    def _state(self, final: bool) -> dict[str, Any]:
+    def _state(self, final: bool) -> Mapping[str, object]:
         begun = self._counters.read().begun
-        audit = self._audit.to_json()
-        audit["writer_cpu_ns"] = time.process_time_ns()
+        audit = dataclasses.asdict(self._audit.figures())
         ended = None
         if final:
-            ended = self._bye["why"] if self._bye is not None else "reader_lost"
+            ended = self._bye.why if self._bye is not None else "reader_lost"
         return {
             "writer": self._name,
             "pid": os.getpid(),
@@ -184,7 +196,7 @@ class Writer:
             "clock_id": self._common["clock_id"],
             "clock": [list(s) for s in self._series.samples],
             "clock_steps": [list(s) for s in self._series.steps],
-            "audit": audit,
+            "audit": audit | {"writer_cpu_ns": time.process_time_ns()},
             "counts": {
                 "begun": begun,
                 "rows": self._written,
@@ -199,7 +211,7 @@ class Writer:
         """Requests begun of which the run lacks the row, or the end that a lost reader saw."""
         return max(0, begun - min(self._done, self._written))
 
-    def _columns(self, rows: list[Row], last: bool) -> dict[str, Any]:
+    def _columns(self, rows: list[Row], last: bool) -> dict[str, _Column]:
         """All columns of the schema that this client knows, for these rows.
 
         ``last``: they are written for good, and so count in the self-audit.
@@ -210,7 +222,7 @@ class Writer:
 
         if not rows:
             return {}
-        scalars = [row.columns() for row in rows]
+        scalars = [row.scalars() for row in rows]
         sizes = [len(row.kinds) for row in rows]
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         real, user = _flat(rows, "real_ns", np.int64), _flat(rows, "user_ns", np.int64)
@@ -218,59 +230,42 @@ class Writer:
         stamps = np.where(kernel, self._series.monotonic(real, user), user)
         if last:
             self._audit.read_lag.add((user - stamps)[kernel])
-        tokens = [s.pop("tokens") for s in scalars]
-        known = np.array([t is not None for t in tokens], dtype=bool)
-        counts = np.array([c for t in tokens if t is not None for c in t], dtype=np.int32)
-        token_offsets = np.concatenate(
-            ([0], np.cumsum([len(t) if t is not None else 0 for t in tokens]))
-        ).astype(np.int64)
-        columns: dict[str, Any] = {n: [value] * len(rows) for n, value in self._common.items()}
-        columns |= {name: [s[name] for s in scalars] for name in scalars[0]}
+        columns: dict[str, _Column] = {n: [value] * len(rows) for n, value in self._common.items()}
+        columns["scenario"] = [row.scenario or self._plan.scenario for row in rows]
+        columns.update(zip(Scalars._fields, zip(*scalars, strict=True), strict=True))
         columns["arrivals_ns"] = Lists.whole(stamps, offsets)
         columns["arrivals_user_ns"] = Lists.whole(user, offsets)
         columns["kinds"] = Lists.whole(_flat(rows, "kinds", np.int8), offsets)
         columns["censored"] = Lists.whole(_flat(rows, "censored", np.bool_), offsets)
-        columns["tokens"] = Lists(counts, token_offsets, known)
-        columns.update(self._instants(rows, scalars, stamps, offsets))
-        return columns
-
-    def _instants(
-        self,
-        rows: list[Row],
-        scalars: list[dict[str, Any]],
-        stamps: NDArray[np.int64],
-        offsets: NDArray[np.int64],
-    ) -> dict[str, list[Any]]:
-        """The scalar instants that need the clock series, and what follows from them."""
-        import numpy as np
-
-        found: dict[str, list[Any]] = {}
-        near = np.array([s["written_ns"] or s["sent_ns"] for s in scalars], dtype=np.int64)
-        read = np.array([(r.told or {}).get("headers_ns") or 0 for r in rows], dtype=np.int64)
-        for name, source, at in (
-            ("wire_ns", "wire_real_ns", near),
-            ("wire_last_ns", "wire_last_real_ns", near),
-            ("acked_ns", "acked_real_ns", near),
-            ("headers_ns", "headers_real_ns", read),
-        ):
-            real = np.array([(r.told or {}).get(source) or 0 for r in rows], dtype=np.int64)
-            mono = self._series.monotonic(real, at)
-            found[name] = [int(m) if r else None for m, r in zip(mono, real, strict=True)]
-        done: list[int | None] = []
-        for i, row in enumerate(rows):
-            told = row.told or {}
-            if found["headers_ns"][i] is None:
-                found["headers_ns"][i] = told.get("headers_ns") or None
-            counting = [k for k, kind in enumerate(row.kinds) if kind in _COUNTING]
-            last = int(stamps[offsets[i] + counting[-1]]) if counting else None
-            done.append(last if last is not None else told.get("done_ns") or None)
-        found["done_ns"] = done
-        found["stamp_source"] = [
+        columns["tokens"] = _tokens(scalars)
+        columns.update(self._instants(rows, scalars))
+        columns["done_ns"] = _ends(rows, stamps, offsets)
+        columns["stamp_source"] = [
             (StampSource.KERNEL if self._stamped(row) else StampSource.USER).value for row in rows
         ]
-        found["clock_step"] = [
-            self._series.stepped(s["sent_ns"], row.last_ns)
-            for s, row in zip(scalars, rows, strict=True)
+        columns["clock_step"] = [self._series.stepped(r.begun[9], r.last_ns) for r in rows]
+        return columns
+
+    def _instants(self, rows: list[Row], scalars: list[Scalars]) -> dict[str, list[int | None]]:
+        """The instants that the kernel stamped and the clock series makes those of the run."""
+        import numpy as np
+
+        found: dict[str, list[int | None]] = {}
+        ends = [row.ended or UNDER_WAY for row in rows]
+        near = np.array([s.written_ns or s.sent_ns for s in scalars], dtype=np.int64)
+        read = np.array([end.headers_ns for end in ends], dtype=np.int64)
+        for name, stamps, at in (
+            ("wire_ns", [end.wire_real_ns for end in ends], near),
+            ("wire_last_ns", [end.wire_last_real_ns for end in ends], near),
+            ("acked_ns", [end.acked_real_ns for end in ends], near),
+            ("headers_ns", [end.headers_real_ns for end in ends], read),
+        ):
+            real = np.array(stamps, dtype=np.int64)
+            mono = self._series.monotonic(real, at)
+            found[name] = [int(m) if r else None for m, r in zip(mono, real, strict=True)]
+        found["headers_ns"] = [
+            end.headers_ns or None if stamped is None else stamped
+            for end, stamped in zip(ends, found["headers_ns"], strict=True)
         ]
         return found
 
@@ -285,3 +280,28 @@ def _flat(rows: list[Row], name: str, kind: Any) -> NDArray[Any]:
 
     raw = b"".join(bytes(memoryview(getattr(row, name))) for row in rows)
     return np.frombuffer(raw, dtype=kind)
+
+
+def _tokens(scalars: list[Scalars]) -> Lists:
+    """What each arrival of each row brought; null for a row of which that is not known."""
+    import numpy as np
+
+    from latdiag.store.batch import Lists
+
+    counts = [s.tokens for s in scalars]
+    known = np.array([each is not None for each in counts], dtype=bool)
+    flat = np.array([n for each in counts if each is not None for n in each], dtype=np.int32)
+    sizes = [len(each) if each is not None else 0 for each in counts]
+    return Lists(flat, np.concatenate(([0], np.cumsum(sizes))).astype(np.int64), known)
+
+
+def _ends(
+    rows: list[Row], stamps: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> list[int | None]:
+    """When each reply ended: with its last content or usage, else where the transport says."""
+    done: list[int | None] = []
+    for i, row in enumerate(rows):
+        counting = [k for k, kind in enumerate(row.kinds) if kind in _COUNTING]
+        last = int(stamps[offsets[i] + counting[-1]]) if counting else None
+        done.append(last if last is not None else (row.ended or UNDER_WAY).done_ns or None)
+    return done

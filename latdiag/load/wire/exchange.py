@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from types import MappingProxyType
+from typing import NamedTuple
 
 #: Called once a read, in order: kernel stamp (REALTIME ns, 0 if none), user stamp (MONOTONIC ns),
 #: floor (MONOTONIC ns; what this read brought arrived after it), the body bytes that it brought.
@@ -71,3 +74,41 @@ class Exchange:
                     self.resent_ns = max(self.resent_ns, real_ns - self.wire_last_real_ns)
         elif key == self.last_key and not self.acked_real_ns:
             self.acked_real_ns = real_ns
+
+
+class Ended(NamedTuple):
+    """What the writer is given of an exchange that has ended: its fields, as ``Exchange`` names
+    and measures them. ``headers``: of the reply's, by name in lower case, those that were kept.
+    """
+
+    status: int = 0
+    fault: str = ""
+    fault_text: str = ""
+    reused: bool = False
+    dns_ns: int = 0
+    tcp_ns: int = 0
+    tls_ns: int = 0
+    written_ns: int = 0
+    wire_real_ns: int = 0
+    wire_last_real_ns: int = 0
+    acked_real_ns: int = 0
+    headers_ns: int = 0
+    headers_real_ns: int = 0
+    done_ns: int = 0
+    retry_ns: int = 0
+    resent_ns: int = 0
+    min_rtt_ns: int = 0
+    retransmits: int = 0
+    out_of_order: int = 0
+    headers: Mapping[bytes, bytes] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, exchange: Exchange, kept: frozenset[bytes]) -> Ended:
+        """``kept``: names of headers, in lower case; 1 KiB of each is taken."""
+        headers = {
+            low: value[:1024] for name, value in exchange.headers if (low := name.lower()) in kept
+        }
+        return cls._make((*_fields_of(exchange), headers))
+
+
+_fields_of = attrgetter(*Ended._fields[:-1])

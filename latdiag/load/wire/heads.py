@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 import httpx
 
 from latdiag.load.plan import LoadPlan
 from latdiag.load.wire.exchange import Exchange, Sink
 
-_TOLD = tuple(n for n in Exchange.__slots__ if n not in ("headers", "wire_key", "last_key"))
 #: Reply headers that the writer needs.
 _HEADERS = frozenset({b"content-type", b"retry-after", b"location", b"server"})
 
@@ -80,15 +78,6 @@ class Requests:
 def kept_headers(plan: LoadPlan) -> frozenset[bytes]:
     """The reply headers that leave the process: those the writer needs, and stated times."""
     return _HEADERS | {name.encode() for name in plan.reply_fields.headers}
-
-
-def told(exchange: Exchange, kept: frozenset[bytes]) -> dict[str, Any]:
-    """The account of an attempt for the writer: every field, of the headers those of ``kept``."""
-    fields = {name: getattr(exchange, name) for name in _TOLD}
-    fields["headers"] = {
-        name.lower(): value[:1024] for name, value in exchange.headers if name.lower() in kept
-    }
-    return fields
 
 
 def content_type(exchange: Exchange) -> bytes:

@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
@@ -19,7 +18,7 @@ from latdiag.load.dialects import DIALECTS, Ask, Dialect, Event, dialect_of_path
 from latdiag.load.plan import Target
 from latdiag.load.redact import clean
 from latdiag.load.row import Row
-from latdiag.load.wire.exchange import Exchange
+from latdiag.load.wire.exchange import Ended, Exchange
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.lengths import LONGEST
 from latdiag.model.errors import TargetFault, UsageFault
@@ -43,12 +42,12 @@ _CREDENTIAL = 8
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request's end: the columns of its row, for the caller to look at."""
+    """One request's end. ``isl``: tokens of input as the server counts them."""
 
     outcome: Outcome
     status: int
     error: str
-    columns: dict[str, Any]
+    isl: int | None
     arrivals: int
 
 
@@ -268,19 +267,19 @@ class Preflight:
         except httpx.TransportError:
             pass  # the exchange says what it was
         row.end(
-            {
-                "status": exchange.status,
-                "fault": exchange.fault,
-                "fault_text": exchange.fault_text,
-                "done_ns": exchange.done_ns,
-                "headers": {k.lower(): v for k, v in exchange.headers},
-            }
+            Ended(
+                status=exchange.status,
+                fault=exchange.fault,
+                fault_text=exchange.fault_text,
+                done_ns=exchange.done_ns,
+                headers={k.lower(): v for k, v in exchange.headers},
+            )
         )
-        columns = row.columns()
-        outcome = Outcome(columns["outcome"])
+        scalars = row.scalars()
+        outcome, error = Outcome(scalars.outcome), scalars.error or ""
         if exchange.fault and exchange.status == 0:
-            raise self._unreachable(exchange, columns["error"] or "")
-        return Answer(outcome, exchange.status, columns["error"] or "", columns, len(row.kinds))
+            raise self._unreachable(exchange, error)
+        return Answer(outcome, exchange.status, error, scalars.isl, len(row.kinds))
 
     async def negotiate(self, ask: Ask, wanted: frozenset[str]) -> tuple[Answer, frozenset[str]]:
         """The answer to ``ask`` with the most extras that the server does not refuse."""

@@ -241,7 +241,7 @@ async def _calibrated(preflight: Preflight, workload: Workload, first: Answer) -
         answer = first
         if number:
             answer = await preflight.send(workload.calibrating_body(words, number))
-        counted = answer.columns.get("isl")
+        counted = answer.isl
         if answer.outcome is not Outcome.OK or not counted:
             return workload
         points.append((words, counted))
