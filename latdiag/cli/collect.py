@@ -74,7 +74,7 @@ def collect(**given: Any) -> int:
 
     path = _create(otlp, given)
     with of_run(path):
-        counts = collection.collect(
+        collected = collection.collect(
             path,
             otlp=otlp,
             metrics=given["metrics"],
@@ -85,14 +85,14 @@ def collect(**given: Any) -> int:
             say=sayer(given["quiet"]),
             progress=progress_lines,
         )
-    result = result_of(path, counts)
+    result = result_of(path, collected)
     if given["as_json"]:
         from latdiag.report.json import dump
 
         click.echo(dump(result))
     else:
         click.echo("\n".join(result_lines(result)))
-    return 128 + counts["stopped"] if counts["stopped"] else 0
+    return 128 + collected.stopped if collected.stopped else 0
 
 
 def _create(otlp: Endpoints | None, given: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from latdiag.ingest.otlp.http_door import HttpDoor
 from latdiag.ingest.otlp.intake import Intake
 from latdiag.ingest.otlp.limits import Refusal
 from latdiag.ingest.plan import (
+    Account,
     CollectPlan,
     Counted,
     CountNow,
@@ -27,8 +28,10 @@ from latdiag.ingest.plan import (
     Ready,
     Scraped,
     ScrapeNow,
+    SenderCounts,
 )
 from latdiag.ingest.prometheus.scrape import Scraper
+from latdiag.model.document import document
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault
@@ -104,7 +107,7 @@ class _Life:
         await self._close()
         if self._bug is not None:
             raise self._bug  # which ends this process with status 1
-        self._channel.post(Finished(self._counts()))
+        self._channel.post(Finished(self._account()))
         self._channel.flush()
 
     async def _open(self) -> Ready:
@@ -157,7 +160,7 @@ class _Life:
     async def _obey(self) -> None:
         async for order in self._channel.messages():
             if isinstance(order, CountNow):
-                self._channel.post(Counted(self._counts()))
+                self._channel.post(Counted(self._account()))
             elif isinstance(order, ScrapeNow):
                 self._channel.post(Scraped(await self._scrape(order.label)))
             elif isinstance(order, Finish):
@@ -244,7 +247,7 @@ class _Life:
             "clock_id": clock_id(),
             "clock": [list(s) for s in self._clock.samples],
             "clock_steps": [list(s) for s in self._clock.steps],
-            "counts": self._counts(),
+            "counts": document(self._account()),
         }
         try:
             await self._in_writer(self._run.write_state, state)
@@ -274,58 +277,51 @@ class _Life:
                 self._problems[key] = self._problems.get(key, 0) + max(1, problem.count)
         return problems
 
-    # ------------------------------------------------------------------ counts
-    def _counts(self) -> dict[str, Any]:
-        """What came so far: the counts of the state, of ``snapshot`` and of ``finish``."""
+    # ------------------------------------------------------------------ the account
+    def _account(self) -> Account:
+        """What came so far: for the state, for ``snapshot`` and for ``finish``."""
         intake, forwarding = self._intake, self._forwarding
         closed = intake.closed
-        return {
-            "exports": intake.tally.exports,
-            "accepted": intake.tally.accepted,
-            "refused": intake.refused(),
-            "refused_exports": dict(intake.tally.refused_exports),
-            "other_signals": dict(intake.tally.other_signals),
-            "dropped_attributes": intake.rows.dropped_attributes,
-            "rows": self._written_rows,
-            "samples": self._sample_rows,
-            "bytes": self._written_bytes,
-            "lost": self._lost,
-            "disk_cap_reached": closed is not None and closed.reason == "disk_cap",
-            "forwarded": forwarding.forwarded if forwarding else None,
-            "forward_failed": forwarding.failed if forwarding else None,
-            "forward_failure": forwarding.last_failure if forwarding else None,
-            "scrapes": dict(self._scrapes),
-            "scrape_problems": [
-                {"replica": replica, "text": text, "count": count}
-                for (replica, text), count in self._problems.items()
+        senders = list(intake.rows.senders.seen.values())
+        unknown = [one for one in senders if not one.known]
+        return Account(
+            exports=intake.tally.exports,
+            accepted=intake.tally.accepted,
+            refused=intake.refused(),
+            refused_exports=dict(intake.tally.refused_exports),
+            other_signals=dict(intake.tally.other_signals),
+            dropped_attributes=intake.rows.dropped_attributes,
+            rows=self._written_rows,
+            samples=self._sample_rows,
+            bytes=self._written_bytes,
+            lost=self._lost,
+            disk_cap_reached=closed is not None and closed.reason == "disk_cap",
+            forwarded=forwarding.forwarded if forwarding else None,
+            forward_failed=forwarding.failed if forwarding else None,
+            forward_failure=forwarding.last_failure if forwarding else None,
+            scrapes=dict(self._scrapes),
+            scrape_problems=[
+                Problem(replica, text, count) for (replica, text), count in self._problems.items()
             ],
-            "senders": self._told_senders(),
-            **self._sender_counts(),
-            "cpu_ns": time.process_time_ns(),
-        }
+            senders=self._largest_senders(),
+            senders_total=len(senders),
+            unknown_senders=len(unknown),
+            unknown_spans=sum(one.spans for one in unknown),
+            cpu_ns=time.process_time_ns(),
+        )
 
-    def _sender_counts(self) -> dict[str, int]:
-        """Of all senders, the listed and the others."""
-        seen = list(self._intake.rows.senders.seen.values())
-        unknown = [one for one in seen if not one.known]
-        return {
-            "senders_total": len(seen),
-            "unknown_senders": len(unknown),
-            "unknown_spans": sum(one.spans for one in unknown),
-        }
-
-    def _told_senders(self) -> list[dict[str, Any]]:
+    def _largest_senders(self) -> list[SenderCounts]:
         """The senders with most spans."""
-        seen = sorted(self._intake.rows.senders.seen.items(), key=lambda s: -s[1].spans)
+        senders = sorted(self._intake.rows.senders.seen.items(), key=lambda s: -s[1].spans)
         return [
-            {
-                "sender": name,
-                "service": one.service,
-                "known": one.known,
-                "spans": one.spans,
-                "first_ns": one.first_ns,
-                "last_ns": one.last_ns,
-                "span_names": sorted(one.names, key=lambda n: -one.names[n]),
-            }
-            for name, one in seen[:_TOLD]
+            SenderCounts(
+                name,
+                one.service,
+                one.known,
+                one.spans,
+                one.first_ns,
+                one.last_ns,
+                sorted(one.names, key=lambda n: -one.names[n]),
+            )
+            for name, one in senders[:_TOLD]
         ]

@@ -5,16 +5,25 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
+from latdiag.ingest.plan import Account
 from latdiag.model.units import NS_PER_S, show_duration
 from latdiag.runtime.signals import handled
 from latdiag.stacks.catalogue import families, stacks
 
 _SAY_EVERY_S = 10.0
 _POLL_S = 0.2
+
+
+class Collection(NamedTuple):
+    """What came in ``duration_ns``. ``stopped``: the number of the signal that ended it, or 0."""
+
+    account: Account
+    duration_ns: int
+    stopped: int
 
 
 def collect(
@@ -27,10 +36,9 @@ def collect(
     duration_ns: int,
     wait_ns: int,
     say: Callable[[str], None],
-    progress: Callable[[dict[str, Any], int], Sequence[str]],
-) -> dict[str, Any]:
-    """Collect into the run at ``path`` (created before): what came, with ``duration_ns`` and
-    ``stopped`` (the number of the signal that ended it, or 0).
+    progress: Callable[[Account, int], Sequence[str]],
+) -> Collection:
+    """Collect into the run at ``path`` (created before).
 
     ``say`` takes lines for people who wait; ``progress`` makes them of what came so far and the
     seconds since the start.
@@ -48,10 +56,10 @@ def collect(
             max_disk=max_disk,
         ) as collector,
     ):
-        return _Collection(collector, signals, say, progress).run(duration_ns, wait_ns)
+        return _Waiting(collector, signals, say, progress).run(duration_ns, wait_ns)
 
 
-class _Collection:
+class _Waiting:
     """The parent while the child collects: waits, says what comes, and ends it."""
 
     def __init__(
@@ -59,7 +67,7 @@ class _Collection:
         collector: Collector,
         signals: list[int],
         say: Callable[[str], None],
-        progress: Callable[[dict[str, Any], int], Sequence[str]],
+        progress: Callable[[Account, int], Sequence[str]],
     ) -> None:
         self._collector = collector
         self._signals = signals
@@ -69,7 +77,7 @@ class _Collection:
         self._next_s = self._begun_s + _SAY_EVERY_S
         self._missing: set[tuple[str, str]] = set()
 
-    def run(self, duration_ns: int, wait_ns: int) -> dict[str, Any]:
+    def run(self, duration_ns: int, wait_ns: int) -> Collection:
         doors = {"gRPC": self._collector.grpc, "HTTP": self._collector.http}
         open_doors = [f"{name} at {where}" for name, where in doors.items() if where]
         self._say(f"collecting: {', '.join(open_doors) or 'metrics only'}")
@@ -93,18 +101,18 @@ class _Collection:
             if len(self._signals) > heard:
                 self._collector.hurry()
 
-        counts = self._collector.finish(wait_ns, hurry)
-        return {**counts, "duration_ns": lasted_ns, "stopped": (self._signals or [0])[0]}
+        account = self._collector.finish(wait_ns, hurry)
+        return Collection(account, lasted_ns, (self._signals or [0])[0])
 
     def _tick(self) -> bool | None:
         """Say what came, where it is time for that; None if the child does not answer."""
         if time.monotonic() < self._next_s:
             return False
         self._next_s += _SAY_EVERY_S
-        counts = self._collector.snapshot()
-        if counts is None:
+        account = self._collector.snapshot()
+        if account is None:
             return None
-        for line in self._progress(counts, round(time.monotonic() - self._begun_s)):
+        for line in self._progress(account, round(time.monotonic() - self._begun_s)):
             self._say(line)
         return True
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.otlp.forward import Destination
 from latdiag.ingest.otlp.keep import Keep
 from latdiag.ingest.plan import (
     SCRAPE_EVERY_NS,
+    Account,
     CollectPlan,
     Counted,
     CountNow,
@@ -91,7 +92,7 @@ class Collector:
         self.grpc: str | None = None
         self.http: str | None = None
         self._plan = plan
-        self._end: dict[str, Any] | None = None
+        self._end: Account | None = None
         self._fault: LatdiagError | None = None
 
         def live(channel: Channel) -> None:
@@ -125,15 +126,15 @@ class Collector:
         scraped = self._answer(Scraped, _EDGE_S)
         return scraped.problems if scraped else []
 
-    def snapshot(self) -> dict[str, Any] | None:
+    def snapshot(self) -> Account | None:
         """What came so far, as ``finish`` returns it; None where the child does not answer."""
         if self._end is not None:
             return self._end
         self._channel.send(CountNow())
         counted = self._answer(Counted, _EDGE_S)
-        return counted.counts if counted else None
+        return counted.account if counted else None
 
-    def finish(self, wait_ns: int, on_wait: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    def finish(self, wait_ns: int, on_wait: Callable[[], None] = lambda: None) -> Account:
         """Wait for late spans, until none came for ``wait_ns`` (or three times that is over),
         then write and close; what came in all.
 
@@ -172,7 +173,7 @@ class Collector:
         until = time.monotonic() + seconds
         while (message := self._channel.receive(max(0.0, until - time.monotonic()))) is not None:
             if isinstance(message, Finished):
-                self._end = message.counts
+                self._end = message.account
             elif isinstance(message, Fault) and self._fault is None:
                 self._fault = message.error(self._plan.run_path)
             if isinstance(message, kind):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import message
@@ -89,14 +89,66 @@ class Scraped(NamedTuple):
 
 
 @message
-class Counted(NamedTuple):
-    """``counts``: what came so far, as in the state of the child's writer."""
+@dataclass(frozen=True, slots=True)
+class SenderCounts:
+    """One that sent spans, in its own words; ``known``: a stack has names of its spans.
 
-    counts: dict[str, Any]
+    ``first_ns``, ``last_ns``: of its spans, REAL. ``span_names``: the commonest first.
+    """
+
+    sender: str
+    service: str
+    known: bool
+    spans: int
+    first_ns: int | None
+    last_ns: int | None
+    span_names: list[str]
+
+
+@message
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What came so far. It stands in the run as ``counts`` of the child's writer: a field is a
+    key there, and ``diagnosis.collected`` reads it.
+
+    ``accepted``: spans. ``refused``: spans by reason; ``refused_exports``: exports by reason;
+    ``other_signals``: exports that are no spans. ``rows``, ``samples``, ``bytes``: as written.
+    ``forwarded``: None where nothing is passed on. ``scrapes``: by label. ``senders``: those with
+    most spans; ``senders_total`` and what follows are of all.
+    """
+
+    exports: int
+    accepted: int
+    refused: dict[str, int]
+    refused_exports: dict[str, int]
+    other_signals: dict[str, int]
+    dropped_attributes: int
+    rows: int
+    samples: int
+    bytes: int
+    lost: int
+    disk_cap_reached: bool
+    forwarded: int | None
+    forward_failed: int | None
+    forward_failure: str | None
+    scrapes: dict[str, int]
+    scrape_problems: list[Problem]
+    senders: list[SenderCounts]
+    senders_total: int
+    unknown_senders: int
+    unknown_spans: int
+    cpu_ns: int
+
+
+@message
+class Counted(NamedTuple):
+    """``account``: what came so far."""
+
+    account: Account
 
 
 @message
 class Finished(NamedTuple):
-    """All is written. ``counts``: what came in all."""
+    """All is written. ``account``: what came in all."""
 
-    counts: dict[str, Any]
+    account: Account

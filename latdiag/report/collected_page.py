@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from textwrap import wrap
-from typing import Any
 
 from latdiag.diagnosis.collected import Collected, caveats
 from latdiag.diagnosis.result import Result
+from latdiag.ingest.collection import Collection
+from latdiag.ingest.plan import Account
+from latdiag.model.document import document
 from latdiag.model.text import shown
 from latdiag.model.units import show_duration
 from latdiag.report.page import WIDTH
@@ -17,42 +19,41 @@ from latdiag.store.place import displayed
 _NAMED = 5
 
 
-def progress_lines(found: dict[str, Any], seconds: int) -> list[str]:
+def progress_lines(account: Account, seconds: int) -> list[str]:
     """What arrived so far, and which senders no stack here knows."""
-    senders = found["senders"]
-    total = found["senders_total"]
-    spans = f"{found['accepted']} spans from {total} sender{'s' * (total != 1)}"
+    total = account.senders_total
+    spans = f"{account.accepted} spans from {total} sender{'s' * (total != 1)}"
     parts = [spans]
-    if found["samples"]:
-        parts.append(f"{found['samples']} samples in {sum(found['scrapes'].values())} scrapes")
-    if refused := sum(found["refused"].values()):
+    if account.samples:
+        parts.append(f"{account.samples} samples in {sum(account.scrapes.values())} scrapes")
+    if refused := sum(account.refused.values()):
         parts.append(f"{refused} spans refused")
-    if turned_away := sum(found["refused_exports"].values()):
+    if turned_away := sum(account.refused_exports.values()):
         parts.append(f"{turned_away} exports refused")
-    if found["forward_failed"]:
-        parts.append(f"{found['forward_failed']} exports not forwarded")
-    if found["disk_cap_reached"]:
+    if account.forward_failed:
+        parts.append(f"{account.forward_failed} exports not forwarded")
+    if account.disk_cap_reached:
         parts.append("--max-disk is reached")
     lines = wrap(f"{seconds} s: {', '.join(parts)}", WIDTH, subsequent_indent="  ")
-    unknown = [sender for sender in senders if not sender["known"]]
+    unknown = [sender for sender in account.senders if not sender.known]
     for sender in unknown[:_NAMED]:
-        names = ", ".join(shown(name, 40) for name in sender["span_names"][:3])
-        service = sender["service"] or sender["sender"]
+        names = ", ".join(shown(name, 40) for name in sender.span_names[:3])
+        service = sender.service or sender.sender
         text = f"  of no stack known here: {shown(service, 60)} ({names})"
         lines += wrap(text, WIDTH, subsequent_indent="    ")
-    if found["unknown_senders"] > _NAMED:
-        more = found["unknown_senders"] - _NAMED
+    if account.unknown_senders > _NAMED:
+        more = account.unknown_senders - _NAMED
         lines.append(f"  and {more} more senders of no stack known here")
     return lines
 
 
-def result_of(path: str, found: dict[str, Any]) -> Result:
-    """The result of what was collected into the run at ``path``."""
-    counts = Collected.read(found)
+def result_of(path: str, collection: Collection) -> Result:
+    """The result of what was collected into the run at ``path``, as if read from there."""
+    counts = Collected.read(document(collection.account))
     return Result(
         verb="collect",
         run=displayed(path),
-        collected=replace(counts, duration_ns=found["duration_ns"], stopped=found["stopped"]),
+        collected=replace(counts, duration_ns=collection.duration_ns, stopped=collection.stopped),
         caveats=tuple(caveats(counts)),
     )
 

@@ -58,7 +58,7 @@ def test_late_spans_are_waited_for(tmp_path: Path) -> None:
         found = collector.finish(1_000_000_000)
         lasted = time.monotonic() - begun
         late.join()
-    assert found["accepted"] == 50
+    assert found.accepted == 50
     assert lasted >= 1.4
 
 
@@ -72,7 +72,7 @@ def test_the_wait_can_be_cut_short(tmp_path: Path) -> None:
             collector.hurry()
 
         found = collector.finish(3600 * 10**9, tick)
-    assert (found["accepted"], ticks) == (50, [1])
+    assert (found.accepted, ticks) == (50, [1])
 
 
 def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_no_more_is_taken_than_may_be_stored(tmp_path: Path) -> None:
         assert post(collector.http, BODY)[0] == 200
         until(lambda: post(collector.http, BODY)[0] == 507)
         found = collector.finish(0)
-    assert found["disk_cap_reached"]
-    assert found["refused"] == {"disk_cap": 50 * found["refused_exports"]["disk_cap"]}
-    assert len(rows_of(run)) == found["accepted"] >= 50
+    assert found.disk_cap_reached
+    assert found.refused == {"disk_cap": 50 * found.refused_exports["disk_cap"]}
+    assert len(rows_of(run)) == found.accepted >= 50
     assert not Run.open(run).cut_short
 
 
@@ -252,7 +252,7 @@ def test_metrics_are_scraped_at_edges_and_between(tmp_path: Path, metrics: str) 
         assert collector.grpc is None
         (missing,) = collector.edge("begin")
         assert missing.replica == "http://127.0.0.1:9/metrics"
-        until(lambda: collector.snapshot()["scrapes"].get("periodic", 0) > 1)  # type: ignore[index]
+        until(lambda: collector.snapshot().scrapes.get("periodic", 0) > 1)  # type: ignore[union-attr]
         collector.edge("end")
         found = collector.finish(0)
     rows = rows_of(run)
@@ -262,9 +262,9 @@ def test_metrics_are_scraped_at_edges_and_between(tmp_path: Path, metrics: str) 
     assert edges.count("begin") == edges.count("end") == 1
     assert edges.index("begin") < edges.index("end")
     assert {row["value"] for row in rows} == {17.0}
-    assert found["samples"] == len(rows)
-    assert found["scrapes"]["end"] == 1
-    assert found["scrape_problems"][0]["count"] == sum(found["scrapes"].values())
+    assert found.samples == len(rows)
+    assert found.scrapes["end"] == 1
+    assert found.scrape_problems[0].count == sum(found.scrapes.values())
 
 
 # ---------------------------------------------------------------------- the verb

@@ -75,10 +75,10 @@ def test_http_is_passed_on_byte_by_byte(tmp_path: Path, status: int) -> None:
         ],
         key=str,
     )
-    counts = (found["forwarded"], found["forward_failed"])
+    counts = (found.forwarded, found.forward_failed)
     assert counts == ((4, 0) if status == 200 else (0, 4))
-    assert found["forward_failure"] == ("" if status == 200 else "HTTP 503")
-    assert len(rows_of(run)) == found["accepted"] == 12
+    assert found.forward_failure == ("" if status == 200 else "HTTP 503")
+    assert len(rows_of(run)) == found.accepted == 12
 
 
 def test_grpc_and_json_are_passed_on_by_grpc(tmp_path: Path) -> None:
@@ -90,11 +90,11 @@ def test_grpc_and_json_are_passed_on_by_grpc(tmp_path: Path) -> None:
             sent("metrics", first.grpc)
             found = first.finish(0)
         there = last.finish(0)
-    assert found["accepted"] == there["accepted"] == 605
+    assert found.accepted == there.accepted == 605
     # The last one takes no metrics, and says so.
-    assert found["forward_failed"] == 1
-    assert found["forward_failure"] == "gRPC UNIMPLEMENTED"
-    assert there["other_signals"] == {"metrics": 1}
+    assert found.forward_failed == 1
+    assert found.forward_failure == "gRPC UNIMPLEMENTED"
+    assert there.other_signals == {"metrics": 1}
     assert {row["source"] for row in rows_of(last_run)} == {"otlp/grpc"}
 
 
@@ -107,8 +107,8 @@ def test_a_destination_that_is_away_costs_nothing(tmp_path: Path) -> None:
                 for _ in range(5):
                     assert post(collector.http, export(2).SerializeToString())[0] == 200
                 found = collector.finish(0)
-            assert (found["accepted"], len(rows_of(run))) == (10, 10)
-            assert (found["forwarded"], found["forward_failed"]) == (0, 5)
+            assert (found.accepted, len(rows_of(run))) == (10, 10)
+            assert (found.forwarded, found.forward_failed) == (0, 5)
 
 
 def test_a_receiver_does_not_forward_to_itself(tmp_path: Path) -> None:

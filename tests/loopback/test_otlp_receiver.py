@@ -17,6 +17,7 @@ from latdiag.ingest.otlp import intake
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
+from latdiag.model.document import document
 
 from .otlp_sender import export, mutants
 from .receiver import ANY, PROTOBUF, post, receiving, rows_of, sent, state_of
@@ -50,8 +51,8 @@ def test_real_exporters_lose_nothing(tmp_path: Path, packed: str) -> None:
         sent("sdk", f"http://{collector.grpc}", "grpc", 1300, packed)
         sent("sdk", f"http://{collector.http}", "http", 700, packed)
         found = collector.finish(0)
-    assert (found["accepted"], found["refused"], found["lost"]) == (2000, {}, 0)
-    services = {s["service"]: (s["spans"], s["known"]) for s in found["senders"]}
+    assert (found.accepted, found.refused, found.lost) == (2000, {}, 0)
+    services = {s.service: (s.spans, s.known) for s in found.senders}
     assert services == {"sdk-grpc": (1300, True), "sdk-http": (700, True)}
     rows = rows_of(run)
     for service, source, count in (("grpc", "otlp/grpc", 1300), ("http", "otlp/http", 700)):
@@ -59,12 +60,12 @@ def test_real_exporters_lose_nothing(tmp_path: Path, packed: str) -> None:
         assert {r["source"] for r in mine} == {source}
         numbers = sorted(int(r["labels"]["gen_ai.usage.prompt_tokens"]) for r in mine)
         assert numbers == list(range(count))
-    assert found["dropped_attributes"] == 2000
+    assert found.dropped_attributes == 2000
     stored = b"".join(p.read_bytes() for p in Path(run).rglob("*") if p.is_file())
     assert b"a secret" not in stored
     state = state_of(run)
     assert (state["kind"], state["state"]) == ("otlp", "closed")
-    assert state["counts"] == found | {"cpu_ns": state["counts"]["cpu_ns"]}
+    assert state["counts"] == document(found) | {"cpu_ns": state["counts"]["cpu_ns"]}
     assert all(width < 10**9 for _, _, width in state["clock"])
 
 
@@ -82,8 +83,8 @@ def test_http_in_all_its_forms(tmp_path: Path) -> None:
             assert connection.getresponse().read() == b""
         connection.close()
         found = collector.finish(0)
-    assert found["accepted"] == 7 * 5
-    assert found["exports"] == 7
+    assert found.accepted == 7 * 5
+    assert found.exports == 7
     assert len(rows_of(run)) == 35
 
 
@@ -106,7 +107,7 @@ def test_requests_may_be_sent_before_the_reply(tmp_path: Path) -> None:
                 data = peer.recv(1 << 16)
                 assert data, said
                 said += data
-        assert collector.finish(0)["accepted"] == 6
+        assert collector.finish(0).accepted == 6
 
 
 REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
@@ -144,9 +145,9 @@ def test_what_is_refused_is_told_and_counted(tmp_path: Path) -> None:
         assert post(collector.http, b"", path="/v1/metrics")[0] == 404
         assert post(collector.http, export(2).SerializeToString())[0] == 200
         found = collector.finish(0)
-    assert found["refused_exports"] == counted
-    assert found["other_signals"] == {"metrics": 1}
-    assert (found["accepted"], found["refused"]) == (2, {})
+    assert found.refused_exports == counted
+    assert found.other_signals == {"metrics": 1}
+    assert (found.accepted, found.refused) == (2, {})
 
 
 def test_chunks_without_end_are_refused(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_chunks_without_end_are_refused(tmp_path: Path) -> None:
             for _ in range(17):
                 peer.sendall(chunk)
             assert peer.recv(100).startswith(b"HTTP/1.1 413")
-        assert collector.finish(0)["refused_exports"] == {"too_large": 1}
+        assert collector.finish(0).refused_exports == {"too_large": 1}
 
 
 def test_spans_that_break_a_bound_are_told(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_spans_that_break_a_bound_are_told(tmp_path: Path) -> None:
         told = json.loads(post(collector.http, json.dumps(document).encode(), JSON)[2])
         assert told["partialSuccess"]["rejectedSpans"] == "1"
         found = collector.finish(0)
-    assert (found["accepted"], found["refused"]) == (12, {"ids": 2})
+    assert (found.accepted, found.refused) == (12, {"ids": 2})
 
 
 def test_grpc_refuses_what_it_must(tmp_path: Path) -> None:
@@ -200,10 +201,10 @@ def test_grpc_refuses_what_it_must(tmp_path: Path) -> None:
         "good": "OK",
     }
     assert not any(reply.get("retry") for reply in said.values())
-    assert found["accepted"] == 6
-    refused = found["refused_exports"]
+    assert found.accepted == 6
+    refused = found.refused_exports
     assert refused == {"malformed": 2, "bomb": 1, "origin": 1, "no_message": 1}
-    assert found["other_signals"] == {"metrics": 1}
+    assert found.other_signals == {"metrics": 1}
 
 
 def test_a_token_is_asked_for(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_token_is_asked_for(tmp_path: Path) -> None:
         "OK",
     ]
     assert statuses == [401, 401, 401, 200]
-    assert (found["accepted"], found["refused_exports"]) == (6, {"token": 5})
+    assert (found.accepted, found.refused_exports) == (6, {"token": 5})
     stored = b"".join(p.read_bytes() for p in Path(run).rglob("*") if p.is_file())
     assert b"sesame" not in stored
 
@@ -251,7 +252,7 @@ def test_half_a_request_is_cut_off(tmp_path: Path, begun: bytes) -> None:
             peer.sendall(begun)
             said = peer.recv(1000)
         assert said.startswith(b"HTTP/1.1 408") if begun else not said
-        refused = collector.finish(0)["refused_exports"]
+        refused = collector.finish(0).refused_exports
     assert refused == ({"slow": 1} if begun else {})
 
 
@@ -274,7 +275,7 @@ def test_a_body_that_drips_is_cut_off(tmp_path: Path) -> None:
                 except TimeoutError:
                     continue
         assert said.startswith(b"HTTP/1.1 408")
-        assert collector.finish(0)["refused_exports"] == {"slow": 1}
+        assert collector.finish(0).refused_exports == {"slow": 1}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -284,7 +285,7 @@ def test_messages_that_never_come_hold_up_nobody(tmp_path: Path) -> None:
         found = collector.finish(0)
     assert said["good"]["status"] == "OK"
     assert set(said["ended"]) == {"DEADLINE_EXCEEDED"}
-    assert (found["accepted"], found["refused_exports"]) == (3, {"slow": 12})
+    assert (found.accepted, found.refused_exports) == (3, {"slow": 12})
 
 
 def test_connections_are_bounded(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_connections_are_bounded(tmp_path: Path) -> None:
             if post(collector.http, body)[0] == 200:
                 break
         assert post(collector.http, body)[0] == 200
-        assert collector.finish(0)["accepted"] == 2
+        assert collector.finish(0).accepted == 2
 
 
 def test_half_open_grpc_connections_hold_up_nobody(tmp_path: Path) -> None:
@@ -312,7 +313,7 @@ def test_half_open_grpc_connections_hold_up_nobody(tmp_path: Path) -> None:
             if number % 2:
                 peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * (number % 5))
         assert sent("good", collector.grpc, 7)["status"] == "OK"
-        assert collector.finish(0)["accepted"] == 7
+        assert collector.finish(0).accepted == 7
         for peer in peers:
             peer.close()
 
@@ -345,12 +346,12 @@ def test_ten_thousand_payloads(tmp_path: Path) -> None:
         found = collector.finish(0)
     assert min(answers.values()) > 1000
     assert set(by_grpc["answers"]) == {"OK", "INVALID_ARGUMENT"}
-    assert found["accepted"] + sum(found["refused"].values()) == spans + by_grpc["spans"]
-    assert found["refused_exports"]["malformed"] == (
+    assert found.accepted + sum(found.refused.values()) == spans + by_grpc["spans"]
+    assert found.refused_exports["malformed"] == (
         answers[400] + by_grpc["answers"]["INVALID_ARGUMENT"]
     )
-    assert len(rows_of(run)) == found["rows"] == found["accepted"] > 5000
-    assert found["refused"]["ids"] > 0
+    assert len(rows_of(run)) == found.rows == found.accepted > 5000
+    assert found.refused["ids"] > 0
 
 
 def test_who_is_too_fast_is_told_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,9 +366,9 @@ def test_who_is_too_fast_is_told_to_wait(tmp_path: Path, monkeypatch: pytest.Mon
         found = collector.finish(0)
     assert set(statuses) == {200, 429}
     by_http = 1000 * statuses.count(200)
-    assert found["accepted"] == by_http + 5000
-    assert found["refused"]["busy"] >= 1000 * statuses.count(429)
-    assert len(rows_of(run)) == found["accepted"]
+    assert found.accepted == by_http + 5000
+    assert found.refused["busy"] >= 1000 * statuses.count(429)
+    assert len(rows_of(run)) == found.accepted
 
 
 def test_an_export_that_could_never_wait_is_refused_for_good(
@@ -379,7 +380,7 @@ def test_an_export_that_could_never_wait_is_refused_for_good(
         assert (status, headers.get("retry-after")) == (413, None)
         assert post(collector.http, export(1500).SerializeToString())[0] == 200
         found = collector.finish(0)
-    assert (found["accepted"], found["refused"]) == (1500, {"too_many": 1501})
+    assert (found.accepted, found.refused) == (1500, {"too_many": 1501})
 
 
 def _connected(address: str | None) -> socket.socket:

@@ -16,6 +16,7 @@ import pytest
 
 from latdiag.ingest.collector import collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
+from latdiag.model.document import document
 from latdiag.stacks.catalogue import families, stacks
 from latdiag.store.run import Run
 from latdiag.store.writer import create_run
@@ -77,7 +78,7 @@ def measured(path: Path) -> dict[str, Any]:
         )
         cpu = cpu_s(state["pid"]) - before
         watch.end()
-        counts = collector.finish(0)
+        counts = document(collector.finish(0))
     sent = json.loads(ended.stdout)
     rows = int((Run.open(run).evidence(["kind"])["kind"] == "span").sum())
     return {"sent": sent, "counts": counts, "cpu_s": cpu, "rss": watch.seen, "rows": rows}
