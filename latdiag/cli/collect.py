@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from latdiag.cli.listening import listening, sayer
+from latdiag.cli.options import GatherOptions, as_one
 from latdiag.cli.values import DURATION, SIZE
 from latdiag.model.errors import UsageFault, of_run
 from latdiag.model.text import without_credentials
@@ -55,7 +56,15 @@ if TYPE_CHECKING:
 @click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
-def collect(**given: Any) -> int:
+@as_one("gather", GatherOptions)
+def collect(
+    duration: int,
+    max_disk: int,
+    out: str | None,
+    quiet: bool,
+    as_json: bool,
+    gather: GatherOptions,
+) -> int:
     """Collect what servers say: spans (OTLP) and metrics. No request is sent to them.
 
     Point the servers' exporters here, and let their traffic come; `latdiag diagnose` then says
@@ -66,27 +75,27 @@ def collect(**given: Any) -> int:
     latdiag collect --duration 10m --forward http://otel-collector:4317
     latdiag collect --otlp 0.0.0.0:4317 --token-env TOKEN
     """
-    otlp = listening(given["otlp"], given["otlp_http"], given)
-    if otlp is None and not given["metrics"]:
+    otlp = listening(gather.otlp, gather.otlp_http, gather)
+    if otlp is None and not gather.metrics:
         raise UsageFault("nothing is to be collected", "leave --otlp on, or give --metrics URL")
     from latdiag.ingest import collection
     from latdiag.report.collected_page import progress_lines, result_lines, result_of
 
-    path = _create(otlp, given)
+    path = _create(otlp, gather, duration, max_disk, out)
     with of_run(path):
         collected = collection.collect(
             path,
             otlp=otlp,
-            metrics=given["metrics"],
-            forward=given["forward"],
-            max_disk=given["max_disk"],
-            duration_ns=given["duration"],
-            wait_ns=given["wait"],
-            say=sayer(given["quiet"]),
+            metrics=gather.metrics,
+            forward=gather.forward,
+            max_disk=max_disk,
+            duration_ns=duration,
+            wait_ns=gather.wait,
+            say=sayer(quiet),
             progress=progress_lines,
         )
     result = result_of(path, collected)
-    if given["as_json"]:
+    if as_json:
         from latdiag.report.json import dump
 
         click.echo(dump(result))
@@ -95,26 +104,22 @@ def collect(**given: Any) -> int:
     return 128 + collected.stopped if collected.stopped else 0
 
 
-def _create(otlp: Endpoints | None, given: dict[str, Any]) -> str:
+def _create(
+    otlp: Endpoints | None, gather: GatherOptions, duration: int, max_disk: int, out: str | None
+) -> str:
     """Make the run; its path."""
-    from latdiag.store.header import header, machine
+    from latdiag.store.header import CollectPlan, Doors, Endpoint, Header, Machine
     from latdiag.store.writer import create_run, default_run_path
 
-    forward = given["forward"]
-    document = header(
-        "collect",
-        target={"url": None, "model": None, "dialect": None, "peer": None},
-        plan={
-            "duration_ns": given["duration"],
-            "wait_ns": given["wait"],
-            "max_disk": given["max_disk"],
-            "otlp": {"grpc": otlp.grpc, "http": otlp.http} if otlp else None,
-            "metrics": [without_credentials(url) for url in given["metrics"]],
-            "forward": without_credentials(forward) if forward else None,
-        },
-        facts={"client": machine()},
+    forward = gather.forward
+    plan = CollectPlan(
+        duration_ns=duration,
+        wait_ns=gather.wait,
+        max_disk=max_disk,
+        otlp=Doors(otlp.grpc, otlp.http) if otlp else None,
+        metrics=[without_credentials(url) for url in gather.metrics],
+        forward=without_credentials(forward) if forward else None,
     )
-    return create_run(
-        given["out"] or default_run_path("collect", datetime.now(UTC)),
-        document,
-    )
+    header = Header(verb="collect", target=Endpoint(), plan=plan, client=Machine())
+    path = out or default_run_path("collect", datetime.now(UTC))
+    return create_run(path, header.to_json())

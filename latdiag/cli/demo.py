@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -47,7 +46,19 @@ if TYPE_CHECKING:
 )
 @click.option("--quiet", is_flag=True, help="Nothing but the URL.")
 @click.option("--json", "as_json", is_flag=True, help="JSON: a line at the start, one at the end.")
-def demo(fault: str, **given: Any) -> int:
+def demo(
+    fault: str,
+    port: int,
+    seed: int,
+    changes: tuple[str, ...],
+    draw: bool,
+    truth: str | None,
+    otlp: str | None,
+    timings: bool,
+    telemetry: str,
+    quiet: bool,
+    as_json: bool,
+) -> int:
     """Serve a simulated LLM with a FAULT until Ctrl-C, to try latdiag on.
 
     FAULT: healthy, queue, prefill, decode, interference, kv-transfer or network.
@@ -62,20 +73,20 @@ def demo(fault: str, **given: Any) -> int:
     from latdiag.sim.settings import constants
     from latdiag.sim.telemetry import telemetry_of
 
-    params = constants(fault, given["seed"], given["draw"], given["changes"])
+    params = constants(fault, seed, draw, changes)
     served: Demo | None = None
     ended: BaseException | None = None
     try:
         with serving(
             params,
-            seed=given["seed"],
-            port=given["port"],
-            truth=Path(given["truth"]) if given["truth"] else None,
-            otlp=given["otlp"],
-            timings=given["timings"],
-            telemetry=telemetry_of(given["telemetry"]),
+            seed=seed,
+            port=port,
+            truth=Path(truth) if truth else None,
+            otlp=otlp,
+            timings=timings,
+            telemetry=telemetry_of(telemetry),
         ) as served:
-            _say_start(served, fault, given)
+            _say_start(served, fault, seed, quiet, as_json)
             try:
                 served.wait()
             except (KeyboardInterrupt, Terminated) as signal:
@@ -86,29 +97,28 @@ def demo(fault: str, **given: Any) -> int:
         raise UsageFault(str(exc), "latdiag demo --help") from exc
     except OSError as exc:
         raise LocalFault(str(exc), "choose another --port, or 0 for a free one") from exc
-    if given["as_json"]:
-        _say_json({"url": served.url, **served.report})
+    if as_json:
+        _say_json(url=served.url, **served.report)
         return TERMINATED if isinstance(ended, Terminated) else INTERRUPTED
-    if not given["quiet"]:
+    if not quiet:
         click.echo("\n".join(end_lines(served.report)), err=True)
     raise ended
 
 
-def _say_start(served: Demo, fault: str, given: Mapping[str, Any]) -> None:
+def _say_start(served: Demo, fault: str, seed: int, quiet: bool, as_json: bool) -> None:
     """The URL on stdout, and for people what there is to see."""
     from latdiag.sim.demo import MEANINGS
 
-    if given["as_json"]:
+    if as_json:
         constants = json.loads(served.params.to_json())
-        start = {"url": served.url, "fault": fault, "seed": given["seed"], "constants": constants}
-        _say_json(start)
+        _say_json(url=served.url, fault=fault, seed=seed, constants=constants)
     else:
         click.echo(served.url)
         sys.stdout.flush()
-    if not given["quiet"]:
+    if not quiet:
         click.echo(f"{fault}: {MEANINGS[fault]}\ntry: latdiag probe {served.url}", err=True)
 
 
-def _say_json(fields: Mapping[str, Any]) -> None:
+def _say_json(**fields: object) -> None:
     click.echo(json.dumps({"schema": 1, "demo": fields}))
     sys.stdout.flush()

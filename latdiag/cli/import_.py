@@ -67,21 +67,17 @@ def import_(
 
 def _writer(path: str, found: list[Capture], scenarios: tuple[str, ...]) -> RunWriter:
     """Make the run. Of what it was made of, run.json tells names and sizes, no more."""
-    from latdiag.store.header import header
+    from latdiag.store.header import CaptureName, Header, ImportedFrom, NoPlan, Stamps, Target
     from latdiag.store.writer import RunWriter, create_run
 
-    client = {
-        "kernel_stamps": False,
-        "stamp_reason": "the client of the capture read its clock in user space",
-    }
-    imported = {
-        "captures": [{"name": shown(each.name), "clock_id": each.clock_id} for each in found],
-        "scenarios": [shown(name) for name in scenarios],
-    }
-    document = header(
-        "import",
-        target={"url": None, "model": None},
-        plan={},
-        facts={"client": client, "imported": imported},
+    header = Header(
+        verb="import",
+        target=Target(),
+        plan=NoPlan(),
+        client=Stamps(False, "the client of the capture read its clock in user space"),
+        imported=ImportedFrom(
+            [CaptureName(shown(each.name), each.clock_id) for each in found],
+            [shown(name) for name in scenarios],
+        ),
     )
-    return RunWriter(create_run(path, document), "import")
+    return RunWriter(create_run(path, header.to_json()), "import")

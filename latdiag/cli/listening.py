@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from latdiag.cli.options import ON
+from latdiag.cli.options import ON, GatherOptions
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 _GRPC, _HTTP = "127.0.0.1:4317", "127.0.0.1:4318"
 
 
-def gatherer(given: Mapping[str, Any]) -> Gather:
+def gatherer(options: GatherOptions, quiet: bool) -> Gather:
     """What to do around a load, by its options. UsageFault for options that cannot be."""
     from functools import partial
 
     from latdiag.ingest.gathering import gathering, nobody
 
-    otlp = listening(*_doors(given), given)
-    if otlp is None and not given["metrics"]:
+    otlp = listening(*_doors(options), options)
+    if otlp is None and not options.metrics:
         return nobody
     return partial(
         gathering,
         otlp=otlp,
-        metrics=given["metrics"],
-        forward=given["forward"],
-        wait_ns=given["wait"],
-        say=sayer(given["quiet"]),
+        metrics=options.metrics,
+        forward=options.forward,
+        wait_ns=options.wait,
+        say=sayer(quiet),
     )
 
 
@@ -44,23 +44,23 @@ def sayer(quiet: bool) -> Callable[[str], None]:
     return lambda line: None if quiet else click.echo(shown(line, 300), err=True)
 
 
-def spans_to(given: Mapping[str, Any], target: str) -> str | None:
+def spans_to(options: GatherOptions, target: str) -> str | None:
     """Where a server that this command starts sends its spans; None for nowhere."""
-    _, http = _doors(given)
-    if target.startswith("demo:") and http is not None and given["token_env"]:
+    _, http = _doors(options)
+    if target.startswith("demo:") and http is not None and options.token_env:
         raise UsageFault("the built-in server shows no token", "leave --token-env out")
     return None if http is None else f"http://{http}"
 
 
-def _doors(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
+def _doors(options: GatherOptions) -> tuple[str | None, str | None]:
     """HOST:PORT of the gRPC and of the HTTP receiver, as they were asked for."""
-    grpc, http = given["otlp"], given["otlp_http"]
+    grpc, http = options.otlp, options.otlp_http
     if grpc is not None and grpc != "off":
         http = http or _HTTP
     return (_GRPC if grpc == ON else grpc), (None if http == "off" else http)
 
 
-def listening(grpc: str | None, http: str | None, given: Mapping[str, Any]) -> Endpoints | None:
+def listening(grpc: str | None, http: str | None, options: GatherOptions) -> Endpoints | None:
     """Where spans are taken, None for nowhere, by the options of all verbs that listen.
 
     UsageFault for what cannot be, before there is a run; a port that is not known yet is checked
@@ -68,14 +68,14 @@ def listening(grpc: str | None, http: str | None, given: Mapping[str, Any]) -> E
     """
     from latdiag.ingest.otlp.forward import Destination, refuse_own
 
-    token = _token_of(given["token_env"])
-    otlp = _endpoints_of(grpc, http, token, given["allow_unauthenticated"])
-    _check_metrics(given["metrics"])
-    if given["forward"] is not None:
+    token = _token_of(options.token_env)
+    otlp = _endpoints_of(grpc, http, token, options.allow_unauthenticated)
+    _check_metrics(options.metrics)
+    if options.forward is not None:
         if otlp is None:
             raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
         doors = [door for door in (otlp.grpc, otlp.http) if door]
-        refuse_own(Destination.parse(given["forward"]), doors)
+        refuse_own(Destination.parse(options.forward), doors)
     return otlp
 
 

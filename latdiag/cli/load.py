@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from latdiag.cli.listening import gatherer, spans_to
-from latdiag.cli.options import gather_options, output_options, target_options
-from latdiag.cli.values import DURATION, headers_of
+from latdiag.cli.options import (
+    GatherOptions,
+    OutputOptions,
+    TargetOptions,
+    gather_options,
+    output_options,
+    target_options,
+)
+from latdiag.cli.values import DURATION
+
+if TYPE_CHECKING:
+    from latdiag.load.work.prepare import Wish
 
 
 @click.command(name="load", context_settings={"max_content_width": 79})
@@ -38,7 +48,14 @@ from latdiag.cli.values import DURATION, headers_of
 @target_options
 @gather_options
 @output_options
-def load(url: str, **given: Any) -> int:
+def load(
+    url: str,
+    slos: tuple[str, ...],
+    target: TargetOptions,
+    gather: GatherOptions,
+    output: OutputOptions,
+    **workload: Any,
+) -> int:
     """Send requests to URL (an OpenAI-compatible endpoint, or demo:echo) and measure.
 
     \b
@@ -50,46 +67,64 @@ def load(url: str, **given: Any) -> int:
     from latdiag.cli.targets import target_of
     from latdiag.measurement.slo import parse_slos
 
-    objectives = parse_slos(given["slos"])
-    with target_of(url, spans_to(given, url)) as place:
-        wish = _wish(place, given)
-        gather = gatherer(given)
-        result, code = execute("load", wish, given["out"], given["quiet"], objectives, gather)
-    show(result, given["as_json"])
+    objectives = parse_slos(slos)
+    with target_of(url, spans_to(gather, url)) as place:
+        wish = _wish(place, target, output.priority, **workload)
+        around = gatherer(gather, output.quiet)
+        result, code = execute("load", wish, output.out, output.quiet, objectives, around)
+    show(result, output.as_json)
     return code
 
 
-def _wish(url: str, given: dict[str, Any]) -> Any:
+def _wish(
+    url: str,
+    target: TargetOptions,
+    priority: str,
+    *,
+    requests: int | None,
+    duration: int | None,
+    concurrency: int | None,
+    rate: str | None,
+    ramp: int,
+    warmup: int,
+    isl: str,
+    osl: str,
+    seed: int | None,
+    prompts: Path | None,
+    shared_prefix: int,
+    tokenizer: Path | None,
+    connections: str,
+    workers: int | None,
+) -> Wish:
     import secrets
 
     from latdiag.load.work.lengths import Lengths
     from latdiag.load.work.prepare import Wish
     from latdiag.load.work.workload import parse_overlay
 
-    duration = given["duration"]
-    if duration is None and given["requests"] is None:
+    if duration is None and requests is None:
         duration = 30_000_000_000
     return Wish(
         url=url,
-        path=given["path"],
-        model=given["model"],
-        isl=Lengths.parse(given["isl"]),
-        osl=Lengths.parse(given["osl"]),
-        seed=secrets.randbits(32) if given["seed"] is None else given["seed"],
-        requests=given["requests"],
+        path=target.path,
+        model=target.model,
+        isl=Lengths.parse(isl),
+        osl=Lengths.parse(osl),
+        seed=secrets.randbits(32) if seed is None else seed,
+        requests=requests,
         duration_ns=duration,
-        warmup=given["warmup"],
-        rate=given["rate"],
-        concurrency=given["concurrency"],
-        ramp_ns=given["ramp"],
-        overlay=parse_overlay(given["body_json"]) if given["body_json"] else None,
-        prompts=given["prompts"],
-        shared_prefix=given["shared_prefix"],
-        tokenizer=given["tokenizer"],
-        headers=headers_of(given["api_key_env"], given["plain"], given["header_env"]),
-        verify=not given["insecure"],
-        timeout_ns=given["timeout"],
-        reuse=given["connections"] == "reuse",
-        workers=given["workers"],
-        priority=given["priority"],
+        warmup=warmup,
+        rate=rate,
+        concurrency=concurrency,
+        ramp_ns=ramp,
+        overlay=parse_overlay(target.body_json) if target.body_json else None,
+        prompts=prompts,
+        shared_prefix=shared_prefix,
+        tokenizer=tokenizer,
+        headers=target.headers(),
+        verify=not target.insecure,
+        timeout_ns=target.timeout,
+        reuse=connections == "reuse",
+        workers=workers,
+        priority=priority,
     )

@@ -2,16 +2,59 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import click
 
-from latdiag.cli.values import DURATION
+from latdiag.cli.values import DURATION, headers_of
 
 #: What --otlp means without an address.
 ON = "on"
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class TargetOptions:
+    """Which server is asked, and how. ``timeout``: ns. Values are as the user wrote them."""
+
+    model: str | None
+    path: str | None
+    api_key_env: str | None
+    plain: tuple[str, ...]
+    header_env: tuple[str, ...]
+    insecure: bool
+    timeout: int
+    body_json: str | None
+
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers to send; UsageFault for what is none."""
+        return headers_of(self.api_key_env, self.plain, self.header_env)
+
+
+@dataclass(frozen=True, slots=True)
+class GatherOptions:
+    """Where servers say what they do. ``otlp``, ``otlp_http``: HOST:PORT, ``on``, ``off`` or None;
+    ``wait``: ns."""
+
+    otlp: str | None
+    otlp_http: str | None
+    metrics: tuple[str, ...]
+    forward: str | None
+    wait: int
+    token_env: str | None
+    allow_unauthenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Where the run goes, and what is shown of it."""
+
+    priority: str
+    out: str | None
+    quiet: bool
+    as_json: bool
 
 
 _TARGET = (
@@ -82,10 +125,28 @@ _GATHER = (
 )
 
 
-def applied(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
-    """Options that several verbs share, as one decorator."""
+def as_one(name: str, kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that are fields of the dataclass ``kind`` reach a command as its ``name``."""
+    own = [field.name for field in fields(kind)]
 
-    def decorate(command: _Command) -> _Command:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(**options: Any) -> Any:
+            values = {field: options.pop(field) for field in own}
+            return command(**options, **{name: kind(**values)})
+
+        return call
+
+    return decorate
+
+
+def _shared(
+    name: str, kind: type, options: tuple[Any, ...]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that several verbs share, as one decorator and one argument."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = as_one(name, kind)(command)
         for option in reversed(options):
             command = option(command)
         return command
@@ -93,6 +154,6 @@ def applied(options: tuple[Any, ...]) -> Callable[[_Command], _Command]:
     return decorate
 
 
-target_options = applied(_TARGET)
-output_options = applied(_OUTPUT)
-gather_options = applied(_GATHER)
+target_options = _shared("target", TargetOptions, _TARGET)
+output_options = _shared("output", OutputOptions, _OUTPUT)
+gather_options = _shared("gather", GatherOptions, _GATHER)

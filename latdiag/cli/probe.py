@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from latdiag.cli.listening import gatherer, spans_to
-from latdiag.cli.options import gather_options, output_options, target_options
-from latdiag.cli.values import headers_of
+from latdiag.cli.options import (
+    GatherOptions,
+    OutputOptions,
+    TargetOptions,
+    gather_options,
+    output_options,
+    target_options,
+)
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
@@ -44,7 +50,19 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 @target_options
 @gather_options
 @output_options
-def probe(url: str, **given: Any) -> int:
+def probe(
+    url: str,
+    budget: str,
+    max_tokens_total: int | None,
+    rate: str | None,
+    concurrency: int | None,
+    isl: str | None,
+    osl: str | None,
+    seed: int | None,
+    target: TargetOptions,
+    gather: GatherOptions,
+    output: OutputOptions,
+) -> int:
     """Find out where the latency of URL goes, from outside alone.
 
     Requests of known lengths, alone and together, tell what each part of the server costs; your
@@ -59,34 +77,30 @@ def probe(url: str, **given: Any) -> int:
     from latdiag.cli.targets import target_of
     from latdiag.probe.limits import limits_of
     from latdiag.probe.planner import Planner
-    from latdiag.probe.run import run_probe
+    from latdiag.probe.run import WorkloadText, run_probe
     from latdiag.report.progress import Progress
 
-    limits = limits_of(
-        given["budget"],
-        given["max_tokens_total"],
-        *(given[name] for name in ("rate", "concurrency", "isl", "osl", "seed")),
-    )
-    gather = gatherer(given)
-    with target_of(url, spans_to(given, url)) as place:
-        wish = _wish(place, given, limits.seed)
+    limits = limits_of(budget, max_tokens_total, rate, concurrency, isl, osl, seed)
+    around = gatherer(gather, output.quiet)
+    with target_of(url, spans_to(gather, url)) as place:
+        wish = _wish(place, target, output.priority, limits.seed)
         _say_cost(limits)
-        progress = Progress(None, None, quiet=given["quiet"])
-        workload = {"isl": given["isl"], "osl": given["osl"]}
+        progress = Progress(None, None, quiet=output.quiet)
+        workload = WorkloadText(isl, osl)
         with Planner() as planner:
-            done = run_probe(planner, wish, limits, given["out"], gather, progress, workload)
+            done = run_probe(planner, wish, limits, output.out, around, progress, workload)
         end = conclude("probe", done.path, done.end, done.cut)
         result, code = with_fault(end, done.heard)
-    show(result, given["as_json"])
+    show(result, output.as_json)
     return code
 
 
-def _wish(url: str, given: dict[str, Any], seed: int) -> Wish:
+def _wish(url: str, target: TargetOptions, priority: str, seed: int) -> Wish:
     from latdiag.load.work.prepare import Wish
     from latdiag.load.work.workload import parse_overlay
     from latdiag.probe.run import GIVE_UP
 
-    overlay = parse_overlay(given["body_json"]) if given["body_json"] else None
+    overlay = parse_overlay(target.body_json) if target.body_json else None
     fixed = sorted(_DESIGNED & (overlay or {}).keys())
     if fixed:
         raise UsageFault(
@@ -95,16 +109,16 @@ def _wish(url: str, given: dict[str, Any], seed: int) -> Wish:
         )
     return Wish(
         url=url,
-        path=given["path"],
-        model=given["model"],
+        path=target.path,
+        model=target.model,
         seed=seed,
         give_up=GIVE_UP,
         designed=True,
         overlay=overlay,
-        headers=headers_of(given["api_key_env"], given["plain"], given["header_env"]),
-        verify=not given["insecure"],
-        timeout_ns=given["timeout"],
-        priority=given["priority"],
+        headers=target.headers(),
+        verify=not target.insecure,
+        timeout_ns=target.timeout,
+        priority=priority,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -27,7 +27,16 @@ from latdiag.model.text import shown
 @click.option("--insecure", is_flag=True, help="Do not verify the TLS certificate.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="The table of stacks in Markdown.")
-def stacks(url: str | None, **given: Any) -> None:
+def stacks(
+    url: str | None,
+    metrics: tuple[str, ...],
+    api_key_env: str | None,
+    plain: tuple[str, ...],
+    header_env: tuple[str, ...],
+    insecure: bool,
+    as_json: bool,
+    as_markdown: bool,
+) -> None:
     """What each serving stack can tell of the latency's components; with URL, which stack is
     there, what of it is on or off, and the flag that turns it on. Only GETs are sent.
 
@@ -44,33 +53,39 @@ def stacks(url: str | None, **given: Any) -> None:
     for one in catalogue.broken():
         text = f"the stack of entry point {shown(one.entry, 60)} was left out: {shown(one.why)}"
         click.echo(f"warning: {text}", err=True)
-    if given["as_markdown"]:
-        if url or given["as_json"]:
+    if as_markdown:
+        if url or as_json:
             raise UsageFault("--markdown is the table alone", "leave out URL and --json")
         click.echo(page.markdown(known))
     elif url is not None:
-        _show_found(url, given)
-    elif given["metrics"]:
+        headers = headers_of(api_key_env, plain, header_env)
+        _show_found(url, headers, metrics, not insecure, as_json)
+    elif metrics:
         raise UsageFault("--metrics needs the URL of the server too", "give URL first")
-    elif given["as_json"]:
+    elif as_json:
         click.echo(dump(page.table_document(known)))
     else:
         click.echo("\n".join(page.table_lines(known)))
 
 
-def _show_found(url: str, given: dict[str, Any]) -> None:
+def _show_found(
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    metrics: Sequence[str],
+    verify: bool,
+    as_json: bool,
+) -> None:
     from latdiag.load.signs import glimpses_of, signs_of
     from latdiag.model.secrets import conceal
     from latdiag.report import stacks_page as page
     from latdiag.report.json import dump
     from latdiag.stacks.detect import detect
 
-    headers = headers_of(given["api_key_env"], given["plain"], given["header_env"])
     conceal(*(value for _, value in headers))
-    glimpses, base = glimpses_of(url, headers, given["metrics"], not given["insecure"])
+    glimpses, base = glimpses_of(url, headers, metrics, verify)
     signs = signs_of(glimpses)
     found = detect(signs)
-    if given["as_json"]:
+    if as_json:
         click.echo(dump(page.found_document(base, found, signs)))
     else:
         click.echo("\n".join(page.found_lines(base, glimpses, found, signs)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from latdiag.load.look import Glimpse, beside, look
@@ -12,6 +11,7 @@ from latdiag.load.work.preflight import locate
 from latdiag.model.errors import TargetFault
 from latdiag.model.text import shown, without_credentials
 from latdiag.stacks import detect
+from latdiag.store.header import StackShown
 
 #: What every server is asked for, in this order.
 PATHS = ("/v1/models", "/metrics", "/version")
@@ -32,16 +32,16 @@ _WHY = {
 
 def stacks_at(
     url: str, headers: Sequence[tuple[str, str]], verify: bool
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[StackShown, ...]:
     """The stacks at a URL that is known to answer: what a guess could be measured with."""
     base, _, _ = locate(url, None)
     signs = signs_of(look([beside(base, path) for path in PATHS], base, headers, verify))
     return tuple(
-        {
-            "name": one.stack.name,
-            "version": shown(one.version, 60) if one.version else None,
-            "grounds": "; ".join(shown(each, 80) for each in one.because[:4]),
-        }
+        StackShown(
+            one.stack.name,
+            shown(one.version, 60) if one.version else None,
+            "; ".join(shown(each, 80) for each in one.because[:4]),
+        )
         for one in detect.detect(signs)
     )
 

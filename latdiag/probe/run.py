@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
 from latdiag.ingest.gathering import Gather, Heard
@@ -23,6 +24,7 @@ from latdiag.model.errors import TargetFault, of_run
 from latdiag.model.text import without_credentials
 from latdiag.probe.planner import Planner
 from latdiag.runtime.signals import handled
+from latdiag.store.header import LoadPlan, ProbeLimits
 
 #: Share of failures at which it stops, once there are so many: a probe must not lean on a server
 #: that is down.
@@ -36,6 +38,13 @@ class Progress(Protocol):
     def __exit__(self, *exc: Any) -> None: ...
     def begin(self, label: str, total_requests: int | None) -> None: ...
     def update(self, begun: int, done: int, failed: int, tokens: int) -> None: ...
+
+
+class WorkloadText(NamedTuple):
+    """The user's own lengths as he wrote them; None for none."""
+
+    isl: str | None
+    osl: str | None
 
 
 class Probed(NamedTuple):
@@ -54,13 +63,13 @@ def run_probe(
     out: str | None,
     gather: Gather,
     progress: Progress,
-    workload: dict[str, Any],
+    workload: WorkloadText,
 ) -> Probed:
-    """Execute the design into a run. ``workload``: the user's lengths as he wrote them.
+    """Execute the design into a run.
 
     TargetFault where tokens were asked for and none came.
     """
-    begun = begin("probe", wish, out, lambda prepared: _plan(limits, prepared, workload))
+    begun = begin("probe", wish, out, partial(_plan, limits, workload))
     limits = replace(limits, max_model_len=begun.prepared.found.max_model_len)
     probing = _Probing(begun, limits)
     with (
@@ -93,30 +102,29 @@ def _useless(begun: Begun) -> TargetFault:
     return useless(url, len(found), found[0], begun.path)
 
 
-def _plan(limits: Limits, prepared: Prepared, workload: dict[str, Any]) -> dict[str, Any]:
+def _plan(limits: Limits, workload: WorkloadText, prepared: Prepared, plan: LoadPlan) -> LoadPlan:
     """What run.json says otherwise than of a load: the stages are not known in advance."""
-    unknown = (
-        "requests",
-        "duration_ns",
-        "warmup",
-        "rate",
-        "arrivals",
-        "concurrency",
-        "isl",
-        "osl",
+    return replace(
+        plan,
+        requests=None,
+        duration_ns=None,
+        warmup=None,
+        rate=None,
+        arrivals=None,
+        concurrency=None,
+        isl=None,
+        osl=None,
+        designed=True,
+        budget=limits.budget,
+        limits=ProbeLimits(
+            max_tokens=limits.max_tokens,
+            max_model_len=prepared.found.max_model_len,
+            isl=workload.isl,
+            osl=workload.osl,
+            rate=limits.rate,
+            concurrency=limits.concurrency,
+        ),
     )
-    return {
-        **dict.fromkeys(unknown),
-        "designed": True,
-        "budget": limits.budget,
-        "limits": {
-            "max_tokens": limits.max_tokens,
-            "max_model_len": prepared.found.max_model_len,
-            **workload,
-            "rate": limits.rate,
-            "concurrency": limits.concurrency,
-        },
-    }
 
 
 @dataclass(slots=True)

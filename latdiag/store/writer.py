@@ -36,7 +36,7 @@ def default_run_path(verb: str, now: datetime, root: str = "./latdiag-runs") -> 
     return path
 
 
-def create_run(path: str, header: Mapping[str, Any]) -> str:
+def create_run(path: str, header: Mapping[str, object]) -> str:
     """Make the directory of a run and write its run.json; returns ``path`` as writers take it.
 
     ``path`` is local or a URI of any pyarrow filesystem. ``header`` must hold no credentials;
@@ -89,7 +89,7 @@ class RunWriter:
         else:
             self._place.remove(name)
 
-    def write_state(self, state: Mapping[str, Any]) -> None:
+    def write_state(self, state: Mapping[str, object]) -> None:
         """Replace writers/WRITER.json. ``state["state"]`` is ``open``, at the end ``closed``."""
         self._place.put(f"writers/{self.writer_name}.json", documents.to_bytes(dict(state)))
 
