@@ -72,7 +72,9 @@ def _check_together(run: Run) -> None:
     for place, path in zip(places, run.paths, strict=True):
         if places.count(place) > 1:
             raise UsageFault(f"{path} is named more than once", "name every run once")
-    designed = [bool((header.get("plan") or {}).get("designed")) for header in run.headers]
+    from latdiag.diagnosis.header import section
+
+    designed = [bool(section(header, "plan").get("designed")) for header in run.headers]
     if any(designed) and not all(designed):
         # Its laws are learned for its own workload; the load's rows would silently be left out.
         raise UsageFault(
@@ -82,10 +84,9 @@ def _check_together(run: Run) -> None:
 
 
 def _caveats(run: Run) -> list[Caveat]:
-    targets = {
-        ((header.get("target") or {}).get("url"), (header.get("target") or {}).get("model"))
-        for header in run.headers
-    }
+    from latdiag.diagnosis.header import target_of
+
+    targets = {(target.url, target.model) for target in map(target_of, run.headers)}
     if len(targets) < 2:
         return []
     return [caveat("LD117", targets=len(targets), runs=len(run.headers))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latdiag.model.caveat import Caveat
 from latdiag.model.components import in_time_order
@@ -305,7 +305,7 @@ class Result:
         """The breakdown of ``mean`` (all requests) or ``p95_tail``; None where there is none."""
         return self.breakdowns.get(population)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The document that ``--json`` prints, in the types of JSON."""
         told = {
             "evidence": self.evidence,
@@ -314,7 +314,7 @@ class Result:
             "compared": self.compared,
         }
         more = {"replies": self.replies, "aggregates": self.aggregates}
-        found: dict[str, Any] = document(
+        found: dict[str, object] = document(
             {
                 "schema": SCHEMA_VERSION,
                 "verb": self.verb,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from latdiag.diagnosis.result import Result
 from latdiag.load.look import Glimpse
@@ -38,21 +38,43 @@ def markdown(known: Sequence[Stack]) -> str:
     return "\n".join(f"| {' | '.join(shown(cell, 80) for cell in line)} |" for line in lines)
 
 
-def table_document(known: Sequence[Stack]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    """What can be turned on, and by which flag."""
+
+    what: str
+    flag: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A stack in the table. ``tells``: by component, where its time is told: spans, replies,
+    metrics."""
+
+    name: str
+    title: str
+    layer: str
+    provenance: str
+    versions: str
+    tells: dict[str, list[str]]
+    switches: list[_Flag]
+
+    @classmethod
+    def of(cls, stack: Stack) -> _Known:
+        return cls(
+            stack.name,
+            stack.title,
+            stack.layer,
+            stack.provenance,
+            stack.versions,
+            {name: list(by) for name, by in reach(stack).items()},
+            [_Flag(each.what, each.flag) for each in stack.switches],
+        )
+
+
+def table_document(known: Sequence[Stack]) -> dict[str, object]:
     """The table as a result."""
-    return Result(verb="stacks").to_json() | {"stacks_known": [_known(each) for each in known]}
-
-
-def _known(stack: Stack) -> dict[str, Any]:
-    return {
-        "name": stack.name,
-        "title": stack.title,
-        "layer": stack.layer,
-        "provenance": stack.provenance,
-        "versions": stack.versions,
-        "tells": {name: list(by) for name, by in reach(stack).items()},
-        "switches": [{"what": each.what, "flag": each.flag} for each in stack.switches],
-    }
+    return Result(verb="stacks").to_json() | {"stacks_known": [_Known.of(each) for each in known]}
 
 
 def table_lines(known: Sequence[Stack]) -> Iterator[str]:
@@ -82,26 +104,52 @@ def _wide(name: str) -> int:
 
 
 # ------------------------------------------------------------------ one server
-def found_document(base: str, found: Sequence[Found], signs: Signs) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Switch:
+    """What can be turned on by ``flag``; ``state``: on, off, or unknown to GETs."""
+
+    what: str
+    state: str
+    flag: str
+
+    def line(self) -> str:
+        if self.state == "on":
+            return f"on: {self.what}"
+        known = {"off": "off", "unknown": "GETs cannot see"}[self.state]
+        return f"{known}: {self.what}; on with {self.flag}"
+
+
+@dataclass(frozen=True, slots=True)
+class _There:
+    """A stack that is there, by what it showed (``grounds``)."""
+
+    name: str
+    title: str
+    layer: str
+    version: str | None
+    certain: bool
+    grounds: str
+    switches: list[_Switch]
+
+    @classmethod
+    def of(cls, found: Found, signs: Signs) -> _There:
+        stack = found.stack
+        return cls(
+            stack.name,
+            stack.title,
+            stack.layer,
+            shown(found.version, 60) if found.version else None,
+            found.certain,
+            "; ".join(shown(each, 80) for each in found.because[:4]),
+            [_Switch(each.what, state(each, stack, signs), each.flag) for each in stack.switches],
+        )
+
+
+def found_document(base: str, found: Sequence[Found], signs: Signs) -> dict[str, object]:
     """The stacks at a base URL as a result."""
-    result = Result(verb="stacks").to_json()
-    result |= {"target": {"url": without_credentials(base), "model": None}}
-    result |= {"stacks": [_entry(one, signs) for one in found]}
-    return result
-
-
-def _entry(one: Found, signs: Signs) -> dict[str, Any]:
-    return {
-        "name": one.stack.name,
-        "title": one.stack.title,
-        "layer": one.stack.layer,
-        "version": shown(one.version, 60) if one.version else None,
-        "certain": one.certain,
-        "grounds": "; ".join(shown(each, 80) for each in one.because[:4]),
-        "switches": [
-            {"what": each.what, "state": state(each, one.stack, signs), "flag": each.flag}
-            for each in one.stack.switches
-        ],
+    return Result(verb="stacks").to_json() | {
+        "target": {"url": without_credentials(base), "model": None},
+        "stacks": [_There.of(one, signs) for one in found],
     }
 
 
@@ -112,14 +160,14 @@ def found_lines(
     where = shown(without_credentials(base))
     yield from textwrap.wrap(f"{where}: {_answers(glimpses)}", WIDTH)
     for one in found:
-        entry = _entry(one, signs)
-        version = f" {entry['version']}" if entry["version"] else ""
-        doubt = "" if one.certain else ", perhaps"
+        there = _There.of(one, signs)
+        version = f" {there.version}" if there.version else ""
+        doubt = "" if there.certain else ", perhaps"
         yield ""
-        yield filled(f"{one.stack.title}{version} ({one.stack.layer}{doubt})", "", "  ")
-        yield filled(f"by {entry['grounds']}", "  ", "    ")
-        for each in entry["switches"]:
-            yield filled(_switch(each), "  ", "    ")
+        yield filled(f"{there.title}{version} ({there.layer}{doubt})", "", "  ")
+        yield filled(f"by {there.grounds}", "  ", "    ")
+        for each in there.switches:
+            yield filled(each.line(), "  ", "    ")
     if not found:
         yield ""
         yield from textwrap.wrap(
@@ -136,10 +184,3 @@ def _answers(glimpses: Sequence[Glimpse]) -> str:
     return ", ".join(
         f"{name} {each.fault or each.status}" for name, each in zip(names, glimpses, strict=True)
     )
-
-
-def _switch(entry: dict[str, Any]) -> str:
-    if entry["state"] == "on":
-        return f"on: {entry['what']}"
-    known = {"off": "off", "unknown": "GETs cannot see"}[entry["state"]]
-    return f"{known}: {entry['what']}; on with {entry['flag']}"

@@ -87,7 +87,7 @@ def encoded(table: str, columns: Mapping[str, Column]) -> Any:
     return sink.getvalue()
 
 
-def _layout(table: str) -> dict[str, Any]:
+def _layout(table: str) -> dict[str, object]:
     """Options of ``pyarrow.parquet.ParquetWriter`` for a table's columns."""
     words = TABLES[table]
     packed = {name: "DELTA_BINARY_PACKED" for name, word in words.items() if word == "int"}

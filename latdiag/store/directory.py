@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -36,9 +36,9 @@ class RunDirectory:
         self.open_rows = 0
 
     @cached_property
-    def writers(self) -> list[dict[str, Any]]:
+    def writers(self) -> list[Mapping[str, object]]:
         """What each writer last said of itself, with ``writer`` and ``run`` added."""
-        found = []
+        found: list[Mapping[str, object]] = []
         for file in self._place.names("writers"):
             name = file.removesuffix(".json")
             if name == file:
@@ -127,7 +127,7 @@ class RunDirectory:
         return names
 
 
-def _header(place: Place) -> dict[str, Any]:
+def _header(place: Place) -> Mapping[str, object]:
     """run.json, if this version of latdiag can read such a run."""
     try:
         header = documents.from_bytes(place.read("run.json", documents.MAX_BYTES))

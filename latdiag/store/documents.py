@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 #: Clock series of a day, once a second, from one writer: about 5 MiB. The rest is room.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 64
 
 
-def to_bytes(document: dict[str, Any]) -> bytes:
+def to_bytes(document: Mapping[str, object]) -> bytes:
     """``document`` as UTF-8 JSON. ValueError for NaN, infinities and what JSON has no word for."""
-    text = json.dumps(document, allow_nan=False, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(dict(document), allow_nan=False, ensure_ascii=True, separators=(",", ":"))
     return text.encode() + b"\n"
 
 
-def from_bytes(data: bytes) -> dict[str, Any]:
+def from_bytes(data: bytes) -> dict[str, object]:
     """The object in ``data``. ValueError: not JSON, not an object, too deep, or not finite."""
     try:
         document = json.loads(data, parse_constant=_no_constant, parse_float=_finite)
@@ -41,16 +41,19 @@ def _finite(text: str) -> float:
     return value
 
 
-def _deeper_than(document: dict[str, Any], depth: int) -> bool:
+def _deeper_than(document: object, depth: int) -> bool:
     """True if containers nest more than ``depth`` deep; level by level, not by recursion."""
-    level: list[Any] = [document]
+    level: list[object] = [document]
     for _ in range(depth):
         level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)
         ]
         if not level:
             return False
     return True
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

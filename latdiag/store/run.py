@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,12 +79,12 @@ class Run:
         return cls([RunDirectory(path, notes.setdefault) for path in found], notes)
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Mapping[str, object]:
         """run.json of the first run."""
         return self.headers[0]
 
     @cached_property
-    def writers(self) -> list[dict[str, Any]]:
+    def writers(self) -> list[Mapping[str, object]]:
         """writers/WRITER.json of every writer, with ``writer`` and ``run`` added."""
         return [writer for d in self._directories for writer in d.writers]
 

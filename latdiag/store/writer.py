@@ -91,7 +91,7 @@ class RunWriter:
 
     def write_state(self, state: Mapping[str, object]) -> None:
         """Replace writers/WRITER.json. ``state["state"]`` is ``open``, at the end ``closed``."""
-        self._place.put(f"writers/{self.writer_name}.json", documents.to_bytes(dict(state)))
+        self._place.put(f"writers/{self.writer_name}.json", documents.to_bytes(state))
 
     def _add(self, table: str, columns: Mapping[str, Column]) -> str | None:
         data = _encoded(table, columns)

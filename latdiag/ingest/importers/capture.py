@@ -261,7 +261,7 @@ class _Reading:
             self._writer.write_state(self._state("open", None))
         return self._writer
 
-    def _state(self, state: str, ended: str | None) -> dict[str, Any]:
+    def _state(self, state: str, ended: str | None) -> dict[str, object]:
         name = self._writer.writer_name if self._writer is not None else ""
         return {"writer": name, "pid": os.getpid(), "state": state, "ended": ended}
 

@@ -62,7 +62,7 @@ class _Cleaning:
         if not isinstance(value, dict):
             raise ValueError(f"{name} is {_what(value)}, not an object")
         fields, one_of = _FIELDS[shape], shape == "value"
-        made = {}
+        made: dict[str, object] = {}
         for key, inner in value.items():
             field = fields.get(key)
             if field is None or inner is None:
@@ -80,7 +80,7 @@ class _Cleaning:
                 break
         return made
 
-    def _messages(self, value: Any, shape: str, name: str, depth: int) -> list[dict[str, Any]]:
+    def _messages(self, value: Any, shape: str, name: str, depth: int) -> list[dict[str, object]]:
         if not isinstance(value, list):
             raise ValueError(f"{name} is {_what(value)}, not a list")
         self._parts += len(value)
