@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "latdiag"
 MAX_FILE, MAX_FUNCTION = 400, 60
 #: Documents of any shape (``dict[str, Any]``) in the package.
-MAX_UNTYPED = 43
+MAX_UNTYPED = 2
 
 #: Longer than the bound, each with the reason why a cut would make it worse.
 LONG_FILES: dict[str, str] = {}
