@@ -65,17 +65,16 @@ def nested(lengths: Sequence[Length]) -> Nesting:
     of them has the time that they share: a length that holds both stands for them, and where
     there is none, the narrower.
     """
-    widest: dict[str, int] = {}
+    all_of: dict[str, int] = {}
     for one in lengths:
-        if one.covers.bit_count() > widest.get(one.server, 0).bit_count():
-            widest[one.server] = one.covers
-    order = sorted(range(len(lengths)), key=lambda at: _from_narrow_to_wide(lengths[at], widest))
+        all_of[one.server] = all_of.get(one.server, 0) | one.covers
+    order = sorted(range(len(lengths)), key=lambda at: _from_narrow_to_wide(lengths[at], all_of))
     crossed: dict[int, int] = {}
     while True:
         inside: dict[int, tuple[int, ...]] = {}
         for at in order:
             if at not in crossed:
-                within = (k for k in inside if _is_inside(lengths[k], lengths[at], widest))
+                within = (k for k in inside if _is_inside(lengths[k], lengths[at], all_of))
                 inside[at] = tuple(within)
         pair = _first_crossing(lengths, inside)
         if pair is None:
@@ -107,17 +106,17 @@ def _first_crossing(
     return None
 
 
-def _from_narrow_to_wide(one: Length, widest: Mapping[str, int]) -> tuple[int, int, float, str]:
+def _from_narrow_to_wide(one: Length, all_of: Mapping[str, int]) -> tuple[int, int, float, str]:
     """Of one width, a server's that is inside another comes before that other."""
-    server = widest.get(one.server, 0).bit_count()
+    server = all_of[one.server].bit_count()
     return one.covers.bit_count(), server, one.size, one.name
 
 
-def _is_inside(inner: Length, outer: Length, widest: Mapping[str, int]) -> bool:
+def _is_inside(inner: Length, outer: Length, all_of: Mapping[str, int]) -> bool:
     """``inner`` comes before ``outer`` in the order: of the same leaves it is the shorter."""
     if inner.server == outer.server:
         return not inner.covers & ~outer.covers
-    mine, theirs = widest[outer.server], widest[inner.server]
+    mine, theirs = all_of[outer.server], all_of[inner.server]
     return theirs != mine and not theirs & ~mine and not theirs & ~outer.covers
 
 

@@ -139,6 +139,7 @@ def _slack(ledger: Ledger, n: int) -> dict[str, tuple[NDArray[np.float64], NDArr
     less: dict[str, NDArray[np.float64]] = {}
     more: dict[str, NDArray[np.float64]] = {}
     for giver, taker, ns in ledger.moves:
+        assert giver != taker, giver
         less[giver] = less.get(giver, 0.0) + np.broadcast_to(ns, n)
         more[taker] = more.get(taker, 0.0) + np.broadcast_to(ns, n)
     for name, most in ledger.limits.items():

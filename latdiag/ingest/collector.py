@@ -105,7 +105,7 @@ class Collector:
         except OSError as fault:
             raise LocalFault(
                 f"the collecting process cannot be started: {fault.strerror}",
-                "raise the limit of processes (ulimit -u)",
+                "raise the limits of processes and open files (ulimit -u, ulimit -n)",
             ) from fault
 
     def await_ready(self) -> None:

@@ -147,7 +147,8 @@ def joined(pieces: Sequence[dict[str, NDArray[Any]]]) -> Frame:
 def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, NDArray[Any]]:
     """The columns of a frame but ``row``, and ``IDS`` as far as the batch has them."""
     ints, texts = batch.ints, batch.texts
-    first, last = streams.first, streams.last
+    # A stream ends no earlier than it begins, whatever a run that others wrote may say.
+    first, last = streams.first, np.maximum(streams.last, streams.first)
     sent, due = ints["sent_ns"].values, ints["due_ns"]
     begin = np.where(due.valid, np.minimum(due.values, sent), sent)
     trip = np.where(ints["min_rtt_ns"].valid, ints["min_rtt_ns"].values, 0)

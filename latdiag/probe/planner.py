@@ -87,7 +87,7 @@ class Planner:
         except OSError as fault:
             raise LocalFault(
                 f"the planning process cannot be started: {fault.strerror}",
-                "raise the limit of processes (ulimit -u)",
+                "raise the limits of processes and open files (ulimit -u, ulimit -n)",
             ) from fault
         return self
 

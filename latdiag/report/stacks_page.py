@@ -5,15 +5,17 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.result import Result
-from latdiag.load.look import Glimpse
-from latdiag.load.signs import PATHS
 from latdiag.model.text import shown, without_credentials
 from latdiag.report.page import WIDTH, filled
 from latdiag.stacks.detect import Found, Signs, state
 from latdiag.stacks.reach import reach
 from latdiag.stacks.signal import Stack
+
+if TYPE_CHECKING:
+    from latdiag.load.look import Glimpse
 
 _COLUMNS = ("gateway", "frontend", "queue", "prefill", "interconnect", "decode")
 
@@ -179,6 +181,8 @@ def found_lines(
 
 def _answers(glimpses: Sequence[Glimpse]) -> str:
     """``/v1/models 200, /metrics 404, ...``, the further scrapes by their URL."""
+    from latdiag.load.signs import PATHS  # it brings httpx, which a table does without
+
     names = [*PATHS]
     names += [shown(without_credentials(each.url), 60) for each in glimpses[3:]]
     return ", ".join(

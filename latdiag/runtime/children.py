@@ -141,6 +141,8 @@ def fork_talking(
 # ---------------------------------------------------------------------- fresh processes
 #: The channel to the process that started this one, where that was by ``fresh``.
 parent: Channel | None = None
+#: The variable that names the descriptor of that channel.
+_CHANNEL = "LATDIAG_CHANNEL"
 
 
 def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Channel]:
@@ -153,7 +155,12 @@ def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Chan
     end = theirs.fileno()
     try:
         process = subprocess.Popen(
-            command, stdin=end if stdin is None else stdin, stdout=end, start_new_session=True
+            command,
+            stdin=end if stdin is None else stdin,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(end,),
+            env={**os.environ, _CHANNEL: str(end)},
+            start_new_session=True,
         )
     except OSError:
         ours.close()
@@ -164,12 +171,9 @@ def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Chan
 
 
 def adopt() -> None:
-    """Take this fresh process's stdout for its ``parent``; what it prints goes nowhere then."""
+    """Take the channel to whoever started this fresh process for its ``parent``."""
     global parent
-    parent = Channel(socket.socket(fileno=os.dup(1)))
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+    parent = Channel(socket.socket(fileno=int(os.environ.pop(_CHANNEL))))
 
 
 def settle_memory() -> None:

@@ -92,11 +92,37 @@ class Requests:
             return
         self._framing += len(data)
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except httptools.HttpParserError as fault:
             self._refusal = self._refusal or Refusal(400, f"not HTTP/1.1: {fault}")
         if self._refusal is None and self._framing > self._max_head:
             self._refusal = self._too_long()
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; who offers another protocol is answered in this one (RFC 9110, 7.8).
+
+        The parser ends at such a head: a new one goes on behind the same head without the offer.
+        """
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._without_offer() + data[offer.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+                self._begin()
+
+    def _without_offer(self) -> bytes:
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        lines = [b"%b %b HTTP/%b" % (method, self._url, version.encode())]
+        if "close" in self._headers.get("connection", "").lower():
+            lines.append(b"connection: close")
+        lines += [
+            f"{name}: {value}".encode("latin-1")
+            for name, value in self._headers.items()
+            if name not in ("connection", "upgrade", "http2-settings")
+        ]
+        return b"\r\n".join([*lines, b"", b""])
 
     @property
     def held(self) -> int:
@@ -120,6 +146,8 @@ class Requests:
     # ------------------------------------------------------------------ called by the parser
     def on_url(self, url: bytes) -> None:
         self._url += url
+        if len(self._url) > self._max_head:
+            self._refuse(self._too_long())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += len(name) + len(value) + 4
@@ -131,7 +159,7 @@ class Requests:
     def on_headers_complete(self) -> None:
         if self._parser.get_http_version() not in ("1.1", "1.0"):
             self._refuse(Refusal(400, "neither HTTP/1.1 nor HTTP/1.0"))
-        if self._parser.should_upgrade():
+        if self._parser.get_method() == b"CONNECT":
             self._refuse(Refusal(400, "no other protocol is spoken here"))
         if self._headers.get("transfer-encoding", "chunked").lower() != "chunked":
             self._refuse(Refusal(400, "a body neither by its length nor in chunks"))
@@ -148,6 +176,8 @@ class Requests:
 
     def on_message_complete(self) -> None:
         parser = self._parser
+        if parser.should_upgrade():
+            return  # the request comes again, without the offer
         request = Request(
             parser.get_method().decode("latin-1"),
             self._url.partition(b"?")[0].decode("latin-1"),

@@ -14,6 +14,8 @@ from latdiag.runtime import children
 from latdiag.runtime.channel import message
 from latdiag.sim.loop import LateFigures
 
+#: For a server to listen: Python itself may start slowly on a busy machine.
+_START_S = 60.0
 #: A child may have spans to deliver before it ends.
 _PATIENCE_S = 8.0
 #: Loads this very package, wherever it lies, and nothing else from there: no module of the
@@ -75,16 +77,19 @@ def running(module: str, *arguments: str, failure: str) -> Iterator[Child]:
     process, channel = children.fresh(command(module, *arguments))
     child = Child("", process.pid, process.wait)
     try:
-        listening = channel.receive()
+        listening = channel.receive(_START_S)
         if not isinstance(listening, Listening):
             raise OSError(failure)
         child.url = listening.url
         yield child
     finally:
         channel.finish()
-        report = channel.receive(_PATIENCE_S)
-        process.end(_PATIENCE_S if channel.ended or report else 0.0)
-        channel.close()
+        report = None
+        try:
+            report = channel.receive(_PATIENCE_S)
+        finally:
+            process.end(_PATIENCE_S if channel.ended or report else 0.0)
+            channel.close()
         if isinstance(report, Report):
             child.report = report
 

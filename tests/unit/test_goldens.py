@@ -14,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_diagnosis")
 DEMO = sorted(path.name.removesuffix(".run.tar.gz") for path in RUNS.glob("*.tar.gz"))
 IMPORTED = ("vllm-0.24.0-h200/tp1", "vllm-0.24.0-h200/tp2", "vllm-0.24.0-h200/pd",
             "sglang-0.5.16-h200/tp1", "sglang-0.5.16-h200/pd")  # fmt: skip
+CUT = tuple(capture for capture in IMPORTED if not capture.endswith("tp2"))
 H200 = ("A-idle", "A-long", "A-mod", "B-c64", "B-over", "B-sat", "pd-mod", "tp2-idle")
 
 
@@ -51,6 +52,16 @@ def test_captures(capture: str, tmp_path: Path) -> None:
         cut.unlink()
     check(f"captures/{name}.import", said("import", name, "--out", "a.run", "--json"))
     _diagnosed(f"captures/{name}", "a.run")
+
+
+@pytest.mark.parametrize("capture", CUT)
+def test_captures_of_which_spans_were_lost(capture: str, tmp_path: Path) -> None:
+    name = capture.replace("/", "-")
+    folder = tmp_path / name
+    shutil.copytree(CAPTURES / capture, folder)
+    (folder / "cut.spans.otlp.jsonl.gz").replace(folder / "spans.otlp.jsonl.gz")
+    said("import", name, "--out", "a.run")
+    _diagnosed(f"captures/{name}-cut", "a.run")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the probes on H200s are not on this machine")

@@ -271,3 +271,9 @@ def test_nesting_and_counts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_is_no_export_is_a_value_error(bad: Any) -> None:
     with pytest.raises(ValueError, match=r"an export|no resourceSpans"):
         request_of(bad)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_spellings_of_a_key_that_of_otlp_counts(order: int) -> None:
+    both = [("resourceSpans", [{}]), ("resource_spans", [])]
+    assert len(request_of(dict(both[::order])).resource_spans) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,3 +132,10 @@ def test_a_leaf_is_what_is_stated_of_it_alone() -> None:
     parts = settle(whole, Ledger(claimed, A, A), 0)
     assert parts.leaves["queue.admission"].tolist() == [3] * N
     assert parts.parts["queue"].tolist() == [7] * N
+
+
+def test_nothing_is_moved_from_a_class_to_itself() -> None:
+    column = np.ones(N, dtype=np.int64)
+    whole = Whole(column, column, column * 0, np.zeros(N, dtype=bool))
+    with pytest.raises(AssertionError, match="queue"):
+        settle(whole, Ledger([], A, A, moves=[Move("queue", "queue", 1.0)]), 0)

@@ -88,7 +88,6 @@ def test_any_bytes_are_requests_or_a_refusal_and_what_is_kept_is_bounded(
         (b"GET / HTTP/1.1\r\na b: c\r\n\r\n", "header token"),
         (b"GET / HTTP/1.1\r\nx: " + b"x" * 5000, "head is larger"),
         (b"CONNECT a:1 HTTP/1.1\r\n\r\n", "no other protocol"),
-        (POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "no other protocol"),
         (POST + b"Content-Length: -4\r\n\r\n", "character in Content-Length"),
         (POST + b"Content-Length: +4\r\n\r\n", "character in Content-Length"),
         (POST + b"Content-Length: 1_0\r\n\r\n", "character in Content-Length"),
@@ -183,3 +182,19 @@ def test_replies_are_what_another_implementation_reads() -> None:
         assert found.read() == b"data: 1\n\n" + b"x" * 20
     with parsed(stream_head(chunks=False) + b"to the end") as found:
         assert (found.read(), found.will_close) == (b"to the end", True)
+
+
+@pytest.mark.parametrize("at", [[], [30], [60, 90, 120], list(range(0, 200, 7))])
+def test_who_offers_another_protocol_is_answered_in_this_one(at: list[int]) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n"
+    data = POST + offer + b"Content-Length: 5\r\n\r\nhello"
+    data += b"GET /v1/models HTTP/1.1\r\nHost: a\r\n" + offer + b"\r\n" + POST + b"\r\n"
+    first, second, third = read(*cut(data, at))
+    assert (first.method, first.path, first.body) == ("POST", "/v1/completions", b"hello")
+    assert (second.method, second.path, second.body) == ("GET", "/v1/models", b"")
+    assert third.path == "/v1/completions" and first.keeps and second.keeps
+
+
+def test_a_line_of_a_request_has_the_bound_of_a_head() -> None:
+    with pytest.raises(Refusal, match="head is larger"):
+        read(b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", max_head=65_536)

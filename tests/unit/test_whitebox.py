@@ -17,6 +17,7 @@ from latdiag.attribution.spans.complete import Findings
 from latdiag.attribution.spans.offsets import offsets
 from latdiag.diagnosis.breakdown import breakdown
 from latdiag.measurement.frame import Frame
+from latdiag.model.document import document
 
 from .random_traces import MS, requests, traces
 
@@ -258,4 +259,5 @@ def test_without_a_client_a_servers_components_are_as_with_one() -> None:
         assert alone.parts[name].sum() == with_client.parts[name].sum(), name
     entry = breakdown(alone, "client_e2e", "mean")
     assert entry is not None and entry.interval == "server"
-    assert entry["client"] is None and entry["network"] is None
+    shown = document(entry)
+    assert shown["client"] is None and shown["network"] is None

@@ -43,7 +43,7 @@ class Time:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it is of one leaf, and nothing else is inside of it."""
+        """Whether it is of one leaf, and what is left of it is of that leaf as well."""
         return self.covers == self.leaves and self.covers.bit_count() == 1
 
 

@@ -268,7 +268,8 @@ def _moves(
     if waits.any():
         yield Move("interconnect", "frontend", waits)
     if facts.all_kept:
-        for name in dict.fromkeys(key_of(claim.leaves, merges) for claim in servers):
+        names = dict.fromkeys(key_of(claim.leaves, merges) for claim in servers)
+        for name in names.keys() - {"unattributed"}:
             yield Move("unattributed", name, rest)
 
 

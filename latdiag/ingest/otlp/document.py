@@ -68,6 +68,8 @@ class _Cleaning:
             if field is None or inner is None:
                 continue
             own, form = field
+            if own in made and key == own:
+                continue  # of two spellings the one of OTLP/JSON counts
             if not isinstance(form, str | list):
                 made[own] = form(inner, key)
             elif isinstance(form, list):
