@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 import numpy as np
 import pytest
@@ -55,6 +55,9 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     if hint in MESSAGES.values():
         hints = get_type_hints(hint)
         return st.builds(hint, **{name: values(hints[name]) for name in field_names(hint)})
+    if is_typeddict(hint):
+        named = get_type_hints(hint)
+        return st.fixed_dictionaries({name: values(named[name]) for name in named})
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
         return st.one_of(*map(values, inner))
