@@ -25,6 +25,7 @@ from latdiag.load.dialects import DIALECTS
 from latdiag.load.dialects.sse import EventStream
 from latdiag.load.plan import LoadPlan, Target
 from latdiag.load.row import Row
+from latdiag.load.wire.exchange import Ended
 from latdiag.load.wire.heads import kept_headers
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
@@ -265,8 +266,8 @@ def test_headers_pass_through_a_row_of_the_load() -> None:
     row = Row(begun, DIALECTS["openai-chat"].reader(fields), (), names)
     row.head(200, "", b"text/event-stream")
     headers = {b"x-queue-time": b"37", b"server-timing": b"db;dur=5", b"x-other": b"9"}
-    row.end({"status": 200, "fault": "", "fault_text": "", "headers": headers, "done_ns": 10})
-    found = figures(row.columns()["reply_timings"])
+    row.end(Ended(status=200, headers=headers, done_ns=10))
+    found = figures(row.scalars().reply_timings)
     assert found == {"header:x-queue-time": "37", "header:server-timing;db": 5.0}
 
 
