@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from latdiag.attribution.combine import Disagreement, combined
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.parts import Parts
 from latdiag.model.caveat import Caveat
+from latdiag.model.caveats import caveat
+from latdiag.model.units import NS_PER_MS
 
 
 class Rank(IntEnum):
@@ -25,6 +28,17 @@ class Rank(IntEnum):
     METRICS = 3
     MERGED_REPLIES = 4
     CLIENT = 5
+
+
+#: What an account rests on, for a sentence.
+NAMES = {
+    Rank.SPANS: "the servers' spans",
+    Rank.REPLIES: "the times in replies",
+    Rank.LAWS: "the probe's own stages",
+    Rank.METRICS: "the servers' metrics",
+    Rank.MERGED_REPLIES: "the times in replies",
+    Rank.CLIENT: "the client's stamps",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,45 @@ class Account:
         return self.parts is not None or not isinstance(self.evidence, MetricEvidence)
 
 
-def ranked(accounts: Iterable[Account]) -> list[Parts]:
-    """The parts of all accounts that have some, the first to be believed first."""
+@dataclass(frozen=True)
+class Together:
+    """All accounts of a run as one. ``ranks``: of those that are in ``parts``, the first to be
+    believed first. ``caveats``: on those that exclude each other."""
+
+    parts: Parts
+    ranks: tuple[Rank, ...]
+    caveats: tuple[Caveat, ...] = ()
+
+
+def ranked(accounts: Iterable[Account]) -> list[Account]:
+    """The accounts that divide the requests' time, the first to be believed first."""
     order = sorted(accounts, key=lambda account: account.rank)
-    return [account.parts for account in order if account.parts is not None]
+    return [account for account in order if account.parts is not None]
+
+
+def together(accounts: Iterable[Account]) -> Together:
+    """The account that is believed first, made finer by each of the others; at least one has to
+    divide the requests' time."""
+    first, *others = ranked(accounts)
+    parts, ranks, caveats = first.parts, [first.rank], []
+    assert parts is not None
+    for other in others:
+        if other.rank is Rank.CLIENT or other.parts is None:
+            continue
+        one = combined(parts, other.parts, is_of_all=other.rank is Rank.LAWS)
+        parts = one.parts
+        ranks = [*(ranks if one.stands[0] else ()), *((other.rank,) if one.stands[1] else ())]
+        if one.against:
+            caveats.append(_excluded(one.against, NAMES[first.rank], NAMES[other.rank]))
+    return Together(parts, tuple(ranks), tuple(caveats))
+
+
+def _excluded(against: Sequence[Disagreement], strong: str, weak: str) -> Caveat:
+    pieces = []
+    for each in against:
+        a, b, room = (
+            f"{ns / each.rows / NS_PER_MS:.3g}"
+            for ns in (each.strong_ns, each.weak_ns, each.room_ns)
+        )
+        pieces.append(f"{' + '.join(each.members)} {a} ms by {strong}, {b} +- {room} ms by {weak}")
+    return caveat("LD430", what="; ".join(pieces), strong=strong, weak=weak)

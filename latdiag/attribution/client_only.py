@@ -41,7 +41,11 @@ def partition(frame: Frame) -> Parts:
     rows = frame.select(at[np.lexsort((keys[0][at], keys[1][at], frame.sent[at]))])
     rows = replace(rows, last=np.maximum(rows.last, rows.first))
     whole = Whole(
-        rows.done - rows.begin, rows.first - rows.begin, rows.last - rows.first, rows.delayed
+        rows.done - rows.begin,
+        rows.first - rows.begin,
+        rows.last - rows.first,
+        rows.delayed,
+        row=rows.row,
     )
     claims = client_claims(rows)
     behind = rows.first - rows.begin - rows.client - rows.network

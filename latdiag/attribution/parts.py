@@ -42,11 +42,13 @@ class Parts:
     one may lack another may have. ``draws``: for a part that rests on fitted laws, (laws drawn
     again, rows): what they would make of each row. ``leaves``: finer than parts, by
     ``component.what``; they may be negative, and those of one component add up to no more than
-    its part.
+    its part.    ``borrowed``: leaves of a weaker account than the part that they are of.
     ``alone``: what each request would take on an idle server. ``segment``: the independent
     repetition that each row belongs to. ``within``: columns of an interval (client_ttft, decode)
     where they are not those of ``parts`` that INSIDE names. ``interval``: what ``total`` is:
-    client_e2e, or server where no client was there.
+    client_e2e, or server where no client was there. ``row``: which rows of the frame these are.
+    ``most``: ns of each row that a part cannot exceed, where a stronger source states the sum that
+    it is a part of.
     """
 
     total: NDArray[np.int64]
@@ -60,11 +62,14 @@ class Parts:
         default_factory=dict
     )
     leaves: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    leaf_source: Source = Source("C", "the laws of designed stages, applied to each request")
+    leaf_sources: Mapping[str, Source] = field(default_factory=dict)
+    borrowed: frozenset[str] = frozenset()
     alone: NDArray[np.int64] | None = None
     segment: NDArray[np.int64] | None = None
     within: Mapping[str, Mapping[str, NDArray[np.int64]]] = field(default_factory=dict)
     interval: str = "client_e2e"
+    row: NDArray[np.int64] | None = None
+    most: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def inside(self, interval: str) -> dict[str, NDArray[np.int64]]:
         """The columns that an interval is the sum of, in time order."""

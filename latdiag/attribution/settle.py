@@ -24,7 +24,7 @@ class Whole:
     """What is divided up, one entry per row; int64 ns. ``total``: end to end; ``ttft``: until the
     first token; ``stream``: from the first token to the last. ``delayed``: rows whose network
     share is bounded, not measured. ``segment``: the independent repetition of each row.
-    ``interval``: what ``total`` is."""
+    ``interval``: what ``total`` is. ``row``: which rows of the frame these are."""
 
     total: NDArray[np.int64]
     ttft: NDArray[np.int64]
@@ -32,6 +32,7 @@ class Whole:
     delayed: NDArray[np.bool_]
     segment: NDArray[np.int64] | None = None
     interval: str = "client_e2e"
+    row: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, rows: Frame) -> Whole:
@@ -42,6 +43,7 @@ class Whole:
             rows.last - rows.first,
             rows.delayed & rows.kernel,
             np.unique(rows.scenario.astype(str), return_inverse=True)[1],
+            row=rows.row,
         )
 
 
@@ -69,6 +71,7 @@ def settle(
     ):
         if name not in ledger.filled:
             inside["unattributed"] = length - _sum(inside.values(), whole)
+    leaves = _leaves(ledger.claims, whole)
     return Parts(
         total=whole.total,
         ttft=whole.ttft,
@@ -78,12 +81,13 @@ def settle(
         sources=_sources(ledger),
         draws=_draws(classes, whole, ledger),
         slack=_slack(ledger, len(whole.total)),
-        leaves=_leaves(ledger.claims, whole),
-        leaf_source=Source(ledger.leaf_origin.grade, ledger.leaf_origin.text),
+        leaves=leaves,
+        leaf_sources=dict.fromkeys(leaves, Source(*ledger.leaf_origin[:2])),
         alone=alone,
         segment=whole.segment,
         within={"client_ttft": _in_time_order(early), "decode": _in_time_order(late)},
         interval=whole.interval,
+        row=whole.row,
     )
 
 

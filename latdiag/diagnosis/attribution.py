@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latdiag.attribution.accounts import Account, Rank, ranked
+from latdiag.attribution.accounts import Account, Rank, ranked, together
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.attribution.laws.admission import admitted
 from latdiag.diagnosis.breakdown import breakdown, leaves
@@ -18,6 +18,7 @@ from latdiag.diagnosis.verdict import Case, verdict
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.measurement.observations import Observations
+    from latdiag.model.caveat import Caveat
 
 POPULATIONS = ("mean", "p95_tail")
 
@@ -25,7 +26,8 @@ POPULATIONS = ("mean", "p95_tail")
 @dataclass(frozen=True, slots=True)
 class Attribution:
     """Where the time went, as a ``Result`` holds it. ``learned``: the laws behind it, None without
-    a probe. ``parts``: what the breakdowns sum up."""
+    a probe. ``parts``: what the breakdowns sum up; ``ranks``: whose accounts are in it;
+    ``caveats``: on accounts that exclude each other."""
 
     breakdowns: dict[str, Breakdown]
     leaves: dict[str, dict[str, Share]]
@@ -34,6 +36,8 @@ class Attribution:
     learned: Learned | None
     claims: dict[str, tuple[Claim, ...]]
     parts: Parts
+    ranks: tuple[Rank, ...]
+    caveats: tuple[Caveat, ...]
 
 
 def attribute(
@@ -46,12 +50,16 @@ def attribute(
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts.
 
-    The account that ranks first is used; the others are kept as claims beside it.
+    The account that ranks first is used, made finer by the others, which are kept as claims beside
+    it.
     """
     explained = blackbox.explain(seen) if seen is not None else None
     probed, laws = explained if explained is not None else (whole, None)
     laws_account = [Account(Rank.LAWS, probed)] if laws is not None else []
-    parts, *lower = ranked([*servers, *laws_account, Account(Rank.CLIENT, whole)])
+    accounts = [*servers, *laws_account, Account(Rank.CLIENT, whole)]
+    union = together(accounts)
+    parts = union.parts
+    lower = [a.parts for a in ranked(accounts) if a.parts is not None and a.parts is not parts]
     shares = _populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
@@ -66,6 +74,8 @@ def attribute(
         learned=learned_from(laws, seen) if laws is not None and seen is not None else None,
         claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
         parts=parts,
+        ranks=union.ranks,
+        caveats=union.caveats,
     )
 
 

@@ -46,13 +46,16 @@ def breakdown(parts: Parts, interval: str, population: str) -> Breakdown | None:
     sums = settled({name: int(column[rows].sum()) for name, column in columns.items()}, parts)
     insufficient = _insufficient(parts, total, len(rows), population)
     half = {} if insufficient else _half_widths(parts, columns, rows, total)
+    most = {} if insufficient else _most(parts, rows, total)
     shares = {}
     for name, value in sums.items():
         source = parts.sources[name]
         shares[name] = _share(
             value,
             whole,
-            _interval(name, value, whole, half.get(name), _slack(parts, name, rows)),
+            _interval(
+                name, value, whole, half.get(name), _slack(parts, name, rows), most.get(name, 1.0)
+            ),
             Source(
                 _grade(name, source, parts.delayed[rows]),
                 _evidence(name, source, parts.delayed[rows]),
@@ -98,7 +101,6 @@ def leaves(parts: Parts, population: str) -> dict[str, Share]:
     """The leaves of the parts that have some, as shares of end to end; {} without rows."""
     rows = chosen_rows(parts.total, population)
     whole = int(parts.total[rows].sum())
-    source = Source(parts.leaf_source.grade, parts.leaf_source.evidence)
     found: dict[str, Share] = {}
     for component in dict.fromkeys(name.partition(".")[0] for name in parts.leaves):
         names = [name for name in parts.leaves if name.partition(".")[0] == component]
@@ -109,6 +111,7 @@ def leaves(parts: Parts, population: str) -> dict[str, Share]:
                 sums[before] += sums[one]
                 sums[one] = 0
         for name, value in sums.items():
+            source = parts.leaf_sources[name]
             found[name] = _share(value, whole, (None, None), source)
     return found if np.size(rows) else {}
 
@@ -243,16 +246,32 @@ def _slack(parts: Parts, name: str, rows: NDArray[np.int64]) -> tuple[int, int]:
     return round(float(less[rows].sum())), round(float(more[rows].sum()))
 
 
+def _most(parts: Parts, rows: NDArray[np.int64], total: NDArray[np.int64]) -> dict[str, float]:
+    """The largest share that a part may have, as it lies within a sum that is stated."""
+    limits: dict[str, float] = {}
+    for name, column in parts.most.items():
+        held = {"of": column}
+        half = _half_widths(parts, held, rows, total)
+        limits[name] = float(column[rows].sum()) / float(total[rows].sum()) + half.get("of", 0.0)
+    return limits
+
+
 def _interval(
-    name: str, value: int, whole: int, half: float | None, slack: tuple[int, int]
+    name: str,
+    value: int,
+    whole: int,
+    half: float | None,
+    slack: tuple[int, int],
+    most: float = 1.0,
 ) -> tuple[float | None, float | None]:
-    """The ends of a share's interval; None where it has none."""
+    """The ends of a share's interval; None where it has none. ``most``: the largest share that it
+    may have."""
     if whole <= 0 or half is None:
         return None, None
     share = value / whole
     least = -1.0 if name == "unattributed" else 0.0
     lo = min(share, max(least, share - half - slack[0] / whole))
-    return lo, max(share, min(1.0, share + half + slack[1] / whole))
+    return lo, max(share, min(1.0, most, share + half + slack[1] / whole))
 
 
 def _share(

@@ -47,8 +47,9 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
         result = replace(result, collected=receivers[0].brief())
     spoken = any(account.is_of_single_requests for account in accounts)
     if spoken or verb in ("probe", "diagnose"):
-        result = _with_attribution(result, _attribute(result, found, accounts))
-        said += _caveats_of_requests(accounts, result)
+        attributed = _attribute(result, found, accounts)
+        result = _with_attribution(result, attributed)
+        said += [*_caveats_of_requests(accounts, result), *attributed.caveats]
     result = _with_evidence(result, accounts)
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
@@ -109,6 +110,7 @@ def _with_attribution(result: Result, said: Attribution) -> Result:
         learned=said.learned,
         claims=said.claims,
         parts=said.parts,
+        rests_on=said.ranks,
     )
 
 
@@ -118,7 +120,7 @@ def _caveats_of_requests(accounts: Sequence[Account], result: Result) -> list[Ca
     better = False
     for account in accounts:
         # What a lower account leaves out matters where the breakdown rests on it, or might have.
-        rests = account.parts is None or account.parts is result.parts
+        rests = account.parts is None or account.rank in result.rests_on
         if account.rank is Rank.SPANS or (account.rank in _WHOSE and not better and rests):
             said += account.caveats
         better |= account.parts is not None
@@ -126,7 +128,7 @@ def _caveats_of_requests(accounts: Sequence[Account], result: Result) -> list[Ca
 
 
 def _caveats_of_metrics(accounts: Sequence[Account], result: Result) -> list[Caveat]:
-    used = [each for each in accounts if each.parts is not None and each.parts is result.parts]
+    used = [each for each in accounts if each.rank in result.rests_on[:1]]
     whose = next(((a.parts, _WHOSE[a.rank]) for a in used if a.parts and a.rank in _WHOSE), None)
     said: list[Caveat] = []
     for account in accounts:
@@ -141,7 +143,7 @@ def _with_evidence(result: Result, accounts: Sequence[Account]) -> Result:
     for account in spans:
         result = _naming(result, account.stacks, "its spans")
     verdict = result.verdict
-    measured = any(account.parts is result.parts for account in accounts)
+    measured = any(account.rank in result.rests_on for account in accounts)
     if verdict is not None and result.parts is not None and not measured:
         names = [stack.name for stack in result.stacks]
         if flag := flags.to_measure(names, verdict, result.breakdowns):

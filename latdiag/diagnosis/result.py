@@ -17,6 +17,7 @@ from latdiag.model.components import in_time_order
 from latdiag.model.document import OPTIONAL, Document, document
 
 if TYPE_CHECKING:
+    from latdiag.attribution.accounts import Rank
     from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
     from latdiag.attribution.parts import Parts
     from latdiag.diagnosis.collected import Collected
@@ -296,6 +297,7 @@ class Result:
     aggregates: MetricEvidence | None = None
     runs: tuple[str, ...] = ()
     parts: Parts | None = field(default=None, repr=False, compare=False)
+    rests_on: tuple[Rank, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def valid(self) -> bool:

@@ -141,9 +141,12 @@ def _bottleneck(
         confidence = "bounded"
     if leaf is not None:
         sentence += f", most of it to {_LEAVES[leaf]}"
-        # A sentence is as sure as the weakest of what it says.
         weaker = confidence == "measured" and fine[leaf].grade not in ("A", "B")
-        confidence = "inferred" if weaker else confidence
+        if weaker and leaf in case.parts.borrowed:
+            sentence += " (inferred)"
+        elif weaker:
+            # A sentence is as sure as the weakest of what it says.
+            confidence = "inferred"
     if case.failed > _FAILED:
         sentence += f"; {100 * case.failed:.0f} % of the requests failed, which it leaves out"
     kind = "client_limited" if first == "client" else "bottleneck"

@@ -35,10 +35,10 @@ _KEPT = (*DESIGNED[1:], WORKLOAD)
 class Observations:
     """All rows so far. 0 stands for an instant or a number that is not known.
 
-    ``usable``: the row succeeded and its TTFT could be split; only then ``client``, ``network``
-    (in [``network_lo``, ``network_hi``]) and ``server`` mean something:
-    ``client + network + server == first - begin``. ``begin``: due in open loop, else sent.
-    ``answer``: from the last byte of the request on the wire to the first byte of the reply,
+    ``row``: its place in the frame. ``usable``: the row succeeded and its TTFT could be split;
+    only then ``client``, ``network`` (in [``network_lo``, ``network_hi``]) and ``server`` mean
+    something: ``client + network + server == first - begin``. ``begin``: due in open loop, else
+    sent. ``answer``: from the last byte of the request on the wire to the first byte of the reply,
     less one round trip: what lies behind the first hop, for requests without tokens too; -1
     where the stamps do not say. ``connect``: name, TCP and TLS of a fresh connection, and
     ``trip``: the smallest round trip of a connection; -1 where there is none. ``arrivals``,
@@ -47,6 +47,7 @@ class Observations:
     ``[offsets[i]:offsets[i + 1]]``.
     """
 
+    row: NDArray[np.int64]
     stage: NDArray[np.object_]
     scenario: NDArray[np.object_]
     ok: NDArray[np.bool_]
@@ -149,7 +150,7 @@ _NO_ARRIVALS = {
     "brought": np.zeros(0),
     "exact": np.zeros(0, dtype=bool),
 }
-_OF_FRAME = ("stage", "scenario", "ok", "status", "begin", "sent", "first", "last", "done")
+_OF_FRAME = ("row", "stage", "scenario", "ok", "status", "begin", "sent", "first", "last", "done")
 
 
 def columns_of(batch: Batch, streams: Streams) -> dict[str, NDArray[Any]]:

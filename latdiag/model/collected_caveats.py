@@ -1,4 +1,4 @@
-"""The caveats (LD414 to LD429) on what servers count and on what was collected of them: a part of
+"""The caveats (LD414 to LD430) on what servers count and on what was collected of them: a part of
 the table in ``caveats``."""
 
 from __future__ import annotations
@@ -133,5 +133,14 @@ COLLECTED = (
         "The server states more decode than the stream lasted that the client saw. It is in"
         " decode, and lies before the first token: TTFT is long for what was generated, not for"
         " what was waited for.",
+    ),
+    CaveatRow(
+        "LD430",
+        "Two kinds of evidence exclude each other (mean of a request): {what}. {strong} count;"
+        " what {weak} only infer splits nothing here.",
+        "Look at what the server does with a request that the other kind of evidence cannot see:"
+        " work for others in the same steps, a layer in between, tokens that are not sent.",
+        "Where one kind of evidence states the sum of several components, another may split it."
+        " Where the two cannot both be right, the one that is nearer to the request stands alone.",
     ),
 )

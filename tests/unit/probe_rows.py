@@ -48,6 +48,7 @@ def seen(replies: Iterable[Reply]) -> Observations:
     client, network = np.where(usable, CLIENT, 0), np.where(usable, TRIP, 0)
     flat = ints(at for row in rows for at in row.arrivals)
     return Observations(
+        row=np.arange(len(rows)),
         stage=np.array([row.stage for row in rows], dtype=object),
         scenario=np.array([row.scenario for row in rows], dtype=object),
         ok=np.array([r.status == 200 and bool(r.arrivals or r.answer >= 0) for r in rows], bool),

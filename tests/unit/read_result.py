@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
-from latdiag.attribution import evidence, parts
+from latdiag.attribution import accounts, evidence, parts
 from latdiag.diagnosis import collected, compare, learned
 from latdiag.diagnosis import result as results
 from latdiag.diagnosis.result import Breakdown, Result, Share, StackFound
@@ -27,7 +27,8 @@ from latdiag.stats.estimate import Estimate, refusal
 Document = dict[str, Any]
 _ABOUT = ("interval", "total_ns", "n", "segments", "left_out", "insufficient")
 _NAMES: dict[str, Any] = {}
-for _module in (evidence, parts, collected, compare, learned, measurement, slo, validity, results):
+for _module in (accounts, evidence, parts, collected, compare, learned, measurement, slo, validity,
+                results):  # fmt: skip
     _NAMES |= vars(_module)
 
 

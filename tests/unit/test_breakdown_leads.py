@@ -33,7 +33,8 @@ def made(
     total = np.sum(list(parts.values()), axis=0)
     known = {name: SOURCES.get(name, Source("C", "a test")) for name in parts} | (sources or {})
     flags = np.zeros(n, dtype=bool)
-    return Parts(total, total, parts, flags, 0, known, **more)
+    fine = dict.fromkeys(more.get("leaves", ()), Source("C", "a law"))
+    return Parts(total, total, parts, flags, 0, known, leaf_sources=fine, **more)
 
 
 def said(parts: Parts, population: str = "mean") -> Breakdown:

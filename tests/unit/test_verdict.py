@@ -44,7 +44,8 @@ def parts(
     total = np.sum(list(columns.values()), axis=0)
     flags = np.zeros(n, dtype=bool)
     known = {name: SOURCES.get(name, Source("C", "a test")) for name in names} | (sources or {})
-    return Parts(total, total, columns, flags, 0, known, **more)
+    fine = dict.fromkeys(more.get("leaves", ()), Source("C", "a law"))
+    return Parts(total, total, columns, flags, 0, known, leaf_sources=fine, **more)
 
 
 def _share(shares: Shares, name: str) -> float:

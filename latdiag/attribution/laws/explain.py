@@ -64,6 +64,7 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         (seen.last - seen.first)[rows],
         seen.delayed[rows],
         np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
+        row=seen.row[rows],
     )
     waits = 0.0 if admitted(seen) or not len(rows) else float(columns["queue"].mean())
     ledger = Ledger(

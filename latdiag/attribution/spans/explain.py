@@ -124,7 +124,8 @@ def _parts(
     if way is not None:
         facts.way = True
         origins = client_claims(kept)[1].origins
-        if members := _way_members(told, facts):
+        layers = {stack.name: stack.layer for stack in told.spans.stacks}
+        if members := _way_members(facts, layers):
             merges = united([members, *merges.values()])
             origins = (Origin("E", "and what is left beyond every server's own span"),)
         claims.append(Claim(MASK["network"], way[0], origins, before=way[1]))
@@ -221,17 +222,12 @@ def _way(
     return in_all, np.minimum(until_first, in_all)
 
 
-def _way_members(told: claiming.Claimed, facts: Findings) -> tuple[str, ...]:
-    """What the way may be: a gateway that says nothing, and, where no server has a span of all
-    that it does with a request, what it does before."""
-    layers = {stack.name: stack.layer for stack in told.spans.stacks}
-    if any(layers[name] == "gateway" for name in facts.stacks if name in layers):
+def _way_members(facts: Findings, layers: Mapping[str, str]) -> tuple[str, ...]:
+    """What the way may be: a gateway that says nothing, and what a server does before its span
+    begins, as one whose HTTP loop is busy. ``layers``: of the stacks, by name."""
+    if any(layers.get(name) == "gateway" for name in facts.stacks):
         return ()
-    front = BIT["frontend.parse"]
-    claims = told.claims
-    around = (claims.rest == front) & (claims.covers != MASK["frontend"])
-    several = 2 * len(set(claims.row[around].tolist())) > len(set(claims.row.tolist()))
-    return ("network", "gateway") if several else ("network", "gateway", "frontend")
+    return ("network", "gateway", "frontend")
 
 
 def _waits(

@@ -142,6 +142,7 @@ def observations(rows: Iterable[Row]) -> Observations:
     flat = ints(at for row in rows for at in row.arrivals)
     stages = np.array([row.stage for row in rows], dtype=object)
     return Observations(
+        row=np.arange(len(rows)),
         stage=stages,
         scenario=np.array([row.scenario for row in rows], dtype=object),
         ok=np.array([row.status == 200 for row in rows]),
