@@ -81,7 +81,9 @@ def _facts(
     """(what, value): text, a number, a list of texts, or None where it is known to be none."""
     plan, preflight = section(header, "plan"), section(header, "preflight")
     named = {"url": "target", "model": "model", "dialect": "dialect"}
-    yield from _named(section(header, "target"), named)
+    # An import names neither: a target that is null is not known, and no other than any.
+    target = {key: value for key, value in section(header, "target").items() if value is not None}
+    yield from _named(target, named)
     if stacks:
         yield "stacks", stacks
     yield from _named(preflight, {"server": "server header"})

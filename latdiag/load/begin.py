@@ -16,7 +16,7 @@ from latdiag.load.wire import stamps
 from latdiag.load.work.prepare import Prepared, Wish, prepare
 from latdiag.model.secrets import conceal
 from latdiag.model.text import without_credentials
-from latdiag.store.header import Endpoint, Header, LoadClient, LoadPlan, Preflight, Stamps
+from latdiag.store.header import Endpoint, Header, LoadClient, LoadPlan, Preflight
 from latdiag.store.writer import create_run, default_run_path
 
 
@@ -57,9 +57,10 @@ def begin(
             found.server,
         ),
         client=LoadClient(
-            Stamps(plan.kernel_stamps, reason),
-            "realtime" if plan.realtime else "ordinary",
-            version("httpx"),
+            kernel_stamps=plan.kernel_stamps,
+            stamp_reason=reason,
+            priority="realtime" if plan.realtime else "ordinary",
+            httpx=version("httpx"),
         ),
     )
     return Begun(wish, prepared, create_run(path, header.to_json()), secrets.token_hex(4))

@@ -14,9 +14,12 @@ from latdiag.model.records import Outcome
 from latdiag.model.text import shown
 from latdiag.store import documents
 from latdiag.store.columns import column_array
+from latdiag.store.header import accepted_header
 from latdiag.store.parts import Damaged, gathered, read_part
 from latdiag.store.place import Place, displayed, place_of
 from latdiag.store.schema import HISTORY, KEYS, SCHEMA_VERSION, open_of, part_of
+from latdiag.store.shape import Unlike
+from latdiag.store.states import accepted_state
 
 _KEY = KEYS["requests"]
 
@@ -37,23 +40,34 @@ class RunDirectory:
 
     @cached_property
     def writers(self) -> list[Mapping[str, object]]:
-        """What each writer last said of itself, with ``writer`` and ``run`` added."""
+        """What each writer last said of itself, with ``run`` added. RunFault where one has
+        another shape than a writer gives it; a broken file is noted, and holds only its name."""
         found: list[Mapping[str, object]] = []
+        left = documents.MAX_ALL_BYTES
         for file in self._place.names("writers"):
             name = file.removesuffix(".json")
             if name == file:
                 continue
             try:
-                said = documents.from_bytes(
-                    self._place.read(f"writers/{file}", documents.MAX_BYTES)
-                )
+                data = self._place.read(f"writers/{file}", min(left, documents.MAX_BYTES))
+                left -= len(data)
+                said = documents.from_bytes(data)
             except FileNotFoundError:
                 continue
             except ValueError as error:
                 self._note(f"{self.name}/writers/{shown(file)} cannot be read: {shown(error)}")
-                said = {}
-            found.append({**said, "writer": name, "run": self.name})
+                found.append({"writer": name, "run": self.name})
+                continue
+            found.append({**self._state(file, said), "writer": name, "run": self.name})
         return found
+
+    def _state(self, file: str, said: Mapping[str, object]) -> Mapping[str, object]:
+        tool = self.header["tool"]
+        verb = tool.get("verb") if isinstance(tool, Mapping) else None
+        try:
+            return accepted_state(said, verb)
+        except Unlike as error:
+            raise _unlike(self.name, f"writers/{shown(file)}", error) from None
 
     @cached_property
     def cut_short(self) -> list[str]:
@@ -156,7 +170,18 @@ def _header(place: Place) -> Mapping[str, object]:
             "read it with the latdiag that made it, or a newer one",
             run=place.name,
         )
-    return header
+    try:
+        return accepted_header(header)
+    except Unlike as error:
+        raise _unlike(place.name, "run.json", error) from None
+
+
+def _unlike(run: str, file: str, error: Unlike) -> RunFault:
+    return RunFault(
+        f"{run}/{file} is not as latdiag writes it: {error}",
+        "take another copy of the run, or mend the file",
+        run=run,
+    )
 
 
 def _keys(batch: Any) -> list[tuple[Any, Any]]:

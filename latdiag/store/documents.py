@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
-#: Clock series of a day, once a second, from one writer: about 5 MiB. The rest is room.
-MAX_BYTES = 64 * 1024 * 1024
+#: A clock series of 4,096 samples is 200 KiB. As Python's objects JSON takes up to 30 times its
+#: bytes, and that is bounded too: for one file, and for all writers of a run.
+MAX_BYTES = 8 * 1024 * 1024
+MAX_ALL_BYTES = 32 * 1024 * 1024
 MAX_DEPTH = 64
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from latdiag import __version__
 from latdiag.model.document import OPTIONAL, document
 from latdiag.model.secrets import concealed
-from latdiag.model.text import without_credentials
+from latdiag.model.text import shown, without_credentials
+from latdiag.store.shape import MAX_TEXT, Amount, Count, Unlike, accepted
 
 _SECRET_OPTIONS = ("--header", "--body-json", "--api-key", "--header-env", "--api-key-env")
 
@@ -46,12 +48,12 @@ class StackShown:
 class ProbeLimits:
     """What a probe may spend, and the user's own workload as he wrote it."""
 
-    max_tokens: int
-    max_model_len: int | None
+    max_tokens: Count
+    max_model_len: Count | None
     isl: str | None
     osl: str | None
-    rate: float | None
-    concurrency: int | None
+    rate: Amount | None
+    concurrency: Count | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,22 +61,22 @@ class LoadPlan:
     """The plan of requests of ours. ``isl``, ``osl``: mean tokens. Of a design, what its stages
     decide is None, and ``designed``, ``budget`` and ``limits`` are there."""
 
-    requests: int | None
-    duration_ns: int | None
-    warmup: int | None
-    rate: float | None
+    requests: Count | None
+    duration_ns: Count | None
+    warmup: Count | None
+    rate: Amount | None
     arrivals: str | None
-    concurrency: int | None
-    ramp_ns: int
-    isl: float | None
-    osl: float | None
-    prompts: int | None
+    concurrency: Count | None
+    ramp_ns: Count
+    isl: Amount | None
+    osl: Amount | None
+    prompts: Count | None
     isl_source: str
-    shared_prefix: int
-    connections: str
-    workers: int
+    shared_prefix: Count
+    connections: Literal["reuse", "fresh"]
+    workers: Count
     seed: int
-    timeout_ns: int
+    timeout_ns: Count
     designed: bool = field(default=False, metadata=OPTIONAL)
     budget: str | None = field(default=None, metadata=OPTIONAL)
     limits: ProbeLimits | None = field(default=None, metadata=OPTIONAL)
@@ -92,9 +94,9 @@ class Doors:
 class CollectPlan:
     """The plan of a run without requests of ours; URLs without credentials."""
 
-    duration_ns: int
-    wait_ns: int
-    max_disk: int | None
+    duration_ns: Count
+    wait_ns: Count
+    max_disk: Count | None
     otlp: Doors | None
     metrics: list[str]
     forward: str | None
@@ -110,7 +112,7 @@ class Preflight:
     """What the target answered before the load."""
 
     model_asked: bool
-    models_offered: int
+    models_offered: Count
     extras: list[str]
     refused_extras: list[str]
     server: str | None
@@ -124,26 +126,26 @@ class Stamps:
     stamp_reason: str | None
 
 
+def _system() -> str:
+    return f"{platform.system()} {platform.release()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What ran it."""
 
     python: str = field(default_factory=platform.python_version)
-    system: str = field(default_factory=lambda: f"{platform.system()} {platform.release()}")
+    system: str = field(default_factory=_system)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadClient:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadClient(Stamps):
     """With what a load is measured: stamps, priority of the readers, machine and library."""
 
-    stamps: Stamps
-    priority: str
+    priority: Literal["ordinary", "realtime"]
+    python: str = field(default_factory=platform.python_version)
+    system: str = field(default_factory=_system)
     httpx: str
-    machine: Machine = field(default_factory=Machine)
-
-    def to_json(self) -> dict[str, object]:
-        stamps, machine = document(self.stamps), document(self.machine)
-        return {**stamps, "priority": self.priority, **machine, "httpx": self.httpx}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,8 @@ class ImportedFrom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The run.json of any verb that makes a run; ``to_json`` is its only writer."""
+    """The run.json of any verb that makes a run; ``to_json`` is its only writer, and ``SHAPES``
+    says what it holds."""
 
     verb: str
     target: Target
@@ -185,9 +188,70 @@ class Header:
             **({"preflight": self.preflight} if self.preflight else {}),
             "client": self.client,
             **({"imported": self.imported} if self.imported else {}),
-            "command": concealed(redacted_command(sys.argv)),
+            "command": concealed(redacted_command(sys.argv))[:MAX_TEXT],
         }
         return {key: document(value) for key, value in keys.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What wrote the run."""
+
+    name: str
+    version: str
+    verb: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    tool: Tool
+
+
+@dataclass(frozen=True, slots=True)
+class _Any(_Made):
+    """The keys of every run.json."""
+
+    created: str
+    stacks: list[StackShown]
+    command: str
+    schema: Count
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded(_Any):
+    target: Endpoint
+    plan: LoadPlan
+    preflight: Preflight
+    client: LoadClient
+
+
+@dataclass(frozen=True, slots=True)
+class _Collected(_Any):
+    target: Endpoint
+    plan: CollectPlan
+    client: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class _Imported(_Any):
+    target: Target
+    plan: NoPlan
+    client: Stamps
+    imported: ImportedFrom
+
+
+#: What a run.json holds, by the verb that made it.
+SHAPES = {"load": _Loaded, "probe": _Loaded, "collect": _Collected, "import": _Imported}
+
+
+def accepted_header(found: Mapping[str, object]) -> dict[str, object]:
+    """The run.json of any verb, without keys that none of them has. Unlike where it is none."""
+    tool = accepted(_Made, found)["tool"]
+    if tool["verb"] not in SHAPES:
+        verbs = ", ".join(sorted(SHAPES))
+        raise Unlike(f"tool.verb is {shown(tool['verb'], 40)!r}, and none of {verbs}")
+    header: dict[str, object] = accepted(SHAPES[tool["verb"]], found)
+    return header
 
 
 def redacted_command(argv: Sequence[str]) -> str:

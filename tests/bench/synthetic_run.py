@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from latdiag.model.records import Kind, Outcome
 from latdiag.store.batch import Ints, Lists
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 REQUESTS = 1_000_000
 PARTS = 20
@@ -33,12 +34,12 @@ Columns = dict[str, Any]
 
 def write(path: str, requests: int = REQUESTS, parts: int = PARTS, every: int = 1) -> str:
     """Write the run, or only every n-th request of the same run; returns its path."""
-    create_run(path, {"target": {"url": "http://127.0.0.1:8000"}, "seed": SEED, "plan": {}})
+    create_run(path, header(plan={"seed": SEED}))
     writers = [RunWriter(path, name) for name in WRITERS]
     for number, columns in enumerate(_parts(requests, parts)):
         writers[number % len(writers)].write_part(thinned(columns, every))
     for writer in writers:
-        writer.write_state({"state": "closed"})
+        writer.write_state(state("closed"))
     return path
 
 

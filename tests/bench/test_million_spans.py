@@ -23,6 +23,7 @@ import pytest
 
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter
+from tests.run_documents import received
 
 pytestmark = pytest.mark.bench
 
@@ -101,7 +102,7 @@ def traced(path: str, requests: int) -> str:
                 "labels": labels,
             }
         )
-    writer.write_state({"state": "closed", "kind": "otlp"})
+    writer.write_state(received())
     return run
 
 

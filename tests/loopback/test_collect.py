@@ -24,6 +24,7 @@ from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.model.errors import LocalFault
 from latdiag.sim.demo import running_demo
 from latdiag.store.run import Run
+from tests.run_documents import header
 from tests.schema import validate
 
 from .otlp_sender import export
@@ -106,7 +107,7 @@ with collecting(sys.argv[2], stacks(), families(), otlp=Endpoints(None, "127.0.0
 def test_a_child_whose_parent_is_killed_writes_what_came(tmp_path: Path) -> None:
     from latdiag.store.writer import create_run
 
-    run = create_run(str(tmp_path / "it.run"), {"tool": {}})
+    run = create_run(str(tmp_path / "it.run"), header())
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(ROOT), run],
         stdin=subprocess.PIPE,

@@ -16,6 +16,7 @@ import pytest
 from latdiag.model.errors import LocalFault, RunFault
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,8 +24,9 @@ ROOT = Path(__file__).parents[2]
 _WRITER = """
 import sys
 from latdiag.store.writer import RunWriter
+from tests.run_documents import state
 writer = RunWriter(sys.argv[1], "w")
-writer.write_state({"state": "open"})
+writer.write_state(state("open"))
 ids = lambda first, n: [f"r{i}" for i in range(first, first + n)]
 def rows(first, n):
     return {"request_id": ids(first, n), "attempt": [1] * n, "outcome": ["ok"] * n,
@@ -67,7 +69,7 @@ def read(run: Run) -> dict[str, tuple[str, list[int]]]:
 
 @pytest.mark.parametrize("after", [1, 2, 7, 20, 41])
 def test_kill_loses_nothing_that_was_written(tmp_path: Path, after: int) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     told: list[list[str]] = []
     with writing(path) as process:
         assert process.stdout
@@ -95,7 +97,7 @@ def test_kill_loses_nothing_that_was_written(tmp_path: Path, after: int) -> None
 
 
 def test_a_run_is_read_while_it_is_written(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     with writing(path, steps=150) as process:
         assert process.stdout
         known = 0
@@ -112,7 +114,7 @@ def test_a_run_is_read_while_it_is_written(tmp_path: Path) -> None:
 def _fill(path: str, parts: int = 10_000) -> LocalFault:
     """Write parts until the system says no."""
     writer = RunWriter(path, "w")
-    writer.write_state({"state": "open"})
+    writer.write_state(state("open"))
     for part in range(parts):
         ids = [f"{part}-{i}" for i in range(100)]
         # Bytes that cannot be packed.
@@ -142,7 +144,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path) -> None:
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this container may not mount")
     try:
-        path = create_run(str(disk / "a.run"), {})
+        path = create_run(str(disk / "a.run"), header())
         fault = _fill(path)
         assert fault.exit_code == 16
         assert fault.run == path
@@ -154,7 +156,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path) -> None:
         Path(path, "requests", "part-w-000001.parquet").unlink()
         writer = RunWriter(path, "w")
         writer.write_part({"request_id": ["last"] * 100, "attempt": [1] * 100})
-        writer.write_state({"state": "closed"})
+        writer.write_state(state("closed"))
         assert _whole_parts(path) == parts
         assert Run.open(path).cut_short == []
         with contextlib.suppress(OSError), (disk / "ballast").open("wb", 0) as ballast:
@@ -191,7 +193,7 @@ except LocalFault as fault:
 def test_limits_of_the_system_are_local_faults(
     tmp_path: Path, limit: str, value: int, says: str, remedy: str
 ) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     done = subprocess.run(
         [sys.executable, "-c", _LIMITED, path, limit, str(value)],
         capture_output=True,
@@ -213,14 +215,15 @@ import os, sys
 from latdiag.model.errors import LatdiagError
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header
 row = {"request_id": ["a"], "attempt": [1]}
 # Once with all rights: afterwards this Python may be out of reach.
-RunWriter(create_run(sys.argv[1] + "/a.run", {}), "first").write_part(row)
+RunWriter(create_run(sys.argv[1] + "/a.run", header()), "first").write_part(row)
 assert sum(batch.n for batch in Run.open(sys.argv[1] + "/a.run").batches()) == 1
 os.chmod(sys.argv[1] + "/a.run/run.json", 0o600)
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for act in (
-    lambda: create_run(sys.argv[1] + "/new.run", {}),
+    lambda: create_run(sys.argv[1] + "/new.run", header()),
     lambda: RunWriter(sys.argv[1] + "/a.run", "w").write_part(row),
     lambda: Run.open(sys.argv[1] + "/a.run"),
 ):
@@ -257,7 +260,7 @@ def test_permissions_are_local_faults() -> None:
 
 
 def test_reading_does_not_need_more_descriptors_than_files_at_once(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     writer = RunWriter(path, "w")
     for part in range(300):
         writer.write_part({"request_id": [str(part)], "attempt": [1]})
@@ -277,9 +280,10 @@ def test_two_processes_that_want_one_run(tmp_path: Path) -> None:
 import sys
 from latdiag.model.errors import RunFault
 from latdiag.store.writer import create_run
+from tests.run_documents import header
 sys.stdin.readline()
 try:
-    create_run(sys.argv[1], {"who": sys.argv[2]})
+    create_run(sys.argv[1], header(command=sys.argv[2]))
     print("mine")
 except RunFault as fault:
     print("taken" if "exists already" in fault.text else fault.text)
@@ -302,6 +306,6 @@ except RunFault as fault:
             process.stdin.flush()
         said = [process.communicate(timeout=30)[0].strip() for process in both]
         assert sorted(said) == ["mine", "taken"]
-        assert Run.open(path).header["who"] == str(said.index("mine"))
+        assert Run.open(path).header["command"] == str(said.index("mine"))
     with pytest.raises(RunFault, match="exists already"):
-        create_run(path, {})
+        create_run(path, header())

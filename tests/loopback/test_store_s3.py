@@ -14,6 +14,7 @@ import pytest
 from latdiag.model.errors import LocalFault, RunFault
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 BUCKET = "bench"
 
@@ -172,12 +173,12 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 def test_a_run_on_an_object_store(store: Store) -> None:
     uri = store.uri("runs/a.run")
-    assert create_run(uri, {"seed": 1}) == uri
+    assert create_run(uri, header(plan={"seed": 1})) == uri
     with pytest.raises(RunFault, match=r"s3://bench/runs/a\.run exists already") as caught:
-        create_run(uri, {"seed": 2})
+        create_run(uri, header(plan={"seed": 2}))
     assert "SECRET" not in caught.value.text
     writer = RunWriter(uri, "w")
-    writer.write_state({"state": "open"})
+    writer.write_state(state("open"))
     writer.write_part({"request_id": ["a"], "attempt": [1], "arrivals_ns": [[1, 2, 3]]})
     writer.write_open({"request_id": ["b"], "attempt": [1]})
     run = Run.open(uri)
@@ -187,21 +188,21 @@ def test_a_run_on_an_object_store(store: Store) -> None:
     assert cut.texts["outcome"].tolist() == ["cut_by_client"]
     assert run.cut_short == ["writer w never closed"]
     writer.write_open({})
-    writer.write_state({"state": "closed"})
+    writer.write_state(state("closed"))
     assert Run.open(uri).cut_short == []
     assert [b.n for b in Run.open(uri).batches([])] == [1]
     whole = sorted(key for key, data in store.objects.items() if data)
     assert whole == [f"runs/a.run/{n}" for n in ("requests/part-w-000001.parquet", "run.json")] + [
         "runs/a.run/writers/w.json"
     ]
-    create_run(store.uri("runs/b.run"), {"seed": 3})
-    assert [h["seed"] for h in Run.open(store.uri("runs/*.run")).headers] == [1, 3]
+    create_run(store.uri("runs/b.run"), header(plan={"seed": 3}))
+    assert [h["plan"]["seed"] for h in Run.open(store.uri("runs/*.run")).headers] == [1, 3]
     with pytest.raises(RunFault, match="is a directory of 2 runs, not a run"):
         Run.open(store.uri("runs"))
 
 
 def test_a_store_that_says_no(store: Store) -> None:
-    uri = create_run(store.uri("runs/a.run"), {})
+    uri = create_run(store.uri("runs/a.run"), header())
     writer = RunWriter(uri, "w")
     row = {"request_id": ["a"], "attempt": [1]}
     writer.write_part(row)

@@ -14,7 +14,8 @@ from latdiag.cli import run
 from latdiag.diagnosis.compare import METRICS, Comparison, compared
 from latdiag.diagnosis.run_facts import measured
 from latdiag.store.run import Run
-from latdiag.store.writer import create_run
+from latdiag.store.writer import RunWriter, create_run
+from tests import run_documents
 from tests.schema import validate
 
 from .probe_rows import Reply, reply
@@ -70,19 +71,13 @@ def two_runs(folder: Path) -> Path:
     return folder
 
 
-def header(**changes: Any) -> dict[str, Any]:
-    plan = {
-        "arrivals": "poisson", "rate": 8.0, "concurrency": None, "isl": 256, "osl": 24,
-        "prompts": None, "shared_prefix": 0, "connections": "reuse", "seed": 1, "warmup": 0,
-        "designed": False,
-    }  # fmt: skip
-    found: dict[str, Any] = {
-        "tool": {"name": "latdiag", "verb": "load", "version": "1.0"},
-        "target": {"url": "http://127.0.0.1:8000/v1", "model": "m", "dialect": "openai-chat"},
-        "stacks": [{"name": "vllm", "version": "0.24.0"}],
-        "plan": plan,
-        "client": {"priority": "ordinary", "python": "3.11.7", "httpx": "0.28"},
-    }
+def header(verb: str = "load", **changes: Any) -> dict[str, Any]:
+    """run.json of a load, or of an import; ``plan__rate`` changes one key."""
+    if verb == "import":
+        return run_documents.imported()
+    plan = {"arrivals": "poisson", "rate": 8.0, "isl": 256, "osl": 24, "warmup": 0}
+    stacks = [{"name": "vllm", "version": "0.24.0", "grounds": "a metric"}]
+    found = run_documents.header(plan=plan | {"designed": False}, stacks=stacks)
     for path, value in changes.items():
         inner, _, key = path.partition("__")
         if key:
@@ -98,4 +93,6 @@ def with_header(folder: Path, name: str, rows: Sequence[Reply], **changes: Any) 
     bare = folder / f".{name}"
     create_run(str(bare), header(**changes))
     (bare / "run.json").replace(Path(path) / "run.json")
+    if changes.get("verb") == "import":
+        RunWriter(path, "w").write_state(run_documents.imported_state())
     return path

@@ -8,6 +8,7 @@ from typing import Any
 
 from latdiag.model.records import Kind, Outcome
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 from .probe_rows import CLIENT, MS, REST, TRIP, Reply
 
@@ -27,12 +28,8 @@ def save(
 ) -> str:
     """A closed run of these requests, dealt out to ``writers``. ``late_ms``: by how much the
     workload's requests left after they were due."""
-    header = {
-        "tool": {"name": "latdiag", "verb": "probe" if designed else "load"},
-        "target": {"url": url, "model": "m", "peer": "127.0.0.1 port 8000"},
-        "plan": {"designed": designed, "seed": 1},
-    }
-    create_run(str(path), header)
+    verb = "probe" if designed else "load"
+    create_run(str(path), header(verb, target={"url": url}, plan={"designed": designed}))
     for place, name in enumerate(writers):
         writer = RunWriter(str(path), name)
         mine = replies[place :: len(writers)]
@@ -40,7 +37,7 @@ def save(
         for half in (rows[::2], rows[1::2]):
             if half:
                 writer.write_part({key: [row[key] for row in half] for key in half[0]})
-        writer.write_state({"state": "closed", "pid": place})
+        writer.write_state(state(pid=place))
     return str(path)
 
 

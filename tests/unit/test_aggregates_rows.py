@@ -9,6 +9,7 @@ from latdiag.attribution.metrics.deltas import Reader, samples
 from latdiag.ingest.prometheus import columns_of
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header
 
 
 def test_samples_pass_through_a_run(tmp_path: Any) -> None:
@@ -24,7 +25,7 @@ g 7
     columns = columns_of(
         text, at_ns=3, replica="r", edge="begin", families=families, role="decode"
     )
-    path = create_run(str(tmp_path / "x.run"), {})
+    path = create_run(str(tmp_path / "x.run"), header())
     RunWriter(path, "metrics").write_evidence(columns)
     reader = Reader(families)
     Run.open(path).read_evidence(reader)

@@ -167,7 +167,8 @@ def test_versions_and_clients_are_named_first_and_compared(
     one = with_header(tmp_path, "a.run", load(60))
     other = with_header(
         tmp_path, "b.run", load(60, seed=2),
-        stacks=[{"name": "vllm", "version": "0.25.1"}], tool__version="1.1", plan__seed=2,
+        stacks=[{"name": "vllm", "version": "0.25.1", "grounds": "a metric"}],
+        tool__version="1.1", plan__seed=2,
         client__priority="realtime", plan__connections="fresh",
     )  # fmt: skip
     found = result(capsys, one, other)["compared"]
@@ -185,7 +186,7 @@ def test_what_an_import_does_not_state_is_not_unlike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = with_header(tmp_path, "a.run", load(60))
-    other = with_header(tmp_path, "b.run", load(60, seed=2), plan={}, stacks=[])
+    other = with_header(tmp_path, "b.run", load(60, seed=2), verb="import")
     differs = {e["what"]: e for e in result(capsys, one, other)["compared"]["differs"]}
     assert differs["rate"] == {"what": "rate", "a": 8.0, "b": None, "unlike": False}
 

@@ -85,7 +85,7 @@ def test_hostile_words_stay_words(tmp_path: Path, capsys: pytest.CaptureFixture[
     one = with_header(tmp_path, "a.run", load(60), target__url=HOSTILE)
     other = with_header(
         tmp_path, "b.run", load(60, seed=2), target__url=HOSTILE * 200,
-        stacks=[{"name": HOSTILE, "version": "模型" * 300}],
+        stacks=[{"name": HOSTILE, "version": "模型" * 300, "grounds": HOSTILE}],
     )  # fmt: skip
     for ascii_only in (True, False):
         text = "\n".join(shown(comparison(one, other), ascii_only, True))

@@ -11,13 +11,14 @@ import numpy as np
 
 from latdiag.store.batch import Lists
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_split_of_one_request(tmp_path: Path) -> None:
     ms = 1_000_000
-    run = create_run(str(tmp_path / "one.run"), {"tool": {"name": "test"}})
+    run = create_run(str(tmp_path / "one.run"), header())
     ends = np.array([0, 2], dtype=np.int64)
     writer = RunWriter(run, "w0")
     writer.write_part(
@@ -41,7 +42,7 @@ def test_the_split_of_one_request(tmp_path: Path) -> None:
             "censored": Lists.whole(np.array([False, False]), ends),
         }
     )
-    writer.write_state({"writer": "w0", "state": "closed"})
+    writer.write_state(state(writer="w0"))
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "ttft_split.py"), run],
         capture_output=True,

@@ -18,6 +18,7 @@ from latdiag.probe import planner
 from latdiag.probe.planner import Design
 from latdiag.store.batch import Batch
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = Limits("quick", 1000, None, 7)
@@ -25,7 +26,7 @@ LIMITS = Limits("quick", 1000, None, 7)
 
 # ---------------------------------------------------------------------- what a design sees
 def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     writer = RunWriter(path, "w")
     seen: list[list[str]] = []
 
@@ -57,7 +58,7 @@ def test_a_design_that_wants_nothing_is_at_its_end(tmp_path: Path) -> None:
         yield from ()
 
     design = Design(probe, list, ())
-    steps = planner._steps(design, create_run(str(tmp_path / "a.run"), {}), LIMITS)
+    steps = planner._steps(design, create_run(str(tmp_path / "a.run"), header()), LIMITS)
     assert list(steps) == [planner.Step(None, 0)]
 
 
@@ -69,6 +70,7 @@ from latdiag.measurement.stages import Limits, PathStage, Shot, Stage
 from latdiag.probe.planner import Design, Planner
 from latdiag.runtime import channel
 from latdiag.model.errors import LatdiagError
+from tests.run_documents import header
 from latdiag.store.writer import create_run
 
 def one(_limits):
@@ -112,7 +114,7 @@ try:
         print(pid, flush=True)
         if sys.argv[3:] == ["wait"]:
             time.sleep(60)
-        planning.begin(create_run(sys.argv[2], {}), Limits("quick", 9, None, 7))
+        planning.begin(create_run(sys.argv[2], header()), Limits("quick", 9, None, 7))
         while (step := planning.step(lambda: name == "sleeps")) is not None:
             said.append(repr(step)[:1000])
             large = large is True or step.stage is not None and len(step.stage.shots) == 50_000

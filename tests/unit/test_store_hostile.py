@@ -15,6 +15,7 @@ from latdiag.model.errors import LatdiagError, RunFault
 from latdiag.store import documents, parts, place
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 PART = "requests/part-w-000001.parquet"
 
@@ -22,7 +23,7 @@ PART = "requests/part-w-000001.parquet"
 @pytest.fixture
 def run(tmp_path: Path) -> str:
     """Two parts of three rows each, and one attempt in flight."""
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     writer = RunWriter(path, "w")
     for first in (0, 3):
         ids = [f"r{first + i}" for i in range(3)]
@@ -31,7 +32,7 @@ def run(tmp_path: Path) -> str:
             | {"error": ["e" * 50] * 3, "outcome": ["ok"] * 3, "sent_ns": [1, 2, 3]}
         )
     writer.write_open({"request_id": ["open"], "attempt": [1], "tokens": [[1, 1]]})
-    writer.write_state({"state": "closed"})
+    writer.write_state(state("closed"))
     return path
 
 
@@ -58,7 +59,10 @@ def write_table(run: str, columns: dict[str, Any], **options: Any) -> None:
         (lambda p: p.write_text("PAR1"), "is a file, and a run is a directory"),
         (lambda p: (p / "x\x1b]0;.txt").mkdir(parents=True), "without run.json (it holds x]0;"),
         (lambda p: (p / "requests").mkdir(parents=True), "has the folders of a run but no run"),
-        (lambda p: create_run(str(p / "b.run"), {}), "is a directory of 1 runs, not a run; name"),
+        (
+            lambda p: create_run(str(p / "b.run"), header()),
+            "is a directory of 1 runs, not a run; name",
+        ),
     ],
 )
 def test_what_is_no_run_is_said_to_be_what_it_is(
@@ -100,7 +104,8 @@ def test_a_header_that_is_no_header(run: str, content: bytes, says: str) -> None
 def test_a_header_may_be_deep_and_large_within_bounds(
     run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path(run, "run.json").write_bytes(b'{"schema": 1, "x": ' + b"[" * 63 + b"]" * 63 + b"}")
+    file, deep = Path(run, "run.json"), b'{"x": ' + b"[" * 63 + b"]" * 63 + b", "
+    file.write_bytes(deep + file.read_bytes()[1:])
     assert Run.open(run).header["schema"] == 1
     size = Path(run, "run.json").stat().st_size
     monkeypatch.setattr(documents, "MAX_BYTES", size)
@@ -333,7 +338,7 @@ def test_long_answers_make_small_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     """A reader's memory does not grow with the length of the answers."""
-    path = create_run(str(tmp_path / "b.run"), {})
+    path = create_run(str(tmp_path / "b.run"), header())
     stamps = [[i + 20_000_000 * j for j in range(length)] for i in range(90)]
     RunWriter(path, "w").write_part(
         {"request_id": [str(i) for i in range(90)], "attempt": [1] * 90}

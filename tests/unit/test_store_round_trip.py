@@ -21,6 +21,7 @@ from latdiag.store.run import Run
 from latdiag.store.schema import EVIDENCE, REQUESTS
 from latdiag.store.writer import RunWriter, create_run
 from tests.profiles import examples
+from tests.run_documents import header
 
 Rows = list[dict[str, Any]]
 I64 = st.integers(-(2**63), 2**63 - 1)
@@ -39,7 +40,7 @@ ITEMS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def run_of(path: Path) -> str:
-    return create_run(str(path / "a.run"), {})
+    return create_run(str(path / "a.run"), header())
 
 
 def columns_from(rows: Rows) -> dict[str, list[Any]]:

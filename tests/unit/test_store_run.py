@@ -17,6 +17,7 @@ from latdiag.store.place import LocalPlace
 from latdiag.store.run import Run
 from latdiag.store.schema import REQUESTS, SCHEMA_VERSION
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 from .split_rows import clocks
 
@@ -35,8 +36,12 @@ def outcomes(run: Run) -> list[tuple[str, int, str]]:
     return found
 
 
-def new_run(tmp_path: Path, name: str = "a.run", **header: Any) -> str:
-    return create_run(str(tmp_path / name), header)
+def new_run(tmp_path: Path, name: str = "a.run", seed: int = 1) -> str:
+    return create_run(str(tmp_path / name), header(plan={"seed": seed}))
+
+
+def seed(of: Any) -> Any:
+    return of["plan"]["seed"]
 
 
 def test_rows_of_all_writers(tmp_path: Path) -> None:
@@ -45,13 +50,13 @@ def test_rows_of_all_writers(tmp_path: Path) -> None:
     one.write_part(rows("a", "b"))
     two.write_part(rows("c"))
     one.write_part(rows("d"))
-    two.write_state({"state": "closed", "pid": 2})
-    one.write_state({"state": "closed", "pid": 1})
+    two.write_state(state(pid=2))
+    one.write_state(state(pid=1))
     run = Run.open(path)
     assert sorted(r[0] for r in outcomes(run)) == ["a", "b", "c", "d"]
     assert run.writers == [
-        {"state": "closed", "pid": 1, "writer": "one", "run": path},
-        {"state": "closed", "pid": 2, "writer": "two", "run": path},
+        state(pid=1, writer="one", run=path),
+        state(pid=2, writer="two", run=path),
     ]
     assert run.cut_short == []
     assert run.caveats == []
@@ -60,12 +65,12 @@ def test_rows_of_all_writers(tmp_path: Path) -> None:
 
 def test_several_runs_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in enumerate(["b.run", "a.run"]):
-        path = new_run(tmp_path, name, number=number)
+        path = new_run(tmp_path, name, seed=number)
         RunWriter(path, "w").write_part(rows("x", clock_id=f"clock-{name}"))
-        RunWriter(path, "w").write_state({"state": "open" if number else "closed"})
+        RunWriter(path, "w").write_state(state("open" if number else "closed"))
     run = Run.open(str(tmp_path / "b.run"), str(tmp_path / "a.run"))
-    assert [h["number"] for h in run.headers] == [0, 1]
-    assert run.header["number"] == 0
+    assert [seed(h) for h in run.headers] == [0, 1]
+    assert seed(run.header) == 0
     assert clocks(run) == ["clock-a.run", "clock-b.run"]
     assert run.cut_short == [f"{tmp_path}/a.run: writer w never closed"]
     assert [w["run"] for w in run.writers] == run.paths
@@ -73,7 +78,7 @@ def test_several_runs_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert outcomes(run) == [("x", 1, "ok"), ("x", 1, "ok")]
     monkeypatch.chdir(tmp_path)
     for pattern in ("*.run", f"{tmp_path}/?.run", f"file://{tmp_path}/[ab].run"):
-        assert [h["number"] for h in Run.open(pattern).headers] == [1, 0]
+        assert [seed(h) for h in Run.open(pattern).headers] == [1, 0]
     assert len(Run.open("a.run", "*.run").headers) == 3
     with pytest.raises(RunFault, match=re.escape("nothing matches *.ran")):
         Run.open("a.run", "*.ran")
@@ -83,7 +88,7 @@ def test_several_runs_read_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_name_with_wildcards_in_it_is_a_name_first(tmp_path: Path) -> None:
     path = new_run(tmp_path, "[2026].run", seed=4)
-    assert Run.open(path).header["seed"] == 4
+    assert seed(Run.open(path).header) == 4
 
 
 def test_attempts_in_flight_are_cut_by_client(tmp_path: Path) -> None:
@@ -157,9 +162,8 @@ def test_a_run_that_never_got_going(tmp_path: Path) -> None:
 
 def test_writers_that_did_not_close(tmp_path: Path) -> None:
     path = new_run(tmp_path)
-    RunWriter(path, "closed").write_state({"state": "closed"})
-    RunWriter(path, "open").write_state({"state": "open"})
-    RunWriter(path, "silent").write_state({})
+    RunWriter(path, "closed").write_state(state("closed"))
+    RunWriter(path, "open").write_state(state("open"))
     RunWriter(path, "parts-only").write_part(rows("a"))
     RunWriter(path, "evidence-only").write_evidence({"evidence_id": ["e"]})
     Path(path, "writers", "broken.json").write_text('{"state": "clo')
@@ -169,7 +173,6 @@ def test_writers_that_did_not_close(tmp_path: Path) -> None:
     assert run.cut_short == [
         "writer broken never closed",
         "writer open never closed",
-        "writer silent never closed",
         "writer evidence-only left rows but no word about itself",
         "writer parts-only left rows but no word about itself",
     ]

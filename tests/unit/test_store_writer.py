@@ -22,8 +22,13 @@ from latdiag.store.place import ArrowPlace, LocalPlace, displayed, place_of
 from latdiag.store.run import Run
 from latdiag.store.schema import SCHEMA_VERSION, part_of
 from latdiag.store.writer import RunWriter, create_run, default_run_path
+from tests.run_documents import header, state
 
 ROW = {"request_id": ["a"], "attempt": [1], "arrivals_ns": [[1, 2]]}
+
+
+def seed(of: Any) -> Any:
+    return of["plan"]["seed"]
 
 
 def files(path: str | Path) -> list[str]:
@@ -32,19 +37,19 @@ def files(path: str | Path) -> list[str]:
 
 
 def test_a_run_begins_with_its_header(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "deep" / "a.run") + "/", {"seed": 7, "schema": 99})
+    path = create_run(str(tmp_path / "deep" / "a.run") + "/", header() | {"schema": 99})
     assert path == str(tmp_path / "deep" / "a.run")
     assert files(path) == ["run.json"]
-    header = json.loads(Path(path, "run.json").read_text())
-    assert header == {"seed": 7, "schema": SCHEMA_VERSION}
-    assert Run.open(path).header == header
+    written = json.loads(Path(path, "run.json").read_text())
+    assert written == header() | {"schema": SCHEMA_VERSION}
+    assert Run.open(path).header == written
 
 
 @pytest.mark.parametrize("there", ["run", "other", "file", "below a file"])
 def test_what_is_there_is_never_overwritten(tmp_path: Path, there: str) -> None:
     path = tmp_path / "a.run"
     if there == "run":
-        create_run(str(path), {"seed": 1})
+        create_run(str(path), header(plan={"seed": 1}))
     elif there == "other":
         path.mkdir()
         (path / "notes.txt").write_text("mine")
@@ -53,14 +58,14 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path, there: str) -> None:
     before = {f: (tmp_path / f).read_bytes() for f in files(tmp_path)}
     wanted = path / "b.run" if there == "below a file" else path
     with pytest.raises(RunFault, match="exists already") as caught:
-        create_run(str(wanted), {"seed": 2})
+        create_run(str(wanted), header(plan={"seed": 2}))
     assert caught.value.exit_code == 2
     assert "--out" in caught.value.remedy
     assert {f: (tmp_path / f).read_bytes() for f in files(tmp_path)} == before
 
 
 def test_an_empty_directory_may_be_there(tmp_path: Path) -> None:
-    assert Run.open(create_run(str(tmp_path), {})).header == {"schema": SCHEMA_VERSION}
+    assert Run.open(create_run(str(tmp_path), header())).header["schema"] == SCHEMA_VERSION
 
 
 def test_of_two_that_want_one_path_one_wins(
@@ -76,12 +81,13 @@ def test_of_two_that_want_one_path_one_wins(
 
     def create_other() -> None:
         # The other process got past the look for files at the same instant.
-        LocalPlace(path).put("run.json", b'{"schema":1,"winner":true}\n', exclusive=True)
+        winner = header(command="winner") | {"schema": 1}
+        LocalPlace(path).put("run.json", json.dumps(winner).encode(), exclusive=True)
 
     monkeypatch.setattr(LocalPlace, "make", other_first)
     with pytest.raises(RunFault, match="exists already"):
-        create_run(path, {})
-    assert Run.open(path).header["winner"] is True
+        create_run(path, header())
+    assert Run.open(path).header["command"] == "winner"
 
 
 def test_a_header_that_json_cannot_say_leaves_nothing(tmp_path: Path) -> None:
@@ -98,17 +104,17 @@ def test_the_default_path_says_when_what_and_where(
     now = datetime(2026, 11, 23, 8, 13, 5, tzinfo=timezone(timedelta(hours=1)))
     first = default_run_path("load", now)
     assert first == "./latdiag-runs/20261123T071305Z-load-node..1m7.run"
-    create_run(first, {})
+    create_run(first, header())
     second = default_run_path("load", now)
     assert second == "./latdiag-runs/20261123T071305Z-load-node..1m7-2.run"
-    create_run(second, {})
+    create_run(second, header())
     assert default_run_path("load", now).endswith("-3.run")
     monkeypatch.setattr(socket, "gethostname", lambda: "...")
     assert default_run_path("probe", now.astimezone(UTC)).endswith("Z-probe-host.run")
 
 
 def test_parts_are_numbered_and_nobody_writes_anothers(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     one, two = RunWriter(path, "w"), RunWriter(path, "w-1")
     assert one.write_part(ROW) == "requests/part-w-000001.parquet"
     assert two.write_part(ROW) == "requests/part-w-1-000001.parquet"
@@ -130,7 +136,7 @@ def test_a_writer_name_must_be_part_of_a_file_name(tmp_path: Path, name: str) ->
 
 
 def test_open_rows_are_replaced_and_go(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     writer = RunWriter(path, "w")
     writer.write_open({})
     for ids in (["a", "b"], ["b"], ["c"]):
@@ -143,15 +149,15 @@ def test_open_rows_are_replaced_and_go(tmp_path: Path) -> None:
 
 
 def test_state_is_replaced(tmp_path: Path) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     writer = RunWriter(path, "w")
-    writer.write_state({"state": "open", "clock": [[1, 2, 3]]})
-    writer.write_state({"state": "closed"})
+    writer.write_state(state("open", clock=[[1, 2, 3]]))
+    writer.write_state(state("closed"))
     assert files(path) == ["run.json", "writers/w.json"]
-    assert json.loads(Path(path, "writers/w.json").read_text()) == {"state": "closed"}
+    assert json.loads(Path(path, "writers/w.json").read_text()) == state("closed")
     with pytest.raises(ValueError, match="Out of range"):
         writer.write_state({"lag": float("inf")})
-    assert json.loads(Path(path, "writers/w.json").read_text()) == {"state": "closed"}
+    assert json.loads(Path(path, "writers/w.json").read_text()) == state("closed")
 
 
 @pytest.mark.parametrize(
@@ -168,11 +174,11 @@ def test_state_is_replaced(tmp_path: Path) -> None:
 def test_a_disk_that_says_no_is_a_local_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str, remedy: str
 ) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     writer = RunWriter(path, "w")
     writer.write_part(ROW)
     writer.write_open(ROW)
-    writer.write_state({"state": "open"})
+    writer.write_state(state("open"))
     before = {name: Path(path, name).read_bytes() for name in files(path)}
 
     def refuse(handle: int, data: Any) -> int:
@@ -182,7 +188,7 @@ def test_a_disk_that_says_no_is_a_local_fault(
     writes: list[Callable[[], object]] = [
         lambda: writer.write_part(ROW),
         lambda: writer.write_open(ROW),
-        lambda: writer.write_state({"state": "closed"}),
+        lambda: writer.write_state(state("closed")),
     ]
     for write in writes:
         with pytest.raises(LocalFault, match=says) as caught:
@@ -199,7 +205,7 @@ def test_a_disk_that_says_no_is_a_local_fault(
 def test_a_write_that_takes_a_little_at_a_time_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = create_run(str(tmp_path / "a.run"), {})
+    path = create_run(str(tmp_path / "a.run"), header())
     write = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: write(handle, data[:100]))
     RunWriter(path, "w").write_part(ROW)
@@ -213,7 +219,7 @@ import os, sys
 import latdiag.store.clock, latdiag.store.place
 from latdiag.store.writer import RunWriter, create_run
 heavy = ("numpy", "pyarrow", "pandas", "scipy")
-path = create_run({str(tmp_path / "a.run")!r}, {{}})
+path = create_run({str(tmp_path / "a.run")!r}, {header()!r})
 writer = RunWriter(path, "w")
 assert not [m for m in heavy if m in sys.modules], "before the first rows"
 row = {ROW!r}
@@ -270,15 +276,15 @@ print(int(status["VmHWM"].split()[0]) // 1024)
 
 def test_other_filesystems_hold_runs_too(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/a%20b.run"
-    path = create_run(uri, {"seed": 3})
+    path = create_run(uri, header(plan={"seed": 3}))
     RunWriter(path, "w").write_part(ROW)
-    RunWriter(path, "w").write_state({"state": "closed"})
+    RunWriter(path, "w").write_state(state("closed"))
     assert Path(tmp_path, "a b.run", "requests", "part-w-000001.parquet").exists()
     run = Run.open(uri)
-    assert run.header["seed"] == 3
+    assert seed(run.header) == 3
     assert run.cut_short == []
     with pytest.raises(RunFault, match="another host"):
-        create_run("file://elsewhere/a.run", {})
+        create_run("file://elsewhere/a.run", header())
 
 
 @pytest.fixture
@@ -297,12 +303,12 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_run_on_a_remote_filesystem(in_memory: str) -> None:
-    path = create_run(f"{in_memory}/a.run", {"seed": 5})
+    path = create_run(f"{in_memory}/a.run", header(plan={"seed": 5}))
     with pytest.raises(RunFault, match="exists already"):
-        create_run(path, {})
+        create_run(path, header())
     writer = RunWriter(path, "w")
     writer.write_part(ROW)
-    writer.write_state({"state": "open"})
+    writer.write_state(state("open"))
     writer.write_open({"request_id": ["b"], "attempt": [1]})
     run = Run.open(path)
     assert [b.texts["request_id"].tolist() for b in run.batches(["request_id"])] == [["a"], ["b"]]
@@ -310,13 +316,13 @@ def test_a_run_on_a_remote_filesystem(in_memory: str) -> None:
     assert run.cut_short == ["writer w never closed"]
     writer.write_open({})
     writer.write_open({})
-    writer.write_state({"state": "closed"})
+    writer.write_state(state("closed"))
     assert RunWriter(path, "w").write_part(ROW) == "requests/part-w-000002.parquet"
     again = Run.open(path)
     assert again.cut_short == []
     assert [b.n for b in again.batches(["attempt"])] == [2]
-    create_run(f"{in_memory}/b.run", {"seed": 6})
-    assert [h["seed"] for h in Run.open(f"{in_memory}/*.run").headers] == [5, 6]
+    create_run(f"{in_memory}/b.run", header(plan={"seed": 6}))
+    assert [seed(h) for h in Run.open(f"{in_memory}/*.run").headers] == [5, 6]
 
 
 def test_what_a_remote_directory_is_instead_of_a_run(in_memory: str) -> None:

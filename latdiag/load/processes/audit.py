@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
 from typing import TYPE_CHECKING
+
+from latdiag.store.states import AuditFigures, LagFigures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,35 +17,6 @@ if TYPE_CHECKING:
 _PER_OCTAVE = 8
 _OCTAVES = 40
 _CPU_WINDOW_S = 5
-
-
-@dataclass(frozen=True, slots=True)
-class LagFigures:
-    """Of ``n`` durations, in ns; None without any."""
-
-    n: int
-    p50_ns: int | None
-    p99_ns: int | None
-    max_ns: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditFigures:
-    """The self-audit of a reader, under the names that a run's state bears.
-
-    Shares are of one core, or of wall time; None where the system does not tell.
-    ``starved_share``: time in the run queue beyond what a wake of an idle core takes.
-    """
-
-    wall_ns: int
-    reader_cpu: float | None
-    reader_cpu_worst_5s: float | None
-    run_queue_share: float | None
-    starved_share: float | None
-    reader_peak_rss_kb: int
-    reader_peak_backlog_bytes: int
-    read_lag: LagFigures
-    loop_lag: LagFigures
 
 
 class Lags:
@@ -130,6 +103,7 @@ class Audit:
             reader_peak_backlog_bytes=self._backlog,
             read_lag=self.read_lag.figures(),
             loop_lag=self.loop_lag.figures(),
+            writer_cpu_ns=time.process_time_ns(),
         )
 
 

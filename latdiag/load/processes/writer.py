@@ -6,13 +6,12 @@ parent: when either is killed, it writes all that had reached it.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from latdiag.load.dialects import DIALECTS
 from latdiag.load.plan import LoadPlan
@@ -22,10 +21,12 @@ from latdiag.load.processes.outbox import Bye, Reading
 from latdiag.load.row import UNDER_WAY, PathRow, Row
 from latdiag.load.scalars import Scalars
 from latdiag.load.wire.exchange import Ended
+from latdiag.model.document import document
 from latdiag.model.errors import LatdiagError
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
 from latdiag.runtime.channel import Channel, Fault, Frames, Record, unpacked
 from latdiag.store.clock import ClockSample, ClockSeries, clock_id
+from latdiag.store.states import LoadEnd, LoadState, RowCounts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,34 +179,33 @@ class Writer:
                     self._written += len(unfinished)
                 self._open, unfinished = {}, []
             self._run.write_open(self._columns(unfinished, last=False))
-            self._run.write_state(self._state(final))
+            self._run.write_state(document(self._state(final)))
         except LatdiagError as fault:
             self._report(fault)
 
-    def _state(self, final: bool) -> Mapping[str, object]:
+    def _state(self, final: bool) -> LoadState:
         begun = self._counters.read().begun
-        audit = dataclasses.asdict(self._audit.figures())
-        ended = None
+        ended: LoadEnd | None = None
         if final:
-            ended = self._bye.why if self._bye is not None else "reader_lost"
-        return {
-            "writer": self._name,
-            "pid": os.getpid(),
-            "state": "closed" if ended in ("complete", "stopped") else "open",
-            "ended": ended,
-            "clock_id": self._common["clock_id"],
-            "clock": [list(s) for s in self._series.samples],
-            "clock_steps": [list(s) for s in self._series.steps],
-            "audit": audit | {"writer_cpu_ns": time.process_time_ns()},
-            "counts": {
-                "begun": begun,
-                "rows": self._written,
-                "open": len(self._open) + len(self._ended),
-                "lost": self._lost(begun) if final else None,
-                "failed": self._failed,
-                "output_arrivals": self._tokens,
-            },
-        }
+            ended = "reader_lost" if self._bye is None else cast("LoadEnd", self._bye.why)
+        return LoadState(
+            writer=self._name,
+            pid=os.getpid(),
+            state="closed" if ended in ("complete", "stopped") else "open",
+            clock_id=self._common["clock_id"],
+            clock=list(self._series.samples),
+            clock_steps=list(self._series.steps),
+            ended=ended,
+            audit=self._audit.figures(),
+            counts=RowCounts(
+                begun=begun,
+                rows=self._written,
+                open=len(self._open) + len(self._ended),
+                lost=self._lost(begun) if final else None,
+                failed=self._failed,
+                output_arrivals=self._tokens,
+            ),
+        )
 
     def _lost(self, begun: int) -> int:
         """Requests begun of which the run lacks the row, or the end that a lost reader saw."""

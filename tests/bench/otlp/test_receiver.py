@@ -20,6 +20,7 @@ from latdiag.model.document import document
 from latdiag.stacks.catalogue import families, stacks
 from latdiag.store.run import Run
 from latdiag.store.writer import create_run
+from tests.run_documents import header
 
 SECONDS = float(os.environ.get("OTLP_BENCH_S", "60"))
 SPANS_PER_S, CORES = 20_000, 1.0
@@ -64,7 +65,7 @@ class Watch(threading.Thread):
 
 def measured(path: Path) -> dict[str, Any]:
     """One run of the exporter against the receiver."""
-    run = create_run(str(path / "bench.run"), {"tool": {}})
+    run = create_run(str(path / "bench.run"), header())
     here = Path(__file__).parent / "exporter.py"
     with collecting(run, stacks(), families(), otlp=Endpoints("127.0.0.1:0", None)) as collector:
         state = json.loads(Path(run, "writers", "collector.json").read_text())

@@ -23,6 +23,7 @@ from latdiag.sim.telemetry import Telemetry
 from latdiag.sim.truth import Truth
 from latdiag.stacks.catalogue import stacks
 from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
 
 #: The client's own work on a request, and from its last token to its last byte.
 CLIENT_NS, REST_NS = 60_000, 100_000
@@ -130,17 +131,12 @@ def save(load: Load, faults: Telemetry, path: Path) -> frozenset[str]:
         load.seed,
         _REAL_NS,
     )
-    header = {
-        "tool": {"name": "latdiag", "verb": "load"},
-        "target": {"url": "http://127.0.0.1:8000/v1", "model": "demo"},
-        "plan": {"seed": load.seed},
-    }
-    create_run(str(path), header)
+    create_run(str(path), header(plan={"seed": load.seed}))
     writer = RunWriter(str(path), "w")
     rows = [_saved(row) for row in load.rows]
     writer.write_part({name: [row[name] for row in rows] for name in rows[0]})
     writer.write_evidence(_received(told))
-    writer.write_state({"state": "closed", "pid": 1})
+    writer.write_state(state(pid=1))
     came: dict[str, set[str]] = {}
     for one in told:
         came.setdefault(one.record.trace_id, set()).add(one.part)
