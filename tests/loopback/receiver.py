@@ -16,6 +16,7 @@ from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.stacks.catalogue import families, stacks
 from latdiag.store.run import Run
 from latdiag.store.writer import create_run
+from tests.run_documents import header
 
 ANY = "127.0.0.1:0"
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
@@ -25,7 +26,7 @@ SENDER = Path(__file__).parent / "otlp_sender.py"
 @contextlib.contextmanager
 def receiving(folder: Path, name: str = "it", **options: Any) -> Iterator[tuple[Collector, str]]:
     """(The collector, its run); options as of ``collecting``."""
-    run = create_run(str(folder / f"{name}.run"), {"tool": {}})
+    run = create_run(str(folder / f"{name}.run"), header())
     asked = {"otlp": Endpoints(ANY, ANY)} | options
     with collecting(run, stacks(), families(), **asked) as collector:
         yield collector, run

@@ -39,6 +39,7 @@ from latdiag.load.wire import stamps
 from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.processes.run import run_load
 from latdiag.store.writer import create_run
+from tests.run_documents import header
 
 base, path, work = sys.argv[1:4]
 key = ("Authorization", "Bearer key")
@@ -47,7 +48,7 @@ timeout = int(2e9)
 plan = LoadPlan(target, "openai-chat", (0,), None, timeout, timeout, True, 1, name="s1-path-",
                 kernel_stamps=stamps.why_unavailable() is None, give_up=0.2,
                 path_url=base + "/v1/models")
-create_run(path, {})
+create_run(path, header())
 work = [Work(n, due, isl, osl, stage, body.encode(), fresh, wait)
         for n, due, isl, osl, stage, body, fresh, wait in json.loads(work)]
 light = {"numpy", "pyarrow"} & set(sys.modules)

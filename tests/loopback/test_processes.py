@@ -281,6 +281,7 @@ import json, os, sys
 from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.processes.run import run_load
 from latdiag.store.writer import create_run
+from tests.run_documents import header
 
 url, path = sys.argv[1:]
 body = json.dumps({"model": "peer", "stream": True, "max_tokens": 3, "messages": []}).encode()
@@ -288,7 +289,7 @@ work = (Work(n, -1, 0, 3, "load", body) for n in range(20))
 plan = LoadPlan(Target(url + "/v1/chat/completions"), "openai-chat", (0,) * 4, None, 10**10,
                 10**10, True, 2)
 before = sorted(os.listdir("/proc/self/fd"))
-create_run(path, {})
+create_run(path, header())
 end = run_load(plan, work, path, "0badcafe", lambda counts: None)
 after = sorted(os.listdir("/proc/self/fd"))
 try:

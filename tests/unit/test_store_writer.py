@@ -326,7 +326,7 @@ def test_a_run_on_a_remote_filesystem(in_memory: str) -> None:
 
 
 def test_what_a_remote_directory_is_instead_of_a_run(in_memory: str) -> None:
-    path = create_run(f"{in_memory}/a.run", {})
+    path = create_run(f"{in_memory}/a.run", header())
     for wrong, says in [
         (in_memory, "is a directory of 1 runs, not a run; name one, such as a.run"),
         (f"{in_memory}/b.run", "does not exist"),
