@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
+import sys
 
 from hypothesis import HealthCheck, settings
 
@@ -12,6 +15,17 @@ from tests.profiles import FULL
 # child inherits that: then no Ctrl-C of a test would arrive anywhere.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Images of containers often forbid bytecode on disk. Then each of the hundreds of processes that
+# tests start would compile the whole project anew, and pytest every test on every run; git ignores
+# what is kept instead.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Recordings that stay parsed for several tests would be walked at every collection of garbage: a
+# quarter of the time of the tests of captures. (Processes that tests start have Python's own
+# thresholds.)
+gc.set_threshold(50_000, 20, 20)
 
 # A fifth of the examples while one works (dev, the default); all of them before a change lands:
 # pytest -m "hypothesis or repeated" --hypothesis-profile=ci. A busy machine is no fault of the

@@ -201,10 +201,11 @@ def _within(
         for some, width in ((blocks, size), (1, rest)):
             if not width:
                 continue
+            each = wrapped[width : width + n] - wrapped[:n]
             # In slices that stay in a processor's cache.
             for done in range(0, some, _AT_ONCE):
                 at = random.integers(0, n, (TIMES, min(_AT_ONCE, some - done)))
-                total += (wrapped[at + width] - wrapped[at]).sum(axis=1)
+                total += each[at].sum(axis=1)
     return total
 
 

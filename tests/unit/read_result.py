@@ -53,36 +53,49 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 def _of(hint: Any, value: Any) -> Any:
     """``value`` as the type ``hint``."""
+    return _reader(hint)(value)
+
+
+@cache
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """What reads a value as the type ``hint``: types are looked into once."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        known = _reader(next(option for option in options if option is not type(None)))
+        return lambda value: None if value is None else known(value)
+    read = _READERS.get(hint) or _known(hint, options)
+
+    def known_only(value: Any) -> Any:
         if value is None:
-            return None
-        return _of(next(option for option in options if option is not type(None)), value)
-    if value is None:
-        raise ValueError("null where something is always known")
-    if hint in _READERS:
-        return _READERS[hint](value)
+            raise ValueError("null where something is always known")
+        return read(value)
+
+    return known_only
+
+
+def _known(hint: Any, options: tuple[Any, ...]) -> Callable[[Any], Any]:
     if is_dataclass(hint):
-        return _dataclass(hint, value)
+        return _dataclass(hint)
     origin = typing.get_origin(hint)
     if origin is tuple:
-        return tuple(_of(options[0], each) for each in value)
+        return lambda value: tuple(_of(options[0], each) for each in value)
     if origin is Mapping:
-        return {key: _of(options[1], each) for key, each in value.items()}
-    return value
+        return lambda value: {key: _of(options[1], each) for key, each in value.items()}
+    return lambda value: value
 
 
-def _dataclass(kind: Any, found: Document) -> Any:
+def _dataclass(kind: Any) -> Callable[[Document], Any]:
     hints = _hints(kind)
-    given = {}
-    for field in fields(kind):
-        if field.name in found:
-            given[field.name] = _of(hints[field.name], found[field.name])
-        elif type(None) in typing.get_args(hints[field.name]):
-            given[field.name] = None
-        elif field.default is MISSING:
-            raise ValueError(f"{field.name} is always there")
-    return kind(**given)
+    optional = {f.name for f in fields(kind) if type(None) in typing.get_args(hints[f.name])}
+    stated = {f.name for f in fields(kind) if f.default is MISSING} - optional
+
+    def read(found: Document) -> Any:
+        given = {name: _of(hint, found[name]) for name, hint in hints.items() if name in found}
+        if missing := stated - given.keys():
+            raise ValueError(f"{sorted(missing)} are always there")
+        return kind(**dict.fromkeys(optional) | given)
+
+    return read
 
 
 def _breakdown(found: Document) -> Breakdown:

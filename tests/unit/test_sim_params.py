@@ -103,12 +103,13 @@ def test_a_queue_is_all_admission(drawn: bool) -> None:
         assert not leaves["queue.preempted"]
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize("drawn", [False, True], ids=["preset", "draws"])
 def test_interference_is_the_largest_leaf_over_all_plays(drawn: bool) -> None:
     """Prefill takes 0.3 of the time at most, so that in one play of 70 requests chance may put
     another leaf first; the mean share over the plays is what the servers are built for."""
     shares: Counter[str] = Counter()
-    for seed in SEEDS:
+    for seed in PLAYED:
         leaves = probed(
             draw("interference", seed) if drawn else FAULTS["interference"], seed
         ).leaves
@@ -121,12 +122,13 @@ def test_interference_is_the_largest_leaf_over_all_plays(drawn: bool) -> None:
         assert first == "decode.interference"
         assert most > 1.1 * second
     else:  # the preset is the plain case: decode is what is slow, and a good part of it is this
-        assert shares["decode.interference"] > 0.18 * len(SEEDS)
+        assert shares["decode.interference"] > 0.18 * len(PLAYED)
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize("drawn", [False, True], ids=["preset", "draws"])
 def test_healthy_is_hardly_slower_than_alone(drawn: bool) -> None:
-    for seed in SEEDS:
+    for seed in PLAYED:
         params = draw("healthy", seed) if drawn else FAULTS["healthy"]
         play = probed(params, seed)
         idle = sorted(map(residence_ns, alone(params, play.shapes)))
@@ -148,13 +150,16 @@ def test_the_link_of_a_kv_fault_is_not_overloaded() -> None:
         assert 6 * 300 * draw("kv-transfer", seed).kv_us * 1e-6 < 0.6
 
 
+@pytest.mark.repeated
 def test_two_faults_are_both_there() -> None:
+    """Both in every play; the mean share is of ten, and known where ten are played."""
+    plays = min(10, repetitions(10))
     pairs = [pair for pair in itertools.combinations(NAMED, 2) if can_be_both(*pair)]
     assert len(pairs) == 13
     for pair in pairs:
         for order in (pair, pair[::-1]):
             shares: dict[str, float] = dict.fromkeys(pair, 0.0)
-            for seed in range(10):
+            for seed in range(plays):
                 play = probed(draw_two(*order, seed), seed)
                 total = play.components.total()
                 for fault in pair:
@@ -164,8 +169,8 @@ def test_two_faults_are_both_there() -> None:
                         else (play.components[NAMED[fault]])
                     )
                     assert spent > 0.004 * total, (order, seed, fault)
-                    shares[fault] += spent / total / 10
-            assert min(shares.values()) > 0.03, (order, shares)
+                    shares[fault] += spent / total / plays
+            assert plays < 10 or min(shares.values()) > 0.03, (order, shares)
 
 
 @pytest.mark.parametrize(
