@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,39 +22,45 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_runs(tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture(scope="module")
+def of(runs: Path) -> Comparison:
+    """Of the two runs: a page shows a comparison, and changes none."""
+    return comparison(runs / "a.run", runs / "b.run")
+
+
 # ---------------------------------------------------------------------- the terminal
 def shown(of: Comparison, ascii_only: bool, bars: bool) -> list[str]:
     lines = compose(of, ascii_only, bars).lines
     return ["".join(span.text for span in line) for line in lines]
 
 
-@pytest.mark.parametrize("bars", [True, False])
-@pytest.mark.parametrize("ascii_only", [True, False])
-def test_79_columns_and_no_judgement(
-    ascii_only: bool, bars: bool, runs: Path, capsys: pytest.CaptureFixture[str]
+def test_the_verb_prints_the_comparison(
+    runs: Path, of: Comparison, capsys: pytest.CaptureFixture[str]
 ) -> None:
     document = result(capsys, runs / "a.run", runs / "b.run")
-    of = comparison(runs / "a.run", runs / "b.run")
-    lines = shown(of, ascii_only, bars)
     assert document == json.loads(json.dumps(of.result().to_json()))
+
+
+@pytest.mark.parametrize("bars", [True, False])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_79_columns_and_no_judgement(ascii_only: bool, bars: bool, of: Comparison) -> None:
+    lines = shown(of, ascii_only, bars)
     assert all(len(line) <= 79 for line in lines)
     text = "\n".join(lines)
     assert "..." not in text and "…" not in text, "nothing is cut off"
     assert not ascii_only or text.isascii()
-    spoken = (text + json.dumps(document)).lower()
+    spoken = (text + json.dumps(of.result().to_json())).lower()
     assert not any(word in spoken for word in JUDGING)
     assert ("●" in text) == (bars and not ascii_only)
     assert ("--o" in text or "o--" in text) == (bars and ascii_only)
 
 
-def test_every_figure_of_the_document_is_on_the_page(
-    runs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_figure_of_the_document_is_on_the_page(of: Comparison) -> None:
     """The interval stands below its difference, n below its side; nothing runs together."""
     from latdiag.model.units import figure
 
-    document = result(capsys, runs / "a.run", runs / "b.run")
-    lines = shown(comparison(runs / "a.run", runs / "b.run"), True, False)
+    document: Any = of.result().to_json()
+    lines = shown(of, True, False)
     mean = document["compared"]["components"]["mean"]
     at = next(n for n, line in enumerate(lines) if line.startswith("decode"))
     apart = mean["decode"]["difference"]
@@ -68,12 +75,12 @@ def test_every_figure_of_the_document_is_on_the_page(
     )
 
 
-def test_a_bar_has_its_interval_and_its_zero_in_place(runs: Path) -> None:
-    def bar(a: str, b: str) -> str:
-        lines = shown(comparison(runs / a, runs / b), True, True)
+def test_a_bar_has_its_interval_and_its_zero_in_place(runs: Path, of: Comparison) -> None:
+    def bar(of: Comparison) -> str:
+        lines = shown(of, True, True)
         return next(line for line in lines if line.startswith("TTFT mean"))[60:]
 
-    more, less = bar("a.run", "b.run"), bar("b.run", "a.run")
+    more, less = bar(of), bar(comparison(runs / "b.run", runs / "a.run"))
     assert more.index("|") < more.index("o"), "0 is left of an interval that leaves it out"
     assert less.index("o") < less.index("|")
 
@@ -87,8 +94,9 @@ def test_hostile_words_stay_words(tmp_path: Path, capsys: pytest.CaptureFixture[
         tmp_path, "b.run", load(60, seed=2), target__url=HOSTILE * 200,
         stacks=[{"name": HOSTILE, "version": "模型" * 300, "grounds": HOSTILE}],
     )  # fmt: skip
+    hostile = comparison(one, other)
     for ascii_only in (True, False):
-        text = "\n".join(shown(comparison(one, other), ascii_only, True))
+        text = "\n".join(shown(hostile, ascii_only, True))
         assert "\x1b" not in text and "\u202e" not in text and "[bold red]" in text
     out = said(capsys, one, other)
     assert "\x1b" not in out and all(len(line) <= 79 for line in out.splitlines())
