@@ -14,7 +14,9 @@ import click
 
 from latdiag import __version__
 from latdiag.cli.outcome import ending, terminable
+from latdiag.cli.slips import conceal_arguments, mask_in_process_list, refuse_keys
 from latdiag.cli.streams import announce, settle_streams
+from latdiag.model.secrets import forgotten_after
 
 #: name: (where its click command is, its one line of help)
 VERBS = {
@@ -97,12 +99,19 @@ def latdiag(ctx: click.Context, verbose: int) -> None:
 
 def run(args: Sequence[str]) -> int:
     """Run ``latdiag ARGS`` and return its exit code; everything is printed and flushed."""
+    with forgotten_after():
+        conceal_arguments(args)
+        return _run(args)
+
+
+def _run(args: Sequence[str]) -> int:
     # Before click has parsed anything: a usage error must know how it is to be told.
     own = list(args[: args.index("--")]) if "--" in args else list(args)
     as_json = "--json" in own
     verbosity = 2 if {"-vv", "-vvv"} & set(own) else own.count("-v") + own.count("--verbose")
     try:
         with terminable():
+            refuse_keys(args)
             code = _invoke(list(args))
             if sys.stdout is not None:  # None where the caller closed it
                 sys.stdout.flush()
@@ -116,6 +125,8 @@ def run(args: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    conceal_arguments(sys.argv[1:])
+    mask_in_process_list()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latdiag.cli.listening import listening, sayer
-from latdiag.cli.options import GatherOptions, as_one
-from latdiag.cli.values import DURATION, SIZE
+from latdiag.cli.options import GatherOptions, as_one, metrics_header_option
+from latdiag.cli.values import DURATION, SIZE, metrics_headers
 from latdiag.model.errors import UsageFault, of_run
 from latdiag.model.text import without_credentials
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     help="Take spans by HTTP here; off for not.",
 )
 @click.option("--metrics", multiple=True, metavar="URL", help="Scrape these metrics; repeatable.")
+@metrics_header_option
 @click.option("--forward", metavar="URL", help="Pass all exports on to this collector.")
 @click.option(
     "--wait",
@@ -76,6 +77,7 @@ def collect(
     latdiag collect --otlp 0.0.0.0:4317 --token-env TOKEN
     """
     otlp = listening(gather.otlp, gather.otlp_http, gather)
+    headers = metrics_headers(gather.metrics, gather.metrics_header_env)
     if otlp is None and not gather.metrics:
         raise UsageFault("nothing is to be collected", "leave --otlp on, or give --metrics URL")
     from latdiag.ingest import collection
@@ -87,6 +89,7 @@ def collect(
             path,
             otlp=otlp,
             metrics=gather.metrics,
+            metrics_headers=headers,
             forward=gather.forward,
             max_disk=max_disk,
             duration_ns=duration,

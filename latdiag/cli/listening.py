@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from latdiag.cli.options import ON, GatherOptions
+from latdiag.cli.values import metrics_headers, variable
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown
 
@@ -27,12 +27,14 @@ def gatherer(options: GatherOptions, quiet: bool) -> Gather:
     from latdiag.ingest.gathering import gathering, nobody
 
     otlp = listening(*_doors(options), options)
+    headers = metrics_headers(options.metrics, options.metrics_header_env)
     if otlp is None and not options.metrics:
         return nobody
     return partial(
         gathering,
         otlp=otlp,
         metrics=options.metrics,
+        metrics_headers=headers,
         forward=options.forward,
         wait_ns=options.wait,
         say=sayer(quiet),
@@ -70,7 +72,7 @@ def listening(grpc: str | None, http: str | None, options: GatherOptions) -> End
 
     token = _token_of(options.token_env)
     otlp = _endpoints_of(grpc, http, token, options.allow_unauthenticated)
-    _check_metrics(options.metrics)
+    check_metrics(options.metrics)
     if options.forward is not None:
         if otlp is None:
             raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
@@ -79,18 +81,13 @@ def listening(grpc: str | None, http: str | None, options: GatherOptions) -> End
     return otlp
 
 
-def _token_of(variable: str | None) -> str | None:
-    """The bearer token in an environment variable; concealed from now on. UsageFault if none."""
-    from latdiag.model.secrets import conceal
-
-    if variable is None:
+def _token_of(name: str | None) -> str | None:
+    """The bearer token in an environment variable. UsageFault if there is none."""
+    if name is None:
         return None
-    token = os.environ.get(variable, "").strip()
-    if not token or not token.isprintable() or not token.isascii():
-        raise UsageFault(
-            f"the environment variable {shown(variable, 60)} holds no token", "export it first"
-        )
-    conceal(token)
+    token = variable("--token-env", name)
+    if not token.isprintable() or not token.isascii():
+        raise UsageFault("the token is not printable ASCII", "look for what was pasted with it")
     return token
 
 
@@ -108,11 +105,14 @@ def _endpoints_of(
     return Endpoints(doors[0], doors[1], token, allow_unauthenticated)
 
 
-def _check_metrics(urls: Sequence[str]) -> None:
+def check_metrics(urls: Sequence[str]) -> None:
     """UsageFault for URLs that nothing can be scraped from."""
     from latdiag.ingest.prometheus.scrape import Scraper
 
     try:
         Scraper(urls, frozenset())
     except ValueError as fault:
-        raise UsageFault(shown(fault, 200), "give --metrics http://HOST:PORT") from None
+        remedy = "give --metrics http://HOST:PORT"
+        if "password" in str(fault):
+            remedy += " and, for Basic, --metrics-header-env 'Authorization: VARIABLE'"
+        raise UsageFault(shown(fault, 200), remedy) from None

@@ -41,6 +41,7 @@ class GatherOptions:
     otlp: str | None
     otlp_http: str | None
     metrics: tuple[str, ...]
+    metrics_header_env: tuple[str, ...]
     forward: str | None
     wait: int
     token_env: str | None
@@ -57,6 +58,12 @@ class OutputOptions:
     as_json: bool
 
 
+metrics_header_option = click.option(
+    "--metrics-header-env",
+    multiple=True,
+    metavar="'NAME: VARIABLE'",
+    help="A header for --metrics, its value in a variable; 'ORIGIN NAME: VARIABLE' of several.",
+)
 _TARGET = (
     click.option("--model", help="Model to ask for; else the first of /v1/models."),
     click.option("--path", help="Path of the requests, e.g. /v1/completions."),
@@ -108,6 +115,7 @@ _GATHER = (
     click.option(
         "--metrics", multiple=True, metavar="URL", help="Scrape these metrics; repeatable."
     ),
+    metrics_header_option,
     click.option("--forward", metavar="URL", help="Pass all spans on to this collector."),
     click.option(
         "--wait",

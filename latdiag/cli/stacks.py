@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from latdiag.cli.values import headers_of
+from latdiag.cli.listening import check_metrics
+from latdiag.cli.options import metrics_header_option
+from latdiag.cli.values import headers_of, metrics_headers
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown
+
+if TYPE_CHECKING:
+    from latdiag.load.look import Glimpse
 
 
 @click.command(context_settings={"max_content_width": 79})
 @click.argument("url", required=False)
 @click.option("--metrics", multiple=True, metavar="URL", help="Also look at this /metrics.")
+@metrics_header_option
 @click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the API key.")
 @click.option(
     "--header", "plain", multiple=True, metavar="'NAME: VALUE'", help="A header to send."
@@ -30,6 +37,7 @@ from latdiag.model.text import shown
 def stacks(
     url: str | None,
     metrics: tuple[str, ...],
+    metrics_header_env: tuple[str, ...],
     api_key_env: str | None,
     plain: tuple[str, ...],
     header_env: tuple[str, ...],
@@ -59,8 +67,12 @@ def stacks(
         click.echo(page.markdown(known))
     elif url is not None:
         headers = headers_of(api_key_env, plain, header_env)
-        _show_found(url, headers, metrics, not insecure, as_json)
-    elif metrics:
+        from latdiag.load.signs import glimpses_of
+
+        check_metrics(metrics)
+        more = metrics_headers(metrics, metrics_header_env)
+        _show_found(glimpses_of(url, headers, metrics, not insecure, more), as_json)
+    elif metrics or metrics_header_env:
         raise UsageFault("--metrics needs the URL of the server too", "give URL first")
     elif as_json:
         click.echo(dump(page.table_document(known)))
@@ -68,21 +80,13 @@ def stacks(
         click.echo("\n".join(page.table_lines(known)))
 
 
-def _show_found(
-    url: str,
-    headers: Sequence[tuple[str, str]],
-    metrics: Sequence[str],
-    verify: bool,
-    as_json: bool,
-) -> None:
-    from latdiag.load.signs import glimpses_of, signs_of
-    from latdiag.model.secrets import conceal
+def _show_found(seen: tuple[Sequence[Glimpse], str], as_json: bool) -> None:
+    from latdiag.load.signs import signs_of
     from latdiag.report import stacks_page as page
     from latdiag.report.json import dump
     from latdiag.stacks.detect import detect
 
-    conceal(*(value for _, value in headers))
-    glimpses, base = glimpses_of(url, headers, metrics, verify)
+    glimpses, base = seen
     signs = signs_of(glimpses)
     found = detect(signs)
     if as_json:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from latdiag.cli.slips import is_variable
 from latdiag.model.errors import UsageFault
+from latdiag.model.secrets import conceal
 from latdiag.model.units import parse_duration
+
+if TYPE_CHECKING:
+    from latdiag.load.look import Headers, Origin
 
 
 class Duration(click.ParamType[int]):
@@ -44,6 +50,14 @@ class Size(click.ParamType[int]):
         return round(float(found[1]) * _SCALE[found[2]])
 
 
+#: How options that take a variable's name are written.
+_FORMS = {
+    "--api-key-env": "API_KEY",
+    "--token-env": "TOKEN",
+    "--header-env": "'NAME: VARIABLE'",
+    "--metrics-header-env": "'NAME: VARIABLE'",
+}
+
 DURATION = Duration()
 SIZE = Size()
 
@@ -54,19 +68,65 @@ def headers_of(
     """Header pairs; every value is concealed from now on. UsageFault for what is no header."""
     found: list[tuple[str, str]] = []
     if api_key_env is not None:
-        found.append(("Authorization", f"Bearer {_variable(api_key_env)}"))
+        found.append(("Authorization", f"Bearer {variable('--api-key-env', api_key_env)}"))
     for text in plain:
         name, colon, value = text.partition(":")
         if not colon or not value.strip():
             raise UsageFault("a --header has no value", "write it as 'NAME: VALUE'")
         found.append((_name(name), value.strip()))
-    for text in header_env:
-        name, _, variable = text.partition(":")
-        found.append((_name(name), _variable(variable.strip())))
-    for name, value in found:
-        if not value.isprintable() or not value.isascii():
-            raise UsageFault(f"the value of header {name} is not printable ASCII", "mend it")
+    found += [header_from("--header-env", text) for text in header_env]
+    for _, value in found:
+        _check_value(value)
     return tuple(found)
+
+
+def header_from(option: str, text: str) -> tuple[str, str]:
+    """The header that ``NAME: VARIABLE`` of ``option`` means. UsageFault for what is none."""
+    name, _, named = text.partition(":")
+    value = variable(option, named.strip())
+    _check_value(value)
+    return _name(name), value
+
+
+def metrics_headers(urls: Sequence[str], texts: Sequence[str]) -> dict[Origin, Headers]:
+    """What goes out with scrapes of each origin, by ``--metrics-header-env``. UsageFault where it
+    is not clear to whom a header goes: it may be a key, and not every server's."""
+    if not texts:
+        return {}
+    from latdiag.ingest.prometheus.scrape import metrics_url
+    from latdiag.load.look import origin_of
+
+    option = "--metrics-header-env"
+    origins = {origin_of(metrics_url(url)) for url in urls}
+    if not origins:
+        raise UsageFault(f"{option} is for --metrics, and there is none", "give --metrics URL")
+    found: dict[Origin, list[tuple[str, str]]] = {}
+    for text in texts:
+        place, _, rest = text.strip().partition(" ") if "://" in text else ("", "", text)
+        if not place and len(origins) > 1:
+            raise UsageFault(
+                f"a {option} does not say to which of {len(origins)} servers it goes",
+                f"name the server in front, each in its own: {option}"
+                " 'http://HOST:PORT NAME: VARIABLE'",
+            )
+        try:
+            origin = origin_of(metrics_url(place)) if place else next(iter(origins))
+        except ValueError:
+            origin = ("", None, None)
+        if origin not in origins:
+            raise UsageFault(
+                f"a {option} names a server that no --metrics has",
+                "write scheme, host and port as in --metrics",
+            )
+        found.setdefault(origin, []).append(header_from(option, rest))
+    return {origin: tuple(headers) for origin, headers in found.items()}
+
+
+def _check_value(value: str) -> None:
+    if not value.isprintable() or not value.isascii():
+        raise UsageFault(
+            "the value of a header is not printable ASCII", "look for what was pasted with it"
+        )
 
 
 def _name(text: str) -> str:
@@ -78,8 +138,18 @@ def _name(text: str) -> str:
     return name
 
 
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
+def variable(option: str, name: str) -> str:
+    """The value of the environment variable that ``option`` names, stripped; concealed from now
+    on. UsageFault where there is none: what was given may be the secret itself, and is repeated
+    only where it looks like a name."""
+    value = os.environ.get(name, "").strip() if name and "\0" not in name else ""
+    if value:
+        conceal(value)
+        return value
+    if is_variable(name):
         raise UsageFault(f"the environment variable {name} is not set", "export it first")
-    return value.strip()
+    raise UsageFault(
+        f"{option} wants the name of an environment variable, and no variable is called what it"
+        " was given",
+        f"export the secret first, then give the variable's name: {option} {_FORMS[option]}",
+    )

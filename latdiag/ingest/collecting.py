@@ -73,7 +73,11 @@ class _Life:
         token = plan.otlp.token if plan.otlp else None
         self._intake = Intake(plan.keep, token, self._forwarding.add if self._forwarding else None)
         self._grpc, self._http = GrpcDoor(self._intake), HttpDoor(self._intake)
-        self._scraper = Scraper(plan.metrics, plan.families) if plan.metrics else None
+        self._scraper = (
+            Scraper(plan.metrics, plan.families, headers=plan.metrics_headers)
+            if plan.metrics
+            else None
+        )
         self._clock = ClockSeries()
         self._written_rows = self._written_bytes = self._sample_rows = self._lost = 0
         self._scrapes: dict[str, int] = {}

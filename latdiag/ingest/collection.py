@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.plan import Account
+from latdiag.load.look import Headers, Origin
 from latdiag.model.units import NS_PER_S, show_duration
 from latdiag.runtime.signals import handled
 from latdiag.stacks.catalogue import families, stacks
@@ -31,6 +32,7 @@ def collect(
     *,
     otlp: Endpoints | None,
     metrics: Sequence[str],
+    metrics_headers: Mapping[Origin, Headers],
     forward: str | None,
     max_disk: int | None,
     duration_ns: int,
@@ -52,14 +54,15 @@ def collect(
             families(),
             otlp=otlp,
             metrics=metrics,
+            metrics_headers=metrics_headers,
             forward=forward,
             max_disk=max_disk,
         ) as collector,
     ):
-        return _Waiting(collector, signals, say, progress).run(duration_ns, wait_ns)
+        return Waiting(collector, signals, say, progress).run(duration_ns, wait_ns)
 
 
-class _Waiting:
+class Waiting:
     """The parent while the child collects: waits, says what comes, and ends it."""
 
     def __init__(
@@ -68,12 +71,16 @@ class _Waiting:
         signals: list[int],
         say: Callable[[str], None],
         progress: Callable[[Account, int], Sequence[str]],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._collector = collector
         self._signals = signals
         self._say = say
         self._progress = progress
-        self._begun_s = time.monotonic()
+        self._clock = clock
+        self._sleep = sleep
+        self._begun_s = clock()
         self._next_s = self._begun_s + _SAY_EVERY_S
         self._missing: set[tuple[str, str]] = set()
 
@@ -83,12 +90,12 @@ class _Waiting:
         self._say(f"collecting: {', '.join(open_doors) or 'metrics only'}")
         self._edge("begin")
         until = self._begun_s + duration_ns / NS_PER_S
-        while not self._signals and (left := until - time.monotonic()) > 0:
-            time.sleep(min(_POLL_S, left))
+        while not self._signals and (left := until - self._clock()) > 0:
+            self._sleep(min(_POLL_S, left))
             if self._tick() is None:
                 break  # the child is gone; ``finish`` says so
         self._edge("end")
-        lasted_ns = round((time.monotonic() - self._begun_s) * NS_PER_S)
+        lasted_ns = round((self._clock() - self._begun_s) * NS_PER_S)
         if not open_doors or signal.SIGTERM in self._signals:
             wait_ns = 0
         if wait_ns:
@@ -106,13 +113,15 @@ class _Waiting:
 
     def _tick(self) -> bool | None:
         """Say what came, where it is time for that; None if the child does not answer."""
-        if time.monotonic() < self._next_s:
+        if self._clock() < self._next_s:
             return False
-        self._next_s += _SAY_EVERY_S
         account = self._collector.snapshot()
         if account is None:
             return None
-        for line in self._progress(account, round(time.monotonic() - self._begun_s)):
+        now = self._clock()
+        # From now on, not from when it was due: after a pause of minutes one line says it all.
+        self._next_s = now + _SAY_EVERY_S
+        for line in self._progress(account, round(now - self._begun_s)):
             self._say(line)
         return True
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from latdiag.ingest.otlp.endpoints import Endpoints
@@ -32,6 +32,7 @@ from latdiag.ingest.plan import (
     Scraped,
     ScrapeNow,
 )
+from latdiag.load.look import Headers, Origin
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault
@@ -57,6 +58,7 @@ def collecting(
     *,
     otlp: Endpoints | None,
     metrics: Sequence[str] = (),
+    metrics_headers: Mapping[Origin, Headers] | None = None,
     forward: str | None = None,
     max_disk: int | None = None,
     scrape_every_ns: int = SCRAPE_EVERY_NS,
@@ -72,6 +74,7 @@ def collecting(
         families,
         otlp,
         tuple(metrics),
+        metrics_headers or {},
         Destination.parse(forward) if forward is not None else None,
         max_disk,
         scrape_every_ns,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
+from latdiag.load.look import Headers, Origin
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import show_duration
 from latdiag.runtime.signals import handled
@@ -41,6 +42,7 @@ def gathering(
     *,
     otlp: Endpoints | None,
     metrics: Sequence[str],
+    metrics_headers: Mapping[Origin, Headers],
     forward: str | None,
     wait_ns: int,
     say: Callable[[str], None],
@@ -50,7 +52,13 @@ def gathering(
     ``say``: takes the lines for people who wait.
     """
     with collecting(
-        path, stacks(), families(), otlp=otlp, metrics=metrics, forward=forward
+        path,
+        stacks(),
+        families(),
+        otlp=otlp,
+        metrics=metrics,
+        metrics_headers=metrics_headers,
+        forward=forward,
     ) as collector:
         _edge(collector, "begin", say)
         heard = Heard()

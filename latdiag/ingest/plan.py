@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from latdiag.model.units import NS_PER_S
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.endpoints import Endpoints
     from latdiag.ingest.otlp.forward import Destination
     from latdiag.ingest.otlp.keep import Keep
+    from latdiag.load.look import Headers, Origin
 
 WRITER = "collector"
 #: How often metrics are scraped between the edges.
@@ -21,13 +23,15 @@ SCRAPE_EVERY_NS = 10 * NS_PER_S
 @dataclass(frozen=True, slots=True)
 class CollectPlan:
     """What the child does. ``families``: names of metrics that are kept; ``max_disk``: bytes of
-    evidence after which nothing more is taken, None for no cap."""
+    evidence after which nothing more is taken, None for no cap; ``metrics_headers``: what goes out
+    with scrapes, by origin."""
 
     run_path: str
     keep: Keep
     families: frozenset[str]
     otlp: Endpoints | None = None
     metrics: tuple[str, ...] = ()
+    metrics_headers: Mapping[Origin, Headers] = field(default_factory=dict, repr=False)
     forward: Destination | None = None
     max_disk: int | None = None
     scrape_every_ns: int = SCRAPE_EVERY_NS

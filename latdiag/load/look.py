@@ -9,6 +9,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
+#: Scheme, host, port.
+Origin = tuple[str, str | None, int | None]
+Headers = Sequence[tuple[str, str]]
 #: A scrape may be large; nothing else that is asked for is.
 _LARGEST = 32 << 20
 _PATIENCE_S = 5.0
@@ -33,37 +36,26 @@ def beside(base: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
 
 
-def look(
-    urls: Sequence[str], home: str, headers: Sequence[tuple[str, str]], verify: bool
-) -> list[Glimpse]:
-    """GET each of ``urls``, one after the other, within 5 s and 32 MiB each.
-
-    ``headers``, which may hold a key, go to the origin of ``home`` alone.
-    """
-    return asyncio.run(_look(urls, home, headers, verify))
+def look(asked: Sequence[tuple[str, Headers]], verify: bool) -> list[Glimpse]:
+    """GET each URL with the headers beside it, one after the other, within 5 s and 32 MiB each."""
+    return asyncio.run(_look(asked, verify))
 
 
-async def _look(
-    urls: Sequence[str], home: str, headers: Sequence[tuple[str, str]], verify: bool
-) -> list[Glimpse]:
+async def _look(asked: Sequence[tuple[str, Headers]], verify: bool) -> list[Glimpse]:
     async with httpx.AsyncClient(
         verify=verify, trust_env=False, follow_redirects=False, timeout=_PATIENCE_S
     ) as client:
-        return [
-            await _glimpse(client, url, headers if _origin(url) == _origin(home) else ())
-            for url in urls
-        ]
+        return [await _glimpse(client, url, headers) for url, headers in asked]
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def origin_of(url: str) -> Origin:
+    """Whom a header for ``url`` may be sent to, and nobody else. ValueError for no URL."""
     parts = urlsplit(url)
     usual = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, parts.hostname, parts.port or usual
 
 
-async def _glimpse(
-    client: httpx.AsyncClient, url: str, headers: Sequence[tuple[str, str]]
-) -> Glimpse:
+async def _glimpse(client: httpx.AsyncClient, url: str, headers: Headers) -> Glimpse:
     # A reply of a few bytes may inflate to gigabytes: none is asked for, none is read.
     own = {"User-Agent": "latdiag", "Accept-Encoding": "identity"}
     sent = [*own.items(), *headers]

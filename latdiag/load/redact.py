@@ -24,11 +24,13 @@ _SHORTEST, _SHORTEST_TOKEN = 4, 6
 _PLAIN = frozenset({"model", "role", "type", "object"})
 
 
-def secrets_of(headers: Iterable[tuple[str, str]], url: str) -> tuple[str, ...]:
+def secrets_of(
+    headers: Iterable[tuple[str, str]], url: str, more: Iterable[str] = ()
+) -> tuple[str, ...]:
     """What must never be stored or shown, longest first: header values, the longer tokens within
-    them, and the values of the URL's query, as written and decoded.
+    them, the values of the URL's query, as written and decoded, and what else is long enough.
     """
-    found: set[str] = set()
+    found = set(more)
     for _, value in headers:
         found.update(part for part in value.split() if part.lower() != "bearer")
     # Not urlsplit: this URL may be one that nobody could split.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
-from latdiag.load.look import Glimpse, beside, look
+from latdiag.load.look import Glimpse, Headers, Origin, beside, look, origin_of
 from latdiag.load.work.preflight import locate
 from latdiag.model.errors import TargetFault
 from latdiag.model.text import shown, without_credentials
@@ -30,12 +30,10 @@ _WHY = {
 }
 
 
-def stacks_at(
-    url: str, headers: Sequence[tuple[str, str]], verify: bool
-) -> tuple[StackShown, ...]:
+def stacks_at(url: str, headers: Headers, verify: bool) -> tuple[StackShown, ...]:
     """The stacks at a URL that is known to answer: what a guess could be measured with."""
     base, _, _ = locate(url, None)
-    signs = signs_of(look([beside(base, path) for path in PATHS], base, headers, verify))
+    signs = signs_of(look([(beside(base, path), headers) for path in PATHS], verify))
     return tuple(
         StackShown(
             one.stack.name,
@@ -47,15 +45,24 @@ def stacks_at(
 
 
 def glimpses_of(
-    url: str, headers: Sequence[tuple[str, str]], metrics: Sequence[str], verify: bool
+    url: str,
+    headers: Headers,
+    metrics: Sequence[str],
+    verify: bool,
+    metrics_headers: Mapping[Origin, Headers] | None = None,
 ) -> tuple[list[Glimpse], str]:
     """What the server at ``url`` answers, what stands at ``metrics``, and its base URL.
+
+    ``headers`` go to the origin of ``url`` alone, ``metrics_headers`` to ``metrics`` of theirs.
 
     TargetFault where it answers nothing, UsageFault for no URL.
     """
     base, _, _ = locate(url, None)
     others = [_scrape_url(each) for each in metrics]
-    glimpses = look([*(beside(base, path) for path in PATHS), *others], base, headers, verify)
+    by_origin = {origin_of(base): headers, **(metrics_headers or {})}
+    asked = [(beside(base, path), headers) for path in PATHS]
+    asked += [(each, by_origin.get(origin_of(each), ())) for each in others]
+    glimpses = look(asked, verify)
     first = glimpses[0]
     if not first.status:
         raise TargetFault(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from latdiag.report import head, numbers, where
 from latdiag.report.learned import learned
-from latdiag.report.page import Page
+from latdiag.report.page import WIDTH, Page
 from latdiag.report.servers import servers
 from latdiag.report.why import claims
 
@@ -46,7 +46,8 @@ def stdout_console() -> Console:
         def on_broken_pipe(self) -> None:
             raise  # the BrokenPipeError that is being handled
 
-    return Plain(highlight=False, markup=False, emoji=False)
+    # The width is the page's own: rich would print nothing at all with COLUMNS=0.
+    return Plain(highlight=False, markup=False, emoji=False, width=WIDTH)
 
 
 def compose(result: Result, ascii_only: bool) -> Page:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from latdiag.model.units import NS_PER_MS, NS_PER_S, show_duration
+from latdiag.report.page import WIDTH
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 #: Redrawn at most so often; rate over so long.
 _REDRAW_NS, _RATE_NS = 200 * NS_PER_MS, 5 * NS_PER_S
 _BAR = 20
+_WIDEST = 500
 
 
 class Progress:
@@ -55,6 +57,8 @@ class Progress:
             from rich.live import Live
 
             console = Console(file=self._stream, highlight=False, markup=False, emoji=False)
+            # COLUMNS may say what is no width: nothing fits in 0.
+            console.width = min(console.width, _WIDEST) or WIDTH
             self._live = Live(console=console, auto_refresh=False, transient=True)
             self._quietly(self._live.start)
         return self

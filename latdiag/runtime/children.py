@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from latdiag.model.secrets import concealed_values
 from latdiag.runtime.channel import Channel
 from latdiag.runtime.signals import held, ignore
 
@@ -159,7 +160,7 @@ def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Chan
             stdin=end if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
             pass_fds=(end,),
-            env={**os.environ, _CHANNEL: str(end)},
+            env={**_open_variables(), _CHANNEL: str(end)},
             start_new_session=True,
         )
     except OSError:
@@ -168,6 +169,12 @@ def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Chan
     finally:
         theirs.close()
     return Child(process.pid, process), ours
+
+
+def _open_variables() -> dict[str, str]:
+    """The environment without what is concealed: a server of ours needs no key of others."""
+    hidden = concealed_values()
+    return {name: value for name, value in os.environ.items() if value.strip() not in hidden}
 
 
 def adopt() -> None:

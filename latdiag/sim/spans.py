@@ -243,10 +243,15 @@ def _key_values(values: Mapping[str, str | int | float]) -> list[Any]:
 
 
 def traces_url(url: str) -> str:
-    """Where spans go: ``/v1/traces`` of a collector, unless the URL has a path of its own."""
+    """Where spans go: ``/v1/traces`` of a collector, unless the URL has a path of its own.
+
+    ValueError for what is no such URL, or holds what would stand in a server's command line.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"not an http URL: {url[:200]}")
+        raise ValueError("what the spans are to go to is not an http URL")
+    if "@" in parts.netloc or parts.query:
+        raise ValueError("the URL for spans holds a user, password or query: none is sent")
     return url if parts.path.strip("/") else f"{parts.scheme}://{parts.netloc}/v1/traces"
 
 

@@ -16,7 +16,15 @@ from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 from latdiag.store.shape import MAX_TEXT, Amount, Count, Unlike, accepted
 
-_SECRET_OPTIONS = ("--header", "--body-json", "--api-key", "--header-env", "--api-key-env")
+_SECRET_OPTIONS = (
+    "--header",
+    "--body-json",
+    "--api-key",
+    "--header-env",
+    "--api-key-env",
+    "--metrics-header-env",
+    "--token-env",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import pytest
 
 from latdiag.ingest.prometheus import scrape as scraping
 from latdiag.ingest.prometheus.scrape import Scraper, metrics_url
+from latdiag.load.look import origin_of
 from latdiag.store.columns import arrow_batch
 
 from .peers import Asked, Script, Wire, serving
@@ -145,7 +146,7 @@ def test_all_replies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(problems) == 1 and "together" in problems[0].text
 
 
-def test_credentials_are_used_and_never_stored() -> None:
+def test_credentials_are_sent_and_never_stored() -> None:
     asked: list[Asked] = []
 
     def script(wire: Wire, one: Asked) -> None:
@@ -154,16 +155,39 @@ def test_credentials_are_used_and_never_stored() -> None:
 
     with serving(script) as peer:
         host = peer.url.removeprefix("http://")
-        urls = [f"http://user:hunter2@{host}/m?token=s3cret", f"http://{host}/m?token=other"]
-        columns, problems = Scraper(
-            urls, FAMILIES, headers={"Authorization-2": "bearer-s3cret"}
-        ).scrape("begin")
-    text = repr((columns, problems))
-    assert "hunter2" not in text and "s3cret" not in text
-    assert any(one.header("authorization") for one in asked)
-    assert {one.header("authorization-2") for one in asked} == {"bearer-s3cret"}
+        urls = [f"http://{host}/m?token=s3cret", f"http://{host}/m?token=other"]
+        headers = {origin_of(peer.url): [("Authorization", "bearer-s3cret")]}
+        columns, problems = Scraper(urls, FAMILIES, headers=headers).scrape("begin")
+    assert "s3cret" not in repr((columns, problems))
+    assert {one.header("authorization") for one in asked} == {"bearer-s3cret"}
     # Two servers that only differ in what is left out keep apart.
     assert set(columns["replica"]) == {f"{peer.url}/m#1", f"{peer.url}/m#2"}
+
+
+def test_a_header_goes_to_its_origin_alone_and_follows_no_redirect() -> None:
+    asked: dict[str, list[str | None]] = {"own": [], "other": []}
+
+    def script(name: str, answer: bytes) -> Script:
+        def answered(wire: Wire, one: Asked) -> None:
+            asked[name].append(one.header("authorization"))
+            wire.send(answer)
+
+        return answered
+
+    with serving(script("other", reply(TEXT))) as other:
+        away = reply(b"", f"Location: {other.url}/metrics", status="307 Away")
+        with serving(script("own", away)) as own:
+            headers = {origin_of(own.url): [("Authorization", "Basic Zm9vOmJhcg==")]}
+            _, problems = Scraper([own.url, other.url], FAMILIES, headers=headers).scrape("end")
+    assert asked == {"own": ["Basic Zm9vOmJhcg=="], "other": [None]}
+    assert [problem.text for problem in problems] == ["HTTP 307: a redirect, not followed"]
+
+
+def test_user_and_password_in_a_url_are_refused() -> None:
+    for bad in ("http://user:hunter2@host", "user@host:9090/metrics", "http://:hunter2@host"):
+        with pytest.raises(ValueError, match="user name or password") as caught:
+            metrics_url(bad)
+        assert "hunter2" not in str(caught.value)
 
 
 def test_urls_may_be_short_and_must_be_urls() -> None:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from latdiag.ingest.prometheus.labels import kept_labels
+
 #: Of the whole text, in characters; and of the lines of known families in it.
 MOST_TEXT = 32 << 20
 MOST_KEPT = 8 << 20
@@ -97,7 +99,7 @@ def columns_of(
         "kind": [row.kind for row in rows],
         "foreign_name": [row.name for row in rows],
         "foreign_value": [edge] * n,
-        "labels": [dict(row.labels) for row in rows],
+        "labels": [kept_labels(row.labels) for row in rows],
         "value": [row.value for row in rows],
         "bucket_le": [r.bounds if h else None for r, h in zip(rows, is_histogram, strict=True)],
         "bucket_count": [r.counts if h else None for r, h in zip(rows, is_histogram, strict=True)],

@@ -15,6 +15,8 @@ import httpx
 
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
+from latdiag.load.look import Headers, Origin, origin_of
+from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 
 #: Of all replies of one round together, inflated.
@@ -27,6 +29,7 @@ _TOO_LONG = (
 )
 #: The second choice is what newer exporters answer if asked for nothing.
 _ACCEPT = "text/plain;version=0.0.4;q=1,application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1"
+_OWN = {"Accept": _ACCEPT, "Accept-Encoding": "gzip", "User-Agent": "latdiag"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class Scraper:
     """Scrapes of ``urls``; a URL without a path means its ``/metrics``.
 
     ``families``: the names kept (``columns_of``); ``timeout``: seconds for a whole request;
-    ``headers`` go out with each. ValueError for URLs that are none or too many. A user and
-    password in a URL are used and never stored.
+    ``headers`` go out to the URLs of their origin. ValueError for URLs that are none, hold a user
+    or password, or are too many.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Scraper:
         families: frozenset[str],
         timeout: float = 5.0,
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[Origin, Headers] | None = None,
         verify: Any = True,
     ) -> None:
         if len(urls) > MOST_URLS:
@@ -62,12 +65,7 @@ class Scraper:
         self._replicas = _named(list(dict.fromkeys(metrics_url(url) for url in urls)))
         self._families = families
         self._timeout = timeout
-        self._headers = {
-            **(headers or {}),
-            "Accept": _ACCEPT,
-            "Accept-Encoding": "gzip",
-            "User-Agent": "latdiag",
-        }
+        self._headers = headers or {}
         # Certificates take 20 ms to load: only where they are needed, and once.
         secure = any(url.startswith("https:") for url in self._replicas)
         self._verify: Any = (
@@ -149,11 +147,12 @@ class Scraper:
             except httpx.LocalProtocolError:
                 return "a header to be sent is malformed"  # httpx would quote it
             except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as fault:
-                return f"{type(fault).__name__}: {shown(fault, 120)}"
+                return f"{type(fault).__name__}: {concealed(shown(fault, 120))}"
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> _Reply:
         begun_ns = time.monotonic_ns()
-        async with client.stream("GET", url, headers=self._headers) as response:
+        headers = [*_OWN.items(), *self._headers.get(origin_of(url), ())]
+        async with client.stream("GET", url, headers=headers) as response:
             at_ns = (begun_ns + time.monotonic_ns()) // 2
             if response.is_redirect:
                 raise _Refused(f"HTTP {response.status_code}: a redirect, not followed")
@@ -167,7 +166,7 @@ class Scraper:
         """The body, inflated; never more than the bounds in memory."""
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
-            raise _Refused(f"the reply is encoded as {shown(encoding, 40)}, not asked for")
+            raise _Refused("the reply is encoded in a way that was not asked for")
         inflate = zlib.decompressobj(31) if encoding.endswith("gzip") else None
         body = bytearray()
         async for chunk in response.aiter_raw(1 << 16):
@@ -209,5 +208,7 @@ def metrics_url(url: str) -> str:
         raise ValueError("a metrics URL is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{shown(without_credentials(url), 80)!r} is not an http or https URL")
+    if "@" in parts.netloc:
+        raise ValueError("a metrics URL holds a user name or password")
     path = parts.path if parts.path not in ("", "/") else "/metrics"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))

@@ -81,8 +81,10 @@ def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as fault:
-        text = f"the URL is malformed: {shown(fault, 80)}"
-        raise UsageFault(text, "write for example http://127.0.0.1:8000") from fault
+        # Not its own words: they quote what stands for the port, which may be of a password.
+        what = "its port is no number up to 65535" if "port" in str(fault).lower() else "its host"
+        text = f"the URL is malformed: {what}"
+        raise UsageFault(text, "write for example http://127.0.0.1:8000") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageFault(
             f"{shown(without_credentials(url), 80)!r} is not an http or https URL",

@@ -21,6 +21,7 @@ from latdiag.load.work.schedule import ClosedLoop, OpenLoop
 from latdiag.load.work.workload import Workload
 from latdiag.model.errors import TargetFault, UsageFault
 from latdiag.model.records import Outcome
+from latdiag.model.secrets import concealed_values
 from latdiag.model.text import without_credentials
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.wake import run_at_once
@@ -133,7 +134,7 @@ class Prepared:
 async def prepare(wish: Wish) -> Prepared:
     """Ask the target what it is and takes, and lay down the plan. TargetFault, UsageFault."""
     base, url, dialect = locate(wish.url, wish.path)
-    secrets = secrets_of(wish.headers, url)
+    secrets = secrets_of(wish.headers, url, concealed_values())
     target = Target(url, wish.headers, wish.verify, secrets)
     prompts = read_prompts(wish.prompts) if wish.prompts is not None else None
     words = tokenizer_words(wish.tokenizer) if wish.tokenizer is not None else None
