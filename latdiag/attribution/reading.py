@@ -18,18 +18,21 @@ from latdiag.measurement import digest
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.slo import Slo
 from latdiag.stacks import catalogue
+from latdiag.stacks.detect import Signs, detect
 from latdiag.store.run import Reader, Run
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one reading of the requests and one of the evidence brought."""
+    """What one reading of the requests and one of the evidence brought. ``gateways``: the stacks
+    in front of an engine, by what they showed of themselves."""
 
     digest: Digest
     spans: Spans
     samples: Sequence[Sample]
     replies: replies.Reader
     writers: Sequence[Mapping[str, object]]
+    gateways: Sequence[str] = ()
 
     def accounts(self) -> list[Account]:
         """What spans, replies and metrics make of the requests, as far as there are any."""
@@ -37,7 +40,7 @@ class Reading:
         each = (
             spans_source.account(self.spans, frame, chunks, self.replies, self.writers),
             replies_source.account(self.replies, frame.answered()),
-            metrics_source.account(self.samples, frame, bool(self.digest.designed)),
+            metrics_source.account(self.samples, frame, bool(self.digest.designed), self.gateways),
         )
         return [account for account in each if account is not None]
 
@@ -51,4 +54,20 @@ def read(run: Run, slos: Sequence[Slo] = (), *also: Reader) -> Reading:
     rows = digest.Reader(slos, evidence=bool(found.n or metrics.samples))
     answers = replies_source.reader()
     run.read(rows, answers, *also)
-    return Reading(rows.result(), found, metrics.samples, answers, run.writers)
+    taken = rows.result()
+    gateways = _gateways(run.header, answers.headers(max(1, taken.frame.answered().n)))
+    return Reading(taken, found, metrics.samples, answers, run.writers, gateways)
+
+
+def _gateways(header: Mapping[str, object], replied: frozenset[str]) -> list[str]:
+    """The stacks in front of an engine: those of run.json, which others may have written, and
+    those that all replies bear a header of (``replied``)."""
+    stacks = header.get("stacks")
+    names = {
+        each.get("name")
+        for each in (stacks if isinstance(stacks, list) else ())
+        if isinstance(each, Mapping)
+    }
+    signs = Signs(headers=frozenset(f"{name}: " for name in replied))
+    names |= {found.stack.name for found in detect(signs)}
+    return [s.name for s in catalogue.stacks() if s.layer == "gateway" and s.name in names]

@@ -41,6 +41,7 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     _check_clocks(run, found)
     accounts = read.accounts()
     result = _of_client(run, verb, found, slos)
+    result = _naming(result, read.gateways, "headers of its replies")
     receivers = collected(run.writers)
     said = [each for one in receivers for each in caveats_of_receiver(one)]
     if receivers:

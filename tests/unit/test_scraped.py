@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -299,3 +300,45 @@ def test_metrics_that_know_nothing_of_requests_are_no_evidence(tmp_path: Path) -
     for edge, at in (("begin", SINCE - S), ("end", SINCE + 10 * S)):
         scraped(made, edge, at, bare)
     assert "aggregates" not in result_of(Run.open(made), "diagnose").to_json()
+
+
+def first_tokens(n: int, seconds: float) -> str:
+    """A Dynamo frontend that knows how long the first token took, and nothing of queues."""
+    name = "dynamo_frontend_time_to_first_token_seconds"
+    lines = [f"# TYPE {name} histogram"]
+    lines += [f'{name}_bucket{{le="{le}"}} {n}' for le in (1.0, "+Inf")]
+    lines += [f"{name}_sum {n * seconds!r}", f"{name}_count {n}"]
+    lines += [
+        "# TYPE dynamo_frontend_requests_total counter",
+        f"dynamo_frontend_requests_total {n}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("stacks", [["litellm", "dynamo"], ["dynamo"]])
+def test_the_first_token_of_the_engine_bounds_what_lies_behind_its_gateway(
+    tmp_path: Path, stacks: list[str]
+) -> None:
+    path = save(tmp_path / "a.run", load(), designed=False)
+    header = Path(path, "run.json")
+    document = json.loads(header.read_text())
+    document["stacks"] = [
+        {"name": name, "version": None, "grounds": "a header"} for name in stacks
+    ]
+    header.write_text(json.dumps(document))
+    for edge, at, n in (("begin", SINCE - S, 0), ("end", SINCE + 10 * S, 100)):
+        scraped(path, edge, at, first_tokens(n, 0.01))
+    result = result_of(Run.open(path), "diagnose").to_json()
+    found = result["breakdown"]["mean"]
+    if "litellm" not in stacks:
+        # What the engine did not see may be its own HTTP layer: nothing is said.
+        assert "gateway" not in found and "LD416" in codes(result)
+        return
+    engine = found["frontend"]
+    assert engine["members"] == ["frontend", "queue", "prefill", "interconnect"]
+    assert engine["sum_ns"] == 100 * 10 * MS and engine["grade"] == "B"
+    assert "time_to_first_token" in engine["evidence"]
+    assert found["gateway"]["sum_ns"] == 100 * 60 * MS and "members" not in found["gateway"]
+    assert sum(e["sum_ns"] for e in found.values() if isinstance(e, dict)) == found["total_ns"]
+    assert "LD416" not in codes(result)
+    assert result["verdict"]["dominant"] == "gateway"

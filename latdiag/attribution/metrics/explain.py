@@ -9,7 +9,7 @@ requests nothing, of the slowest 5 % much (between them lies the Frechet range o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,11 +32,18 @@ _USER_STREAM = Origin("A", "user stamps of this client, first to last token")
 
 
 # ---------------------------------------------------------------------- into parts
-def explain(rows: Frame, others: Frame, windows: Sequence[Told], left_out: int = 0) -> Parts | str:
+def explain(
+    rows: Frame,
+    others: Frame,
+    windows: Sequence[Told],
+    left_out: int = 0,
+    behind_gateway: bool = False,
+) -> Parts | str:
     """Parts of ``rows``, or one sentence's end why there are none.
 
     ``others``: requests of the same windows that are not asked about (a warm-up): the servers'
     sums are of them too. ``left_out``: successful requests that ``rows`` lacks.
+    ``behind_gateway``: another layer is known to be in front of these servers.
     """
     held = _held(rows, others, windows)
     if (held.place[: rows.n] < 0).any():
@@ -48,7 +55,9 @@ def explain(rows: Frame, others: Frame, windows: Sequence[Told], left_out: int =
         for name in HANDED_OUT
         if used and all(any(share.component == name for share in told.shares) for told in used)
     ]
-    if PHASES[0] not in known:
+    merged = {share.members for told in used for share in told.shares if share.members}
+    is_bound = behind_gateway and len(merged) == 1 and PHASES[0] in next(iter(merged))
+    if not is_bound and (merged or PHASES[0] not in known):
         return "they do not tell how long requests were queued"
     pieces = []
     for at, told in enumerate(windows):
@@ -58,7 +67,11 @@ def explain(rows: Frame, others: Frame, windows: Sequence[Told], left_out: int =
             if isinstance(piece, str):
                 return piece
             pieces.append((mine, piece))
-    return _parts(rows, held, _together(pieces, len(held.behind)), used, known, left_out)
+    classes = {name: (name,) for name in known} | {members[0]: members for members in merged}
+    if held.all_kernel and not is_bound:
+        # Nothing says that a gateway is there: what is left may be the server's frontend.
+        classes.pop("frontend", None)
+    return _parts(rows, held, _together(pieces, len(held.behind)), used, classes, left_out)
 
 
 def tails(rows: Frame, others: Frame, windows: Sequence[Told], parts: Parts) -> dict[str, Tail]:
@@ -146,7 +159,9 @@ def _divided(
     sums = [round(share.sum_ns * part) for share in named]
     room = int(behind.sum())
     phases = sum(
-        value for share, value in zip(named, sums, strict=True) if share.component != "frontend"
+        value
+        for share, value in zip(named, sums, strict=True)
+        if share.component != "frontend" or share.members
     )
     if phases > room:
         words = " and ".join(name for name in known if name != "frontend")
@@ -156,7 +171,7 @@ def _divided(
         )
     for at, share in enumerate(named):
         # A server's frontend and the client's stamps end at different sides of one token.
-        if share.component == "frontend":
+        if share.component == "frontend" and not share.members:
             sums[at] = min(sums[at], room - sum(sums[:at]))
     ways = [handed_out(named, sums, behind, behind, None)]
     for first, later in ((whole, -whole), (-whole, whole), (behind, -behind), (-behind, behind)):
@@ -196,20 +211,20 @@ def _parts(
     held: _Held,
     piece: _Piece,
     windows: Sequence[Told],
-    known: Sequence[str],
+    handed: Mapping[str, tuple[str, ...]],
     left_out: int,
 ) -> Parts:
+    """``handed``: by class the components that are handed out together."""
     n = rows.n
     behind = held.behind[:n]
-    handed = list(known if not held.all_kernel else [name for name in known if name != "frontend"])
-    rest = _rest(held.all_kernel, handed)
+    rest = _rest(held.all_kernel, [name for members in handed.values() for name in members])
     claims = client_claims(rows)
-    for name in handed:
+    for name, members in handed.items():
         leaf = _leaf(windows, name)
         ways = [way[name][:n] for way in piece.ways]
         claims.append(
             Claim(
-                BIT[leaf] if leaf else MASK[name],
+                BIT[leaf] if leaf else mask_of(members),
                 ways[0],
                 tuple(_origins(windows, name)),
                 stated=bool(leaf),
@@ -224,14 +239,17 @@ def _parts(
         claims.append(Claim(mask_of(rest), ways[0], (origin,), drawn=drawn))
     stream = STREAM if held.all_kernel else _USER_STREAM
     claims.append(Claim(MASK["decode"], rows.last - rows.first, (stream,), late=True))
+    merges = {
+        member: each for each in (rest, *handed.values()) if len(each) > 1 for member in each
+    }
     nobody = Origin("B", f"end to end less everything that is told or stamped; {left}")
     ledger = Ledger(
         claims,
         remainder=AFTER_THE_STREAM if rest else nobody,
         leaf_origin=Origin("B", f"metrics of nothing but it: {_BY_RANK}"),
-        merges=dict.fromkeys(rest, rest) if len(rest) > 1 else {},
+        merges=merges,
         filled=frozenset({"client_ttft", "decode"} if rest else {"decode"}),
-        moves=_moves(rows, piece, handed, rest[0] if rest else "unattributed"),
+        moves=_moves(rows, piece, list(handed), rest[0] if rest else "unattributed"),
     )
     return settle(Whole.of(rows), ledger, left_out)
 

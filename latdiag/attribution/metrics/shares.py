@@ -3,13 +3,14 @@ sums of what lies before the first token, each of one component."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from latdiag.attribution.leaves import components, visible
 from latdiag.attribution.metrics.claims import Aggregates, Claim
 from latdiag.attribution.metrics.traffic import Total
 from latdiag.attribution.metrics.windows import Edges
+from latdiag.model.components import COMPONENTS
 from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import HIDDEN, Signal
 
@@ -22,7 +23,10 @@ PHASES = ("queue", "prefill")
 @dataclass(frozen=True, slots=True)
 class Share:
     """What a component took before the first token, of all own requests of a window; ns.
-    ``bounds_ns``, ``counts``: a histogram of how it was spread, () where there is none."""
+
+    ``members``: several components that it is the sum of, ``component`` the first of them.
+    ``bounds_ns``, ``counts``: a histogram of how it was spread, () where there is none.
+    """
 
     component: str
     leaf: str
@@ -34,6 +38,7 @@ class Share:
     hi_ns: int
     bounds_ns: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,28 @@ def shares(found: Aggregates, totals: Sequence[Total]) -> tuple[Share, ...]:
             grade = "C" if total.signal.documented else "B"
             foreign = total.signal.foreign
             taken.append(Share(names[0], _leaf(total), total.role, foreign, grade, 0, 0, 0))
+    if not {share.component for share in taken} & set(PHASES):
+        taken += _whole_wait(found, by_name)
     return tuple(taken)
+
+
+def _whole_wait(found: Aggregates, totals: Mapping[tuple[str, str], Total]) -> list[Share]:
+    """What the server in front took until the first token, where it does not say what of it was
+    queue: a sum of several components bounds all that lies behind a gateway."""
+    several = [
+        (claim, claim.sum_ns, total)
+        for claim in found.claims
+        if PHASES[0] in claim.components
+        and "decode" not in claim.components
+        and claim.sum_ns is not None
+        and _is_whole(total := totals[claim.signal, claim.role], found)
+    ]
+    if len(several) != 1:
+        return []
+    claim, sum_ns, total = several[0]
+    # A router of its own is part of the server here.
+    members = tuple(name for name in COMPONENTS if name in {*claim.components} - {"gateway"})
+    return [replace(_share(claim, sum_ns, total), component=members[0], leaf="", members=members)]
 
 
 def _at_once(found: list[Share]) -> list[Share]:

@@ -71,11 +71,14 @@ class _Seen:
     told: Told
 
 
-def account(rows: Sequence[Sample], frame: Frame, designed: bool) -> MetricAccount | None:
+def account(
+    rows: Sequence[Sample], frame: Frame, designed: bool, gateways: Sequence[str] = ()
+) -> MetricAccount | None:
     """What the samples ``rows`` say of a run; None where no known metric was scraped around any
     request of the client, if there is one.
 
-    ``designed``: it is a probe, whose windows hold its designed stages too.
+    ``designed``: it is a probe, whose windows hold its designed stages too. ``gateways``: those
+    that showed themselves to the client.
     """
     if not rows:
         return None
@@ -104,7 +107,8 @@ def account(rows: Sequence[Sample], frame: Frame, designed: bool) -> MetricAccou
     seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
     left = [one for _, found in differences for one in found.left]
     claims = _merged(seen)
-    parts, why, tails = _parts(frame, sent, seen, designed)
+    behind = bool(set(gateways) - set(stacks))
+    parts, why, tails = _parts(frame, sent, seen, designed, behind)
     evidence = replace(
         _evidence(seen, claims, tails, why, designed),
         replicas=replicas([d for _, d in differences], signals, ranks),
@@ -198,7 +202,7 @@ def _seen(
 
 # ---------------------------------------------------------------------- request by request
 def _parts(
-    frame: Frame, sent: Attempts, seen: Sequence[_Seen], designed: bool
+    frame: Frame, sent: Attempts, seen: Sequence[_Seen], designed: bool, behind_gateway: bool
 ) -> tuple[Parts | None, str | None, dict[str, Tail]]:
     """(The parts, why there are none, what the slowest requests have of each)."""
     why = _why_not(seen)
@@ -207,7 +211,7 @@ def _parts(
     rows, others = frame.answered(), frame.answered(workload=False)
     told = [each.told for each in seen]
     left_out = int((sent.served & sent.workload).sum()) - rows.n
-    found = aggregates_parts.explain(rows, others, told, left_out)
+    found = aggregates_parts.explain(rows, others, told, left_out, behind_gateway)
     if isinstance(found, str):
         return None, found, {}
     return found, None, aggregates_parts.tails(rows, others, told, found)

@@ -33,6 +33,7 @@ _DRIFT = 1e-3
 #: Of one row; the load keeps 4 KB.
 _LONGEST = 8192
 _DEEPEST = 6
+_HEADER = "header:"
 _FIGURES = 512
 
 #: Where two unit names stand together, documents disagree; the first that fits all is right.
@@ -96,6 +97,7 @@ class Reader:
         self._chunks: list[NDArray[np.int64]] = []
         #: whether a reply states anything beside headers, which go out before a stream ends
         self.bodies = False
+        self._headers: Counter[str] = Counter()
 
     def add(self, batch: Batch) -> None:
         texts = batch.texts["reply_timings"]
@@ -110,6 +112,8 @@ class Reader:
                 self._unreadable += 1
                 continue
             for name, value in said.items():
+                if name.startswith(_HEADER) and len(self._headers) < _FIGURES:
+                    self._headers[name] += 1
                 column = self._found.get(name)
                 if column is None:
                     continue
@@ -138,6 +142,12 @@ class Reader:
                 columns[name] = checked
         refused = {name: reasons for name, reasons in refused.items() if reasons}
         return Replies(columns, refused, self._unreadable, self._n)
+
+    def headers(self, least: int) -> frozenset[str]:
+        """The headers that at least so many replies bore, of those that a run keeps."""
+        return frozenset(
+            name.removeprefix(_HEADER) for name, n in self._headers.items() if n >= least
+        )
 
     @property
     def chunks(self) -> NDArray[np.int64]:
