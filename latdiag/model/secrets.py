@@ -12,10 +12,12 @@ _secrets: set[str] = set()
 
 #: Of a secret that a cut has halved, so many characters are no chance.
 _PIECE = 4
+#: A shorter one is a word of some text by chance.
+_SHORTEST_ECHO = 6
 #: How keys begin that services give out, each as its own documentation shows it.
 _KEY = re.compile(
-    r"(?<![A-Za-z0-9_-])(?:"
-    r"sk-[A-Za-z0-9_-]{8,}"
+    r"(?<![A-Za-z0-9])(?:"
+    r"sk-(?=[A-Za-z0-9_-]{20}|[a-zA-Z_-]*[0-9])[A-Za-z0-9_-]{8,}"
     r"|(?:gsk|hf|r8|fw|gh[opsur]|github_pat|pat)_[A-Za-z0-9_]{16,}"
     r"|(?:xai|nvapi|pplx|csk|glpat|tgp_v1|xox[a-z])-[A-Za-z0-9_-]{16,}"
     r"|AKIA[0-9A-Z]{16}|AIza[0-9A-Za-z_-]{30,}"
@@ -77,6 +79,13 @@ def keys_in(text: str) -> list[str]:
 def holds_key(text: str) -> bool:
     """Whether there is something in ``text`` that begins as keys do."""
     return bool(_KEY.search(text))
+
+
+def holds_secret(text: str) -> bool:
+    """Whether something in ``text`` from outside looks like a key, or is concealed here."""
+    if keys_in(text):
+        return True
+    return any(secret in text for secret in _secrets if len(secret) >= _SHORTEST_ECHO)
 
 
 def looks_secret(word: str) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latdiag.model.records import Kind, Outcome, StampSource, TokenSource
+from latdiag.model.secrets import holds_secret
 from latdiag.store.batch import Lists
 
 #: Rows and arrivals that are held before they are written.
@@ -324,7 +325,9 @@ def _count(value: object) -> int | None:
 
 
 def _id(value: object) -> str | None:
-    return value if isinstance(value, str) and 0 < len(value) <= _ID_LIMIT else None
+    if not isinstance(value, str) or not 0 < len(value) <= _ID_LIMIT:
+        return None
+    return None if holds_secret(value) else value
 
 
 def _unprefixed(reply: str | None) -> str | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from latdiag.model.secrets import holds_secret
 from latdiag.stacks.signal import Stack
 
 #: Names under which numbers and booleans are kept though no stack names them: timings and counts
@@ -76,10 +77,10 @@ class Keep:
 
         Frameworks put tasks, URLs and arguments into the names of their spans.
         """
-        if self.known.match(name):
+        if self.known.match(name) and not holds_secret(name[:MAX_TEXT]):
             return name[:MAX_TEXT]
         found = _WORD.match(name)
-        return found[0] if found else "?"
+        return found[0] if found and not holds_secret(name[:MAX_TEXT]) else "?"
 
     def text(self, name: str) -> bool:
         """Whether an attribute of this name is kept even if its value is text."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from latdiag.ingest.otlp.keep import MAX_TEXT, Keep
 from latdiag.ingest.otlp.senders import Origin, Senders
+from latdiag.model.secrets import holds_secret
 
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -152,7 +153,7 @@ class SpanRows:
                 text = "true" if value.bool_value else "false"
             elif kind == "string_value" and fate[1]:
                 text = value.string_value
-                if len(text) > MAX_TEXT:
+                if len(text) > MAX_TEXT or holds_secret(text):
                     continue
             else:
                 continue
@@ -163,7 +164,7 @@ class SpanRows:
     def _fate(self, name: str) -> tuple[str, bool] | None:
         """What becomes of attributes of this name."""
         fate = None
-        if len(name) <= MAX_TEXT and self._keep.number(name):
+        if len(name) <= MAX_TEXT and self._keep.number(name) and not holds_secret(name):
             fate = (name, self._keep.text(name))
         if len(self._fates) < _REMEMBERED:
             self._fates[name] = fate

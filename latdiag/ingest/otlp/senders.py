@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from latdiag.ingest.otlp.keep import MAX_SENDER, MAX_TEXT, Keep
+from latdiag.model.secrets import holds_secret
 
 #: Senders and origins that are told apart; what comes beyond is counted together.
 _MOST = 4096
@@ -70,7 +71,7 @@ class Senders:
 
     def origin(self, resource: Resource, scope: str) -> Origin:
         """The origin of the spans of a scope of ``resource``."""
-        scope = scope[:MAX_TEXT]
+        scope = "" if holds_secret(scope[:MAX_TEXT]) else scope[:MAX_TEXT]
         found = self._origins.get((resource, scope))
         if found is None:
             labels = {"otel.scope": scope, "service.name": resource.service}
@@ -121,5 +122,6 @@ def _text(value: Any) -> str:
     """A string or an integer of a resource as text; empty for anything else."""
     kind = value.WhichOneof("value")
     if kind == "string_value":
-        return str(value.string_value)
+        text = str(value.string_value)
+        return "" if holds_secret(text) else text
     return str(value.int_value) if kind == "int_value" else ""
