@@ -80,7 +80,7 @@ class Keep:
         if self.known.match(name) and not holds_secret(name[:MAX_TEXT]):
             return name[:MAX_TEXT]
         found = _WORD.match(name)
-        return found[0] if found and not holds_secret(name[:MAX_TEXT]) else "?"
+        return found[0] if found and not holds_secret(found[0]) else "?"
 
     def text(self, name: str) -> bool:
         """Whether an attribute of this name is kept even if its value is text."""
