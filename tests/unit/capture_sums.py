@@ -50,6 +50,7 @@ def _plain(value: dict[str, Any]) -> Any:
     return int(inner) if kind == "intValue" else inner
 
 
+@cache
 def vllm_sums(folder: Path) -> dict[tuple[str, str], Counter[str]]:
     """Seconds by (scenario, role): sums of the attributes over the ``llm_request`` spans. With
     two spans in a trace the one of a single token is the prefill server's."""

@@ -8,6 +8,8 @@ import os
 import re
 import statistics
 from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,21 @@ CUT = WHOLE | dict.fromkeys(
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _read_once() -> Iterator[None]:
+    """What the files hold is large: no later test is to carry it."""
+    yield
+    for held in (raw, raw_spans):
+        held.cache_clear()
+
+
+@cache
 def raw(folder: Path) -> list[dict[str, Any]]:
     with gzip.open(folder / "client.jsonl.gz", "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
+@cache
 def raw_spans(folder: Path) -> dict[str, dict[str, Any]]:
     """Spans by their id."""
     found: dict[str, dict[str, Any]] = {}

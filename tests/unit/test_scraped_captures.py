@@ -36,8 +36,10 @@ def folder_of(
     for name in ("client.jsonl.gz", *(["spans.otlp.jsonl.gz"] if spans else [])):
         (where / name).symlink_to((source / name).resolve())
     for path in sorted((source / "metrics").iterdir()):
-        text: str | None = gzip.decompress(path.read_bytes()).decode()
-        text = change(path.name, text or "") if change else text
+        if change is None:
+            (where / "metrics" / path.name).symlink_to(path.resolve())
+            continue
+        text = change(path.name, gzip.decompress(path.read_bytes()).decode())
         if text is not None:
             (where / "metrics" / path.name).write_bytes(gzip.compress(text.encode(), 1))
     return where
