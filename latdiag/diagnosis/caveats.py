@@ -49,6 +49,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         out.append(caveat("LD111", rows=run.open_rows))
     for what in run.caveats:
         out.append(caveat("LD114", what=what))
+    out += _contradicted_caveats(run)
     out += _skipped_caveats(run)
     limited = counts.failed.get("rate_limited", 0)
     if limited:
@@ -80,6 +81,20 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         peer = section(header, "target").get("peer") or "the target"
         out.append(caveat("LD402", peer=peer))
     return out
+
+
+def _contradicted_caveats(run: Run) -> list[Caveat]:
+    """Rows that were left out because nothing can be as they say."""
+    return [
+        caveat(
+            "LD124",
+            rows=reasons.total(),
+            table=table,
+            what="; ".join(f"{why}: {n}" for why, n in reasons.most_common()),
+        )
+        for table, reasons in run.contradictions.items()
+        if reasons
+    ]
 
 
 def _skipped_caveats(run: Run) -> list[Caveat]:

@@ -152,6 +152,15 @@ _ALL = (
         " counted by what it was and why it was left out.",
     ),
     CaveatRow(
+        "LD124",
+        "{rows} rows of {table} contradict themselves and are left out ({what}).",
+        "A step of this machine's clock that its samples missed does this; where it is many rows,"
+        " measure again, or take another copy of the run.",
+        "What happens later cannot be stamped earlier, beyond the millisecond that two clocks may"
+        " differ by. A row that says so is in no figure: to put its instants in order would be to"
+        " invent a latency.",
+    ),
+    CaveatRow(
         "LD201",
         "Arrivals are stamped in user space ({why}); every instant is late by the client's own"
         " delay.",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latdiag.store.arrays import arrow_schema, arrow_type, cuts, unequal_row
 from latdiag.store.batch import Ints, Lists, MapColumn
-from latdiag.store.schema import TABLES, UNIQUE_TEXTS
+from latdiag.store.schema import MAX_LIST, MAX_MAP, MAX_TEXT, TABLES, UNIQUE_TEXTS
 
 #: A reader's batch, and a bound on its items, so that long answers do not cost it memory:
 #: 4 Mi arrivals are 56 MiB in the four columns that metrics need.
@@ -168,9 +168,18 @@ def _texts(name: str, column: Sequence[str | None]) -> Any:
         encoded = [b"" if v is None else v.encode("utf-8", "replace") for v in column]
     except AttributeError:
         raise ValueError(f"column {name}: values that are not text") from None
+    if max(map(len, encoded), default=0) > MAX_TEXT:
+        encoded = [_cut(each) for each in encoded]
     offsets = pa.py_buffer(_running([len(each) for each in encoded], name))
     buffers = [_bitmap(valid), offsets, pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def _cut(text: bytes) -> bytes:
+    """At most MAX_TEXT bytes of a text in UTF-8; one that is cut ends in three dots."""
+    if len(text) <= MAX_TEXT:
+        return text
+    return text[: MAX_TEXT - 3].decode("utf-8", "ignore").encode() + b"..."
 
 
 def _running(lengths: Any, name: str) -> NDArray[np.int32]:
@@ -195,6 +204,8 @@ def _lists(name: str, word: str, column: Column) -> Any:
     lengths = np.diff(offsets)
     if lengths.size and (lengths.min() < 0 or offsets[0] < 0 or offsets[-1] > len(column.values)):
         raise ValueError(f"column {name}: offsets that do not fit its values")
+    if lengths.max(initial=0) > MAX_LIST:
+        raise ValueError(f"column {name}: a list of more than {MAX_LIST} items")
     if lengths[~valid].any():
         raise ValueError(f"column {name}: a null list that holds items")
     items = _fixed(name, column.values[offsets[0] : offsets[-1]], kinds, dtype)
@@ -216,6 +227,8 @@ def _maps(name: str, column: Column) -> Any:
     fits = offsets.size and offsets[0] == 0 and offsets[-1] == items == len(column.values)
     if not fits or (np.diff(offsets) < 0).any() or items > _MAX_ITEMS:
         raise ValueError(f"column {name}: offsets that do not fit its items")
+    if np.diff(offsets).max(initial=0) > MAX_MAP:
+        raise ValueError(f"column {name}: a map of more than {MAX_MAP} entries")
     kind = arrow_type("map")
     inner = pa.StructArray.from_arrays(
         [_texts(name, column.keys), _texts(name, column.values)],

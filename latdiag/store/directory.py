@@ -15,6 +15,7 @@ from latdiag.model.text import shown
 from latdiag.store import documents
 from latdiag.store.columns import column_array
 from latdiag.store.header import accepted_header
+from latdiag.store.memory import Budget
 from latdiag.store.parts import Damaged, gathered, read_part
 from latdiag.store.place import Place, displayed, place_of
 from latdiag.store.schema import HISTORY, KEYS, SCHEMA_VERSION, open_of, part_of
@@ -94,10 +95,12 @@ class RunDirectory:
         """
         wanted = [*columns, *(c for c in _KEY if c not in columns)]
         columns = list(columns)
-        waiting = [b for file in self._open_files() for b in self._read(file, wanted, rows)]
+        budget = Budget()
+        files = self._open_files()
+        waiting = [b for file in files for b in self._read(file, wanted, rows, budget)]
         open_keys = {key for batch in waiting for key in _keys(batch)}
         finished: set[tuple[Any, Any]] = set()
-        small = self._parts("requests", wanted if open_keys else columns or _KEY, rows)
+        small = self._parts("requests", wanted if open_keys else columns or _KEY, rows, budget)
         for batch in gathered(small, rows):
             if open_keys:
                 finished |= _keys_among(batch, open_keys)
@@ -109,17 +112,20 @@ class RunDirectory:
 
     def evidence(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
         """Record batches of ``columns`` of the table evidence."""
-        yield from gathered(self._parts("evidence", columns, rows), rows)
+        yield from gathered(self._parts("evidence", columns, rows, Budget()), rows)
 
-    def _parts(self, table: str, columns: Sequence[str], rows: int) -> Iterator[Any]:
+    def _parts(
+        self, table: str, columns: Sequence[str], rows: int, budget: Budget
+    ) -> Iterator[Any]:
         for file in self._place.names(table):
             if part_of(file):
-                yield from self._read(f"{table}/{file}", columns, rows)
+                yield from self._read(f"{table}/{file}", columns, rows, budget)
 
-    def _read(self, name: str, columns: Sequence[str], rows: int) -> Iterator[Any]:
+    def _read(self, name: str, columns: Sequence[str], rows: int, budget: Budget) -> Iterator[Any]:
         """Batches of one file; what cannot be read of it is noted and left out."""
         try:
-            yield from read_part(self._place, name, name.split("/")[0], columns, rows)
+            table = name.split("/")[0]
+            yield from read_part(self._place, name, table, columns, rows, budget)
         except Damaged as damage:
             self._note(str(damage))
         except FileNotFoundError:

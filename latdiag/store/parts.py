@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,19 +19,25 @@ from latdiag.model.errors import RunFault
 from latdiag.model.text import shown
 from latdiag.store.arrays import arrow_type, cuts, items_of, lengths_of, lists_of, unequal_row
 from latdiag.store.faults import local_fault
+from latdiag.store.memory import BATCH_MEMORY, Budget, bounded
 from latdiag.store.place import Place
-from latdiag.store.schema import KEYS, TABLES
+from latdiag.store.schema import KEYS, MAX_LIST, MAX_MAP, MAX_TEXT, TABLES
 
 MAX_FILE_BYTES = 8 * 1024**3
 MAX_FILE_ROWS = 20_000_000
-#: A reply of 256 MiB in the shortest events that there are (8 bytes each).
-MAX_LIST = 2**25
 #: All columns of one row group, encoded. Ours end at 4 Mi items: 80 MiB.
-MAX_GROUP_BYTES = 4 * 1024**3
+MAX_GROUP_BYTES = 1024**3
+#: More rows than this and bytes of a file cannot be: every row has an id of its own.
+FEW_ROWS = 1000
 #: Items of the longest list column in one batch; about 14 bytes each in those metrics need.
 BATCH_ITEMS = 4 * 1024 * 1024
+#: All that a batch holds, when small ones are joined.
+BATCH_JOINED = 64 * 1024 * 1024
 #: The same before a row group is read, when only its bytes are known: 24 an item if not packed.
 BATCH_BYTES = 24 * BATCH_ITEMS
+
+# What is bounded by the address space of a process must not lie in what an allocator reserved.
+pa.set_memory_pool(pa.system_memory_pool())
 
 _OPTIONS = {
     # Bytes that rotted are seen before their numbers are believed, at no cost that shows.
@@ -45,7 +52,7 @@ class Damaged(Exception):
 
 
 def read_part(
-    place: Place, name: str, table: str, columns: Sequence[str], rows: int
+    place: Place, name: str, table: str, columns: Sequence[str], rows: int, budget: Budget
 ) -> Iterator[Any]:
     """Record batches of ``columns``, in that order, of at most ``rows`` rows each.
 
@@ -56,20 +63,25 @@ def read_part(
     source, size = place.source(name)
     if size > MAX_FILE_BYTES:
         raise _against(file, f"has {size} bytes, and at most {MAX_FILE_BYTES} are read")
+    budget.add(size)
     with _damage(file, "all of it is lost"):
-        parquet = _opened(source)
-        present = _checked(parquet, file, table, columns)
+        with bounded():
+            parquet = _opened(source)
+        present = _checked(parquet, file, size, table, columns)
     done = 0
     with parquet:
         for group in range(parquet.metadata.num_row_groups):
             with _damage(file, f"its rows from {done} on are lost"):
                 raws = _group(parquet, group, present, rows, file)
             while True:
-                with _damage(file, f"its rows from {done} on are lost"):
+                with _damage(file, f"its rows from {done} on are lost"), bounded():
                     raw = next(raws, None)
                     batch = None if raw is None else _declared(raw, table, columns)
                 if batch is None:
                     break
+                if not budget.spend(batch.nbytes):
+                    raise _against(file, f"holds far more than its {size} bytes can")
+                _check_texts(batch, file)
                 _check_lists(batch, file, done)
                 done += batch.num_rows
                 yield batch
@@ -81,20 +93,23 @@ def gathered(batches: Iterable[Any], rows: int) -> Iterator[Any]:
     A run of an hour has thousands of small parts; whoever computes on them pays per batch.
     """
     held: list[Any] = []
-    n = items = 0
+    n = items = size = 0
     for batch in (piece for whole in batches for piece in _pieces(whole, rows)):
         more = items_of(batch)
         # A batch that is large as it is passes by itself: joining would copy it.
         large = 2 * batch.num_rows > rows or 2 * more > BATCH_ITEMS
-        if held and (large or n + batch.num_rows > rows or items + more > BATCH_ITEMS):
+        large = large or 2 * batch.nbytes > BATCH_JOINED
+        full = n + batch.num_rows > rows or items + more > BATCH_ITEMS
+        if held and (large or full or size + batch.nbytes > BATCH_JOINED):
             yield _joined(held)
-            held, n, items = [], 0, 0
+            held, n, items, size = [], 0, 0, 0
         if large:
             yield batch
             continue
         held.append(batch)
         n += batch.num_rows
         items += more
+        size += batch.nbytes
     if held:
         yield _joined(held)
 
@@ -124,7 +139,10 @@ def _damage(file: str, lost: str) -> Iterator[None]:
         if error.errno:
             raise local_fault(error, f"read {file}", file) from error
         raise Damaged(f"{file} is damaged; {lost}") from error
-    except (pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+    except MemoryError as error:
+        most = BATCH_MEMORY >> 20
+        raise _against(file, f"takes more than {most} MiB for some of its rows") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise Damaged(f"{file} is damaged; {lost}") from error
 
 
@@ -134,10 +152,10 @@ def _opened(source: Any) -> Any:
     return pq.ParquetFile(source, pre_buffer=remote, **_OPTIONS)
 
 
-def _checked(parquet: Any, file: str, table: str, columns: Sequence[str]) -> list[str]:
+def _checked(parquet: Any, file: str, size: int, table: str, columns: Sequence[str]) -> list[str]:
     """The wanted columns that the file has, at least one. RunFault for what they must not be."""
-    if not 0 <= parquet.metadata.num_rows <= MAX_FILE_ROWS:
-        raise _against(file, f"claims {parquet.metadata.num_rows} rows")
+    if not 0 <= parquet.metadata.num_rows <= min(MAX_FILE_ROWS, FEW_ROWS + size):
+        raise _against(file, f"claims {parquet.metadata.num_rows} rows in {size} bytes")
     schema = parquet.schema_arrow
     names: list[str] = schema.names
     for name in (*KEYS[table], *columns):
@@ -196,6 +214,28 @@ def _declared(batch: Any, table: str, columns: Sequence[str]) -> Any:
             raise ValueError("a null inside a list")
         arrays.append(array if pa.types.is_map(kind) else array.cast(kind))
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
+def _check_texts(batch: Any, file: str) -> None:
+    """RunFault for a text or a map beyond what is ever written."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        texts = [column] if pa.types.is_string(column.type) else []
+        if pa.types.is_map(column.type):
+            texts = [column.keys, column.items]
+            if (most := _longest(column)) > MAX_MAP:
+                raise _against(file, f"holds a map of {most} entries in the column {name}")
+        for each in texts:
+            if (most := _longest(each)) > MAX_TEXT:
+                raise _against(file, f"holds a text of {most} bytes in the column {name}")
+
+
+def _longest(array: Any) -> int:
+    """Bytes of the longest text of an array, or entries of its longest map."""
+    if not len(array):
+        return 0
+    at = array.offset
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[at : at + len(array) + 1]
+    return int(np.diff(offsets).max())
 
 
 def _check_lists(batch: Any, file: str, first: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,7 @@ import pyarrow as pa
 from latdiag.model.errors import RunFault, UsageFault
 from latdiag.store.arrays import arrow_schema, to_batch
 from latdiag.store.batch import Batch
+from latdiag.store.contradictions import Contradictions
 from latdiag.store.directory import RunDirectory
 from latdiag.store.evidence import Said, to_said
 from latdiag.store.place import displayed, is_pattern, matching
@@ -59,6 +61,9 @@ class Run:
         self._notes = notes
         self.paths = [d.name for d in directories]
         self.headers = [d.header for d in directories]
+        #: Rows that the last reading of a table left out because they contradict themselves, by
+        #: table and by what does.
+        self.contradictions: dict[str, Counter[str]] = {}
 
     @classmethod
     def open(cls, *paths: str) -> Run:
@@ -116,18 +121,21 @@ class Run:
 
         ``columns``: None for all that a Batch can hold (not ``retry_after_s``, a float). Rows of
         finished attempts come first, run by run; attempts that only open files know follow as
-        ``cut_by_client``. Raises RunFault (file and row named) for rows against the contract.
+        ``cut_by_client``. Rows that contradict themselves are left out, and counted in
+        ``contradictions``. Raises RunFault (file and row named) for rows against the contract.
         """
         if columns is None:
             columns = [name for name, word in REQUESTS.items() if word != "float"]
         columns = _known("requests", columns)
+        judge = self._judge("requests")
         for directory in self._directories:
             for record_batch in directory.requests(columns, rows):
-                yield to_batch(record_batch)
+                yield to_batch(judge.without(record_batch))
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All attempts as a pandas frame: integers stay exact (``Int64``), lists are arrays.
 
+        Those that contradict themselves are in it too.
         Everything is in memory at once: name ``columns``, or expect 40 bytes an arrival.
         """
         names = _known("requests", columns)
@@ -144,19 +152,27 @@ class Run:
 
     def read_evidence(self, *readers: EvidenceReader) -> None:
         """Hand to each of ``readers`` the rows of ``evidence`` that are of its kinds and have a
-        name that it wants, batch by batch in one reading."""
+        name that it wants, batch by batch in one reading; those that contradict themselves are
+        left out as in ``batches``."""
         columns = {
             reader: list(dict.fromkeys((*_SORTED_BY, *_known("evidence", reader.columns))))
             for reader in readers
         }
         every = list(dict.fromkeys(name for names in columns.values() for name in names))
+        judge = self._judge("evidence")
         for directory in self._directories:
             for record_batch in directory.evidence(every, BATCH_ROWS):
+                sound = judge.without(record_batch)
                 for reader, names in columns.items():
-                    mine = record_batch.select(names)
+                    mine = sound.select(names)
                     said = to_said(mine, tuple(reader.kinds), reader.wanted)
                     if said.n:
                         reader.add(said)
+
+    def _judge(self, table: str) -> Contradictions:
+        judge = Contradictions(table)
+        self.contradictions[table] = judge.reasons
+        return judge
 
     def evidence(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All rows of the table ``evidence`` as a pandas frame; labels are dicts."""

@@ -120,6 +120,13 @@ UNIQUE_TEXTS = frozenset(
     {"request_id", "response_id", "trace_id", "span_id", "evidence_id", "reply_timings"}
 )
 
+#: Longer texts, in bytes, and maps of more entries are neither written nor read. What we take
+#: from others is bounded far below where it comes in.
+MAX_TEXT = 64 * 1024
+MAX_MAP = 10_000
+#: Items of a list: twice the events that a reply may have.
+MAX_LIST = 2**22
+
 
 def part_of(file: str) -> tuple[str, int] | None:
     """(writer, number) from the name of a part file; None for any other name."""
