@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ _SPLITS = {
 }
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
+#: Reasons that one caveat names.
+_NAMED = 3
 
 
 def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
@@ -90,11 +93,19 @@ def _contradicted_caveats(run: Run) -> list[Caveat]:
             "LD124",
             rows=reasons.total(),
             table=table,
-            what="; ".join(f"{why}: {n}" for why, n in reasons.most_common()),
+            what=_named(reasons),
         )
         for table, reasons in run.contradictions.items()
         if reasons
     ]
+
+
+def _named(reasons: Counter[str]) -> str:
+    """The commonest of them, and how many rows the others are."""
+    most = reasons.most_common(_NAMED)
+    rest = reasons.total() - sum(n for _, n in most)
+    others = [f"otherwise: {rest}"] if rest else []
+    return "; ".join([*(f"{why}: {n}" for why, n in most), *others])
 
 
 def _skipped_caveats(run: Run) -> list[Caveat]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from latdiag.store.arrays import valid_of, values_of
@@ -78,7 +79,9 @@ class Contradictions:
             self._all_ns = min(int(total[-1]), 2 * _ALL_NS)
         return batch.filter(column_array("sound", "bool", ~bad)) if bad.any() else batch
 
-    def _faults(self, columns: dict[str, Any], n: int) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    def _faults(
+        self, columns: dict[str, pa.Array], n: int
+    ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         impossible = np.zeros(n, dtype=np.bool_)
         for name in _INSTANTS[self._table]:
             impossible |= _outside(columns, name, 0, _LATEST_NS, n)
@@ -105,7 +108,7 @@ class Contradictions:
         if "sent_ns" in columns and "arrivals_ns" in columns:
             yield "arrived before sent", _early(columns) & ~stepped
 
-    def _extent(self, columns: dict[str, Any], n: int) -> NDArray[np.int64]:
+    def _extent(self, columns: dict[str, pa.Array], n: int) -> NDArray[np.int64]:
         """From the first to the last instant of each row."""
         if self._table == "evidence":
             # The span of a server and the window of a scrape are of clocks of their own.
@@ -133,7 +136,7 @@ class Contradictions:
 _LISTS = ("arrivals_ns", "arrivals_user_ns")
 
 
-def _between(columns: dict[str, Any], earlier: str, later: str, n: int) -> NDArray[np.int64]:
+def _between(columns: dict[str, pa.Array], earlier: str, later: str, n: int) -> NDArray[np.int64]:
     if earlier not in columns or later not in columns:
         return np.zeros(n, dtype=np.int64)
     a, b = columns[earlier], columns[later]
@@ -142,7 +145,7 @@ def _between(columns: dict[str, Any], earlier: str, later: str, n: int) -> NDArr
 
 
 def _outside(
-    columns: dict[str, Any], name: str, least: int, most: int, n: int
+    columns: dict[str, pa.Array], name: str, least: int, most: int, n: int
 ) -> NDArray[np.bool_]:
     """The rows whose value is not in [least, most)."""
     if name not in columns:
@@ -153,7 +156,7 @@ def _outside(
 
 
 def _list_outside(
-    columns: dict[str, Any], name: str, least: int, most: int, n: int
+    columns: dict[str, pa.Array], name: str, least: int, most: int, n: int
 ) -> NDArray[np.bool_]:
     """The rows with an item that is not in [least, most)."""
     if name not in columns:
@@ -162,7 +165,7 @@ def _list_outside(
     return _any(offsets, (items < least) | (items > most - 1))
 
 
-def _flag(columns: dict[str, Any], name: str, n: int) -> NDArray[np.bool_]:
+def _flag(columns: dict[str, pa.Array], name: str, n: int) -> NDArray[np.bool_]:
     if name not in columns:
         return np.zeros(n, dtype=np.bool_)
     found: NDArray[np.bool_] = values_of(columns[name]) & valid_of(columns[name])
@@ -185,7 +188,7 @@ def _backwards(column: Any) -> NDArray[np.bool_]:
     return _any(offsets, back)
 
 
-def _early(columns: dict[str, Any]) -> NDArray[np.bool_]:
+def _early(columns: dict[str, pa.Array]) -> NDArray[np.bool_]:
     begin, _, some = _ends(columns["arrivals_ns"])
     sent = columns["sent_ns"]
     found: NDArray[np.bool_] = some & valid_of(sent) & (values_of(sent) - begin > STEP_NS)

@@ -72,13 +72,10 @@ class RunDirectory:
 
     @cached_property
     def cut_short(self) -> list[str]:
-        """Why this run does not hold all that was planned; empty if every writer closed."""
+        """Why this run does not hold all that was planned; empty if every writer closed and lost
+        nothing."""
         states = {w["writer"]: w.get("state") for w in self.writers}
-        reasons = [
-            f"writer {shown(name, 80)} never closed"
-            for name, state in states.items()
-            if state != "closed"
-        ]
+        reasons = [why for w in self.writers if (why := _cut(w))]
         reasons += [
             f"writer {shown(name, 80)} left rows but no word about itself"
             for name in sorted(self._row_writers() - states.keys())
@@ -180,6 +177,18 @@ def _header(place: Place) -> Mapping[str, object]:
         return accepted_header(header)
     except Unlike as error:
         raise _unlike(place.name, "run.json", error) from None
+
+
+def _cut(writer: Mapping[str, object]) -> str:
+    """Why a writer left less than it took, or was to take; empty where it did not."""
+    name, counts = shown(writer["writer"], 80), writer.get("counts")
+    lost = counts.get("lost") if isinstance(counts, Mapping) else None
+    if writer.get("ended") == "disk":
+        how = f", and lost {lost} of what it took" if lost else ""
+        return f"writer {name} could not write any more{how}"
+    if lost:
+        return f"writer {name} lost {lost} of what it took"
+    return "" if writer.get("state") == "closed" else f"writer {name} never closed"
 
 
 def _unlike(run: str, file: str, error: Unlike) -> RunFault:

@@ -17,7 +17,7 @@ from pathlib import Path
 #: For one batch. Ours take at most 85 MiB: 4 Mi arrivals in five columns.
 BATCH_MEMORY = 256 * 1024 * 1024
 #: Rows of ours take up to 5 times what they take on disk, and 20 where most columns are null.
-ROOM = 64 * 1024 * 1024
+ROOM = BATCH_MEMORY
 TIMES_ENCODED = 128
 
 

@@ -126,6 +126,7 @@ class _Received:
     unknown_senders: Count
     unknown_spans: Count
     cpu_ns: Count
+    wrong_doors: dict[str, Count] = field(default_factory=dict, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)

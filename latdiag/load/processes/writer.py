@@ -11,6 +11,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from latdiag.load.dialects import DIALECTS
@@ -26,6 +27,7 @@ from latdiag.model.errors import LatdiagError
 from latdiag.model.records import OUTPUT_KINDS, Kind, StampSource
 from latdiag.runtime.channel import Channel, Fault, Frames, Record, unpacked
 from latdiag.store.clock import ClockSample, ClockSeries, clock_id
+from latdiag.store.flush import Flushes
 from latdiag.store.states import LoadEnd, LoadState, RowCounts
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     #: A value of each row, or a list of values of each.
     _Column = Sequence[str | int | float | None] | Lists
 
-_FIRST_FLUSH_S = 1.0
-_LONGEST_FLUSH_S = 8.0
 _PART_ROWS = 10_000
 _OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
 #: What ends E2E: content or usage, not a keep-alive after them.
@@ -85,7 +85,8 @@ class Writer:
         self._ended: list[Row] = []
         self._written = self._done = self._failed = self._tokens = 0
         self._bye: Bye | None = None
-        self._begun_s = time.monotonic()
+        self._flushes = Flushes(time.monotonic())
+        self._unwritten = False
         self._common = {
             "scenario": plan.scenario,
             "clock_id": clock_id(),
@@ -97,14 +98,13 @@ class Writer:
         frames = Frames()
         poll = select.poll()
         poll.register(in_fd, select.POLLIN)
-        next_flush = self._begun_s + _FIRST_FLUSH_S
+        next_flush = self._flushes.first_s()
         self._flush(final=False)
         while True:
             now = time.monotonic()
             if now >= next_flush:
                 self._flush(final=False)
-                age = time.monotonic() - self._begun_s
-                next_flush = now + min(_LONGEST_FLUSH_S, max(_FIRST_FLUSH_S, age / 30))
+                next_flush = self._flushes.next_s(now)
                 continue
             if not poll.poll(max(1.0, (next_flush - now) * 1000)):
                 continue
@@ -179,15 +179,22 @@ class Writer:
                     self._written += len(unfinished)
                 self._open, unfinished = {}, []
             self._run.write_open(self._columns(unfinished, last=False))
+            self._unwritten = False
             self._run.write_state(document(self._state(final)))
         except LatdiagError as fault:
+            self._unwritten = True
             self._report(fault)
+            if final:
+                # What was lost is said where there is room for it; else the state stays open.
+                with suppress(LatdiagError):
+                    self._run.write_state(document(self._state(final)))
 
     def _state(self, final: bool) -> LoadState:
         begun = self._counters.read().begun
         ended: LoadEnd | None = None
         if final:
             ended = "reader_lost" if self._bye is None else cast("LoadEnd", self._bye.why)
+            ended = "disk" if self._unwritten else ended
         return LoadState(
             writer=self._name,
             pid=os.getpid(),

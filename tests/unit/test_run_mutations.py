@@ -1,0 +1,28 @@
+"""A few mutated runs and captures; all of them in ``tests/bench/test_run_mutations.py``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.run_mutations import batch, faults, sources
+
+from .golden import CAPTURES
+
+SEEDS = {"diagnose": 24, "compare": 5, "import": 6}
+
+
+@pytest.mark.parametrize("kind", SEEDS)
+def test_no_mutation_ends_in_a_bug(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "sources").mkdir()
+    if kind == "import":
+        shutil.copytree(CAPTURES / "vllm-0.24.0-h200" / "tp1", tmp_path / "sources" / "tp1")
+    else:
+        sources(tmp_path / "sources")
+    lines = batch(list(range(SEEDS[kind])), kind, tmp_path)
+    assert {line["seed"] for line in lines} == set(range(SEEDS[kind]))
+    assert faults(lines) == []
+    codes = {line["code"] for line in lines}
+    assert 0 in codes and (kind == "import" or 2 in codes), "some are read, and some refused"

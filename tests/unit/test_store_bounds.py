@@ -1,0 +1,156 @@
+"""What a hostile run may take: decoded bytes count, whatever its files say of themselves."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from latdiag.model.errors import RunFault
+from latdiag.store import memory
+from latdiag.store.batch import Lists
+from latdiag.store.run import Run
+from latdiag.store.schema import MAX_LIST, MAX_MAP, MAX_TEXT
+from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
+
+N = 20_000
+
+
+def repeated(text: str, n: int = N) -> Any:
+    """``text`` in every row, stored once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
+
+
+def requests(n: int = N, **columns: Any) -> Any:
+    arrays = {
+        "request_id": pa.array([f"r{i}" for i in range(n)]),
+        "attempt": pa.array([1] * n, pa.int64()),
+        "sent_ns": pa.array(range(10**15, 10**15 + n), pa.int64()),
+        "outcome": pa.array(["timeout"] * n),
+    }
+    return pa.table(arrays | columns)
+
+
+def evidence(**columns: Any) -> Any:
+    ids = pa.array([f"e{i}" for i in range(10)])
+    kinds = pa.array(["gauge"] * 10)
+    return pa.table({"evidence_id": ids, "kind": kinds, "foreign_name": kinds} | columns)
+
+
+_LABELS = pa.map_(pa.string(), pa.string())
+BOMBS: dict[str, tuple[str, Callable[[], Any], str]] = {
+    "a text of 1 MiB in 20,000 rows": (
+        "requests", lambda: requests(error=repeated("x" * 2**20)), "takes more than 256 MiB"),
+    "a text of 10 MB": (
+        "requests", lambda: requests(error=repeated("x" * 10**7, N)), "takes more than 256 MiB"),
+    "a text of 100 kB in one row": (
+        "requests", lambda: requests(1, error=["x" * 10**5]), "holds a text of 100000 bytes"),
+    "texts at the bound in 20,000 rows": (
+        "requests", lambda: requests(error=repeated("x" * MAX_TEXT)), "takes more than 256 MiB"),
+    "texts of 4 KiB in 200,000 rows": (
+        "requests",
+        lambda: requests(200_000, error=repeated("x" * 4096, 200_000)), "holds far more than its"),
+    "more rows than bytes": (
+        "requests", lambda: pa.table({"request_id": repeated("r", 10**6),
+        "attempt": pa.array([1] * 10**6, pa.int64())}), "claims 1000000 rows in"),
+    "a list of 5 million": (
+        "requests", lambda: requests(1, arrivals_ns=[[1] * (MAX_LIST + 1)]), "holds a list of"),
+    "a list of 40 million": (
+        "requests", lambda: requests(1, arrivals_ns=pa.array([np.ones(4 * 10**7, np.int64)])),
+        "more than 256 MiB"),
+    "a map of 100,000 keys": (
+        "evidence", lambda: evidence(
+        labels=pa.array([[(str(i), "") for i in range(10**5)]] + [[]] * 9, _LABELS)),
+        "holds a map of 100000 entries"),
+    "a label of 100 kB": (
+        "evidence",
+        lambda: evidence(labels=pa.array([[("k", "v" * 10**5)]] + [[]] * 9, _LABELS)),
+        "holds a text of 100000 bytes"),
+}  # fmt: skip
+#: Prints how latdiag diagnose ends, and the largest size of the process.
+_ASK = """
+import json, sys
+from latdiag.cli import run
+code = run(["diagnose", sys.argv[1]])
+peak = open("/proc/self/status").read().split("VmHWM:")[1].split()[0]
+print(json.dumps([code, int(peak)]))
+"""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_in_little_room(tmp_path: Path, name: str) -> None:
+    table, make, says = BOMBS[name]
+    path = create_run(str(tmp_path / "a.run"), header())
+    RunWriter(path, "w").write_state(state())
+    file = Path(path, table, "part-w-000001.parquet")
+    pq.write_table(make(), file, compression="zstd", store_schema=False)
+    assert file.stat().st_size < 2**20
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK, path], capture_output=True, text=True, check=True, timeout=60
+    )
+    code, peak_kb = json.loads(done.stdout.splitlines()[-1])
+    assert code == 2 and says in done.stderr, done.stderr
+    assert "part-w-000001.parquet" in done.stderr and "Traceback" not in done.stderr
+    assert peak_kb < 700_000
+
+
+def test_the_largest_rows_that_are_written_are_read(tmp_path: Path) -> None:
+    """Texts, maps and lists at their bounds, and a whole group of rows at its own."""
+    path = create_run(str(tmp_path / "a.run"), header())
+    writer = RunWriter(path, "w")
+    stamps = Lists.whole(np.arange(MAX_LIST) + 10**15, np.array([0, MAX_LIST]))
+    ones = Lists.whole(np.ones(MAX_LIST, np.int8), np.array([0, MAX_LIST]))
+    columns: dict[str, Any] = {"arrivals_ns": stamps, "arrivals_user_ns": stamps}
+    columns |= {"tokens": ones, "kinds": ones}
+    writer.write_part({"request_id": ["a"], "attempt": [1], "error": ["x" * MAX_TEXT]} | columns)
+    labels = [{str(i): "v" for i in range(MAX_MAP)}]
+    writer.write_evidence({"evidence_id": ["e"], "labels": labels})
+    writer.write_state(state())
+    run = Run.open(path)
+    (batch,) = run.batches()
+    assert len(batch.lists["arrivals_ns"].values) == MAX_LIST
+    assert len(batch.texts["error"][0]) == MAX_TEXT
+    assert len(run.evidence()["labels"][0]) == MAX_MAP
+
+
+def test_nothing_longer_is_written(tmp_path: Path) -> None:
+    writer = RunWriter(create_run(str(tmp_path / "a.run"), header()), "w")
+    writer.write_part({"request_id": ["a"], "attempt": [1], "error": ["é" * MAX_TEXT]})
+    (batch,) = Run.open(str(tmp_path / "a.run")).batches(["error"])
+    text = batch.texts["error"][0]
+    assert text.endswith("é...") and MAX_TEXT - 2 <= len(text.encode()) <= MAX_TEXT
+    with pytest.raises(ValueError, match=f"a map of more than {MAX_MAP} entries"):
+        writer.write_evidence({"labels": [{str(i): "" for i in range(MAX_MAP + 1)}]})
+    with pytest.raises(ValueError, match=f"a list of more than {MAX_LIST} items"):
+        writer.write_part({"arrivals_ns": [np.ones(MAX_LIST + 1, np.int64)]})
+
+
+def test_many_small_files_have_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = create_run(str(tmp_path / "a.run"), header())
+    writer = RunWriter(path, "w")
+    for part in range(5):
+        ids = [f"{part}-{i}" for i in range(50)]
+        writer.write_part({"request_id": ids, "attempt": [1] * 50, "error": ["x" * 60_000] * 50})
+    assert sum(batch.n for batch in Run.open(path).batches()) == 250
+    monkeypatch.setattr(memory, "ROOM", 8_000_000)
+    with pytest.raises(RunFault, match=r"part-w-00000[34]\.parquet holds far more than its"):
+        list(Run.open(path).batches())
+
+
+def test_the_bound_ends_with_the_batch() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), memory.bounded():
+        assert resource.getrlimit(resource.RLIMIT_AS) != before
+        np.ones(2 * memory.BATCH_MEMORY, np.int8)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    np.ones(memory.BATCH_MEMORY, np.int8)
