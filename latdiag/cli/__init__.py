@@ -15,7 +15,7 @@ import click
 from latdiag import __version__
 from latdiag.cli.outcome import ending, terminable
 from latdiag.cli.slips import conceal_arguments, mask_in_process_list, refuse_keys
-from latdiag.cli.streams import announce, settle_streams
+from latdiag.cli.streams import announce, fill_closed_streams, settle_streams
 from latdiag.model.secrets import forgotten_after
 
 #: name: (where its click command is, its one line of help)
@@ -125,6 +125,7 @@ def _run(args: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    fill_closed_streams()
     conceal_arguments(sys.argv[1:])
     mask_in_process_list()
     sys.exit(run(sys.argv[1:]))

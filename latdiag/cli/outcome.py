@@ -11,7 +11,7 @@ import errno
 import os
 import select
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -21,13 +21,15 @@ BUG, USAGE, LOCAL, INTERRUPTED, CLOSED_PIPE, TERMINATED = 1, 2, 16, 130, 141, 14
 
 #: An OSError that nobody foresaw is the machine's fault with these numbers, ours with others.
 _LOCAL_ERRNO = {
-    errno.ENOSPC: "free some space, or choose another place with --out",
-    errno.EDQUOT: "free some space, or choose another place with --out",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or lower the concurrency",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.ENOMEM: "close other programs, or raise the limits of memory (ulimit -v)",
+    errno.EAGAIN: "close other programs, or raise the limit of processes (ulimit -u)",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs: the machine has no file descriptors left",
-    errno.EACCES: "check the permissions, or choose another place with --out",
-    errno.EPERM: "check the permissions, or choose another place with --out",
-    errno.EROFS: "choose a place that can be written to with --out",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "choose a place that can be written to",
 }
 
 
@@ -70,11 +72,42 @@ def ending(exc: BaseException) -> Ending:
         where = f" ({exc.filename})" if exc.filename else ""
         what = os.strerror(exc.errno).lower()
         return Ending(LOCAL, "local", f"{what}{where}", _LOCAL_ERRNO[exc.errno])
-    if isinstance(exc, MemoryError):
-        return Ending(LOCAL, "local", "out of memory", "ask for fewer requests or streams")
+    if isinstance(exc, MemoryError) or _is_out_of_room(exc):
+        return _out_of_memory()
     name = type(exc).__name__
     text = f"a bug in latdiag: {name}: {exc}" if str(exc) else f"a bug in latdiag: {name}"
     return Ending(BUG, "bug", text, "run it again with `latdiag -vv ...` and report the traceback")
+
+
+#: What the loader of shared libraries says where no address space is left for one of them.
+_NO_ROOM = ("failed to map segment", "cannot allocate memory", "cannot apply additional memory")
+
+
+def _is_out_of_room(exc: BaseException | None) -> bool:
+    """Whether a library could not be loaded for lack of memory; numpy wraps what says so."""
+    while isinstance(exc, ImportError):
+        if any(words in str(exc).lower() for words in _NO_ROOM):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
+
+
+def _out_of_memory() -> Ending:
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return Ending(LOCAL, "local", "out of memory", "close other programs, or ask for less")
+    text = f"out of memory: a process may take {most >> 20} MiB of address space here (ulimit -v)"
+    return Ending(LOCAL, "local", text, "raise that limit")
+
+
+def unwritten(exc: OSError) -> Ending:
+    """What could not be written to stdout or stderr, at the end."""
+    end = ending(exc)
+    if end.exit_code != LOCAL:
+        return end
+    return replace(end, text=f"the output cannot be written: {end.text}")
 
 
 def _gravest(exc: BaseException) -> BaseException:

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from latdiag.cli.outcome import BUG, CLOSED_PIPE, Ending, ending
+from latdiag.cli.outcome import BUG, CLOSED_PIPE, Ending, unwritten
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown
 
@@ -33,6 +33,16 @@ def announce(end: Ending, exc: BaseException, as_json: bool, verbosity: int) -> 
         _say(_traceback(exc))
 
 
+def fill_closed_streams() -> None:
+    """Point what the caller closed of stdin, stdout and stderr at the null device: else the next
+    socket gets its number, and a process that is started takes it for its stream."""
+    for standard in (0, 1, 2):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+
+
 def settle_streams() -> Ending | None:
     """Flush stdout and stderr; say how that failed, if it did.
 
@@ -46,7 +56,7 @@ def settle_streams() -> Ending | None:
         try:
             stream.flush()
         except OSError as exc:
-            failed = failed or ending(exc)
+            failed = failed or unwritten(exc)
             _discard(stream.fileno())
         except ValueError:  # somebody closed it: there is nothing left to flush
             pass
