@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -41,10 +42,18 @@ VERBS = {
 }
 
 _EPILOG = """\b
-latdiag load http://localhost:8000/v1 --rate 4 --duration 60s
 latdiag probe http://localhost:8000/v1
+latdiag load http://localhost:8000/v1 --rate 4 --duration 60s
 latdiag explain ttft
+
+Options may stand in variables: LATDIAG_MODEL for --model.
+Completion, bash: eval "$(_LATDIAG_COMPLETE=bash_source latdiag)"
+(zsh_source, fish_source too)
 """
+
+
+#: Set by the shell that asks for completions, as click's own scripts do.
+_COMPLETE = "_LATDIAG_COMPLETE"
 
 
 class _Verbs(click.Group):
@@ -133,6 +142,10 @@ def main() -> NoReturn:
 
 def _invoke(args: list[str]) -> int:
     """Call the verb. Not ``Command.main``: that turns a closed pipe into exit code 1."""
+    if instruction := os.environ.get(_COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(latdiag, {}, "latdiag", _COMPLETE, instruction)
     try:
         with latdiag.make_context("latdiag", args) as ctx:
             code = latdiag.invoke(ctx)

@@ -10,6 +10,7 @@ import click
 from latdiag.cli.listening import listening, sayer
 from latdiag.cli.options import GatherOptions, as_one, metrics_header_option
 from latdiag.cli.values import DURATION, SIZE, metrics_headers
+from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault, of_run
 from latdiag.model.text import without_credentials
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.endpoints import Endpoints
 
 
-@click.command(name="collect", context_settings={"max_content_width": 79})
+@click.command(cls=Verb, name="collect", context_settings={"max_content_width": 79})
 @click.option(
     "--duration", type=DURATION, default="60s", show_default=True, help="Collect for so long."
 )

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.verb import Verb, runs_like
 from latdiag.model.errors import RunFault, UnlikeRuns, UsageFault
 
 if TYPE_CHECKING:
     from latdiag.diagnosis.run_facts import Measured
 
 
-@click.command(name="compare", context_settings={"max_content_width": 79})
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.command(cls=Verb, name="compare", context_settings={"max_content_width": 79})
+@click.argument("a", metavar="A", shell_complete=runs_like)
+@click.argument("b", metavar="B", shell_complete=runs_like)
 @click.option(
     "--metric", "metrics", multiple=True, help="Compare this one; more than once for several."
 )

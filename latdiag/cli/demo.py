@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from latdiag.cli.outcome import INTERRUPTED, TERMINATED, Terminated
+from latdiag.cli.verb import Verb
 from latdiag.model.errors import LocalFault, UsageFault
 
 if TYPE_CHECKING:
     from latdiag.sim.demo import Demo
 
 
-@click.command(name="demo", context_settings={"max_content_width": 79})
+@click.command(cls=Verb, name="demo", context_settings={"max_content_width": 79})
 @click.argument("fault", default="healthy")
 @click.option(
     "--port",
@@ -66,7 +67,7 @@ def demo(
     \b
     latdiag demo queue
     latdiag demo decode --port 0 --set weights_ms=60 --truth truth.jsonl
-    latdiag demo kv-transfer --otlp http://127.0.0.1:4318 --telemetry skew,lost=0.1
+    latdiag demo kv-transfer --otlp http://localhost:4318 --telemetry lost=0.1
     """
     from latdiag.report.demo_page import end_lines
     from latdiag.sim.demo import serving

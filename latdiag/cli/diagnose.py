@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.verb import Verb, runs_like
 from latdiag.model.caveats import caveat
 from latdiag.model.components import COMPONENTS
 from latdiag.model.errors import UsageFault
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from latdiag.store.run import Run
 
 
-@click.command(name="diagnose", context_settings={"max_content_width": 79})
-@click.argument("runs", metavar="RUN..", nargs=-1, required=True)
+@click.command(cls=Verb, name="diagnose", context_settings={"max_content_width": 79})
+@click.argument("runs", metavar="RUN..", nargs=-1, required=True, shell_complete=runs_like)
 @click.option("--why", metavar="COMPONENT", help="Every claim on it, those that lost too.")
 @click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
+from latdiag.cli.verb import Verb
 from latdiag.model.entries import all_entries, key_of, look_up
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("word", required=False, nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 def explain(word: tuple[str, ...], as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.verb import Verb
 from latdiag.model.text import shown
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _NAMED = 12
 
 
-@click.command(name="import", context_settings={"max_content_width": 79})
+@click.command(cls=Verb, name="import", context_settings={"max_content_width": 79})
 @click.argument("folders", metavar="FOLDER..", nargs=-1, required=True)
 @click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="Take only this one.")
 @click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-import-HOST.run.")

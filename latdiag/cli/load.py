@@ -9,6 +9,7 @@ import click
 
 from latdiag.cli.listening import gatherer, spans_to
 from latdiag.cli.options import (
+    LENGTHS,
     GatherOptions,
     OutputOptions,
     TargetOptions,
@@ -17,26 +18,49 @@ from latdiag.cli.options import (
     target_options,
 )
 from latdiag.cli.values import DURATION
+from latdiag.cli.verb import Verb
 
 if TYPE_CHECKING:
     from latdiag.load.work.prepare import Wish
 
 
-@click.command(name="load", context_settings={"max_content_width": 79})
+@click.command(cls=Verb, epilog=LENGTHS, name="load", context_settings={"max_content_width": 79})
 @click.argument("url")
-@click.option("--requests", type=click.IntRange(1), help="Stop after so many requests.")
+@click.option(
+    "-n", "--requests", type=click.IntRange(1), metavar="N", help="Stop after so many requests."
+)
 @click.option("--duration", type=DURATION, help="Stop sending after this time. [default: 30s]")
-@click.option("--concurrency", type=click.IntRange(1, 100_000), help="Closed loop of streams.")
-@click.option("--rate", help="Open loop: requests/s; 10, poisson:10 or constant:10.")
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Closed loop of streams.",
+)
+@click.option(
+    "--rate", metavar="RATE", help="Open loop: requests/s; 10, poisson:10 or constant:10."
+)
 @click.option("--ramp", type=DURATION, default="0s", help="Grow to full load over this time.")
-@click.option("--warmup", type=click.IntRange(0), default=0, help="Requests that do not count.")
-@click.option("--isl", default="128", show_default=True, help="Input tokens; or a distribution.")
-@click.option("--osl", default="64", show_default=True, help="Output tokens; or a distribution.")
-@click.option("--seed", type=int, help="Of lengths, prompts and arrivals; else a new one.")
+@click.option(
+    "--warmup", type=click.IntRange(0), default=0, metavar="N", help="Requests that do not count."
+)
+@click.option(
+    "--isl", default="128", show_default=True, metavar="LENGTH", help="Input tokens of a request."
+)
+@click.option(
+    "--osl", default="64", show_default=True, metavar="LENGTH", help="Output tokens of a request."
+)
+@click.option(
+    "--seed", type=int, metavar="N", help="Of lengths, prompts and arrivals; else a new one."
+)
 @click.option("--prompts", type=click.Path(path_type=Path), help="JSONL file of prompts.")
-@click.option("--shared-prefix", type=click.IntRange(0), default=0, help="Tokens common to all.")
+@click.option(
+    "--shared-prefix", type=click.IntRange(0), default=0, metavar="N", help="Tokens common to all."
+)
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, exact ISL.")
-@click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
+@click.option(
+    "--slo", "slos", multiple=True, metavar="OBJECTIVE", help="An objective, e.g. ttft.p95<500ms."
+)
 @click.option(
     "--connections",
     type=click.Choice(["fresh", "reuse"]),
@@ -44,7 +68,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Keep connections alive or open one per request.",
 )
-@click.option("--workers", type=int, help="Reader processes; else as many as cores need.")
+@click.option(
+    "--workers", type=int, metavar="N", help="Reader processes; else as many as cores need."
+)
 @target_options
 @gather_options
 @output_options
@@ -121,7 +147,8 @@ def _wish(
         prompts=prompts,
         shared_prefix=shared_prefix,
         tokenizer=tokenizer,
-        headers=target.headers(),
+        headers=target.headers(url),
+        api_key_env=target.key_of(url),
         verify=not target.insecure,
         timeout_ns=target.timeout,
         reuse=connections == "reuse",

@@ -9,28 +9,53 @@ from typing import Any
 
 import click
 
-from latdiag.cli.values import DURATION, headers_of
+from latdiag.cli.values import DURATION, headers_of, usual_key
+from latdiag.model.errors import UsageFault
+
+#: How a length in tokens is written.
+LENGTHS = """\b
+LENGTH: 512, or one drawn for each request:
+  uniform:100-200           each from 100 to 200 equally often
+  normal:512,64             mean and standard deviation
+  lognormal:512,0.8         median and sigma of the logarithm
+  choice:128,512            each value equally often
+"""
 
 #: What --otlp means without an address.
 ON = "on"
 
 
-@dataclass(frozen=True, slots=True)
-class TargetOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOptions:
+    """What a server is shown of the user: a key, and headers. As the user wrote them."""
+
+    api_key_env: str | None
+    no_api_key: bool
+    plain: tuple[str, ...]
+    header_env: tuple[str, ...]
+
+    def headers(self, url: str) -> tuple[tuple[str, str], ...]:
+        """The headers to send to ``url``; UsageFault for what is none."""
+        return headers_of(self.key_of(url), self.plain, self.header_env)
+
+    def key_of(self, url: str) -> str | None:
+        """The variable whose key goes to ``url``. UsageFault for two orders that contradict."""
+        if self.no_api_key and self.api_key_env is not None:
+            raise UsageFault("--no-api-key and --api-key-env contradict", "leave one out")
+        if self.no_api_key or self.api_key_env is not None:
+            return self.api_key_env
+        return usual_key(url, (*self.plain, *self.header_env))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetOptions(KeyOptions):
     """Which server is asked, and how. ``timeout``: ns. Values are as the user wrote them."""
 
     model: str | None
     path: str | None
-    api_key_env: str | None
-    plain: tuple[str, ...]
-    header_env: tuple[str, ...]
     insecure: bool
     timeout: int
     body_json: str | None
-
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """The headers to send; UsageFault for what is none."""
-        return headers_of(self.api_key_env, self.plain, self.header_env)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +90,16 @@ metrics_header_option = click.option(
     help="A header for --metrics, its value in a variable; 'ORIGIN NAME: VARIABLE' of several.",
 )
 _TARGET = (
-    click.option("--model", help="Model to ask for; else the first of /v1/models."),
-    click.option("--path", help="Path of the requests, e.g. /v1/completions."),
     click.option(
-        "--api-key-env", metavar="NAME", help="Environment variable that holds the API key."
+        "--model", metavar="NAME", help="Model to ask for; else the first of /v1/models."
     ),
+    click.option("--path", metavar="PATH", help="Path of the requests, e.g. /v1/completions."),
+    click.option(
+        "--api-key-env",
+        metavar="NAME",
+        help="Variable with the API key; else OPENAI_API_KEY, over https or to this machine.",
+    ),
+    click.option("--no-api-key", is_flag=True, help="Send no API key, whatever is set."),
     click.option(
         "--header", "plain", multiple=True, metavar="'NAME: VALUE'", help="A header to send."
     ),
@@ -99,7 +129,12 @@ _OUTPUT = (
         show_default=True,
         help="Of the readers; auto: realtime if this machine is the target and you may.",
     ),
-    click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run."),
+    click.option(
+        "-o",
+        "--out",
+        metavar="PATH",
+        help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run.",
+    ),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
 )

@@ -8,6 +8,7 @@ import click
 
 from latdiag.cli.listening import gatherer, spans_to
 from latdiag.cli.options import (
+    LENGTHS,
     GatherOptions,
     OutputOptions,
     TargetOptions,
@@ -15,6 +16,7 @@ from latdiag.cli.options import (
     output_options,
     target_options,
 )
+from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 
 
-@click.command(name="probe", context_settings={"max_content_width": 79})
-@click.argument("url")
+@click.command(cls=Verb, epilog=LENGTHS, name="probe", context_settings={"max_content_width": 79})
+@click.argument("url", required=False)
 @click.option(
     "--budget",
     type=click.Choice(["quick", "standard", "deep"]),
@@ -40,18 +42,28 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
     metavar="N",
     help="Never ask for more tokens in all. [default: 200,000, 1,000,000 or 5,000,000]",
 )
-@click.option("--rate", help="Your workload: requests/s; 10 or poisson:10.")
+@click.option("--rate", metavar="RATE", help="Your workload: requests/s; 10 or poisson:10.")
 @click.option(
-    "--concurrency", type=click.IntRange(1, 100_000), help="Or a closed loop of streams."
+    "-c",
+    "--concurrency",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Or a closed loop of streams.",
 )
-@click.option("--isl", help="Input tokens of your workload; or a distribution.")
-@click.option("--osl", help="Output tokens of your workload; or a distribution.")
-@click.option("--seed", type=int, help="Of prompts, lengths and arrivals; else a new one.")
+@click.option("--isl", metavar="LENGTH", help="Input tokens of your workload.")
+@click.option("--osl", metavar="LENGTH", help="Output tokens of your workload.")
+@click.option(
+    "--slo", "slos", multiple=True, metavar="OBJECTIVE", help="An objective, e.g. ttft.p95<500ms."
+)
+@click.option(
+    "--seed", type=int, metavar="N", help="Of prompts, lengths and arrivals; else a new one."
+)
 @target_options
 @gather_options
 @output_options
 def probe(
-    url: str,
+    url: str | None,
+    slos: tuple[str, ...],
     budget: str,
     max_tokens_total: int | None,
     rate: str | None,
@@ -63,7 +75,8 @@ def probe(
     gather: GatherOptions,
     output: OutputOptions,
 ) -> int:
-    """Find out where the latency of URL goes, from outside alone.
+    """Find out where the latency of URL goes, from outside alone. Without URL: of the server that
+    answers on this machine.
 
     Requests of known lengths, alone and together, tell what each part of the server costs; your
     workload (else a modest one) is then explained with that.
@@ -71,15 +84,18 @@ def probe(
     \b
     latdiag probe http://localhost:8000
     latdiag probe https://host/v1 --api-key-env KEY --model NAME
-    latdiag probe http://localhost:8000 --budget standard --rate 4 --isl lognormal:900,0.7
+    latdiag probe http://localhost:8000 --rate 4 --isl lognormal:900,0.7
     """
     from latdiag.cli.execute import conclude, show, with_fault
     from latdiag.cli.targets import target_of
+    from latdiag.measurement.slo import parse_slos
     from latdiag.probe.limits import limits_of
     from latdiag.probe.planner import Planner
     from latdiag.probe.run import WorkloadText, run_probe
     from latdiag.report.progress import Progress
 
+    objectives = parse_slos(slos)
+    url = url or _found(output.quiet)
     limits = limits_of(budget, max_tokens_total, rate, concurrency, isl, osl, seed)
     around = gatherer(gather, output.quiet)
     with target_of(url, spans_to(gather, url)) as place:
@@ -89,10 +105,20 @@ def probe(
         workload = WorkloadText(isl, osl)
         with Planner() as planner:
             done = run_probe(planner, wish, limits, output.out, around, progress, workload)
-        end = conclude("probe", done.path, done.end, done.cut)
+        end = conclude("probe", done.path, done.end, done.cut, objectives)
         result, code = with_fault(end, done.heard)
     show(result, output.as_json)
     return code
+
+
+def _found(quiet: bool) -> str:
+    """The URL of the one server on this machine; UsageFault for none or several."""
+    from latdiag.cli.find import the_server
+
+    server = the_server()
+    if not quiet:
+        click.echo(f"Found {server.line()}", err=True)
+    return server.url
 
 
 def _wish(url: str, target: TargetOptions, priority: str, seed: int) -> Wish:
@@ -115,7 +141,8 @@ def _wish(url: str, target: TargetOptions, priority: str, seed: int) -> Wish:
         give_up=GIVE_UP,
         designed=True,
         overlay=overlay,
-        headers=target.headers(),
+        headers=target.headers(url),
+        api_key_env=target.key_of(url),
         verify=not target.insecure,
         timeout_ns=target.timeout,
         priority=priority,

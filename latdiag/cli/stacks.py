@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from latdiag.cli.listening import check_metrics
-from latdiag.cli.options import metrics_header_option
-from latdiag.cli.values import headers_of, metrics_headers
+from latdiag.cli.options import KeyOptions, metrics_header_option
+from latdiag.cli.values import metrics_headers
+from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown
 
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
     from latdiag.load.look import Glimpse
 
 
-@click.command(context_settings={"max_content_width": 79})
+@click.command(cls=Verb, context_settings={"max_content_width": 79})
 @click.argument("url", required=False)
 @click.option("--metrics", multiple=True, metavar="URL", help="Also look at this /metrics.")
 @metrics_header_option
-@click.option("--api-key-env", metavar="NAME", help="Environment variable that holds the API key.")
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="Variable with the API key; else OPENAI_API_KEY, over https or to this machine.",
+)
+@click.option("--no-api-key", is_flag=True, help="Send no API key, whatever is set.")
 @click.option(
     "--header", "plain", multiple=True, metavar="'NAME: VALUE'", help="A header to send."
 )
@@ -39,6 +45,7 @@ def stacks(
     metrics: tuple[str, ...],
     metrics_header_env: tuple[str, ...],
     api_key_env: str | None,
+    no_api_key: bool,
     plain: tuple[str, ...],
     header_env: tuple[str, ...],
     insecure: bool,
@@ -66,7 +73,10 @@ def stacks(
             raise UsageFault("--markdown is the table alone", "leave out URL and --json")
         click.echo(page.markdown(known))
     elif url is not None:
-        headers = headers_of(api_key_env, plain, header_env)
+        asked = KeyOptions(
+            api_key_env=api_key_env, no_api_key=no_api_key, plain=plain, header_env=header_env
+        )
+        headers = asked.headers(url)
         from latdiag.load.signs import glimpses_of
 
         check_metrics(metrics)

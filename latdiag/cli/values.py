@@ -58,6 +58,10 @@ _FORMS = {
     "--metrics-header-env": "'NAME: VARIABLE'",
 }
 
+#: Where other clients look for a key, and the headers that bear one.
+USUAL_KEY = "OPENAI_API_KEY"
+_KEYS = ("authorization", "api-key", "x-api-key")
+
 DURATION = Duration()
 SIZE = Size()
 
@@ -78,6 +82,22 @@ def headers_of(
     for _, value in found:
         _check_value(value)
     return tuple(found)
+
+
+def usual_key(url: str, headers: Sequence[str]) -> str | None:
+    """The variable that other clients take the API key from, where it is set and the key may go
+    to ``url``: over https, or to this machine; and where ``headers`` bear no other."""
+    from urllib.parse import urlsplit
+
+    from latdiag.model.text import is_loopback
+
+    if not os.environ.get(USUAL_KEY, "").strip():
+        return None
+    if any(text.partition(":")[0].strip().lower() in _KEYS for text in headers):
+        return None
+    parts = urlsplit(url)
+    safe = parts.scheme == "https" or is_loopback(parts.hostname or "")
+    return USUAL_KEY if safe else None
 
 
 def header_from(option: str, text: str) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def target_of(header: Mapping[str, object]) -> Target:
         if isinstance(captures, list)
         else []
     )
-    return Target(url, model, dialect, peer, tuple(names))
+    return Target(url, model, dialect, peer, tuple(names), known(target, "api_key_env", str))
 
 
 def stacks_of(header: Mapping[str, object]) -> tuple[StackFound, ...]:

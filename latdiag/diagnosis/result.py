@@ -120,13 +120,15 @@ class InvalidBecause:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was asked. ``captures``: names of the imported recordings."""
+    """What was asked. ``captures``: names of the imported recordings. ``api_key_env``: the
+    variable that the API key was taken from."""
 
     url: str | None
     model: str | None
     dialect: str | None
     peer: str | None
     captures: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
+    api_key_env: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,13 @@ def begin(
     target = plan.target
     header = Header(
         verb=verb,
-        target=Endpoint(without_credentials(target.url), found.model, plan.dialect, found.peer),
+        target=Endpoint(
+            without_credentials(target.url),
+            found.model,
+            plan.dialect,
+            found.peer,
+            wish.api_key_env,
+        ),
         stacks=stacks_at(wish.url, target.headers, target.verify) if wish.designed else (),
         plan=planned(prepared, _plan(prepared, wish)),
         preflight=Preflight(

@@ -37,10 +37,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint(Target):
-    """A target that was looked at: how it is spoken to, and the address that answered."""
+    """A target that was looked at: how it is spoken to, the address that answered, and the
+    variable that the API key was taken from."""
 
     dialect: str | None = None
     peer: str | None = None
+    api_key_env: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 
 from latdiag.model.errors import UsageFault
-from latdiag.model.text import shown
+from latdiag.model.text import is_loopback, shown
 
 GRPC_DEFAULT = "127.0.0.1:4317"
 HTTP_DEFAULT = "127.0.0.1:4318"
@@ -31,7 +30,7 @@ class Endpoints:
             if address is None:
                 continue
             host, port = _split(address)
-            if self.token or self.allow_unauthenticated or _is_loopback(host):
+            if self.token or self.allow_unauthenticated or is_loopback(host):
                 continue
             raise UsageFault(
                 f"{host}:{port} can be reached from other machines, and no token guards it",
@@ -63,12 +62,3 @@ def _split(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ \t\0"):
         raise UsageFault(f"{shown(address, 80)} is no HOST:PORT", "write it as 127.0.0.1:4317")
     return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

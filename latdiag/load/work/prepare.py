@@ -55,6 +55,8 @@ class Wish:
     shared_prefix: int = 0
     tokenizer: Path | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    #: the variable that the API key among them was taken from
+    api_key_env: str | None = None
     verify: bool = True
     timeout_ns: int = 120 * NS_PER_S
     reuse: bool = True
