@@ -65,6 +65,18 @@ def _check_full(ended: Ended, run: Path, why: str) -> None:
     rows = kept.frame(["outcome"])
     assert kept.caveats == [], "nothing half written"
     assert len(rows) > 0, "what was written before is kept"
+    # The writer could say so or not, by the room that was left; closed it never is.
+    (writer,) = kept.writers
+    (reason,) = kept.cut_short
+    assert writer["state"] == "open"
+    if writer["ended"] == "disk":
+        counts = writer["counts"]
+        assert isinstance(counts, dict)
+        done = (rows["outcome"] != "cut_by_client").sum()
+        assert counts["lost"] == counts["begun"] - counts["rows"] and counts["rows"] == done
+        assert f"could not write any more, and lost {counts['lost']} of" in reason
+    else:
+        assert writer["ended"] is None and "never closed" in reason
 
 
 def test_too_few_descriptors_for_the_streams_are_refused_before_the_load(tmp_path: Path) -> None:
