@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from latdiag.ingest.otlp.doors import Doors
 from latdiag.ingest.otlp.forward import Forwarding, refuse_own
 from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _TICK_S = 0.1
 _PART_ROWS = 20_000
-_FIRST_FLUSH_S, _LONGEST_FLUSH_S = 1.0, 8.0
+#: With the time to write, at most 5 s are lost by a kill, however old the run is.
+_FIRST_FLUSH_S, _LONGEST_FLUSH_S = 1.0, 3.0
 _STATE_EVERY_S = 2.0
 #: For exports that are under way at the end, and for those that wait to be passed on.
 _GRACE_S, _FORWARD_S = 1.0, 5.0
@@ -123,6 +125,7 @@ class _Life:
             own = [address for address in (grpc, http) if address]
             refuse_own(self._forwarding.destination, own)
             self._forwarding.start()
+        self._intake.doors = Doors(grpc, http)
         return Ready(grpc, http)
 
     async def _close(self) -> None:
@@ -209,8 +212,7 @@ class _Life:
         rows = len(intake.rows)
         if not rows:
             return
-        intake.writing_rows, intake.writing_bytes = rows, intake.waiting_bytes
-        intake.waiting_bytes = 0
+        intake.writing_rows, intake.writing_bytes = rows, intake.rows.size()
         columns = intake.rows.take()
         if await self._write(columns):
             self._written_rows += rows
@@ -294,6 +296,7 @@ class _Life:
             refused=intake.refused(),
             refused_exports=dict(intake.tally.refused_exports),
             other_signals=dict(intake.tally.other_signals),
+            wrong_doors=dict(intake.tally.wrong_doors),
             dropped_attributes=intake.rows.dropped_attributes,
             rows=self._written_rows,
             samples=self._sample_rows,

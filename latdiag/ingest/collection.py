@@ -92,8 +92,9 @@ class Waiting:
         until = self._begun_s + duration_ns / NS_PER_S
         while not self._signals and (left := until - self._clock()) > 0:
             self._sleep(min(_POLL_S, left))
-            if self._tick() is None:
-                break  # the child is gone; ``finish`` says so
+            self._tick()
+            if self._collector.gone:
+                break  # which ``finish`` says
         self._edge("end")
         lasted_ns = round((self._clock() - self._begun_s) * NS_PER_S)
         if not open_doors or signal.SIGTERM in self._signals:
@@ -111,19 +112,19 @@ class Waiting:
         account = self._collector.finish(wait_ns, hurry)
         return Collection(account, lasted_ns, (self._signals or [0])[0])
 
-    def _tick(self) -> bool | None:
-        """Say what came, where it is time for that; None if the child does not answer."""
+    def _tick(self) -> None:
+        """Say what came, where it is time for that and the child finds the time."""
         if self._clock() < self._next_s:
-            return False
+            return
+        # From now on, not from when it was due: after a pause of minutes one line says it all.
+        self._next_s = self._clock() + _SAY_EVERY_S
         account = self._collector.snapshot()
         if account is None:
-            return None
+            return
         now = self._clock()
-        # From now on, not from when it was due: after a pause of minutes one line says it all.
         self._next_s = now + _SAY_EVERY_S
         for line in self._progress(account, round(now - self._begun_s)):
             self._say(line)
-        return True
 
     def _edge(self, label: str) -> None:
         for problem in self._collector.edge(label):

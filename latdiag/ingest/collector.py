@@ -37,13 +37,19 @@ from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault
 from latdiag.runtime.children import LATER, fork_talking
+from latdiag.runtime.heartbeat import Heartbeat
 from latdiag.stacks.signal import Stack
 
 _Answer = TypeVar("_Answer")
-_READY_S = 20.0
+#: A child that gave no sign of life for so long is dead; a busy one beats all the same.
+_SILENT_S = 30.0
+_READY_S = 120.0
 _EDGE_S = 30.0
-#: To write, to pass on and to close, after the wait for late spans.
-_CLOSING_S = 30.0
+_COUNT_S = 2.0
+#: To write, to pass on and to close, after the wait for late spans. The child bounds each of
+#: these itself; a slow disk may take long.
+_CLOSING_S = 300.0
+_LOOK_S = 1.0
 #: From the end of what it says to its own.
 _LEAVING_S = 5.0
 #: The wait for late spans ends at this multiple of it, even if spans keep coming.
@@ -98,7 +104,10 @@ class Collector:
         self._end: Account | None = None
         self._fault: LatdiagError | None = None
 
+        self._heart = heart = Heartbeat()
+
         def live(channel: Channel) -> None:
+            heart.start()
             from latdiag.ingest.collecting import live
 
             live(plan, channel)
@@ -130,11 +139,11 @@ class Collector:
         return scraped.problems if scraped else []
 
     def snapshot(self) -> Account | None:
-        """What came so far, as ``finish`` returns it; None where the child does not answer."""
+        """What came so far, as ``finish`` returns it; None where the child is too busy to say."""
         if self._end is not None:
             return self._end
         self._channel.send(CountNow())
-        counted = self._answer(Counted, _EDGE_S)
+        counted = self._answer(Counted, _COUNT_S)
         return counted.account if counted else None
 
     def finish(self, wait_ns: int, on_wait: Callable[[], None] = lambda: None) -> Account:
@@ -147,8 +156,8 @@ class Collector:
         limit_ns = _WAITS * wait_ns
         self._channel.send(Finish(wait_ns, limit_ns))
         until = time.monotonic() + limit_ns / NS_PER_S + _CLOSING_S
-        while self._end is None and time.monotonic() < until and not self._channel.ended:
-            self._answer(Finished, 1.0)
+        while self._end is None and time.monotonic() < until and not self.gone:
+            self._answer(Finished, _LOOK_S)
             if self._end is None:
                 on_wait()
         if self._end is None:
@@ -166,15 +175,22 @@ class Collector:
         if self._end is None:
             self._channel.send(Finish(0, 0))
         patience = time.monotonic() + _CLOSING_S
-        while self._end is None and not self._channel.ended and time.monotonic() < patience:
-            self._answer(Finished, 1.0)
+        while self._end is None and not self.gone and time.monotonic() < patience:
+            self._answer(Finished, _LOOK_S)
+        gone = self.gone
         self._channel.close()
-        self._child.end(patience - time.monotonic())
+        self._child.end(0.0 if gone else _LEAVING_S)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the child has ended, or gives no sign of life."""
+        return self._channel.ended or self._heart.silent_s() > _SILENT_S
 
     def _answer(self, kind: type[_Answer], seconds: float) -> _Answer | None:
         """The next message of this kind; None if it does not come in time. Takes in others."""
         until = time.monotonic() + seconds
-        while (message := self._channel.receive(max(0.0, until - time.monotonic()))) is not None:
+        while (left := until - time.monotonic()) > 0 and not self.gone:
+            message = self._channel.receive(min(left, _LOOK_S))
             if isinstance(message, Finished):
                 self._end = message.account
             elif isinstance(message, Fault) and self._fault is None:

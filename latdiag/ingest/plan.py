@@ -116,7 +116,8 @@ class Account:
     key there, and ``diagnosis.collected`` reads it.
 
     ``accepted``: spans. ``refused``: spans by reason; ``refused_exports``: exports by reason;
-    ``other_signals``: exports that are no spans. ``rows``, ``samples``, ``bytes``: as written.
+    ``other_signals``: exports that are no spans. ``wrong_doors``: connections that spoke another
+    protocol than their door, by the words for that. ``rows``, ``samples``, ``bytes``: as written.
     ``forwarded``: None where nothing is passed on. ``scrapes``: by label. ``senders``: those with
     most spans; ``senders_total`` and what follows are of all.
     """
@@ -126,6 +127,7 @@ class Account:
     refused: dict[str, int]
     refused_exports: dict[str, int]
     other_signals: dict[str, int]
+    wrong_doors: dict[str, int]
     dropped_attributes: int
     rows: int
     samples: int

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from latdiag.ingest.otlp.limits import Budget, Refusal
+
 if TYPE_CHECKING:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceRequest,
@@ -33,8 +35,9 @@ DEPTH = 16
 PARTS = 1_000_000
 
 
-def request_of(document: Any) -> ExportTraceServiceRequest:
-    """The export request that ``document`` (parsed OTLP/JSON) states.
+def request_of(document: Any, bad: list[str] | None = None) -> ExportTraceServiceRequest:
+    """The export request that ``document`` (parsed OTLP/JSON) states. Where ``bad`` is given, a
+    span that is none is left out, and its fault added there.
 
     Unknown fields are ignored, missing ones have protobuf's defaults. Raises ValueError, one
     sentence, for what is no export of traces, for a field of a wrong type, and for more than
@@ -48,14 +51,19 @@ def request_of(document: Any) -> ExportTraceServiceRequest:
         raise ValueError(f"an export is an object, not {_what(document)}")
     if "resourceSpans" not in document and "resource_spans" not in document:
         raise ValueError("there are no resourceSpans in it")
-    return ExportTraceServiceRequest(**_Cleaning().message(document, "export", "an export", 0))
+    try:
+        fields = Cleaning(Budget(PARTS), bad).message(document, "export", "an export", 0)
+    except Refusal as refusal:
+        raise ValueError(f"it has {refusal.text}") from None
+    return ExportTraceServiceRequest(**fields)
 
 
-class _Cleaning:
-    """Makes keyword arguments of messages out of one document, and counts what it makes."""
+class Cleaning:
+    """Makes keyword arguments of messages out of values; spends a budget on what it makes."""
 
-    def __init__(self) -> None:
-        self._parts = 0
+    def __init__(self, budget: Budget, bad: list[str] | None = None) -> None:
+        self._budget = budget
+        self._bad = bad
 
     def message(self, value: Any, shape: str, name: str, depth: int) -> dict[str, Any]:
         """Protobuf's fields of an object. ``depth``: arrays and maps that it lies in."""
@@ -85,13 +93,23 @@ class _Cleaning:
     def _messages(self, value: Any, shape: str, name: str, depth: int) -> list[dict[str, object]]:
         if not isinstance(value, list):
             raise ValueError(f"{name} is {_what(value)}, not a list")
-        self._parts += len(value)
-        if self._parts > PARTS:
-            raise ValueError(f"it has more than {PARTS:,} spans, attributes and the like")
+        self._budget.spend(len(value))
         if shape in ("pair", "value") and len(value) > ATTRIBUTES:
             raise ValueError(f"it has more than {ATTRIBUTES:,} {name} in one place")
         entry, message = f"an entry of {name}", self.message
+        if shape == "span" and self._bad is not None:
+            return self._good(value, entry, self._bad)
         return [{} if one is None else message(one, shape, entry, depth) for one in value]
+
+    def _good(self, spans: list[Any], name: str, bad: list[str]) -> list[dict[str, object]]:
+        """The spans that are some; the fault of each that is none goes to ``bad``."""
+        made = []
+        for span in spans:
+            try:
+                made.append({} if span is None else self.message(span, "span", name, 0))
+            except ValueError as fault:
+                bad.append(str(fault))
+        return made
 
 
 # ---------------------------------------------------------------------- values

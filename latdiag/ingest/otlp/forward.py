@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from latdiag.ingest.otlp.intake import SIGNALS, Export
-from latdiag.ingest.otlp.limits import Refusal, inflated
+from latdiag.ingest.otlp.decode import Export
+from latdiag.ingest.otlp.intake import SIGNALS
+from latdiag.ingest.otlp.json_text import JsonText
+from latdiag.ingest.otlp.limits import Budget, Refusal, Steps, inflating
+from latdiag.ingest.otlp.protobuf import repacking
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown, without_credentials
 
@@ -225,14 +228,22 @@ class Forwarding:
 
 async def _as_message(export: Export) -> bytes:
     """The export as a gRPC message: inflated, and in protobuf."""
-    body = inflated(export.body, export.wrapping) if export.wrapping else export.body
+    body: bytes | bytearray = export.body
+    if export.wrapping:
+        body = await _stepped(inflating(export.body, export.wrapping))
     if export.form == "protobuf":
-        return body
+        return bytes(body)
     if export.signal != "traces":
         raise Refusal("signal", f"{export.signal} in JSON cannot be passed on by gRPC")
-    import json
+    return bytes(await _stepped(repacking(JsonText(body, Budget()))))
 
-    from latdiag.ingest.otlp.document import request_of
 
-    request = await asyncio.to_thread(lambda: request_of(json.loads(body)))
-    return bytes(request.SerializeToString())
+async def _stepped(steps: Steps[bytearray]) -> bytearray:
+    """What steps make: one each time, for there are senders that wait."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            made: bytearray = end.value
+            return made
+        await asyncio.sleep(0)

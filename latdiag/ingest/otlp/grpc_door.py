@@ -2,19 +2,22 @@
 
 The server is grpcio's, told to leave compressed messages as they are: its own inflating knows no
 bound (a message of 200 kB became 200 MB). Each call is read as a stream of one message, because
-only then a sender that never finishes its message can be cut off.
+only then a sender that never finishes its message can be cut off. ``grpc_front`` stands before it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from latdiag.ingest.otlp.intake import SIGNALS, Export, Intake
+from latdiag.ingest.otlp.decode import Export
+from latdiag.ingest.otlp.grpc_front import GrpcFront
+from latdiag.ingest.otlp.intake import SIGNALS, Intake, bug
 from latdiag.ingest.otlp.limits import (
     MAX_BODY,
-    MAX_CONNECTIONS,
     REQUEST_S,
     RETRY_S,
     Refusal,
@@ -27,20 +30,15 @@ _METHODS = {
     f".v1.{service}/Export": signal
     for signal, service in SIGNALS.items()
 }
-#: Calls at once, over all connections: each may hold a body in memory.
-_CALLS = 128
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_BODY),
     ("grpc.per_message_decompression", 0),
-    ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
-    ("grpc.max_concurrent_streams", 32),
+    ("grpc.max_concurrent_streams", 16),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.server_handshake_timeout_ms", int(REQUEST_S * 1000)),
     # Half-open connections are found by pings that nobody answers.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Without this two receivers could share the port, and each would see half.
-    ("grpc.so_reuseport", 0),
 )
 #: The status by reason; what is not named is the sender's fault.
 _STATUS = {
@@ -53,21 +51,21 @@ _STATUS = {
     "closing": "UNAVAILABLE",
     "slow": "DEADLINE_EXCEEDED",
     "signal": "UNIMPLEMENTED",
+    "path": "UNIMPLEMENTED",
+    "bug": "INTERNAL",
 }
 
 
 class _Services:
     """What grpcio asks for the handler of a method."""
 
-    def __init__(self, call: Callable[[str, Any], Awaitable[bytes]]) -> None:
+    def __init__(self, call: Callable[[str | None, Any], Awaitable[bytes]]) -> None:
         self._call = call
 
     def service(self, details: Any) -> Any:
         import grpc
 
         signal = _METHODS.get(details.method)
-        if signal is None:
-            return None  # which grpcio answers with UNIMPLEMENTED
 
         async def export(_requests: Any, context: Any) -> bytes:
             return await self._call(signal, context)
@@ -85,6 +83,7 @@ class GrpcDoor:
         self._intake = intake
         self._request_s = request_s
         self._server: Any = None
+        self._front: GrpcFront | None = None
 
     async def open(self, address: str) -> str:
         """Listen at HOST:PORT (port 0: any); the address that is listened at.
@@ -93,52 +92,60 @@ class GrpcDoor:
         """
         from grpc import aio
 
-        self._server = aio.server(
-            handlers=(_Services(self._call),),
-            options=_OPTIONS,
-            maximum_concurrent_rpcs=_CALLS,
-        )
-        host = address.rpartition(":")[0]
+        self._server = aio.server(handlers=(_Services(self._call),), options=_OPTIONS)
+        # An abstract address: no file is left behind, however this process ends.
+        name = f"latdiag-{os.getpid()}-{secrets.token_hex(8)}"
+        self._server.add_insecure_port(f"unix-abstract:{name}")
+        await self._server.start()
+        host, _, port = address.rpartition(":")
+        self._front = GrpcFront(self._intake, f"\0{name}", self._request_s)
         try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as fault:
-            port, reason = 0, shown(fault, 200)
-        else:
-            reason = "the port is not free"
-        if not port:
+            return f"{host}:{await self._front.open(host, int(port))}"
+        except OSError as fault:
+            reason = shown(fault.strerror or fault, 200)
             raise LocalFault(
                 f"cannot listen at {shown(address, 80)} for OTLP over gRPC: {reason}",
                 "stop what listens there, or choose another port",
-            )
-        await self._server.start()
-        return f"{host}:{port}"
+            ) from fault
 
     async def close(self, grace_s: float) -> None:
         """Take nothing new; what is under way has ``grace_s`` to end."""
+        if self._front is not None:
+            self._front.close()
         if self._server is not None:
             await self._server.stop(grace_s)
+        if self._front is not None:
+            self._front.abort()
 
-    async def _call(self, signal: str, context: Any) -> bytes:
+    async def _call(self, signal: str | None, context: Any) -> bytes:
         import grpc
 
-        said = {key: value for key, value in context.invocation_metadata() if key in _HEADERS}
         try:
-            refusal = self._intake.may_come_in(said.get("authorization"), said.get("origin"))
-            if refusal is not None:
-                raise refusal
-            body = await self._message(context)
-            export = Export(body, wrapping_of(body), "protobuf", "otlp/grpc", signal)
-            if signal != "traces":
-                return self._other(export)
-            reply = self._intake.take(export)
-            assert isinstance(reply, bytes)
-            return reply
+            return await self._answer(signal, context)
         except Refusal as no:
-            if no.retry:
-                context.set_trailing_metadata((("grpc-status-details-bin", _retry_later(no)),))
-            code = grpc.StatusCode[_STATUS.get(no.reason, "INVALID_ARGUMENT")]
-            await context.abort(code, no.text)
-            raise AssertionError("abort raises") from None
+            refusal = no
+        except Exception as fault:
+            refusal = self._intake.turned_away(bug(fault))
+        if refusal.retry:
+            context.set_trailing_metadata((("grpc-status-details-bin", _retry_later(refusal)),))
+        code = grpc.StatusCode[_STATUS.get(refusal.reason, "INVALID_ARGUMENT")]
+        await context.abort(code, refusal.text)
+        raise AssertionError("abort raises")
+
+    async def _answer(self, signal: str | None, context: Any) -> bytes:
+        intake = self._intake
+        if signal is None:
+            text = "there is no such method here, only opentelemetry's TraceService/Export"
+            raise intake.turned_away(Refusal("path", text))
+        headers = {key: value for key, value in context.invocation_metadata() if key in _HEADERS}
+        refusal = intake.may_come_in(headers.get("authorization"), headers.get("origin"))
+        if refusal is not None:
+            raise refusal
+        body = await self._message(context)
+        export = Export(body, wrapping_of(body), "protobuf", "otlp/grpc", signal)
+        if signal != "traces":
+            return self._other(export)
+        return await intake.take(export, intake.room.claim())
 
     async def _message(self, context: Any) -> bytes:
         """The one message of a call; Refusal where it does not come in time or not at all."""
@@ -155,7 +162,8 @@ class GrpcDoor:
 
     def _other(self, export: Export) -> bytes:
         if not self._intake.other(export):
-            raise Refusal("signal", f"{export.signal} are not taken here, only traces")
+            text = f"{export.signal} are not taken here, only traces"
+            raise Refusal("signal", text)
         return b""
 
 

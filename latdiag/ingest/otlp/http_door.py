@@ -3,83 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from contextlib import suppress
+import time
+from collections import deque
 from typing import Any
 
-from latdiag.ingest.otlp.intake import SIGNALS, Export, Intake
+from latdiag.ingest.otlp import http_reply
+from latdiag.ingest.otlp.decode import Export
+from latdiag.ingest.otlp.doors import is_tls
+from latdiag.ingest.otlp.frames import PREFACE, Refusing
+from latdiag.ingest.otlp.http_request import MAX_HEAD, PATHS, READ, Request, long_head, why_not
+from latdiag.ingest.otlp.intake import Intake, bug
 from latdiag.ingest.otlp.limits import (
     IDLE_S,
     MAX_BODY,
     MAX_CONNECTIONS,
     REQUEST_S,
-    RETRY_S,
+    WRITE_S,
     Refusal,
     too_large,
 )
+from latdiag.ingest.otlp.slots import Slots
 from latdiag.model.errors import LocalFault
 from latdiag.model.text import shown
 
-_MAX_HEAD = 32 << 10
+#: Bytes around a body: sizes and extensions of chunks, trailers. A chunk costs 6 at least, and
+#: exporters send them by kilobytes.
+_MAX_FRAMING = 512 << 10
 #: After an answer that ends a connection, what still comes is thrown away for so long.
 _LINGER_S = 1.0
-_PATHS = {f"/v1/{signal}": signal for signal in SIGNALS}
-_FORMS = {"application/x-protobuf": "protobuf", "application/json": "json"}
-_TYPES = {form: kind for kind, form in _FORMS.items()}
-_WRAPPINGS = {"": "", "identity": "", "gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
-#: HTTP status by reason; what is not named is 400, which no exporter sends again.
-_STATUS = {
-    "origin": 403,
-    "token": 401,
-    "path": 404,
-    "signal": 404,
-    "method": 405,
-    "slow": 408,
-    "too_large": 413,
-    "bomb": 413,
-    "too_many": 413,
-    "type": 415,
-    "encoding": 415,
-    "busy": 429,
-    "head": 431,
-    "disk": 507,
-    "disk_cap": 507,
-    "closing": 503,
-    "crowded": 503,
-}
-_PHRASES = {
-    200: "OK",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    503: "Service Unavailable",
-    507: "Insufficient Storage",
-}
-#: google.rpc.Code of the body that explains a refusal: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
-_INVALID, _EXHAUSTED = 3, 8
+#: Requests of one connection that wait for those before them; then it is read no further.
+_AHEAD = 4
 
 
 class HttpDoor:
     """An HTTP server of the export paths in the running event loop.
 
     ``request_s``: seconds that a request may take to come, from its first byte; ``idle_s``:
-    seconds that a connection may lie idle.
+    seconds that a connection may lie idle; ``write_s``: that replies may stay unread.
     """
 
     def __init__(
-        self, intake: Intake, request_s: float = REQUEST_S, idle_s: float = IDLE_S
+        self,
+        intake: Intake,
+        request_s: float = REQUEST_S,
+        idle_s: float = IDLE_S,
+        write_s: float = WRITE_S,
     ) -> None:
         self.intake = intake
         self.request_s = request_s
         self.idle_s = idle_s
+        self.write_s = write_s
         self.closing = False
+        self.slots = Slots()
         self.connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
 
@@ -119,7 +94,7 @@ class HttpDoor:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. Requests on it are answered one after the other, as they are parsed."""
+    """One connection. Requests on it are answered one after the other, as they came."""
 
     def __init__(self, door: HttpDoor) -> None:
         import httptools
@@ -129,57 +104,98 @@ class _Connection(asyncio.Protocol):
         self._upgrade = httptools.HttpParserUpgrade
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         #: a request is under way; the connection has been refused, what comes is thrown away
-        self._busy = self._ended = False
-        self._reset()
-
-    def _reset(self) -> None:
-        self._path = b""
-        self._headers: dict[str, str] = {}
-        self._received = self._head_size = self._body_size = 0
-        self._head_whole = False
-        self._body: list[bytes] = []
+        self._busy = self._ended = self._unread = False
+        self._begun = b""
+        self._other: Refusing | None = None
+        self._request = Request()
+        self._waiting: deque[Request | Refusal] = deque()
+        self._serving: asyncio.Task[None] | None = None
+        self.moved_s = time.monotonic()
 
     # ------------------------------------------------------------------ asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        crowded = len(self._door.connections) >= MAX_CONNECTIONS
         self._door.connections.add(self)
-        if crowded:
-            text = f"there are {MAX_CONNECTIONS} connections already"
-            self._refuse(Refusal("crowded", text, retry=True), counted=False)
+        if self._door.slots.add(self):
+            self._wait(self._door.request_s)
             return
-        self._wait(self._door.request_s)
+        text = f"there are {MAX_CONNECTIONS} connections already"
+        self._refuse(Refusal("crowded", text, retry=True), counted=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.connections.discard(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._door.slots.discard(self)
+        self._ended = True
+        self._forget()
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        import httptools
-
+        self.moved_s = time.monotonic()
         if self._ended:
+            if self._other is not None:
+                self._transport.write(self._other.feed(data))
             return
         if not self._busy:
             self._busy = True
             self._wait(self._door.request_s)
-        self._received += len(data)
+        if len(self._begun) < 3 and self._is_other(data):
+            return
+        self._request.received += len(data)
+        self._parse(data)
+        request = self._request
+        if self._ended or not self._busy:
+            return
+        if not request.head_whole and request.received > MAX_HEAD:
+            self._refuse(long_head())
+        elif request.received - len(request.body) > MAX_HEAD + _MAX_FRAMING:
+            text = f"chunks and trailers of more than {_MAX_FRAMING} bytes around a body"
+            self._refuse(Refusal("framing", text))
+
+    def _parse(self, data: bytes) -> None:
+        import httptools
+
         try:
             self._parser.feed_data(data)
         except self._upgrade:
             self._refuse(Refusal("malformed", "no other protocol is spoken here"))
         except httptools.HttpParserError:
             self._refuse(Refusal("malformed", "that is not HTTP/1.1"))
-        if self._busy and not self._head_whole and self._received > _MAX_HEAD:
-            self._refuse(_long_head())
+
+    def _is_other(self, data: bytes) -> bool:
+        """Whether another protocol is spoken here; says so to the sender in that."""
+        self._begun += data[: len(PREFACE) - len(self._begun)]
+        doors = self._door.intake.doors
+        if is_tls(self._begun):
+            self._refuse(doors.tls(grpc=False))
+        elif len(self._begun) >= 3 and PREFACE.startswith(self._begun[:3]):
+            wrong = self._door.intake.turned_away(doors.grpc_at_http())
+            self._other = Refusing(wrong.text)
+            self._ended = True
+            self._transport.write(self._other.feed(data))
+            self._wait(_LINGER_S)
+        return self._ended
 
     def pause_writing(self) -> None:
-        """A sender that does not read its replies sends nothing more either."""
+        """A sender that does not read its replies sends nothing more either, and then is gone."""
+        self._unread = True
         self._transport.pause_reading()
+        loop = asyncio.get_running_loop()
+        self._write_timer = loop.call_later(self._door.write_s, self.abort)
 
     def resume_writing(self) -> None:
-        self._transport.resume_reading()
+        self._unread = False
+        self.moved_s = time.monotonic()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if len(self._waiting) < _AHEAD and not self._unread:
+            self._transport.resume_reading()
 
     def _wait(self, seconds: float) -> None:
         if self._timer is not None:
@@ -187,168 +203,155 @@ class _Connection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
-        if self._busy and not self._ended:
+        if self._ended:
+            self.abort()
+        elif self._busy:
             self._refuse(Refusal("slow", f"no whole request within {self._door.request_s:g} s"))
+        elif self._serving is not None:
+            self._wait(self._door.idle_s)  # it waits for us
         else:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close when all is sent; not for ever, if the peer reads nothing."""
+        self._ended = True
+        self._transport.close()
+        self._wait(self._door.write_s)
 
     def close_if_idle(self) -> None:
-        if not self._busy:
-            self._transport.close()
+        if not self._busy and self._serving is None:
+            self._close()
 
     def abort(self) -> None:
         self._transport.abort()
 
+    def _forget(self) -> None:
+        """The request that is under way holds nothing any more."""
+        if self._request.claim is not None:
+            self._request.claim.release()
+        self._request.body = bytearray()
+
     # ------------------------------------------------------------------ httptools
+    def on_message_begin(self) -> None:
+        self._busy = True
+        if not self._ended:
+            self._wait(self._door.request_s)
+
     def on_url(self, url: bytes) -> None:
-        self._path = (self._path + url)[:256]
+        self._request.path = (self._request.path + url)[:256]
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
-        self._head_size += len(name) + len(value or b"")
+        self._request.size += len(name) + len(value or b"")
         key = name.decode("latin-1").lower()
-        if key in _READ:
-            self._headers[key] = (value or b"").decode("latin-1").strip()
+        if key in READ and not self._request.head_whole:
+            self._request.headers[key] = (value or b"").decode("latin-1").strip()
 
     def on_headers_complete(self) -> None:
-        self._head_whole = True
+        request = self._request
+        request.head_whole = True
         if self._ended:
             return
-        no = self._why_not()
+        request.method = self._parser.get_method().decode("latin-1")
+        no = why_not(request, self._door.intake)
         if no is not None:  # its body would be read for nothing
             self._refuse(no, counted=False)
-        elif self._headers.get("expect", "").lower() == "100-continue":
+            return
+        request.claim = self._door.intake.room.claim(self._refuse)
+        if request.headers.get("expect", "").lower() == "100-continue" and not self._serving:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, data: bytes) -> None:
-        if self._ended:
+        request = self._request
+        if self._ended or request.claim is None:
             return
-        self._body_size += len(data)
-        if self._body_size > MAX_BODY:
-            self._refuse(too_large(self._body_size, MAX_BODY))
+        size = len(request.body) + len(data)
+        try:
+            if size > MAX_BODY:
+                raise too_large(size, MAX_BODY)
+            request.claim.grow(len(data))
+        except Refusal as no:
+            self._refuse(no)
             return
-        self._body.append(data)
+        request.body += data
 
     def on_message_complete(self) -> None:
         if self._ended:
             return
-        self._answer()
-        self._reset()
+        request, self._request = self._request, Request()
+        request.keep_alive = self._parser.should_keep_alive()
         self._busy = False
-        if self._door.closing or not self._parser.should_keep_alive():
-            self._transport.close()
-        else:
-            self._wait(self._door.idle_s)
+        if request.claim is not None:
+            request.claim.whole()
+        self._add(request)
+        if not request.keep_alive:
+            self._ended = True  # what follows is no request of this connection
 
     # ------------------------------------------------------------------ requests
     def _counted(self, refusal: Refusal) -> Refusal:
         return self._door.intake.turned_away(refusal)
 
-    def _why_not(self) -> Refusal | None:
-        """Why a request is not read further, from its head; it is counted. None: it is."""
-        said = self._headers
-        if self._head_size > _MAX_HEAD:
-            return self._counted(_long_head())
-        no = self._door.intake.may_come_in(said.get("authorization"), said.get("origin"))
-        if no is not None:
-            return no
-        if self._path.partition(b"?")[0].decode("latin-1") not in _PATHS:
-            return self._counted(Refusal("path", "spans are taken at /v1/traces"))
-        if self._parser.get_method() != b"POST":
-            return self._counted(Refusal("method", "exports are sent by POST"))
-        if self._form() is None:
-            kinds = " or ".join(_FORMS)
-            return self._counted(Refusal("type", f"the content type must be {kinds}"))
-        if self._wrapping() is None:
-            return self._counted(Refusal("encoding", "the content may be encoded by gzip only"))
-        length = said.get("content-length", "")
-        if length.isdigit() and int(length[:20]) > MAX_BODY:
-            return self._counted(too_large(int(length[:20]), MAX_BODY))
-        return None
+    def _add(self, answer: Request | Refusal) -> None:
+        """To be answered in its turn."""
+        self._waiting.append(answer)
+        if len(self._waiting) >= _AHEAD:
+            self._transport.pause_reading()
+        if self._serving is None:
+            self._serving = asyncio.get_running_loop().create_task(self._serve())
 
-    def _form(self) -> str | None:
-        return _FORMS.get(self._headers.get("content-type", "").partition(";")[0].strip().lower())
+    async def _serve(self) -> None:
+        while self._waiting:
+            answer = self._waiting.popleft()
+            if isinstance(answer, Refusal):
+                self._finish(http_reply.refused(answer, self._request.form or "json", True))
+            else:
+                close = self._door.closing or not answer.keep_alive
+                reply = await self._answer(answer, close)
+                if close:
+                    self._finish(reply)
+                else:
+                    self._transport.write(reply)
+            self.moved_s = time.monotonic()
+            self._read_on()
+        self._serving = None
+        if not self._ended and not self._busy:
+            self._wait(self._door.idle_s)
 
-    def _wrapping(self) -> str | None:
-        return _WRAPPINGS.get(self._headers.get("content-encoding", "").lower())
-
-    def _answer(self) -> None:
-        form, wrapping = self._form(), self._wrapping()
-        assert form is not None and wrapping is not None
-        signal = _PATHS[self._path.partition(b"?")[0].decode("latin-1")]
-        export = Export(b"".join(self._body), wrapping, form, "otlp/http", signal)
-        self._body = []
+    async def _answer(self, request: Request, close: bool) -> bytes:
+        form, wrapping, claim = request.form, request.wrapping, request.claim
+        assert form is not None and wrapping is not None and claim is not None
+        intake = self._door.intake
+        signal = PATHS[request.plain_path]
+        export = Export(bytes(request.body), wrapping, form, "otlp/http", signal)
+        request.body = bytearray()
         try:
             if signal == "traces":
-                reply = self._door.intake.take(export)
-            elif self._door.intake.other(export):
-                reply = "{}" if form == "json" else b""
-            else:
-                raise Refusal("signal", f"{signal} are not taken here, only traces")
+                return http_reply.taken(await intake.take(export, claim), form, close)
+            if intake.other(export):
+                return http_reply.taken(b"{}" if form == "json" else b"", form, close)
+            raise Refusal("signal", f"{signal} are not taken here, only traces at /v1/traces")
         except Refusal as no:
-            self._write(_STATUS.get(no.reason, 400), _explained(no, form), form, no.retry)
-            return
-        self._write(200, reply if isinstance(reply, bytes) else reply.encode(), form, False)
+            return http_reply.refused(no, form, close)
+        except Exception as fault:
+            return http_reply.refused(self._counted(bug(fault)), form, close)
+        finally:
+            claim.release()
 
     def _refuse(self, refusal: Refusal, counted: bool = True) -> None:
-        """Answer and close, once: what else comes on this connection is thrown away.
-
-        Not at once: closing with bytes unread resets the connection, and the sender, still
-        sending, would lose the answer.
-        """
+        """Answer in its turn and close, once: what else comes here is thrown away."""
         if self._ended:
             return
-        self._ended, self._body = True, []
+        self._ended = True
+        self._forget()
         if counted:
             self._counted(refusal)
-        form = self._form() or "json"
-        status = _STATUS.get(refusal.reason, 400)
-        self._write(status, _explained(refusal, form), form, refusal.retry, close=True)
+        self._add(refusal)
+
+    def _finish(self, reply: bytes) -> None:
+        """The last answer. Not closed at once: closing with bytes unread resets the connection,
+        and the sender, still sending, would lose the answer."""
+        self._ended = True
+        self._transport.write(reply)
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        self._transport.resume_reading()
         self._wait(_LINGER_S)
-
-    def _write(
-        self, status: int, body: bytes, form: str, retry: bool, close: bool = False
-    ) -> None:
-        head = [
-            f"HTTP/1.1 {status} {_PHRASES[status]}",
-            f"Content-Type: {_TYPES[form]}",
-            f"Content-Length: {len(body)}",
-        ]
-        if retry:
-            head.append(f"Retry-After: {RETRY_S}")
-        if status == 405:
-            head.append("Allow: POST")
-        if status == 401:
-            head.append("WWW-Authenticate: Bearer")
-        if close or self._door.closing:
-            head.append("Connection: close")
-        with suppress(RuntimeError, OSError):
-            self._transport.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
-
-
-#: Headers that are looked at; the others are not kept.
-_READ = frozenset(
-    {
-        "authorization",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "origin",
-    }
-)
-
-
-def _long_head() -> Refusal:
-    return Refusal("head", f"the head of the request has over {_MAX_HEAD} bytes")
-
-
-def _explained(refusal: Refusal, form: str) -> bytes:
-    """The body of a refusal: a ``google.rpc.Status`` in the form of the export."""
-    code = _EXHAUSTED if refusal.retry else _INVALID
-    if form == "json":
-        return json.dumps({"code": code, "message": refusal.text}).encode()
-    from google.rpc.status_pb2 import Status
-
-    return bytes(Status(code=code, message=refusal.text).SerializeToString())

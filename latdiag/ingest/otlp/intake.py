@@ -7,55 +7,35 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
+from latdiag.ingest.otlp.decode import Export, decoding
+from latdiag.ingest.otlp.doors import Doors
 from latdiag.ingest.otlp.keep import Keep
-from latdiag.ingest.otlp.limits import (
-    MAX_BODY,
-    MAX_JSON,
-    RETRY_S,
-    Refusal,
-    check_messages,
-    inflated,
-    too_large,
-)
-from latdiag.ingest.otlp.rows import SpanRows
+from latdiag.ingest.otlp.lane import Lane
+from latdiag.ingest.otlp.limits import RETRY_S, Refusal
+from latdiag.ingest.otlp.room import Claim, Room
+from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
 
-if TYPE_CHECKING:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceRequest,
-    )
-
-#: Rows, and (inflated) bytes of the exports that they came in, that may wait to be written.
+#: Rows, and about the bytes that they take in memory, that may wait to be written.
 MAX_WAITING_ROWS = 100_000
-MAX_WAITING_BYTES = 64 << 20
+MAX_WAITING_BYTES = 128 << 20
 #: Paths of the HTTP protocol and services of the gRPC protocol, by what is exported there.
 SIGNALS = {"traces": "TraceService", "metrics": "MetricsService", "logs": "LogsService"}
-
-
-@dataclass(frozen=True, slots=True)
-class Export:
-    """An export as it was received: ``body`` as on the wire, ``wrapping`` empty, gzip or
-    deflate, ``form`` protobuf or json, ``source`` otlp/grpc or otlp/http."""
-
-    body: bytes
-    wrapping: str
-    form: str
-    source: str
-    signal: str = "traces"
 
 
 @dataclass(slots=True)
 class Tally:
     """Counts since the receiver began. Spans: ``accepted`` and ``refused`` (by reason) are all
     that was sent and could be counted; ``refused_exports``: exports that were not taken, by
-    reason, of which the spans are in ``refused`` where they could be counted."""
+    reason, of which the spans are in ``refused`` where they could be counted; ``wrong_doors``:
+    connections that spoke something else than their door, by the words for that."""
 
     exports: int = 0
     accepted: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     refused_exports: dict[str, int] = field(default_factory=dict)
     other_signals: dict[str, int] = field(default_factory=dict)
+    wrong_doors: dict[str, int] = field(default_factory=dict)
 
 
 class Intake:
@@ -74,7 +54,9 @@ class Intake:
         self.tally = Tally()
         self.closed: Refusal | None = None
         self.last_ns = 0
-        self.waiting_bytes = 0
+        self.doors = Doors()
+        self.room = Room()
+        self.lane = Lane()
         #: rows and bytes that were taken out of ``rows`` and are not written yet
         self.writing_rows = self.writing_bytes = 0
         self._token = token
@@ -99,6 +81,9 @@ class Intake:
     def turned_away(self, refusal: Refusal) -> Refusal:
         """Count an export that is not taken."""
         tally = self.tally
+        if refusal.reason == "wrong_door":
+            tally.wrong_doors[refusal.text] = tally.wrong_doors.get(refusal.text, 0) + 1
+            return refusal
         tally.refused_exports[refusal.reason] = tally.refused_exports.get(refusal.reason, 0) + 1
         if refusal.spans:
             tally.refused[refusal.reason] = tally.refused.get(refusal.reason, 0) + refusal.spans
@@ -113,28 +98,39 @@ class Intake:
         self._on_export(export)
         return True
 
-    def take(self, export: Export) -> bytes | str:
+    async def take(self, export: Export, claim: Claim) -> bytes:
         """Take an export of spans; the reply's body, in the form of the export.
 
-        Raises Refusal (counted) if the whole export is not taken; spans of it that break a
-        bound are told in the reply's partial_success.
+        ``claim`` holds its bytes already, and is released. Raises Refusal (counted) if the whole
+        export is not taken; spans of it that are malformed or break a bound are told in the
+        reply's partial_success.
         """
+        staged = self.rows.staged()
+        spans = 0
+
+        def check_room(found: int) -> None:
+            nonlocal spans
+            spans = found
+            self._check_room(found, 0)
+
         try:
-            request, size = self._request(export)
-            self._check_room(request)
+            steps = decoding(export, staged, claim, check_room)
+            await self.lane.result(steps, claim)
+            self._check_room(spans, staged.size())
         except Refusal as refusal:
+            refusal.spans = refusal.spans or spans
             raise self.turned_away(refusal) from None
-        self.tally.exports += 1
-        before = sum(self.rows.refused.values())
+        finally:
+            claim.release()
         now = time.monotonic_ns()
-        taken = self.rows.add(request, export.source, now)
+        self.tally.exports += 1
+        taken = self.rows.absorb(staged, export.source, now)
         self.tally.accepted += taken
-        self.waiting_bytes += size
         if taken:
             self.last_ns = now
         if self._on_export is not None:
             self._on_export(export)
-        return self._reply(export.form, sum(self.rows.refused.values()) - before)
+        return self._reply(export.form, staged.refused)
 
     def refused(self) -> dict[str, int]:
         """Spans that were refused, by reason: with their export, or one by one."""
@@ -143,44 +139,30 @@ class Intake:
             both[reason] = both.get(reason, 0) + spans
         return both
 
-    def _request(self, export: Export) -> tuple[ExportTraceServiceRequest, int]:
-        """The request of an export, and how long its body is, inflated."""
-        if len(export.body) > MAX_BODY:
-            raise too_large(len(export.body), MAX_BODY)
-        body = inflated(export.body, export.wrapping) if export.wrapping else export.body
-        if export.form == "json":
-            return _of_json(body), len(body)
-        check_messages(body)
-        from google.protobuf.message import DecodeError
-
-        try:
-            request: ExportTraceServiceRequest = self._proto.ExportTraceServiceRequest.FromString(
-                body
-            )
-            return request, len(body)
-        except DecodeError:
-            raise Refusal("malformed", "the body is not an ExportTraceServiceRequest") from None
-
-    def _check_room(self, request: ExportTraceServiceRequest) -> None:
-        spans = sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
+    def _check_room(self, spans: int, size: int) -> None:
+        """Refusal where ``spans`` more, of ``size`` bytes, find no place."""
         if self.closed is not None:
             closed = self.closed
             raise Refusal(closed.reason, closed.text, retry=closed.retry, spans=spans)
-        if spans > MAX_WAITING_ROWS:
-            text = f"{spans} spans in one export; at most {MAX_WAITING_ROWS} are taken"
+        if spans > MAX_WAITING_ROWS or size > MAX_WAITING_BYTES:
+            text = f"{spans} spans of {size} bytes in one export: more than are taken"
+            if spans > MAX_WAITING_ROWS:
+                text = f"{spans} spans in one export; at most {MAX_WAITING_ROWS} are taken"
             raise Refusal("too_many", text, spans=spans)
         rows = len(self.rows) + self.writing_rows
-        full = rows + spans > MAX_WAITING_ROWS
-        if full or self.waiting_bytes + self.writing_bytes > MAX_WAITING_BYTES:
+        held = self.rows.size() + self.writing_bytes
+        if rows + spans > MAX_WAITING_ROWS or held + size > MAX_WAITING_BYTES:
             text = f"{rows} spans wait to be written; send again in {RETRY_S} s"
             raise Refusal("busy", text, retry=True, spans=spans)
 
-    def _reply(self, form: str, rejected: int) -> bytes | str:
-        text = f"{rejected} spans broke a bound of the receiver"
+    def _reply(self, form: str, refused: dict[str, int]) -> bytes:
+        rejected = sum(refused.values())
+        reasons = ", ".join(f"{spans} for {_WHY[why]}" for why, spans in sorted(refused.items()))
+        text = f"{rejected} spans are not taken: {reasons}"
         if form == "json":
             # 64-bit integers are text in the JSON form of protobuf.
             partial = {"rejectedSpans": str(rejected), "errorMessage": text}
-            return json.dumps({"partialSuccess": partial} if rejected else {})
+            return json.dumps({"partialSuccess": partial} if rejected else {}).encode()
         if not rejected:
             return b""
         partial = self._proto.ExportTracePartialSuccess(
@@ -190,15 +172,15 @@ class Intake:
         return bytes(reply.SerializeToString())
 
 
-def _of_json(body: bytes) -> ExportTraceServiceRequest:
-    """The request of an OTLP/JSON document; Refusal for what is none."""
-    from latdiag.ingest.otlp.document import request_of
+#: Why a span is refused alone, for its sender.
+_WHY = {
+    "attributes": f"more than {MAX_ATTRIBUTES:,} attributes",
+    "ids": "an id that is none",
+    "malformed": "what is no Span",
+    "times": "an instant beyond 63 bits",
+}
 
-    if len(body) > MAX_JSON:
-        raise too_large(len(body), MAX_JSON)
-    try:
-        document: Any = json.loads(body)
-        return request_of(document)
-    except (ValueError, RecursionError) as fault:
-        text = "it is nested too deep" if isinstance(fault, RecursionError) else str(fault)[:200]
-        raise Refusal("malformed", f"the body is not an export in OTLP/JSON: {text}") from None
+
+def bug(fault: Exception) -> Refusal:
+    """The refusal of an export that latdiag itself failed on."""
+    return Refusal("bug", f"a bug in latdiag: {type(fault).__name__}")

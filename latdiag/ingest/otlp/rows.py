@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from latdiag.ingest.otlp.keep import MAX_TEXT, Keep
@@ -23,16 +24,32 @@ _MAX_NS = 2**63 - 1
 _MOST_NAMES = 4096
 #: Names of attributes whose fate is remembered: more come only from someone who makes them up.
 _REMEMBERED = 4096
+#: Of a row without its labels (ids, name, instants, and its place in every list); of a label.
+_ROW_BYTES, _LABEL_BYTES = 400, 90
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _STATUS_ERROR = 2
 #: Names of ``Span.SpanKind`` (opentelemetry/proto/trace/v1/trace.proto).
 _KINDS = dict(enumerate(("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")))
+#: Columns that the spans of an export fill; the others are the same for all of them.
+_COLUMNS = (
+    "_names",
+    "_trace_ids",
+    "_span_ids",
+    "_parents",
+    "_starts",
+    "_ends",
+    "_origins",
+    "_label_counts",
+    "_keys",
+    "_values",
+)
 
 
 class SpanRows:
     """Rows of spans that wait to be written, as columns.
 
-    ``refused``: spans that broke a bound, by reason (``attributes``, ``ids``, ``times``);
+    ``refused``: spans that broke a bound, by reason (``attributes``, ``ids``, ``times``,
+    ``malformed``);
     ``dropped_attributes``: attributes of taken spans that were not kept. Neither is reset.
     ``senders`` counts who sent what.
     """
@@ -64,6 +81,42 @@ class SpanRows:
     def __len__(self) -> int:
         return len(self._names)
 
+    def size(self) -> int:
+        """About how many bytes the rows take in memory; rather more than they do."""
+        remembered = len(self._fates) < _REMEMBERED  # a name is then one object for all rows
+        label = _LABEL_BYTES if remembered else 2 * _LABEL_BYTES
+        return _ROW_BYTES * len(self._names) + label * len(self._values)
+
+    def staged(self) -> SpanRows:
+        """Rows for the spans of one export, empty, that ``absorb`` adds here if it is taken."""
+        made = SpanRows.__new__(SpanRows)
+        made.refused, made.dropped_attributes = {}, 0
+        made.senders, made._keep = self.senders, self._keep
+        made._kept_names, made._fates = self._kept_names, self._fates
+        made._reset()
+        return made
+
+    def absorb(self, staged: SpanRows, source: str, received_ns: int) -> int:
+        """Take the rows of an export, and what was counted of it; how many rows."""
+        taken = len(staged)
+        for name in _COLUMNS:
+            getattr(self, name).extend(getattr(staged, name))
+        self._sources.extend([source] * taken)
+        self._received.extend([received_ns] * taken)
+        for reason, spans in staged.refused.items():
+            self.refuse(reason, spans)
+        self.dropped_attributes += staged.dropped_attributes
+        self.count(staged)
+        return taken
+
+    def count(self, staged: SpanRows) -> None:
+        """Count the senders of staged rows: what comes together is mostly of one."""
+        begin = 0
+        for _, group in itertools.groupby(staged._origins, key=id):
+            size = sum(1 for _ in group)
+            self.senders.count(staged._origins[begin], staged._names[begin : begin + size])
+            begin += size
+
     def add(self, request: ExportTraceServiceRequest, source: str, received_ns: int | None) -> int:
         """Take the spans of an export; how many were taken, the others are in ``refused``.
 
@@ -81,31 +134,31 @@ class SpanRows:
     def _add_group(self, group: ResourceSpans) -> None:
         attributes = group.resource.attributes
         if len(attributes) > MAX_ATTRIBUTES:
-            self._refuse("attributes", sum(len(scope.spans) for scope in group.scope_spans))
+            self.refuse("attributes", sum(len(scope.spans) for scope in group.scope_spans))
             return
         resource = self.senders.resource(attributes)
         for scoped in group.scope_spans:
             origin = self.senders.origin(resource, scoped.scope.name)
             before = len(self)
             for span in scoped.spans:
-                self._add_span(span, origin)
-            taken = len(self) - before
-            self._origins.extend([origin] * taken)
+                self.add_span(span, origin)
             self.senders.count(origin, self._names[before:])
 
-    def _add_span(self, span: Span, origin: Origin) -> None:
+    def add_span(self, span: Span, origin: Origin, left_out: int = 0) -> None:
+        """Take a span, or count why not. ``left_out``: attributes that it no longer has."""
         trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
         start, end = span.start_time_unix_nano, span.end_time_unix_nano
         attributes = span.attributes
         # An identifier of zeros is none (opentelemetry/proto/trace/v1/trace.proto).
         if len(trace_id) != 16 or len(span_id) != 8 or len(parent) not in (0, 8):
-            return self._refuse("ids")
+            return self.refuse("ids")
         if trace_id == _NO_TRACE or span_id == _NO_SPAN:
-            return self._refuse("ids")
+            return self.refuse("ids")
         if start > _MAX_NS or end > _MAX_NS:
-            return self._refuse("times")
-        if len(attributes) > MAX_ATTRIBUTES:
-            return self._refuse("attributes")
+            return self.refuse("times")
+        if len(attributes) + left_out > MAX_ATTRIBUTES:
+            return self.refuse("attributes")
+        self.dropped_attributes += left_out
         name = span.name
         kept = self._kept_names.get(name)
         if kept is None:
@@ -118,6 +171,7 @@ class SpanRows:
         self._parents.append(None if not parent or parent == _NO_SPAN else parent.hex())
         self._starts.append(start)
         self._ends.append(end)
+        self._origins.append(origin)
         before = len(self._keys)
         if attributes:
             self._add_attributes(attributes)
@@ -180,7 +234,8 @@ class SpanRows:
             return len(unique)
         return len(keys)
 
-    def _refuse(self, reason: str, spans: int = 1) -> None:
+    def refuse(self, reason: str, spans: int = 1) -> None:
+        """Count spans that are not taken."""
         if spans:
             self.refused[reason] = self.refused.get(reason, 0) + spans
 

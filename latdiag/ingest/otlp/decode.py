@@ -1,0 +1,117 @@
+"""An export's bytes into rows, in steps, within the budgets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from latdiag.ingest.otlp.json_text import JsonText
+from latdiag.ingest.otlp.limits import (
+    MAX_BODY,
+    MAX_JSON,
+    Budget,
+    Steps,
+    inflating,
+    too_large,
+)
+from latdiag.ingest.otlp.outline import Form, Group, Malformed, Scoped
+from latdiag.ingest.otlp.protobuf import Protobuf
+from latdiag.ingest.otlp.room import Claim
+from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
+from latdiag.ingest.otlp.senders import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Bytes of spans between two steps: some have much to do in few bytes.
+_STEP = 8 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An export as it was received: ``body`` as on the wire, ``wrapping`` empty, gzip or
+    deflate, ``form`` protobuf or json, ``source`` otlp/grpc or otlp/http."""
+
+    body: bytes
+    wrapping: str
+    form: str
+    source: str
+    signal: str = "traces"
+
+
+def decoding(
+    export: Export, rows: SpanRows, claim: Claim, check_room: Callable[[int], None]
+) -> Steps[int]:
+    """The spans of ``export`` into ``rows``; how many it held, those refused alone included.
+
+    ``check_room`` is called with the number of spans before any is read. What is held is added
+    to ``claim``. Raises Refusal if the whole export is not taken: nothing is to be used then.
+    """
+    budget = Budget()
+    form = yield from _form(export, claim, budget)
+    yield from form.outline()
+    check_room(form.spans)
+    for group in form.groups:
+        yield from _group(form, group, rows, claim, budget)
+    return form.spans
+
+
+def _form(export: Export, claim: Claim, budget: Budget) -> Steps[Form]:
+    body: bytes | bytearray = export.body
+    if len(body) > MAX_BODY:
+        raise too_large(len(body), MAX_BODY)
+    if export.wrapping:
+        body = yield from inflating(body, export.wrapping, claim.grow)
+    if export.form == "json":
+        if len(body) > MAX_JSON:
+            raise too_large(len(body), MAX_JSON)
+        form = JsonText(body, budget)
+        claim.grow(form.size)
+        return form
+    return Protobuf(body, budget)
+
+
+def _group(form: Form, group: Group, rows: SpanRows, claim: Claim, budget: Budget) -> Steps[None]:
+    """The spans of one resource; where that is none, they are refused, and no others."""
+    try:
+        attributes, left_out = yield from form.resource(group)
+    except Malformed:
+        rows.refuse("malformed", group.spans())
+        return
+    budget.spend(len(attributes))
+    if len(attributes) + left_out > MAX_ATTRIBUTES:
+        rows.refuse("attributes", group.spans())
+        return
+    resource = rows.senders.resource(attributes)
+    for scoped in group.scopes:
+        try:
+            scope = yield from form.scope(scoped)
+        except Malformed:
+            rows.refuse("malformed", len(scoped.places))
+            continue
+        origin = rows.senders.origin(resource, scope.name)
+        yield from _spans(form, scoped, rows, origin, claim, budget)
+
+
+def _spans(
+    form: Form, scoped: Scoped, rows: SpanRows, origin: Origin, claim: Claim, budget: Budget
+) -> Steps[None]:
+    size, seen = rows.size(), 0
+    for place in scoped.places:
+        try:
+            span, left_out = form.short(place), 0
+            if span is None:
+                span, left_out = yield from form.long(place)
+        except Malformed:
+            rows.refuse("malformed")
+        else:
+            budget.spend(len(span.attributes))
+            rows.add_span(span, origin, left_out)
+        seen += place[1] - place[0] + 2
+        if seen > _STEP:
+            seen = 0
+            grown = rows.size()
+            claim.grow(grown - size)
+            size = grown
+            yield
+    claim.grow(rows.size() - size)
