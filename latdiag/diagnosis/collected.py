@@ -40,8 +40,9 @@ class ScrapeProblem:
 class Collected:
     """The receiver's counts. ``stopped``: the signal that ended it, or 0. ``accepted``: spans.
     ``refused``: spans by reason; ``refused_exports``: exports by reason; ``other_signals``:
-    exports that are no spans. ``rows``, ``samples``, ``bytes``: as written. ``forwarded``: None
-    where nothing is passed on. ``scrapes``: by label. ``senders``: those with most spans."""
+    exports that are no spans; ``wrong_doors``: connections by what they spoke instead. ``rows``,
+    ``samples``, ``bytes``: as written. ``forwarded``: None where nothing is passed on.
+    ``scrapes``: by label. ``senders``: those with most spans."""
 
     duration_ns: int | None = field(default=None, metadata=OPTIONAL)
     stopped: int | None = field(default=None, metadata=OPTIONAL)
@@ -65,6 +66,7 @@ class Collected:
     unknown_senders: int
     unknown_spans: int
     senders: tuple[Sender, ...] | None = field(default=None, metadata=OPTIONAL)
+    wrong_doors: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
 
     @classmethod
     def read(cls, counts: Mapping[str, object]) -> Collected:
@@ -93,6 +95,7 @@ class Collected:
             unknown_senders=_count(counts.get("unknown_senders"), len(unknown)),
             unknown_spans=_count(counts.get("unknown_spans"), sum(s.spans for s in unknown)),
             senders=senders,
+            wrong_doors=_counts(counts.get("wrong_doors")) or None,
         )
 
     def brief(self) -> Collected:
@@ -116,6 +119,10 @@ def caveats(found: Collected) -> Iterator[Caveat]:
         reasons = ", ".join(sorted(shown(name, 40) for name in {**refused, **exports}))
         told = {"spans": sum(refused.values()), "exports": sum(exports.values())}
         yield caveat("LD421", reasons=reasons, **told)
+    if not_spans := elsewhere(found):
+        yield caveat("LD431", what="; ".join(not_spans))
+    if found.lost:
+        yield caveat("LD432", lost=found.lost)
     if found.disk_cap_reached:
         yield caveat("LD422")
     unknown = [each for each in found.senders or () if not each.known]
@@ -133,6 +140,14 @@ def caveats(found: Collected) -> Iterator[Caveat]:
         yield caveat("LD426", n=found.forward_failed, why=why)
     if not found.accepted and not found.samples:
         yield caveat("LD424")
+
+
+def elsewhere(found: Collected) -> list[str]:
+    """What brought no spans: other protocols, paths and methods, and what nobody takes here."""
+    lines = [f"{shown(what, 120)} ({n})" for what, n in (found.wrong_doors or {}).items()]
+    if found.forwarded is None:
+        lines += [f"exports of {shown(what, 20)} ({n})" for what, n in found.other_signals.items()]
+    return lines
 
 
 # ---------------------------------------------------------------------- reading

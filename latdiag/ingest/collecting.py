@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ from latdiag.model.document import document
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault
+from latdiag.runtime.memory import give_back, map_large_buffers
 from latdiag.store.clock import ClockSeries, clock_id, sample
 from latdiag.store.place import place_of
 from latdiag.store.writer import RunWriter
@@ -45,7 +47,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _TICK_S = 0.1
-_PART_ROWS = 20_000
+_SWITCH_S = 0.001
+_PART_ROWS, _PART_BYTES = 20_000, 40 << 20
 #: With the time to write, at most 5 s are lost by a kill, however old the run is.
 _FIRST_FLUSH_S, _LONGEST_FLUSH_S = 1.0, 3.0
 _STATE_EVERY_S = 2.0
@@ -61,6 +64,9 @@ def live(plan: CollectPlan, channel: Channel) -> None:
     """Collect until the parent says that it is over, or is gone."""
     # Libraries log what senders say, with tracebacks; ours reach nobody here.
     logging.disable(logging.CRITICAL)
+    map_large_buffers()
+    # Threads that parse scrapes and write parts leave the loop its turn sooner than 5 ms.
+    sys.setswitchinterval(_SWITCH_S)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr by itself
     asyncio.run(_Life(plan, channel).run())
 
@@ -81,7 +87,7 @@ class _Life:
             else None
         )
         self._clock = ClockSeries()
-        self._written_rows = self._written_bytes = self._sample_rows = self._lost = 0
+        self._written_rows = self._written_bytes = self._sample_rows = 0
         self._scrapes: dict[str, int] = {}
         self._problems: dict[tuple[str, str], int] = {}
         self._begun_s = time.monotonic()
@@ -91,6 +97,7 @@ class _Life:
         self._over = asyncio.Event()
         self._hurry = asyncio.Event()
         self._why: str | None = None
+        self._disk_full = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._working: list[asyncio.Task[None]] = []
         self._listening: asyncio.Task[None] | None = None
@@ -199,11 +206,17 @@ class _Life:
             if now - self._sampled_s >= 1.0:
                 self._clock.add(sample())
                 self._sampled_s = now
-            if len(self._intake.rows) >= _PART_ROWS or now - self._flushed_s >= longest:
+            rows = self._intake.rows
+            if (
+                len(rows) >= _PART_ROWS
+                or rows.size() >= _PART_BYTES
+                or now - self._flushed_s >= longest
+            ):
                 await self._flush()
                 self._flushed_s = now
             if now - self._state_s >= _STATE_EVERY_S:
                 await self._write_state()
+                await self._in_writer(lambda _nothing: give_back(), None)
                 self._state_s = now
 
     async def _flush(self) -> None:
@@ -214,19 +227,18 @@ class _Life:
             return
         intake.writing_rows, intake.writing_bytes = rows, intake.rows.size()
         columns = intake.rows.take()
-        if await self._write(columns):
-            self._written_rows += rows
-        else:
-            self._lost += rows
-        intake.writing_rows = intake.writing_bytes = 0
+        try:
+            if await self._write(columns):
+                self._written_rows += rows
+        finally:
+            intake.writing_rows = intake.writing_bytes = 0
 
     async def _write(self, columns: dict[str, Column]) -> bool:
         """Write rows of evidence; whether that could be done. Faults are told, and end intake."""
         try:
             self._written_bytes += await self._in_writer(self._write_part, columns)
         except LatdiagError as fault:
-            self._channel.post(Fault.of(fault))
-            self._intake.closed = Refusal("disk", "the receiver cannot write any more")
+            self._cannot_write(fault)
             return False
         cap = self._plan.max_disk
         if cap is not None and self._written_bytes >= cap:
@@ -238,12 +250,17 @@ class _Life:
 
     def _write_part(self, columns: dict[str, Column]) -> int:
         """Bytes of the part that was written."""
+        import pyarrow as pa
+
         name = self._run.write_evidence(columns)
+        pa.default_memory_pool().release_unused()
         return self._place.source(name)[1] if name is not None else 0
 
     async def _write_state(self, final: bool = False) -> None:
         self._clock.add(sample())
         ended = self._why if final else None
+        if ended == "complete" and (self._lost() or self._disk_full):
+            ended = "disk"  # the loop came to its end, and not all that it took is in the run
         state = {
             "writer": self._plan.writer,
             "kind": "otlp",
@@ -258,8 +275,13 @@ class _Life:
         try:
             await self._in_writer(self._run.write_state, state)
         except LatdiagError as fault:
+            self._cannot_write(fault)
+
+    def _cannot_write(self, fault: LatdiagError) -> None:
+        if not self._disk_full:
             self._channel.post(Fault.of(fault))
-            self._intake.closed = Refusal("disk", "the receiver cannot write any more")
+        self._disk_full = True
+        self._intake.closed = Refusal("disk", "the receiver cannot write any more")
 
     # ------------------------------------------------------------------ scraping
     async def _scrape_always(self) -> None:
@@ -296,12 +318,11 @@ class _Life:
             refused=intake.refused(),
             refused_exports=dict(intake.tally.refused_exports),
             other_signals=dict(intake.tally.other_signals),
-            wrong_doors=dict(intake.tally.wrong_doors),
             dropped_attributes=intake.rows.dropped_attributes,
             rows=self._written_rows,
             samples=self._sample_rows,
             bytes=self._written_bytes,
-            lost=self._lost,
+            lost=self._lost(),
             disk_cap_reached=closed is not None and closed.reason == "disk_cap",
             forwarded=forwarding.forwarded if forwarding else None,
             forward_failed=forwarding.failed if forwarding else None,
@@ -315,7 +336,13 @@ class _Life:
             unknown_senders=len(unknown),
             unknown_spans=sum(one.spans for one in unknown),
             cpu_ns=time.process_time_ns(),
+            wrong_doors=dict(intake.tally.wrong_doors),
         )
+
+    def _lost(self) -> int:
+        """Spans that were accepted, and are neither written nor about to be."""
+        intake = self._intake
+        return intake.tally.accepted - self._written_rows - intake.writing_rows - len(intake.rows)
 
     def _largest_senders(self) -> list[SenderCounts]:
         """The senders with most spans."""

@@ -57,6 +57,7 @@ def collect(
             metrics_headers=metrics_headers,
             forward=forward,
             max_disk=max_disk,
+            nice=0,
         ) as collector,
     ):
         return Waiting(collector, signals, say, progress).run(duration_ns, wait_ns)

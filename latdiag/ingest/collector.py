@@ -68,8 +68,11 @@ def collecting(
     forward: str | None = None,
     max_disk: int | None = None,
     scrape_every_ns: int = SCRAPE_EVERY_NS,
+    nice: int = LATER,
 ) -> Iterator[Collector]:
     """Collect into the run at ``run_path`` (created before) until the block ends.
+
+    ``nice``: how far the child gives way to a load that is measured beside it.
 
     Call ``finish`` at the end of the block; without it what came is written at once, unasked.
     Raises LocalFault where a port cannot be had, UsageFault for a forward to itself.
@@ -85,7 +88,7 @@ def collecting(
         max_disk,
         scrape_every_ns,
     )
-    collector = Collector(plan)
+    collector = Collector(plan, nice)
     try:
         collector.await_ready()
         yield collector
@@ -97,7 +100,7 @@ class Collector:
     """The parent's handle of the collecting child. ``grpc`` and ``http``: HOST:PORT that it
     listens at, None where it does not."""
 
-    def __init__(self, plan: CollectPlan) -> None:
+    def __init__(self, plan: CollectPlan, nice: int = LATER) -> None:
         self.grpc: str | None = None
         self.http: str | None = None
         self._plan = plan
@@ -113,7 +116,7 @@ class Collector:
             live(plan, channel)
 
         try:
-            self._child, self._channel = fork_talking(live, "latdiag-collect", LATER)
+            self._child, self._channel = fork_talking(live, "latdiag-collect", nice)
         except OSError as fault:
             raise LocalFault(
                 f"the collecting process cannot be started: {fault.strerror}",

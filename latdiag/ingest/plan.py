@@ -127,7 +127,6 @@ class Account:
     refused: dict[str, int]
     refused_exports: dict[str, int]
     other_signals: dict[str, int]
-    wrong_doors: dict[str, int]
     dropped_attributes: int
     rows: int
     samples: int
@@ -144,6 +143,7 @@ class Account:
     unknown_senders: int
     unknown_spans: int
     cpu_ns: int
+    wrong_doors: dict[str, int]
 
 
 @message

@@ -1,4 +1,4 @@
-"""The caveats (LD414 to LD430) on what servers count and on what was collected of them: a part of
+"""The caveats (LD414 to LD432) on what servers count and on what was collected of them: a part of
 the table in ``caveats``."""
 
 from __future__ import annotations
@@ -142,5 +142,21 @@ COLLECTED = (
         " work for others in the same steps, a layer in between, tokens that are not sent.",
         "Where one kind of evidence states the sum of several components, another may split it."
         " Where the two cannot both be right, the one that is nearer to the request stands alone.",
+    ),
+    CaveatRow(
+        "LD431",
+        "What came to the receiver was not all spans, or not by the protocol of the port: {what}.",
+        "Point the exporter of traces at the port of its protocol (gRPC: --otlp, HTTP: --otlp-http"
+        " with the path /v1/traces), without TLS; turn off its exporters of metrics and logs.",
+        "An exporter that speaks another protocol than the port, posts to another path, or sends"
+        " metrics or logs is told so in the answer, and brings no span. Its spans are missing"
+        " unless it sends them elsewhere too.",
+    ),
+    CaveatRow(
+        "LD432",
+        "{lost} spans that the receiver had accepted could not be written: they are lost.",
+        "Make room where the run is stored, and collect again.",
+        "Spans are answered when they are taken and written a moment later, many at once. Where"
+        " the disk is full in between, their senders do not send them again.",
     ),
 )

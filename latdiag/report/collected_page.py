@@ -30,6 +30,8 @@ def progress_lines(account: Account, seconds: int) -> list[str]:
         parts.append(f"{refused} spans refused")
     if turned_away := sum(account.refused_exports.values()):
         parts.append(f"{turned_away} exports refused")
+    if wrong := sum(account.wrong_doors.values()):
+        parts.append(f"{wrong} connections at the wrong port")
     if account.forward_failed:
         parts.append(f"{account.forward_failed} exports not forwarded")
     if account.disk_cap_reached:
@@ -89,6 +91,9 @@ def _oddities(found: Collected) -> list[str]:
     lines += [
         f"left out   {_counted(n)} exports of {what}" for what, n in found.other_signals.items()
     ]
+    lines += _at_wrong_doors(found)
+    if found.lost:
+        lines.append(f"lost       {_counted(found.lost)} accepted spans: the disk took no more")
     if found.forwarded is not None:
         failed = found.forward_failed
         lines.append(f"forwarded  {_counted(found.forwarded)} exports, {failed} failed")
@@ -101,6 +106,11 @@ def _oddities(found: Collected) -> list[str]:
     if not found.accepted and not found.samples:
         lines.append("nothing    came: is the exporter of the server on, and does it point here?")
     return lines
+
+
+def _at_wrong_doors(found: Collected) -> list[str]:
+    doors = (found.wrong_doors or {}).items()
+    return [f"wrong door {_counted(n)} times: {shown(what, 120)}" for what, n in doors]
 
 
 def _counted(number: int) -> str:

@@ -7,9 +7,11 @@ functions at the end of this file.
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import random
 import sys
+from pathlib import Path
 from typing import Any
 
 TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -180,21 +182,32 @@ def _never() -> Any:
 
 def fuzz(address: str, seed: int, count: int) -> dict[str, Any]:
     """Random payloads; how they were answered, and the spans of those that were taken."""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceRequest,
-    )
-
+    # Beside this file: here it is no package.
+    expected = importlib.import_module("otlp_oracle").expected
     answers: dict[str, int] = {}
-    spans = rejected = 0
+    spans = malformed = rejected = 0
     with channel_to(address) as channel:
         for body in mutants(seed, count):
             found = call(channel, body)
             answers[found["status"]] = answers.get(found["status"], 0) + 1
             if found["status"] == "OK":
-                made = ExportTraceServiceRequest.FromString(body)
-                spans += sum(len(s.spans) for r in made.resource_spans for s in r.scope_spans)
+                wanted = expected(body)
+                spans += wanted.spans or 0
+                malformed += wanted.malformed
                 rejected += found["rejected"]
-    return {"answers": answers, "spans": spans, "rejected": rejected}
+    return {"answers": answers, "spans": spans, "malformed": malformed, "rejected": rejected}
+
+
+def structural(address: str, seed: int, count: int) -> dict[str, Any]:
+    """Bodies that are changed in their structure; how they were answered."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    bodies = importlib.import_module("tests.otlp_mutants").protobuf(seed, count)
+    answers: dict[str, int] = {}
+    with channel_to(address) as channel:
+        for body in bodies:
+            status = call(channel, body)["status"]
+            answers[status] = answers.get(status, 0) + 1
+    return {"answers": answers}
 
 
 def main() -> None:
@@ -209,6 +222,8 @@ def main() -> None:
         found = slow(address, int(rest[0]))
     elif kind == "fuzz":
         found = fuzz(address, int(rest[0]), int(rest[1]))
+    elif kind == "mutants":
+        found = structural(address, int(rest[0]), int(rest[1]))
     elif kind == "metrics":
         with channel_to(address) as channel:
             found = call(channel, b"", METRICS)

@@ -19,6 +19,7 @@ from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
 from latdiag.model.document import document
 
+from .otlp_oracle import expected
 from .otlp_sender import export, mutants
 from .receiver import ANY, PROTOBUF, post, receiving, rows_of, sent, state_of
 
@@ -203,7 +204,7 @@ def test_grpc_refuses_what_it_must(tmp_path: Path) -> None:
     assert not any(reply.get("retry") for reply in said.values())
     assert found.accepted == 6
     refused = found.refused_exports
-    assert refused == {"malformed": 2, "bomb": 1, "origin": 1, "no_message": 1}
+    assert refused == {"malformed": 2, "bomb": 1, "origin": 1, "no_message": 1, "path": 1}
     assert found.other_signals == {"metrics": 1}
 
 
@@ -319,12 +320,11 @@ def test_half_open_grpc_connections_hold_up_nobody(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_payloads(tmp_path: Path) -> None:
-    from google.protobuf.message import DecodeError
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceRequest,
+        ExportTraceServiceResponse,
     )
 
-    spans, answers = 0, {200: 0, 400: 0}
+    spans, malformed, answers = 0, 0, {200: 0, 400: 0}
     with receiving(tmp_path) as (collector, run):
         connection = http.client.HTTPConnection(str(collector.http), timeout=20)
         for number, body in enumerate(mutants(seed=11, count=8000)):
@@ -332,15 +332,15 @@ def test_ten_thousand_payloads(tmp_path: Path) -> None:
             wire = gzip.compress(body, 1) if number % 4 == 0 else body
             connection.request("POST", "/v1/traces", wire, packed)
             reply = connection.getresponse()
-            reply.read()
+            said = reply.read()
             answers[reply.status] += 1
-            try:
-                made = ExportTraceServiceRequest.FromString(body)
-            except DecodeError:
-                assert reply.status == 400
-                continue
-            assert reply.status == 200
-            spans += sum(len(s.spans) for r in made.resource_spans for s in r.scope_spans)
+            wanted = expected(body)
+            assert reply.status == (400 if wanted.spans is None else 200), body.hex()
+            if wanted.spans is not None:
+                spans += wanted.spans
+                malformed += wanted.malformed
+                partial = ExportTraceServiceResponse.FromString(said).partial_success
+                assert wanted.malformed <= partial.rejected_spans <= wanted.spans
         connection.close()
         by_grpc = sent("fuzz", collector.grpc, 12, 2000)
         found = collector.finish(0)
@@ -352,6 +352,7 @@ def test_ten_thousand_payloads(tmp_path: Path) -> None:
     )
     assert len(rows_of(run)) == found.rows == found.accepted > 5000
     assert found.refused["ids"] > 0
+    assert found.refused["malformed"] == malformed + by_grpc["malformed"] > 0
 
 
 def test_who_is_too_fast_is_told_to_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

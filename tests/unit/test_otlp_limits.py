@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from latdiag.ingest.otlp import limits
 from latdiag.ingest.otlp.endpoints import Endpoints, address_of
 from latdiag.ingest.otlp.forward import Destination, refuse_own
 from latdiag.ingest.otlp.grpc_door import wrapping_of
-from latdiag.ingest.otlp.limits import Refusal, check_messages, inflated
+from latdiag.ingest.otlp.limits import Budget, Refusal, done, inflated
+from latdiag.ingest.otlp.protobuf import Protobuf
 from latdiag.model.errors import UsageFault
 from tests.profiles import examples
 
@@ -57,27 +57,40 @@ def test_what_is_no_gzip_is_refused(packed: bytes) -> None:
     assert caught.value.reason == "malformed"
 
 
+def outlined(body: bytes) -> Protobuf:
+    form = Protobuf(body, Budget())
+    done(form.outline())
+    return form
+
+
+def framed(body: bytes, *tags: bytes) -> bytes:
+    for tag in tags:
+        body = tag + _length(body) + body
+    return body
+
+
 def test_an_export_of_nothing_but_messages_is_refused() -> None:
-    span = b"\x12\x00" * 600_000  # 600,000 empty spans, in 1.2 MB
-    scope = b"\x12" + _length(span) + span
-    body = (b"\x0a" + _length(scope) + scope) * 2
-    assert len(ExportTraceServiceRequest.FromString(body[:0]).resource_spans) == 0
+    span = b"\x12\x00" * 1_100_000  # 1,100,000 empty spans, in 2.2 MB
+    body = framed(span, b"\x12", b"\x0a") * 2
     with pytest.raises(Refusal) as caught:
-        check_messages(body)
+        outlined(body)
     assert caught.value.reason == "too_many"
 
 
-def test_messages_in_values_count() -> None:
+def test_messages_in_values_count_and_are_not_made() -> None:
+    """A span of 2 MB with an array of a million values: it is taken without the array."""
     values = b"\x0a\x00" * 1_100_000
-    pair = b"\x12" + _length(v := b"\x2a" + _length(values) + values) + v
-    body = pair
-    for tag in (b"\x4a", b"\x12", b"\x12", b"\x0a"):  # attribute, span, scope_spans, resource
-        body = tag + _length(body) + body
-    found = ExportTraceServiceRequest.FromString(body)
-    value = found.resource_spans[0].scope_spans[0].spans[0].attributes[0].value
+    pair = framed(values, b"\x2a", b"\x12")
+    body = framed(b"\x0a\x10" + bytes(16) + framed(pair, b"\x4a"), b"\x12", b"\x12", b"\x0a")
+    whole = ExportTraceServiceRequest.FromString(body)
+    value = whole.resource_spans[0].scope_spans[0].spans[0].attributes[0].value
     assert len(value.array_value.values) == 1_100_000
-    with pytest.raises(Refusal):
-        check_messages(body)
+    form = outlined(body)
+    ((scoped,),) = [group.scopes for group in form.groups]
+    (place,) = scoped.places()
+    assert form.short(place) is None
+    span, left_out = done(form.long(place))
+    assert (len(span.trace_id), len(span.attributes), left_out) == (16, 0, 1)
 
 
 def test_a_large_export_of_ordinary_spans_passes() -> None:
@@ -86,32 +99,40 @@ def test_a_large_export_of_ordinary_spans_passes() -> None:
     for number in range(4000):
         span = spans.add(trace_id=bytes(15) + b"1", name="n" * 500)
         span.attributes.add(key=f"k{number}").value.string_value = "v" * 100
-    body = made.SerializeToString()
-    assert len(body) > limits._UNCOUNTED
-    check_messages(body)
+    form = outlined(made.SerializeToString())
+    assert form.spans == 4000
+    ((scoped,),) = [group.scopes for group in form.groups]
+    assert [form.short(place) for place in scoped.places()] == list(spans)
 
 
 @examples(30)
 @given(st.binary(max_size=200), st.integers(0, 2**40))
-def test_counting_never_fails(tail: bytes, length: int) -> None:
+def test_walking_never_fails(tail: bytes, length: int) -> None:
     with contextlib.suppress(Refusal):
-        check_messages(b"\x0a\xff\xff\x01" * 525_000 + tail)
+        outlined(b"\x0a\xff\xff\x01" * 25_000 + tail)
     with contextlib.suppress(Refusal):
-        check_messages((b"\x0a" + _length(b"x" * (length % 300)) + tail) * 21_000)
+        outlined((b"\x0a" + _length(b"x" * (length % 300)) + tail) * 1_000)
 
 
 def test_fields_without_end_are_refused() -> None:
     with pytest.raises(Refusal) as caught:
-        check_messages(b"\x08\x01" * 3_100_000)
+        outlined(b"\x08\x01" * 3_100_000)
     assert caught.value.reason == "too_many"
 
 
-@pytest.mark.parametrize("before", [b"\x7b\x7c", b"\xff" * 11, b"\x0f"])
+@pytest.mark.parametrize("before", [b"\x7b\x7c", b"\xff" * 11, b"\x0f", b"\x02\x00"])
 def test_what_cannot_be_walked_does_not_hide_what_follows(before: bytes) -> None:
     """A parser skips a group (0x7b 0x7c): 8 million messages behind one took it 100 s."""
     with pytest.raises(Refusal) as caught:
-        check_messages(before + b"\x0a\x00" * (8 << 20))
+        outlined(before + b"\x0a\x00" * (8 << 20))
     assert caught.value.reason == "malformed"
+
+
+def test_members_without_end_are_refused() -> None:
+    """Empty gzip members of 20 bytes each: what follows each was copied."""
+    with pytest.raises(Refusal) as caught:
+        inflated(gzip.compress(b"") * 5000, "gzip")
+    assert caught.value.reason == "bomb"
 
 
 def _length(body: bytes) -> bytes:

@@ -312,6 +312,8 @@ class _Reading:
         self._skip("span", refused)
         if counts.broken:
             self.imported.skipped[f"export of spans: {counts.fault}"] += counts.broken
+        if counts.bad_spans:
+            self.imported.skipped[f"span: {counts.span_fault}"] += counts.bad_spans
         if counts.other:
             self.imported.skipped["export: metrics or logs, not spans"] += counts.other
         if counts.stopped:

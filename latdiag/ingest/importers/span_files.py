@@ -23,14 +23,18 @@ _OTHER = ("resourceMetrics", "resource_metrics", "resourceLogs", "resource_logs"
 
 @dataclass(slots=True)
 class FileCounts:
-    """What a file held: exports of traces, lines of other signals, and lines that are neither.
+    """What a file held: exports of traces, lines of other signals, lines that are neither, and
+    ``bad_spans`` that are none in an export that has others.
 
-    ``fault``: why the first broken line is broken. ``stopped``: why the rest was not read.
+    ``fault``: why the first broken line is broken; ``span_fault``: why the first such span
+    is none. ``stopped``: why the rest was not read.
     """
 
     exports: int = 0
     other: int = 0
     broken: int = 0
+    bad_spans: int = 0
+    span_fault: str = ""
     fault: str = ""
     stopped: str = ""
     _skipped: Skipped = field(default_factory=Skipped, repr=False)
@@ -56,11 +60,18 @@ def exports(
         if body is None:
             counts.other += 1
             continue
+        bad: list[str] = []
         try:
-            request = request_of(body)
+            request = request_of(body, bad)
         except ValueError as fault:
             counts.broke(str(fault))
             continue
+        if bad and not any(s.spans for r in request.resource_spans for s in r.scope_spans):
+            counts.broke(bad[0])
+            continue
+        if bad:  # the other spans of the line are read all the same
+            counts.bad_spans += len(bad)
+            counts.span_fault = counts.span_fault or shown(bad[0], 200)
         counts.exports += 1
         yield request
 

@@ -16,7 +16,6 @@ from latdiag.ingest.otlp.limits import (
 )
 from latdiag.ingest.otlp.outline import Form, Group, Malformed, Scoped
 from latdiag.ingest.otlp.protobuf import Protobuf
-from latdiag.ingest.otlp.room import Claim
 from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
 from latdiag.ingest.otlp.senders import Origin
 
@@ -40,38 +39,44 @@ class Export:
 
 
 def decoding(
-    export: Export, rows: SpanRows, claim: Claim, check_room: Callable[[int], None]
+    export: Export,
+    rows: SpanRows,
+    *,
+    hold: Callable[[int], None],
+    check_spans: Callable[[int], None],
+    check_rows: Callable[[], None],
 ) -> Steps[int]:
     """The spans of ``export`` into ``rows``; how many it held, those refused alone included.
 
-    ``check_room`` is called with the number of spans before any is read. What is held is added
-    to ``claim``. Raises Refusal if the whole export is not taken: nothing is to be used then.
+    ``hold`` is called with the bytes that are held beside the body, ``check_spans`` with the
+    number of spans before any is read, ``check_rows`` as ``rows`` grow: all may refuse. Raises
+    Refusal if the whole export is not taken: nothing is to be used then.
     """
-    budget = Budget()
-    form = yield from _form(export, claim, budget)
+    budget = Budget(hold=hold)
+    form = yield from _form(export, budget)
     yield from form.outline()
-    check_room(form.spans)
+    check_spans(form.spans)
     for group in form.groups:
-        yield from _group(form, group, rows, claim, budget)
+        yield from _group(form, group, rows, check_rows, budget)
     return form.spans
 
 
-def _form(export: Export, claim: Claim, budget: Budget) -> Steps[Form]:
+def _form(export: Export, budget: Budget) -> Steps[Form]:
     body: bytes | bytearray = export.body
     if len(body) > MAX_BODY:
         raise too_large(len(body), MAX_BODY)
     if export.wrapping:
-        body = yield from inflating(body, export.wrapping, claim.grow)
+        body = yield from inflating(body, export.wrapping, budget.hold)
     if export.form == "json":
         if len(body) > MAX_JSON:
             raise too_large(len(body), MAX_JSON)
-        form = JsonText(body, budget)
-        claim.grow(form.size)
-        return form
+        return JsonText(body, budget)
     return Protobuf(body, budget)
 
 
-def _group(form: Form, group: Group, rows: SpanRows, claim: Claim, budget: Budget) -> Steps[None]:
+def _group(
+    form: Form, group: Group, rows: SpanRows, check_rows: Callable[[], None], budget: Budget
+) -> Steps[None]:
     """The spans of one resource; where that is none, they are refused, and no others."""
     try:
         attributes, left_out = yield from form.resource(group)
@@ -87,17 +92,22 @@ def _group(form: Form, group: Group, rows: SpanRows, claim: Claim, budget: Budge
         try:
             scope = yield from form.scope(scoped)
         except Malformed:
-            rows.refuse("malformed", len(scoped.places))
+            rows.refuse("malformed", len(scoped))
             continue
         origin = rows.senders.origin(resource, scope.name)
-        yield from _spans(form, scoped, rows, origin, claim, budget)
+        yield from _spans(form, scoped, rows, origin, check_rows, budget)
 
 
 def _spans(
-    form: Form, scoped: Scoped, rows: SpanRows, origin: Origin, claim: Claim, budget: Budget
+    form: Form,
+    scoped: Scoped,
+    rows: SpanRows,
+    origin: Origin,
+    check_rows: Callable[[], None],
+    budget: Budget,
 ) -> Steps[None]:
-    size, seen = rows.size(), 0
-    for place in scoped.places:
+    seen = 0
+    for place in scoped.places():
         try:
             span, left_out = form.short(place), 0
             if span is None:
@@ -110,8 +120,5 @@ def _spans(
         seen += place[1] - place[0] + 2
         if seen > _STEP:
             seen = 0
-            grown = rows.size()
-            claim.grow(grown - size)
-            size = grown
+            check_rows()
             yield
-    claim.grow(rows.size() - size)

@@ -18,7 +18,7 @@ from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
 
 #: Rows, and about the bytes that they take in memory, that may wait to be written.
 MAX_WAITING_ROWS = 100_000
-MAX_WAITING_BYTES = 128 << 20
+MAX_WAITING_BYTES = 80 << 20
 #: Paths of the HTTP protocol and services of the gRPC protocol, by what is exported there.
 SIGNALS = {"traces": "TraceService", "metrics": "MetricsService", "logs": "LogsService"}
 
@@ -59,6 +59,8 @@ class Intake:
         self.lane = Lane()
         #: rows and bytes that were taken out of ``rows`` and are not written yet
         self.writing_rows = self.writing_bytes = 0
+        #: what is decoded of exports that are not whole yet
+        self._staged: list[SpanRows] = []
         self._token = token
         self._on_export = on_export
         self._proto = trace_service_pb2
@@ -106,21 +108,30 @@ class Intake:
         reply's partial_success.
         """
         staged = self.rows.staged()
+        self._staged.append(staged)
         spans = 0
 
-        def check_room(found: int) -> None:
+        def check_spans(found: int) -> None:
             nonlocal spans
             spans = found
             self._check_room(found, 0)
 
+        steps = decoding(
+            export,
+            staged,
+            hold=claim.grow,
+            check_spans=check_spans,
+            check_rows=lambda: self._check_room(0, staged.size()),
+        )
+        claim.whole()
         try:
-            steps = decoding(export, staged, claim, check_room)
-            await self.lane.result(steps, claim)
+            await self.lane.result(steps, len(export.body))
             self._check_room(spans, staged.size())
         except Refusal as refusal:
             refusal.spans = refusal.spans or spans
             raise self.turned_away(refusal) from None
         finally:
+            self._staged.remove(staged)
             claim.release()
         now = time.monotonic_ns()
         self.tally.exports += 1
@@ -140,7 +151,8 @@ class Intake:
         return both
 
     def _check_room(self, spans: int, size: int) -> None:
-        """Refusal where ``spans`` more, of ``size`` bytes, find no place."""
+        """Refusal where an export of ``spans``, of which rows of ``size`` bytes are staged, finds
+        no place."""
         if self.closed is not None:
             closed = self.closed
             raise Refusal(closed.reason, closed.text, retry=closed.retry, spans=spans)
@@ -150,8 +162,8 @@ class Intake:
                 text = f"{spans} spans in one export; at most {MAX_WAITING_ROWS} are taken"
             raise Refusal("too_many", text, spans=spans)
         rows = len(self.rows) + self.writing_rows
-        held = self.rows.size() + self.writing_bytes
-        if rows + spans > MAX_WAITING_ROWS or held + size > MAX_WAITING_BYTES:
+        held = self.rows.size() + self.writing_bytes + sum(one.size() for one in self._staged)
+        if rows + spans > MAX_WAITING_ROWS or held > MAX_WAITING_BYTES:
             text = f"{rows} spans wait to be written; send again in {RETRY_S} s"
             raise Refusal("busy", text, retry=True, spans=spans)
 

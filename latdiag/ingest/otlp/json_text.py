@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from array import array
 from collections.abc import Iterator
 from json import JSONDecodeError, JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
@@ -16,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from latdiag.ingest.otlp.document import Cleaning
 from latdiag.ingest.otlp.limits import Budget, Refusal, Steps, done
-from latdiag.ingest.otlp.outline import MOST_PLACES, Group, Malformed, Place, Scoped
+from latdiag.ingest.otlp.outline import (
+    MOST_PLACES,
+    PLACE_BYTES,
+    SCOPE_BYTES,
+    Group,
+    Malformed,
+    Place,
+    Scoped,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -51,8 +60,7 @@ class JsonText:
             self._text = body.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise _refused("it is not UTF-8") from None
-        #: bytes that it takes in memory beside the body
-        self.size = sys.getsizeof(self._text)
+        budget.hold(sys.getsizeof(self._text))
 
     def outline(self) -> Steps[None]:
         """Find the spans. Refusal for what cannot be walked, and beyond the budget."""
@@ -75,7 +83,7 @@ class JsonText:
             at.end()
         except RecursionError:
             raise _refused("it is nested too deep") from None
-        except (ValueError, StopIteration) as fault:
+        except ValueError as fault:
             raise _refused(str(fault)[:200] or "it is no JSON") from None
 
     def _group(self, at: _Cursor) -> Steps[None]:
@@ -86,7 +94,8 @@ class JsonText:
             elif key in ("scopeSpans", "scope_spans") and at.next() != "n":
                 for _ in at.elements(key):
                     scoped = yield from self._scoped(at)
-                    if scoped.places:
+                    if scoped:
+                        self._budget.hold(SCOPE_BYTES)
                         group.scopes.append(scoped)
             else:
                 yield from at.skip(self._budget)
@@ -94,7 +103,7 @@ class JsonText:
             self.groups.append(group)
 
     def _scoped(self, at: _Cursor) -> Steps[Scoped]:
-        scoped = Scoped([], [])
+        scoped = Scoped([], array("Q"))
         for key in self._members(at, "an entry of scopeSpans"):
             if key == "scope" and at.next() != "n":
                 yield from self._once(at, scoped.scope, key)
@@ -102,8 +111,11 @@ class JsonText:
                 for _ in at.elements(key):
                     self.spans += 1
                     place = yield from at.skip(self._budget)
-                    if self.spans <= MOST_PLACES:
-                        scoped.places.append(place)
+                    if self.spans > MOST_PLACES:
+                        text = f"more than {MOST_PLACES:,} spans in one export"
+                        raise Refusal("too_many", text)
+                    self._budget.hold(PLACE_BYTES)
+                    scoped.bounds.extend(place)
             else:
                 yield from at.skip(self._budget)
         return scoped
@@ -153,29 +165,30 @@ class JsonText:
         try:
             for start, end in places:
                 if end - start <= _WINDOW:
-                    value, _ = _SCAN(self._text[start:end], 0)
+                    value, _ = _scanned(self._text[start:end])
                 else:
                     value, dropped = yield from self._shortened(start)
             if value is None:
                 value = {}
             fields = self._cleaning.message(value, shape, f"a {shape}", 0)
             return kind(**fields), dropped
-        except (ValueError, StopIteration, RecursionError):
+        except (ValueError, RecursionError):
             raise Malformed from None
 
-    def _shortened(self, start: int) -> Steps[tuple[dict[str, Any], int]]:
+    def _shortened(self, start: int) -> Steps[tuple[dict[str, object], int]]:
         """What is read of a long object: (it, attributes that were left out)."""
         at = _Cursor(self._text, start)
-        made: dict[str, Any] = {}
+        made: dict[str, object] = {}
         dropped = 0
         for key in at.members():
             if key == "attributes" and at.next() == "[":
-                kept = made[key] = []
+                kept: list[object] = []
+                made[key] = kept
                 for _ in at.elements(key):
                     begun, end = yield from at.skip(self._budget)
                     one = None
                     if end - begun <= _LONGEST_ATTRIBUTE:
-                        one, _ = _SCAN(self._text[begun:end], 0)
+                        one, _ = _scanned(self._text[begun:end])
                     value = one.get("value") if isinstance(one, dict) else None
                     if one is None or (isinstance(value, dict) and any(m in value for m in _MANY)):
                         dropped += 1
@@ -184,14 +197,14 @@ class JsonText:
             else:
                 begun, end = yield from at.skip(self._budget)
                 if end - begun <= _LONGEST_ATTRIBUTE:
-                    made[key], _ = _SCAN(self._text[begun:end], 0)
+                    made[key], _ = _scanned(self._text[begun:end])
                 elif key == "name":
                     made[key] = at.text(begun)[:_LONGEST_ATTRIBUTE]
         return made, dropped
 
 
 class _Cursor:
-    """A place in a JSON text. ValueError or StopIteration where what is asked for is not there.
+    """A place in a JSON text. ValueError where what is asked for is not there.
 
     Whoever goes through members or elements takes every value before the next.
     """
@@ -248,8 +261,8 @@ class _Cursor:
         for window in (_NEAR, _WINDOW):
             piece = self._text[self.at : self.at + window]
             try:
-                value, end = _SCAN(piece, 0)
-            except (StopIteration, ValueError):
+                value, end = _scanned(piece)
+            except ValueError:
                 if window >= left:
                     raise
             else:
@@ -290,6 +303,15 @@ class _Cursor:
             if depth <= 0:
                 return start, self.at
             yield
+
+
+def _scanned(text: str) -> tuple[Any, int]:
+    """The value that ``text`` begins with, and where it ends. ValueError where none is."""
+    try:
+        value, end = _SCAN(text, 0)
+    except StopIteration:  # which a generator must not raise
+        raise JSONDecodeError("Expecting a value", "", 0) from None
+    return value, end
 
 
 def _refused(text: str) -> Refusal:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 #: A body as it comes over the wire, and inflated; how many times longer inflating may make it.
 MAX_BODY = 16 << 20
-MAX_INFLATED = 64 << 20
+MAX_INFLATED = 32 << 20
 MAX_RATIO = 100
 #: Below this, inflating costs nothing that would have to be bounded.
 _SMALL = 64 << 10
@@ -22,8 +22,11 @@ MAX_ITEMS = 2_000_000
 DECODE_S = 10.0
 #: Seconds after which the sender has given up on an export that waits for its turn.
 PATIENCE_S = 30.0
-#: Bytes of bodies that are not decoded yet, on the wire or inflated, over all connections.
-MAX_HELD = 128 << 20
+#: Bytes of bodies that are not decoded yet, over all connections: as they come, and beyond that
+#: what decoding adds (inflated, as text, places of spans).
+MAX_READ, MAX_HELD = 64 << 20, 112 << 20
+#: A body up to this length finds room where larger ones do not: all that may come at once do.
+SMALL, FOR_SMALL = 512 << 10, 48 << 20
 MAX_CONNECTIONS = 64
 #: For a whole request, from its first byte; for a connection on which nothing comes; for a reply
 #: that nobody reads.
@@ -54,12 +57,16 @@ class Refusal(Exception):
 
 
 class Budget:
-    """Items that a body may still make the decoder look at."""
+    """Items that a body may still make the decoder look at. ``hold``: called with every number of
+    bytes that are held for it from then on; raises Refusal where they find no room."""
 
-    __slots__ = ("_left", "_most")
+    __slots__ = ("_left", "_most", "hold")
 
-    def __init__(self, items: int | None = None) -> None:
+    def __init__(
+        self, items: int | None = None, hold: Callable[[int], None] = lambda _size: None
+    ) -> None:
         self._most = self._left = MAX_ITEMS if items is None else items
+        self.hold = hold
 
     def spend(self, items: int = 1) -> None:
         """Refusal where there are too many."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 #: Spans of one export whose places are kept; more are counted only, since no export may have them.
-MOST_PLACES = 200_000
+MOST_PLACES = 100_000
+#: Bytes that a scope with its group, and the place of a span take.
+SCOPE_BYTES, PLACE_BYTES = 1000, 16
 
 #: Begin and end in the body.
 Place = tuple[int, int]
@@ -25,10 +28,18 @@ class Malformed(Exception):
 
 @dataclass(slots=True)
 class Scoped:
-    """A scope and the places of its spans."""
+    """A scope and its spans: begin and end of each in turn."""
 
     scope: list[Place]
-    places: list[Place]
+    bounds: array[int]
+
+    def __len__(self) -> int:
+        """How many spans there are."""
+        return len(self.bounds) // 2
+
+    def places(self) -> Iterator[Place]:
+        bounds = iter(self.bounds)
+        return zip(bounds, bounds, strict=False)
 
 
 @dataclass(slots=True)
@@ -39,7 +50,7 @@ class Group:
     scopes: list[Scoped]
 
     def spans(self) -> int:
-        return sum(len(scoped.places) for scoped in self.scopes)
+        return sum(map(len, self.scopes))
 
 
 class Form(Protocol):

@@ -10,12 +10,22 @@ is ``number << 3 | wire type``.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from latdiag.ingest.otlp.limits import Budget, Refusal, Steps
-from latdiag.ingest.otlp.outline import MOST_PLACES, Form, Group, Malformed, Place, Scoped
+from latdiag.ingest.otlp.outline import (
+    MOST_PLACES,
+    PLACE_BYTES,
+    SCOPE_BYTES,
+    Form,
+    Group,
+    Malformed,
+    Place,
+    Scoped,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -95,21 +105,23 @@ class Protobuf:
                 group.resource.append((at, stop))
             elif key == 0x12:
                 scoped = yield from self._scoped(at, stop)
-                if scoped.places:
+                if scoped:
+                    self._budget.hold(SCOPE_BYTES)
                     group.scopes.append(scoped)
             yield
         return group
 
     def _scoped(self, start: int, end: int) -> Steps[Scoped]:
-        scoped = Scoped([], [])
+        scoped = Scoped([], array("Q"))
         spend = self._budget.spend
         for key, at, stop in _fields(self._body, start, end):
             spend()
             if key == 0x12:
                 self.spans += 1
                 if self.spans <= MOST_PLACES:
-                    scoped.places.append((at, stop))
+                    scoped.bounds.extend((at, stop))
                 if not self.spans & 63:
+                    self._budget.hold(64 * PLACE_BYTES)
                     yield
             else:
                 if key == 0x0A:
@@ -227,7 +239,7 @@ def repacking(form: Form) -> Steps[bytearray]:
 def _repacked(form: Form, scoped: Scoped) -> Steps[bytearray]:
     made = bytearray()
     _put(made, 0x0A, (yield from form.scope(scoped)).SerializeToString())
-    for place in scoped.places:
+    for place in scoped.places():
         with suppress(Malformed):
             span = form.short(place)
             if span is None:
@@ -252,13 +264,13 @@ def _fields(body: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, i
         key = body[at]
         at += 1
         if key > 127:
-            key, at = _varint(body, at - 1)
+            key, at = _varint(body, at - 1, 35)
         wire = key & 7
         if wire == 2:
             length = body[at]
             at += 1
             if length > 127:
-                length, at = _varint(body, at - 1)
+                length, at = _varint(body, at - 1, 35)
             start, at = at, at + length
         elif wire == 0:
             start = at
@@ -272,8 +284,11 @@ def _fields(body: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, i
         yield key, start, at
 
 
-def _varint(body: bytes | bytearray, at: int) -> tuple[int, int]:
-    """(The number at ``at``, the place behind it). IndexError or ValueError where none is."""
+def _varint(body: bytes | bytearray, at: int, bits: int = 70) -> tuple[int, int]:
+    """(The number at ``at``, the place behind it). IndexError or ValueError where none is.
+
+    ``bits``: 70 for a value, which has 10 bytes at most; 35 for a key or a length.
+    """
     number = shift = 0
     while True:
         byte = body[at]
@@ -282,8 +297,8 @@ def _varint(body: bytes | bytearray, at: int) -> tuple[int, int]:
         if byte < 128:
             return number, at
         shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
+        if shift >= bits:
+            raise ValueError("a number that is too long")
 
 
 def _length(number: int) -> bytes:

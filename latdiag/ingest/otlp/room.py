@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from latdiag.ingest.otlp.limits import MAX_HELD, RETRY_S, Refusal
+from latdiag.ingest.otlp.limits import FOR_SMALL, MAX_HELD, MAX_READ, RETRY_S, SMALL, Refusal
 
 
 class Room:
     """The bytes that all bodies together may hold.
 
-    Where it is full, the largest body that is still on its way makes room: a body that fills it
-    is never one of a sender that behaves, and those that wait never hold up one that is small.
+    Where there are too many, the largest body that is still on its way makes room: that is never
+    one of a sender that behaves, and nobody who sends little is held up by those who send much.
     """
 
-    def __init__(self, size: int = MAX_HELD) -> None:
-        self._size = size
-        self._held = 0
+    def __init__(self, read: int = MAX_READ, held: int = MAX_HELD) -> None:
+        self._read, self._most = read, held
+        self.held = 0
         self._claims: set[Claim] = set()
 
     def claim(self, give_way: Callable[[Refusal], None] | None = None) -> Claim:
@@ -28,20 +28,19 @@ class Room:
 
     def _grow(self, claim: Claim, size: int) -> None:
         claim.size += size
-        self._held += size
-        while self._held > self._size:
-            going = max(
-                (one for one in self._claims if one.give_way or one is claim),
-                key=lambda one: one.size,
-            )
+        self.held += size
+        most = self._read if claim.give_way is not None else self._most
+        if claim.size <= SMALL:
+            most = self._most + FOR_SMALL
+        while self.held > most and size > 0:
+            coming = [one for one in self._claims if one.give_way and one.size > SMALL]
+            going = max(coming, key=lambda one: one.size, default=claim)
             give_way = going.give_way
             going.release()
-            full = Refusal(
-                "busy",
-                f"all bodies together take more than {self._size} bytes;"
-                f" send again in {RETRY_S} s",
-                retry=True,
+            text = (
+                f"all bodies together have more than {most >> 20} MiB; send again in {RETRY_S} s"
             )
+            full = Refusal("busy", text, retry=True)
             if going is claim:
                 raise full
             if give_way is not None:
@@ -50,7 +49,7 @@ class Room:
     def _release(self, claim: Claim) -> None:
         if claim in self._claims:
             self._claims.discard(claim)
-            self._held -= claim.size
+            self.held -= claim.size
             claim.size = 0
 
 

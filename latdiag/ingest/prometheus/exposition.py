@@ -34,6 +34,8 @@ _LINE = re.compile(
 )
 #: Lines to the parser at once: what it holds at a time.
 _BLOCK = 500
+#: Characters that are searched at once.
+_PIECE = 256 << 10
 _SUFFIXES = ("_bucket", "_sum", "_count")
 _EXACT = 2.0**53
 
@@ -152,7 +154,7 @@ def _cut(
     kept = 0
     any_line = False
     known: dict[str, bool] = {}
-    for found in _LINE.finditer(text):
+    for found in itertools.chain.from_iterable(map(_LINE.finditer, _pieces(text))):
         typed, kind, name = found.groups()
         any_line = any_line or name is not None
         wanted = known.get(typed or name)
@@ -178,6 +180,16 @@ def _cut(
         if kept > MOST_KEPT:
             raise ValueError(f"the known families take more than {MOST_KEPT >> 20} MiB of metrics")
     return types, lines, any_line
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """The text in pieces of whole lines: one search of all of it would hold up other threads."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE)
+        end = len(text) if end < 0 else end + 1
+        yield text[start:end]
+        start = end
 
 
 def _is_wanted(name: str, families: frozenset[str]) -> bool:
