@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.abuse import ABUSES, Watched, watched
+from tests.loopback.abuse import ABUSES
 from tests.loopback.receiver import rows_of
+from tests.loopback.watched import Watched, watched
 
 #: What each is counted as: reasons of refusals, or the door that was wrong.
 COUNTED = {

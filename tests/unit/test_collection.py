@@ -9,7 +9,7 @@ from latdiag.ingest.collection import Waiting
 from latdiag.ingest.plan import Account, Problem
 
 NOTHING = Account(
-    *(0, 0, {}, {}, {}, 0, 0, 0, 0, 0, False, None, None, None, {}, [], [], 0, 0, 0, 0)
+    *(0, 0, {}, {}, {}, 0, 0, 0, 0, 0, False, None, None, None, {}, [], [], 0, 0, 0, 0, {})
 )
 
 
@@ -33,7 +33,7 @@ class Clock:
 class Child:
     """A collecting child that has nothing to say, in place of ``Collector``."""
 
-    grpc, http = "127.0.0.1:4317", None
+    grpc, http, gone = "127.0.0.1:4317", None, False
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.loopback.abuse import ABUSES, watched
+from tests.loopback.abuse import ABUSES
 from tests.loopback.test_abuse import check
+from tests.loopback.watched import watched
 
 ANSWERED_S = 1.0
 

@@ -10,10 +10,10 @@ import pytest
 
 from latdiag.ingest.prometheus import read_exposition
 from tests import otlp_mutants as mutants
-from tests.loopback.abuse import watched
 from tests.loopback.otlp_oracle import expected
 from tests.loopback.receiver import sent
 from tests.loopback.test_abuse import check
+from tests.loopback.watched import watched
 
 BY_HTTP, BY_GRPC, JSON, METRICS = 4000, 3000, 3000, 5000
 HANGS_S = 20.0
