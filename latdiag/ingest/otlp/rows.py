@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from latdiag.store.columns import Column
 
-#: Attributes of one span, or of one resource, beyond which the span is refused.
-MAX_ATTRIBUTES = 10_000
+#: Attributes of one span, or of one resource, beyond which the span is refused; with what is added
+#: to them they fit into a map of the store.
+MAX_ATTRIBUTES = 9_900
 _MAX_NS = 2**63 - 1
 #: Names of spans whose kept form is remembered.
 _MOST_NAMES = 4096
