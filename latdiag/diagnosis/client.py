@@ -20,7 +20,13 @@ from latdiag.diagnosis.result import (
     SplitPart,
     TtftSplit,
 )
-from latdiag.measurement.validity import Facts, Reading, facts_of_writers, unlimited_readings
+from latdiag.measurement.validity import (
+    Facts,
+    Reading,
+    facts_of_writers,
+    lag_effect,
+    unlimited_readings,
+)
 from latdiag.model.units import ms
 
 if TYPE_CHECKING:
@@ -33,22 +39,39 @@ _STEPS = 24
 def facts_of(found: Digest, writers: Sequence[Mapping[str, object]]) -> Facts:
     """What the rules of the self-audit read."""
     counts = found.measurement.counts
+    statistics = found.measurement.statistics
+    sent, due = statistics["ttft"], statistics["ttft_from_due"]
+    lag, limit = lag_effect([(sent[name], due[name]) for name in sent if name in due])
     return replace(
         facts_of_writers(writers),
-        schedule_lag_p99_ns=float(np.quantile(found.lags, 0.99)) if len(found.lags) else None,
-        median_ttft_ns=found.measurement.reading("ttft", "p50").value,
+        lag_ns=lag if len(found.lags) else None,
+        lag_limit_ns=limit,
+        first_censored_share=_first_censored(found),
         censored_share=censored_share(found),
         clock_step_share=counts.clock_step / counts.requests if counts.requests else None,
         user_stamps=counts.stamp_source.get("user", 0) > 0,
     )
 
 
+def _first_censored(found: Digest) -> float | None:
+    """Share of the first tokens whose own instant was overwritten before it was read."""
+    left_out = found.measurement.counts.left_out.get("ttft", {})
+    stamped = found.measurement.reading("ttft", "mean").n
+    censored = left_out.get("censored", 0)
+    return censored / (stamped + censored) if stamped + censored else None
+
+
+def refused(readings: Sequence[Reading]) -> dict[str, str]:
+    """The metrics that a broken rule refuses, and why."""
+    return {name: each.sentence() for each in readings if each.broken for name in each.refuses}
+
+
 def invalid_because(readings: Sequence[Reading]) -> tuple[InvalidBecause, ...]:
-    """The rules that were broken."""
+    """The rules that were broken and say that nothing can be trusted."""
     return tuple(
         InvalidBecause(each.rule, each.sentence(), each.reading, each.limit, each.unit)
         for each in readings
-        if each.broken
+        if each.broken and not each.refuses
     )
 
 

@@ -72,6 +72,7 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
     # What gathers beside the load counts spans, and audits nobody.
     writers = [writer for writer in run.writers if writer.get("kind") != "otlp"]
     audit = readings(client.facts_of(found, writers))
+    measurement = found.measurement.without(client.refused(audit))
     return Result(
         verb=verb,
         run=run.paths[0],
@@ -80,9 +81,9 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
         stacks=stacks_of(run.header),
         load=client.load_of(found, run.header),
         self_audit=client.self_audit(found, audit, run.header, writers),
-        metrics=found.measurement.metrics(),
+        metrics=measurement.metrics(),
         ttft_split=client.split_of(found),
-        slo=tuple(slo.judge(found.measurement) for slo in slos),
+        slo=tuple(slo.judge(measurement) for slo in slos),
         errors=client.outcomes_of(found),
         parts=partition(found.frame),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from latdiag.model.metrics import METRICS, metric
 from latdiag.stats.estimate import Estimate, refusal
@@ -93,6 +93,16 @@ class Measurement:
             return self.totals[name]
         found = self.statistics[name].get(statistic)
         return found or refusal(f"{name}.{statistic} was not computed")
+
+    def without(self, refused: Mapping[str, str]) -> Measurement:
+        """The same with these metrics of requests and gaps refused, each for its reason."""
+        statistics = {
+            name: {each: refusal(refused[name], of.n) for each, of in found.items()}
+            if name in refused
+            else found
+            for name, found in self.statistics.items()
+        }
+        return replace(self, statistics=statistics)
 
     def metrics(self) -> dict[str, MetricResult]:
         """Every metric of the table, in its order."""

@@ -1,6 +1,8 @@
-"""The rules that make a measurement INVALID, read from the run alone.
+"""The rules of the self-audit, read from the run alone.
 
-The client speaks of its own faults first: each rule gives its reading whether broken or not.
+The client speaks of its own faults first: each rule gives its reading whether broken or not. A
+rule is about what a fault does to a number that is printed, not about the fault: with the kernel's
+stamps a reader that had to wait for its core has read late and stamped nothing wrong.
 """
 
 from __future__ import annotations
@@ -9,11 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from latdiag.model.units import NS_PER_MS
+from latdiag.stats.estimate import Estimate
 
-#: Schedule lag may reach this, or this share of the median TTFT, whichever is more.
+#: Late sending may move a statistic of TTFT by this, by this share of it, or by half its interval,
+#: whichever is most.
 SCHEDULE_LAG_NS = 1 * NS_PER_MS
 SCHEDULE_LAG_OF_TTFT = 0.01
 CENSORED_SHARE = 0.01
+#: So many first tokens may lack a stamp of their own: they are left out, and were read at busy
+#: moments.
+FIRST_CENSORED_SHARE = 0.1
+#: The metrics of gaps between arrivals.
+GAPS = ("itl", "icl")
 READER_CPU = 0.80
 RUN_QUEUE_SHARE = 0.02
 CLOCK_STEP_SHARE = 0.01
@@ -22,8 +31,9 @@ USER_LOOP_LAG_NS = 5 * NS_PER_MS
 _UNTOLD = "not told by this system"
 #: rule: what it reads, in words, and in which unit
 _WORDS = {
-    "schedule_lag": ("schedule lag (p99)", "ms"),
+    "schedule_lag": ("time that late sending adds to TTFT", "ms"),
     "censored": ("share of intervals with an overwritten stamp", "%"),
+    "first_censored": ("share of first tokens with an overwritten stamp", "%"),
     "reader_cpu": ("CPU of a reader in its busiest 5 s", "%"),
     "run_queue": ("time that a reader waited for a core that others held", "%"),
     "rows_lost": ("requests begun whose end was not recorded", "rows"),
@@ -34,11 +44,16 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules read. None: does not apply, or is not known. Shares are of 1."""
+    """What the rules read. None: does not apply, or is not known. Shares are of 1.
 
-    schedule_lag_p99_ns: float | None = None
-    median_ttft_ns: float | None = None
+    ``lag_ns``: by how much a statistic of TTFT is longer from when requests were due than from
+    when they were sent; ``lag_limit_ns``: by how much it may be.
+    """
+
+    lag_ns: float | None = None
+    lag_limit_ns: float = float(SCHEDULE_LAG_NS)
     censored_share: float | None = None
+    first_censored_share: float | None = None
     reader_cpu_worst_5s: float | None = None
     run_queue_share: float | None = None
     rows_lost: int | None = None
@@ -50,7 +65,8 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One rule's reading, in ``unit``. ``reading`` None means that the rule did not apply:
-    ``reason``. Without a ``limit`` it is no rule, only worth knowing."""
+    ``reason``. Without a ``limit`` it is no rule, only worth knowing. ``refuses``: the metrics
+    that are not stated where it is broken; without any, the whole measurement is INVALID."""
 
     rule: str
     title: str
@@ -58,6 +74,7 @@ class Reading:
     reading: float | None
     limit: float | None
     reason: str | None = None
+    refuses: tuple[str, ...] = ()
 
     @property
     def broken(self) -> bool:
@@ -83,17 +100,14 @@ class Reading:
 
 def readings(facts: Facts) -> list[Reading]:
     """Every rule of the self-audit with its reading, in a fixed order."""
-    lag_limit = float(SCHEDULE_LAG_NS)
-    if facts.median_ttft_ns is not None:
-        lag_limit = max(lag_limit, SCHEDULE_LAG_OF_TTFT * facts.median_ttft_ns)
-    lag, loop_lag = _ms(facts.schedule_lag_p99_ns), _ms(facts.loop_lag_p99_ns)
+    lag, loop_lag = _ms(facts.lag_ns), _ms(facts.loop_lag_p99_ns)
     lost = None if facts.rows_lost is None else float(facts.rows_lost)
     found = (
         (
             "schedule_lag",
             lag,
-            lag_limit / NS_PER_MS,
-            "closed loop: no request was due at an instant",
+            facts.lag_limit_ns / NS_PER_MS,
+            "no answered request was due at an instant",
         ),
         (
             "censored",
@@ -101,8 +115,20 @@ def readings(facts: Facts) -> list[Reading]:
             100 * CENSORED_SHARE,
             "no interval between tokens",
         ),
+        (
+            "first_censored",
+            _percent(facts.first_censored_share),
+            100 * FIRST_CENSORED_SHARE,
+            "no first token",
+        ),
         ("reader_cpu", _percent(facts.reader_cpu_worst_5s), 100 * READER_CPU, _UNTOLD),
-        ("run_queue", _percent(facts.run_queue_share), 100 * RUN_QUEUE_SHARE, _UNTOLD),
+        # Where the kernel stamps, what a late reader does shows in the rules above alone.
+        (
+            "run_queue",
+            _percent(facts.run_queue_share),
+            100 * RUN_QUEUE_SHARE if facts.user_stamps else None,
+            _UNTOLD,
+        ),
         ("rows_lost", lost, 0.0, "a writer left no count"),
         ("clock_step", _percent(facts.clock_step_share), 100 * CLOCK_STEP_SHARE, "no rows"),
         (
@@ -113,13 +139,21 @@ def readings(facts: Facts) -> list[Reading]:
         ),
     )
     return [
-        Reading(rule, *_WORDS[rule], reading, limit, why if reading is None else None)
+        Reading(
+            rule,
+            *_WORDS[rule],
+            reading,
+            limit,
+            why if reading is None else None,
+            GAPS if rule == "censored" else (),
+        )
         for rule, reading, limit, why in found
     ]
 
 
 def facts_of_writers(writers: Sequence[Mapping[str, object]]) -> Facts:
-    """The worst of what the writers of a run say of their readers."""
+    """What the writers of a run say of their readers: the worst, but shares of time are of all
+    their time together, so that a reader of a tenth of a second does not speak for all."""
     audits = [_inside(w, "audit") for w in writers]
     lost = [_inside(w, "counts").get("lost") for w in writers]
     known = [n for n in lost if isinstance(n, int)]
@@ -127,7 +161,7 @@ def facts_of_writers(writers: Sequence[Mapping[str, object]]) -> Facts:
     told = bool(known) and (len(known) == len(lost) or sum(known) > 0)
     return Facts(
         reader_cpu_worst_5s=_worst([a.get("reader_cpu_worst_5s") for a in audits]),
-        run_queue_share=_worst([a.get("starved_share") for a in audits]),
+        run_queue_share=_weighted(audits, "starved_share"),
         loop_lag_p99_ns=_worst([_inside(a, "loop_lag").get("p99_ns") for a in audits]),
         rows_lost=sum(known) if told else None,
     )
@@ -137,7 +171,7 @@ def unlimited_readings(writers: Sequence[Mapping[str, object]]) -> list[Reading]
     """What no rule limits and is worth knowing."""
     audits = [_inside(w, "audit") for w in writers]
     lag = _ms(_worst([_inside(a, "read_lag").get("p99_ns") for a in audits]))
-    waited = _percent(_worst([a.get("run_queue_share") for a in audits]))
+    waited = _percent(_weighted(audits, "run_queue_share"))
     return [
         Reading(
             "read_lag",
@@ -166,6 +200,35 @@ def _inside(document: Mapping[str, object], key: str) -> Mapping[str, object]:
 def _worst(values: Sequence[object]) -> float | None:
     known = [float(v) for v in values if isinstance(v, int | float)]
     return max(known, default=None)
+
+
+def _weighted(audits: Sequence[Mapping[str, object]], name: str) -> float | None:
+    """A share of the readers' time, over the time of all that know it."""
+    known = [
+        (float(share), float(wall))
+        for audit in audits
+        if isinstance(share := audit.get(name), int | float)
+        and isinstance(wall := audit.get("wall_ns"), int | float)
+        and wall > 0
+    ]
+    whole = sum(wall for _, wall in known)
+    return sum(share * wall for share, wall in known) / whole if whole else None
+
+
+def lag_effect(pairs: Sequence[tuple[Estimate, Estimate]]) -> tuple[float | None, float]:
+    """(What late sending adds to TTFT, ns, None where nothing was due; what it may add): of the
+    statistic that bears it worst. ``pairs``: each statistic from when a request was sent, and from
+    when it was due."""
+    worst: tuple[float | None, float] = (None, float(SCHEDULE_LAG_NS))
+    for sent, due in pairs:
+        if sent.value is None or due.value is None:
+            continue
+        half = (sent.hi - sent.lo) / 2 if sent.lo is not None and sent.hi is not None else 0.0
+        limit = max(SCHEDULE_LAG_NS, SCHEDULE_LAG_OF_TTFT * sent.value, half)
+        added = max(0.0, due.value - sent.value)
+        if worst[0] is None or added / limit > worst[0] / worst[1]:
+            worst = (added, limit)
+    return worst
 
 
 def _number(value: float) -> str:

@@ -195,8 +195,9 @@ TERMS = (
         "self-audit",
         "Self-audit",
         "The client measures itself as it measures the server. A run that breaks one of these"
-        " rules is INVALID, whatever the numbers look like: schedule_lag, censored, reader_cpu,"
-        " run_queue, rows_lost, clock_step, loop_lag.",
+        " rules is INVALID, whatever the numbers look like: schedule_lag, first_censored,"
+        " reader_cpu, run_queue, rows_lost, clock_step, loop_lag. With too much"
+        " censored ITL is not stated.",
         also=("audit", "invalid", "valid"),
         see=("12", "schedule_lag", "censored"),
     ),
@@ -254,10 +255,12 @@ EXIT_CODES: Mapping[int, str] = {
 AUDIT_RULES = (
     AuditRule(
         "schedule_lag",
-        "schedule lag p99",
-        "max(1 ms, 1 % of the median TTFT)",
+        "late sending, in TTFT",
+        "max(1 ms, 1 % of it, half its interval)",
         "ms",
-        "How late requests left, against the instant they were due (open loop only).",
+        "What late sending adds to a statistic of TTFT: from when requests were due, less from"
+        " when they were sent (open loop only). Of the mean and the percentiles the one that bears"
+        " it worst.",
         "Lower --rate, or raise --workers.",
     ),
     AuditRule(
@@ -266,7 +269,17 @@ AUDIT_RULES = (
         "1 %",
         "%",
         "Arrivals whose own instant was overwritten before it was read. The rest is exact, but"
-        " it favours quiet moments, so a large share makes the percentiles too good.",
+        " it favours quiet moments, so with a large share ITL is not stated. The other metrics"
+        " stand.",
+        "Raise --workers, or run fewer streams on this machine.",
+    ),
+    AuditRule(
+        "first_censored",
+        "first tokens without a stamp",
+        "10 %",
+        "%",
+        "First tokens whose own instant was overwritten before it was read. Their requests are"
+        " left out of TTFT.",
         "Raise --workers, or run fewer streams on this machine.",
     ),
     AuditRule(
@@ -280,9 +293,10 @@ AUDIT_RULES = (
     AuditRule(
         "run_queue",
         "run-queue delay",
-        "2 % of wall time",
+        "2 % of wall time, where the kernel does not stamp",
         "%",
-        "The readers were ready to run, and other processes ran in their place.",
+        "The readers were ready to run, and other processes ran in their place. The kernel's"
+        " stamps do not wait for them.",
         "Measure from a machine that has cores to spare.",
     ),
     AuditRule(

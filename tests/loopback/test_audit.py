@@ -114,7 +114,7 @@ def run_stopped(
 
 # ---------------------------------------------------------------------- a healthy run
 HEALTHY = ("reader_cpu", "rows_lost", "clock_step")
-UNDISTURBED = ("schedule_lag", "censored", "run_queue")
+UNDISTURBED = ("schedule_lag", "censored", "first_censored")
 
 
 def test_a_healthy_run_reads_below_every_limit(peer: Peer, tmp_path: Path) -> None:
@@ -147,8 +147,9 @@ def test_schedule_lag(peer: Peer, tmp_path: Path) -> None:
         ended = command.end(60)
     finally:
         command.destroy()
-    reading = assert_broken(ended, run, "schedule_lag", "schedule lag (p99)")
-    assert 300 < reading < 2000, "ms: the first of those that were due waited for 400"
+    words = "time that late sending adds to TTFT"
+    reading = assert_broken(ended, run, "schedule_lag", words)
+    assert 10 < reading < 2000, "ms: the first of those that were due waited for 400"
     rows = rows_of(run, "due_ns", "sent_ns", "outcome")
     assert len(rows) == 180 and set(rows["outcome"]) == {"ok"}, "late, but none is left out"
     late = (rows["sent_ns"] - rows["due_ns"]) > 100e6
@@ -162,8 +163,20 @@ def test_censored_and_what_is_not_flagged_is_right(tmp_path: Path) -> None:
         options = ("--concurrency", "10", "--requests", "20", "--osl", "150")
         ended, run, share = run_stopped(peer, tmp_path, 0.05, *options)
         seen = {one.id: np.array(one.sent) for one in peer.seen()}
-    words = "share of intervals with an overwritten stamp"
-    reading = assert_broken(ended, run, "censored", words)
+    found = result_of(Run.open(str(run)), "load").to_json()
+    audit = {one["rule"]: one for one in found["self_audit"]["readings"]}
+    assert audit["censored"]["broken"]
+    reading = audit["censored"]["reading"]
+    # The gaps that are left favour quiet moments: none is stated. The rest stands, unless too many
+    # first tokens have no stamp either.
+    assert found["metrics"]["itl"]["p50"]["value"] is None
+    assert "overwritten stamp" in found["metrics"]["itl"]["refused"]
+    assert found["metrics"]["tpot"]["mean"]["value"] is not None
+    first = audit["first_censored"]
+    assert ended.code == (12 if first["broken"] else 0)
+    assert [one["rule"] for one in found["invalid_because"]] == ["first_censored"] * first[
+        "broken"
+    ]
     errors, flagged, total = [], 0, 0
     for row in rows_of(run, "request_id", "arrivals_ns", "kinds", "censored").itertuples():
         output = np.isin(row.kinds, [int(kind) for kind in OUTPUT_KINDS])
@@ -214,7 +227,8 @@ def rivals(core: int, count: int) -> Iterator[None]:
 
 
 def test_run_queue(peer: Peer, tmp_path: Path) -> None:
-    """Rivals on its core: the reader is ready to run, and does not."""
+    """Rivals on its core: the reader is ready to run, and does not. The kernel's stamps do not
+    wait for it, so that alone makes nothing invalid."""
     run = tmp_path / "it.run"
     core = min(os.sched_getaffinity(0))
     command = Command(tmp_path, load(peer.url, run, *OPEN, "--priority", "ordinary"))
@@ -225,8 +239,9 @@ def test_run_queue(peer: Peer, tmp_path: Path) -> None:
         ended = command.end(60)
     finally:
         command.destroy()
-    words = "time that a reader waited for a core that others held"
-    assert_broken(ended, run, "run_queue", words)
+    found = readings(run)["run_queue"]
+    assert found["reading"] > 10 and found["limit"] is None and not found["broken"]
+    assert ended.code in (0, 12), ended.err
 
 
 def test_rows_lost(peer: Peer, tmp_path: Path) -> None:
