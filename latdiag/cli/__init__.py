@@ -30,6 +30,10 @@ VERBS = {
     ),
     "diagnose": ("latdiag.cli.diagnose:diagnose", "Attribute the latency of saved runs again."),
     "compare": ("latdiag.cli.compare:compare", "Say how far two runs lie apart, and in what."),
+    "requests": (
+        "latdiag.cli.requests:requests",
+        "When each request was sent, and where its time went.",
+    ),
     "demo": ("latdiag.cli.demo:demo", "Serve a simulated LLM with a known fault."),
     "stacks": (
         "latdiag.cli.stacks:stacks",

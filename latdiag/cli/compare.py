@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from latdiag.cli.verb import Verb, runs_like
-from latdiag.model.errors import RunFault, UnlikeRuns, UsageFault
 
 if TYPE_CHECKING:
     from latdiag.diagnosis.run_facts import Measured
@@ -37,17 +34,12 @@ def compare(
     latdiag compare 'runs/before-*.run' 'runs/after-*.run' --metric ttft
     """
     from latdiag.cli.execute import INVALID
-    from latdiag.diagnosis.compare import METRICS, compared, unlike
-    from latdiag.diagnosis.run_facts import differs
+    from latdiag.diagnosis.compare import compared, metrics_of, refuse_unlike
 
-    wanted = _wanted(metrics) or METRICS
+    wanted = metrics_of(metrics)
     one, other = _side("A", a), _side("B", b)
-    what = unlike(differs(one, other))
-    if what and not force:
-        raise UnlikeRuns(
-            f"A and B are not the same workload: {what}",
-            "make runs that differ in one thing, or compare them all the same with --force",
-        )
+    if not force:
+        refuse_unlike(one, other)
     comparison = compared(one, other, wanted, seed)
     if as_json:
         from latdiag.report.json import dump
@@ -61,41 +53,9 @@ def compare(
     return 0 if comparison.valid else INVALID
 
 
-def _wanted(metrics: Sequence[str]) -> tuple[str, ...]:
-    """Each metric once. UsageFault for one that there is not, or that has no rows."""
-    from latdiag.measurement.metric_rows import COMPARABLE
-    from latdiag.model.metrics import metric
-
-    for name in metrics:
-        if metric(name).name not in COMPARABLE:
-            raise UsageFault(f"{name} cannot be compared", f"there are {', '.join(COMPARABLE)}")
-    return tuple(dict.fromkeys(metrics))
-
-
 def _side(name: str, pattern: str) -> list[Measured]:
-    """The runs of one side. RunFault where nothing matches, UsageFault for one named twice."""
-    from latdiag.diagnosis.run_facts import measured
-    from latdiag.store.place import displayed, is_pattern, matching
+    """The runs of one side. RunFault where nothing matches."""
+    from latdiag.diagnosis.run_facts import side_of
     from latdiag.store.run import Run
 
-    paths = matching(pattern) if is_pattern(pattern) else [pattern]
-    if not paths:
-        raise RunFault(f"nothing matches {displayed(pattern)}", "check the pattern")
-    places = [path if "://" in path else os.path.realpath(path) for path in paths]
-    found = [measured(Run.open(path)) for path in paths]
-    for run in found:
-        if not run.requests:
-            raise UnlikeRuns(
-                f"{run.path} holds no requests",
-                "what was only collected has nothing to compare; name runs of loads",
-            )
-    seen: dict[str, str] = {}
-    for place, run in zip(places, found, strict=True):
-        for key in (place, run.rows.identity):
-            if key in seen:
-                raise UsageFault(
-                    f"{run.path} and {seen[key]} of side {name} are the same run",
-                    "name every run once",
-                )
-            seen[key] = run.path
-    return found
+    return side_of(name, Run.open(pattern))

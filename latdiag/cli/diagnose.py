@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from latdiag.cli.verb import Verb, runs_like
-from latdiag.model.caveats import caveat
 from latdiag.model.components import COMPONENTS
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
     from latdiag.diagnosis.result import Result
-    from latdiag.model.caveat import Caveat
-    from latdiag.store.run import Run
 
 
 @click.command(cls=Verb, name="diagnose", context_settings={"max_content_width": 79})
@@ -36,18 +31,13 @@ def diagnose(runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_j
     latdiag diagnose latdiag-runs/NAME.run --why queue
     """
     from latdiag.cli.execute import show
-    from latdiag.diagnosis.diagnose import result_of
+    from latdiag.diagnosis.several import diagnosed
     from latdiag.measurement.slo import parse_slos
     from latdiag.store.run import Run
 
     component = None if why is None else _component(why)
     objectives = parse_slos(slos)
-    run = Run.open(*runs)
-    _check_together(run)
-    result = result_of(run, "diagnose", objectives)
-    if len(run.paths) > 1:
-        said = (*result.caveats, *_caveats(run))
-        result = replace(result, runs=tuple(run.paths), caveats=said)
+    result = diagnosed(Run.open(*runs), objectives)
     if component is None:
         show(result, as_json)
     else:
@@ -65,32 +55,6 @@ def _component(word: str) -> str:
     if component in COMPONENTS:
         raise UsageFault(f"{word!r} is a part of a component; {others}", f"--why {component}")
     raise UsageFault(f"there is no component {word!r}; {others}", "latdiag explain component")
-
-
-def _check_together(run: Run) -> None:
-    """UsageFault for runs whose rows cannot be attributed as one."""
-    places = [path if "://" in path else os.path.realpath(path) for path in run.paths]
-    for place, path in zip(places, run.paths, strict=True):
-        if places.count(place) > 1:
-            raise UsageFault(f"{path} is named more than once", "name every run once")
-    from latdiag.diagnosis.header import section
-
-    designed = [bool(section(header, "plan").get("designed")) for header in run.headers]
-    if any(designed) and not all(designed):
-        # Its laws are learned for its own workload; the load's rows would silently be left out.
-        raise UsageFault(
-            "a probe and a load explain their requests by different evidence",
-            "diagnose them apart",
-        )
-
-
-def _caveats(run: Run) -> list[Caveat]:
-    from latdiag.diagnosis.header import target_of
-
-    targets = {(target.url, target.model) for target in map(target_of, run.headers)}
-    if len(targets) < 2:
-        return []
-    return [caveat("LD117", targets=len(targets), runs=len(run.headers))]
 
 
 def _show_claims(result: Result, component: str, as_json: bool) -> None:

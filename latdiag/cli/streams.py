@@ -23,7 +23,7 @@ def announce(end: Ending, exc: BaseException, as_json: bool, verbosity: int) -> 
         from latdiag.report.json import dump
 
         _say(dump(Failure(end.code, text, remedy, end.run)), err=False)
-    if end.code in ("interrupted", "terminated"):
+    if end.code in ("interrupted", "terminated") and not remedy:
         _say(text)
         return
     _say(f"error: {text}")

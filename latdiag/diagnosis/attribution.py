@@ -13,14 +13,13 @@ from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.health import health
 from latdiag.diagnosis.learned import Learned, learned_from
 from latdiag.diagnosis.result import Breakdown, Claim, Share, Verdict
+from latdiag.diagnosis.shares import POPULATIONS
 from latdiag.diagnosis.verdict import Case, verdict
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.measurement.observations import Observations
     from latdiag.model.caveat import Caveat
-
-POPULATIONS = ("mean", "p95_tail")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,11 @@ from latdiag.diagnosis.comparison import Differences, PopulationDifference, comp
 from latdiag.diagnosis.difference import Difference, SideRows
 from latdiag.diagnosis.result import InvalidBecause, Result
 from latdiag.diagnosis.run_facts import FactDifference, Measured, alike, differs
+from latdiag.measurement.metric_rows import COMPARABLE
 from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
+from latdiag.model.errors import UnlikeRuns, UsageFault
+from latdiag.model.metrics import metric
 from latdiag.model.units import GLUE, quantity
 from latdiag.stats.bootstrap import LEAST_PIECES
 
@@ -115,6 +118,24 @@ def unlike(facts: Sequence[FactDifference]) -> str | None:
     """What is unlike in the workloads, in words; None where they are alike."""
     words = [f"{f.what} {_value(f.a)} against {_value(f.b)}" for f in facts if f.unlike]
     return "; ".join(words) or None
+
+
+def refuse_unlike(a: Sequence[Measured], b: Sequence[Measured]) -> None:
+    """UnlikeRuns where the sides are not the same workload."""
+    if what := unlike(differs(a, b)):
+        raise UnlikeRuns(
+            f"A and B are not the same workload: {what}",
+            "make runs that differ in one thing, or compare them all the same with --force",
+        )
+
+
+def metrics_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Each metric once, ``METRICS`` for none. UsageFault for one that there is not, or that has
+    no rows."""
+    for name in names:
+        if metric(name).name not in COMPARABLE:
+            raise UsageFault(f"{name} cannot be compared", f"there are {', '.join(COMPARABLE)}")
+    return tuple(dict.fromkeys(names)) or METRICS
 
 
 def compared(

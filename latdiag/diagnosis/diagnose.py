@@ -86,6 +86,7 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
         slo=tuple(slo.judge(measurement) for slo in slos),
         errors=client.outcomes_of(found),
         parts=partition(found.frame),
+        source=run,
     )
 
 

@@ -12,11 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from latdiag.diagnosis.html import paragraph, share_table
+from latdiag.diagnosis.shares import POPULATIONS
+from latdiag.diagnosis.shares import Breakdown as Breakdown
+from latdiag.diagnosis.shares import Share as Share
 from latdiag.model.caveat import Caveat
 from latdiag.model.components import in_time_order
 from latdiag.model.document import OPTIONAL, Document, document
+from latdiag.model.errors import UsageFault
+from latdiag.model.text import shown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from latdiag.attribution.accounts import Rank
     from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
     from latdiag.attribution.parts import Parts
@@ -25,58 +33,9 @@ if TYPE_CHECKING:
     from latdiag.measurement.measurement import MetricResult
     from latdiag.measurement.slo import Judgement
     from latdiag.measurement.validity import Reading
+    from latdiag.store.run import Run
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one component, or one leaf of it, has of a population's time.
-
-    ``sum_ns``: over all its requests. ``grade``: A to E, of the evidence. ``members``: where the
-    evidence cannot tell components apart, all that are in it, its own name first.
-    """
-
-    share: float | None
-    lo: float | None
-    hi: float | None
-    sum_ns: int
-    grade: str
-    evidence: str
-    members: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
-
-
-@dataclass(frozen=True, slots=True)
-class Breakdown:
-    """The time of ``n`` requests, in components that add up to ``total_ns``.
-
-    ``segments``: independent repetitions that the requests come in. ``left_out``: requests that
-    could not be taken apart. ``insufficient``: why no share has an interval.
-    """
-
-    interval: str
-    total_ns: int
-    n: int
-    segments: int
-    left_out: int
-    insufficient: str | None
-    shares: Mapping[str, Share]
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """Components that nobody was there to know of: inside a server, the client's."""
-        return ("client", "network") if self.interval == "server" else ()
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "interval": self.interval,
-            "total_ns": self.total_ns,
-            "n": self.n,
-            "segments": self.segments,
-            "left_out": self.left_out,
-            "insufficient": self.insufficient,
-            **in_time_order({**dict.fromkeys(self.unknown), **self.shares}),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +229,7 @@ class Result:
     ``run``: where it lies; ``runs``: all of them where they are several. ``breakdowns`` and
     ``leaves``: by population, mean or p95_tail; ``by``: breakdowns of other intervals than end
     to end, by interval and population. ``claims``: by component. ``parts``: the requests that
-    the breakdowns sum up, one by one; not in JSON.
+    the breakdowns sum up, one by one, and ``source``: the run itself; neither is in JSON.
     """
 
     verb: str
@@ -300,14 +259,46 @@ class Result:
     runs: tuple[str, ...] = ()
     parts: Parts | None = field(default=None, repr=False, compare=False)
     rests_on: tuple[Rank, ...] = field(default=(), repr=False, compare=False)
+    source: Run | None = field(default=None, repr=False, compare=False)
 
     @property
     def valid(self) -> bool:
         return not self.invalid_because
 
     def breakdown(self, population: str = "mean") -> Breakdown | None:
-        """The breakdown of ``mean`` (all requests) or ``p95_tail``; None where there is none."""
+        """The breakdown of ``mean`` (all requests) or ``p95_tail``; None where there is none.
+        UsageFault for another population."""
+        if population not in POPULATIONS:
+            text = f"there is no population {shown(population, 60)!r}"
+            raise UsageFault(text, f"there are {', '.join(POPULATIONS)}")
         return self.breakdowns.get(population)
+
+    def requests(self, interval: str = "client_e2e") -> pd.DataFrame:
+        """A row for each request of the workload, read from the run again: when it was sent
+        (UTC), its ids, outcome, lengths, times, and the components of ``interval``: client_e2e,
+        client_ttft or decode; see ``requests.request_table``.
+
+        UsageFault for another interval and where the result is of no diagnosis, RunFault where
+        the run has changed.
+        """
+        from latdiag.attribution.parts import INSIDE
+        from latdiag.diagnosis.requests import request_table
+
+        if interval not in INSIDE:
+            text = f"there is no interval {shown(interval, 60)!r}"
+            raise UsageFault(text, f"there are {', '.join(INSIDE)}")
+        if self.source is None:
+            raise UsageFault(f"a result of {self.verb} has no requests", "diagnose a run")
+        return request_table(self.source, self.parts, interval)
+
+    def _repr_html_(self) -> str:
+        """The verdict and the shares, as a notebook shows them."""
+        told = [paragraph(rule.text, "INVALID") for rule in self.invalid_because]
+        if self.verdict is not None and not told:
+            subject = self.verdict.dominant or self.verdict.kind
+            told.append(paragraph(self.verdict.sentence, subject.replace("_", " ").upper()))
+        told += share_table(self.breakdowns)
+        return "".join(told or [paragraph(str(self.run), f"latdiag {self.verb}")])
 
     def to_json(self) -> dict[str, object]:
         """The document that ``--json`` prints, in the types of JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from latdiag.diagnosis.header import section
 from latdiag.diagnosis.result import InvalidBecause, StackFound
 from latdiag.measurement import metric_rows
 from latdiag.measurement.metric_rows import Length
+from latdiag.model.errors import UnlikeRuns, UsageFault
 from latdiag.model.units import seconds
 
 if TYPE_CHECKING:
@@ -72,6 +74,32 @@ def measured(run: Run) -> Measured:
         facts=dict(_facts(run.header, stacks, result.self_audit.stamp_source, rows)),
         rows=RunRows(result.parts, rows),
     )
+
+
+def side_of(name: str, *runs: Run) -> list[Measured]:
+    """The runs of one side of a comparison, read one by one; ``name``: of the side.
+
+    UnlikeRuns for one without requests, UsageFault for one that is named twice.
+    """
+    each = [one for run in runs for one in run.apart()]
+    places = [path if "://" in (path := run.paths[0]) else os.path.realpath(path) for run in each]
+    side = [measured(run) for run in each]
+    for run in side:
+        if not run.requests:
+            raise UnlikeRuns(
+                f"{run.path} holds no requests",
+                "what was only collected has nothing to compare; name runs of loads",
+            )
+    seen: dict[str, str] = {}
+    for place, run in zip(places, side, strict=True):
+        for key in (place, run.rows.identity):
+            if key in seen:
+                raise UsageFault(
+                    f"{run.path} and {seen[key]} of side {name} are the same run",
+                    "name every run once",
+                )
+            seen[key] = run.path
+    return side
 
 
 # ---------------------------------------------------------------------- what a run was

@@ -50,6 +50,8 @@ _UNKNOWN = "unknown"
 #: Instants that come from a kernel stamp or may: a step of the clock moves them.
 _STEPPED = frozenset({"wire", "first_output", "first_answer", "done"})
 _INTERVALS = tuple(m for m in METRICS if m.start is not None)
+#: What is stated of single requests, but for TPOT.
+_ALONE = ("ttft", "e2e")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ def measure(
         for piece in pieces(batch):
             tally.add(piece)
     return tally.result()
+
+
+def of_requests(batch: Batch, streams: Streams) -> dict[str, Ints]:
+    """``ttft``, ``tpot`` and ``e2e`` of each row, ns; valid where they count in the statistics."""
+    ok = batch.texts["outcome"] == Outcome.OK.value
+    found = {m.name: _interval(m, batch, streams, ok) for m in _INTERVALS if m.name in _ALONE}
+    found["tpot"] = _tpot(batch, streams, ok)
+    return {name: Ints(column.values, column.sound) for name, column in found.items()}
 
 
 class Tally:

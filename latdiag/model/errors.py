@@ -7,7 +7,8 @@
     ├── RunFault            2   not a run, a damaged run, a run of a newer schema
     ├── UnlikeRuns         13   two runs that must not be compared
     ├── TargetFault        15   DNS, connect, TLS, 401, 403, 404, or no usable reply at all
-    └── LocalFault         16   disk full, descriptors, permission: a resource of this machine
+    ├── LocalFault         16   disk full, descriptors, permission: a resource of this machine
+    └── Interrupted       130   a call from Python was interrupted; a KeyboardInterrupt too
 
 What the measured system does wrong during a run is data (an ``Outcome``), never an exception.
 """
@@ -54,6 +55,11 @@ class TargetFault(LatdiagError):
 class LocalFault(LatdiagError):
     exit_code = 16
     code = "local"
+
+
+class Interrupted(LatdiagError, KeyboardInterrupt):
+    exit_code = 130
+    code = "interrupted"
 
 
 @contextmanager

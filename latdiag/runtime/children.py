@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -146,7 +147,9 @@ parent: Channel | None = None
 _CHANNEL = "LATDIAG_CHANNEL"
 
 
-def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Channel]:
+def fresh(
+    command: Sequence[str], stdin: int | None = None, stderr: int | None = None
+) -> tuple[Child, Channel]:
     """A process in a session of its own (no Ctrl-C reaches it), and this end of the channel.
 
     Its stdin (or ``stdin``) is at its end when this process is, however that ends. Its code calls
@@ -159,6 +162,7 @@ def fresh(command: Sequence[str], stdin: int | None = None) -> tuple[Child, Chan
             command,
             stdin=end if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
+            stderr=stderr,
             pass_fds=(end,),
             env={**_open_variables(), _CHANNEL: str(end)},
             start_new_session=True,
@@ -175,6 +179,21 @@ def _open_variables() -> dict[str, str]:
     """The environment without what is concealed: a server of ours needs no key of others."""
     hidden = concealed_values()
     return {name: value for name, value in os.environ.items() if value.strip() not in hidden}
+
+
+#: Loads this very package, wherever it lies, and nothing else from there: no module of the
+#: working directory (-P) or beside the package can take the place of one that is needed.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import latdiag; del sys.path[0]; "
+    "from latdiag.runtime.children import adopt; adopt(); "
+    "from {module} import main; main()"
+)
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs ``main()`` of a module of latdiag, for ``fresh``."""
+    root = str(Path(__file__).resolve().parents[2])
+    return [sys.executable, "-P", "-c", _START.format(module=module), root, *arguments]
 
 
 def adopt() -> None:

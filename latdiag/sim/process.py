@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from latdiag.runtime import children
@@ -18,13 +16,6 @@ from latdiag.sim.loop import LateFigures
 _START_S = 60.0
 #: A child may have spans to deliver before it ends.
 _PATIENCE_S = 8.0
-#: Loads this very package, wherever it lies, and nothing else from there: no module of the
-#: working directory (-P) or beside the package can take the place of one that a server needs.
-_START = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); import latdiag; del sys.path[0]; "
-    "from latdiag.runtime.children import adopt; adopt(); "
-    "from latdiag.sim.{module} import main; main()"
-)
 
 
 @message
@@ -61,8 +52,7 @@ class Child:
 
 def command(module: str, *arguments: str) -> list[str]:
     """The command that runs ``main()`` of ``latdiag.sim.MODULE``."""
-    root = str(Path(__file__).resolve().parents[2])
-    return [sys.executable, "-P", "-c", _START.format(module=module), root, *arguments]
+    return children.module_command(f"latdiag.sim.{module}", *arguments)
 
 
 @contextlib.contextmanager

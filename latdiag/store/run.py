@@ -83,6 +83,10 @@ class Run:
         notes: dict[str, None] = {}
         return cls([RunDirectory(path, notes.setdefault) for path in found], notes)
 
+    def apart(self) -> list[Run]:
+        """Each of the runs alone."""
+        return [Run([directory], self._notes) for directory in self._directories]
+
     @property
     def header(self) -> Mapping[str, object]:
         """run.json of the first run."""

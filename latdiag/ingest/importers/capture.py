@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.keep import Keep
     from latdiag.store.writer import RunWriter
 
+#: How the clocks of captures are named, whose instants are REALTIME.
+CAPTURED = "capture:"
 _CLIENT = ("client.jsonl", "client.jsonl.gz")
 _SPANS = tuple(
     f"spans.otlp.{form}{packed}" for form in ("jsonl", "json") for packed in ("", ".gz")
@@ -78,7 +80,7 @@ class Capture:
             with source.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
-        return f"capture:{digest.hexdigest()[:16]}"
+        return f"{CAPTURED}{digest.hexdigest()[:16]}"
 
 
 @dataclass(slots=True)
