@@ -54,6 +54,7 @@ class TargetOptions(TypedDict, total=False):
     model: str
     path: str
     api_key_env: str
+    no_api_key: bool
     headers: Mapping[str, str]
     insecure: bool
     timeout: Duration
@@ -61,6 +62,7 @@ class TargetOptions(TypedDict, total=False):
     otlp: bool | str
     otlp_http: str
     metrics: str | Sequence[str]
+    metrics_header_env: str | Sequence[str]
     forward: str
     wait: Duration
     token_env: str
@@ -82,6 +84,8 @@ def _in_words_of_python(function: Callable[_P, _T]) -> Callable[_P, _T]:
             if fault.remedy:
                 fault.add_note(f"try: {fault.remedy}")
             raise
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted") from None
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             text = f"{(error.strerror or str(error)).lower()}{where}"

@@ -101,6 +101,7 @@ def request_table(run: Run, parts: Parts | None, interval: str = "client_e2e") -
     ``interval`` client_ttft to ``ttft_ms``, with decode to the time from the first token to the
     last; and are NaN for requests that could not be taken apart. The schedule lag is not in
     ``client_ms``.
+    An estimate (grade B or C) of a single request may be below zero.
     ``attrs["grades"]``: by column of a component, how it is known, A (measured per request) to E.
 
     RunFault where the run holds other rows than when it was diagnosed (``parts``).

@@ -20,6 +20,8 @@ LINES = 10
 _FORMULA = ("=", "+", "-", "@")
 _TEXTS = (*("request_id", "response_id", "trace_id", "span_id", "scenario", "outcome", "error"),)
 _LIMIT = 1000
+#: Rows that are Python's objects at a time.
+_AT_ONCE = 10_000
 
 
 def slowest(table: pd.DataFrame, n: int | None) -> pd.DataFrame:
@@ -118,7 +120,9 @@ def write_csv(table: pd.DataFrame, file: TextIO) -> None:
 def _text(value: object) -> str | None:
     if value is None:
         return None
-    text = shown(value, _LIMIT)
+    text = str(value)
+    if not (text.isascii() and text.isprintable() and len(text) <= _LIMIT):
+        text = shown(text, _LIMIT)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -136,10 +140,12 @@ def json_pieces(table: pd.DataFrame, runs: list[str]) -> Iterator[str]:
     yield json.dumps(head | {"grades": table.attrs["grades"]})[:-1]
     yield ', "requests": ['
     between = "\n"
-    for row in table.assign(start=_starts(table)).to_dict("records"):
-        kept = {name: None if value != value else value for name, value in row.items()}
-        yield between + json.dumps(kept, allow_nan=False, default=_absent)
-        between = ",\n"
+    for first in range(0, len(table), _AT_ONCE):
+        rows = table.iloc[first : first + _AT_ONCE]
+        for row in rows.assign(start=_starts(rows)).to_dict("records"):
+            kept = {name: None if value != value else value for name, value in row.items()}
+            yield between + json.dumps(kept, allow_nan=False, default=_absent)
+            between = ",\n"
     yield "\n]}"
 
 

@@ -191,6 +191,29 @@ def test_unlike_runs_are_compared_only_by_force(saved: Path, tmp_path: Path) -> 
     assert comparison.seed == 3 and comparison.caveats[0].code == "LD121"
 
 
+def test_an_interrupt_is_one_of_ours_wherever_it_comes(
+    monkeypatch: pytest.MonkeyPatch, saved: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "diagnosed", interrupted)
+    with pytest.raises(latdiag.Interrupted) as caught:
+        latdiag.diagnose_run(saved)
+    assert isinstance(caught.value, KeyboardInterrupt) and caught.value.run is None
+
+
+@pytest.mark.parametrize("code", [0, 11, 12, 14])
+def test_a_verdict_of_the_exit_code_is_no_error(
+    code: int, monkeypatch: pytest.MonkeyPatch, saved: Path
+) -> None:
+    """INVALID, an objective missed or undecided: the result says so."""
+    printed = json.dumps({"run": str(saved), "caveats": [], "valid": code != 12})
+    monkeypatch.setattr(api, "call", lambda *_: VerbEnd(code, printed))
+    assert latdiag.run_probe("http://host").run == str(saved)
+    assert latdiag.run_load("http://host").paths == [str(saved)]
+
+
 def test_a_parameter_that_there_is_not_is_named() -> None:
     with pytest.raises(TypeError, match="'concurency'"):
         latdiag.run_load("http://host", concurency=3)  # type: ignore[call-arg]
