@@ -83,6 +83,9 @@ class Run:
         notes: dict[str, None] = {}
         return cls([RunDirectory(path, notes.setdefault) for path in found], notes)
 
+    def __repr__(self) -> str:
+        return f"Run({', '.join(map(repr, self.paths))})"
+
     def apart(self) -> list[Run]:
         """Each of the runs alone."""
         return [Run([directory], self._notes) for directory in self._directories]

@@ -278,6 +278,10 @@ def test_what_only_the_verb_knows_of_its_run_is_in_the_result(
 
 
 # ---------------------------------------------------------------------- a result
+def test_a_run_says_where_it_is(saved: Path) -> None:
+    assert repr(latdiag.open_run(saved)) == f"Run('{saved}')"
+
+
 def test_a_breakdown_is_a_frame(saved: Path) -> None:
     found = latdiag.diagnose_run(saved).breakdown("mean")
     assert found is not None
