@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.html import paragraph, share_table
-from latdiag.diagnosis.shares import POPULATIONS
 from latdiag.diagnosis.shares import Breakdown as Breakdown
 from latdiag.diagnosis.shares import Share as Share
 from latdiag.model.caveat import Caveat
@@ -266,11 +265,7 @@ class Result:
         return not self.invalid_because
 
     def breakdown(self, population: str = "mean") -> Breakdown | None:
-        """The breakdown of ``mean`` (all requests) or ``p95_tail``; None where there is none.
-        UsageFault for another population."""
-        if population not in POPULATIONS:
-            text = f"there is no population {shown(population, 60)!r}"
-            raise UsageFault(text, f"there are {', '.join(POPULATIONS)}")
+        """The breakdown of ``mean`` (all requests) or ``p95_tail``; None where there is none."""
         return self.breakdowns.get(population)
 
     def requests(self, interval: str = "client_e2e") -> pd.DataFrame:

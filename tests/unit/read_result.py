@@ -23,12 +23,13 @@ from latdiag.measurement.slo import Judgement, Slo
 from latdiag.model import metrics
 from latdiag.model.components import COMPONENTS
 from latdiag.stats.estimate import Estimate, refusal
+from latdiag.store import run as stored
 
 Document = dict[str, Any]
 _ABOUT = ("interval", "total_ns", "n", "segments", "left_out", "insufficient")
 _NAMES: dict[str, Any] = {}
 for _module in (accounts, evidence, parts, collected, compare, learned, measurement, slo, validity,
-                results):  # fmt: skip
+                results, stored):  # fmt: skip
     _NAMES |= vars(_module)
 
 

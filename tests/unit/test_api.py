@@ -124,7 +124,6 @@ FAULTS: list[tuple[type[latdiag.LatdiagError], str, Callable[[Path], object]]] =
     (UsageFault, "more than once", lambda run: latdiag.diagnose_run(latdiag.open_run(run, run))),
     (UsageFault, "no metric called", lambda run: latdiag.compare_runs(run, run, metrics="speed")),
     (UsageFault, "same run", lambda run: latdiag.compare_runs([run, run], run)),
-    (UsageFault, "no population", lambda run: latdiag.diagnose_run(run).breakdown("p99")),
     (UsageFault, "no interval", lambda run: latdiag.diagnose_run(run).requests("ttft")),
     (
         UsageFault,
