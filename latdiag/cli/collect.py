@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from latdiag.cli.listening import listening, sayer
-from latdiag.cli.options import GatherOptions, as_one, metrics_header_option
+from latdiag.cli.options import GatherOptions, as_one, metrics_header_option, view_options
 from latdiag.cli.values import DURATION, SIZE, metrics_headers
 from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault, of_run
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 @click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
+@view_options
 @as_one("gather", GatherOptions)
 def collect(
     duration: int,
@@ -65,6 +67,7 @@ def collect(
     out: str | None,
     quiet: bool,
     as_json: bool,
+    view: str | None,
     gather: GatherOptions,
 ) -> int:
     """Collect what servers say: spans (OTLP) and metrics. No request is sent to them.
@@ -81,8 +84,9 @@ def collect(
     headers = metrics_headers(gather.metrics, gather.metrics_header_env)
     if otlp is None and not gather.metrics:
         raise UsageFault("nothing is to be collected", "leave --otlp on, or give --metrics URL")
+    from latdiag.cli.execute import diagnosed, show
     from latdiag.ingest import collection
-    from latdiag.report.collected_page import progress_lines, result_lines, result_of
+    from latdiag.report.collected_page import progress_lines, result_of
 
     path = _create(otlp, gather, duration, max_disk, out)
     with of_run(path):
@@ -99,12 +103,9 @@ def collect(
             progress=progress_lines,
         )
     result = result_of(path, collected)
-    if as_json:
-        from latdiag.report.json import dump
-
-        click.echo(dump(result))
-    else:
-        click.echo("\n".join(result_lines(result)))
+    if not as_json:
+        result = replace(diagnosed(path, "collect"), run=result.run, collected=result.collected)
+    show(result, as_json, view)
     return 128 + collected.stopped if collected.stopped else 0
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.options import view_options
 from latdiag.cli.verb import Verb, runs_like
 
 if TYPE_CHECKING:
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Compare workloads that are not alike all the same.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
+@view_options
 def compare(
-    a: str, b: str, metrics: tuple[str, ...], force: bool, seed: int, as_json: bool
+    a: str,
+    b: str,
+    metrics: tuple[str, ...],
+    force: bool,
+    seed: int,
+    as_json: bool,
+    view: str | None,
 ) -> int:
     """Say how far the latencies of A and B lie apart, offline; every difference is B - A.
 
@@ -46,10 +54,9 @@ def compare(
 
         click.echo(dump(comparison.result()))
     else:
-        from latdiag.report.compare_page import render
-        from latdiag.report.console import stdout_console
+        from latdiag.report.console import render_comparison, stdout_console
 
-        render(comparison, stdout_console())
+        render_comparison(comparison, stdout_console(), view or "screen")
     return 0 if comparison.valid else INVALID
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.options import view_options
 from latdiag.cli.verb import Verb, runs_like
 from latdiag.model.components import COMPONENTS
 from latdiag.model.errors import UsageFault
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 @click.option("--why", metavar="COMPONENT", help="Every claim on it, those that lost too.")
 @click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
-def diagnose(runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_json: bool) -> int:
+@view_options
+def diagnose(
+    runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_json: bool, view: str | None
+) -> int:
     """Attribute the latency of RUN again, offline; nothing is sent and nothing is written.
 
     RUN: what a probe or a load has saved; a path, a URI or a glob. Of several, the requests of
@@ -39,7 +43,7 @@ def diagnose(runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_j
     objectives = parse_slos(slos)
     result = diagnosed(Run.open(*runs), objectives)
     if component is None:
-        show(result, as_json)
+        show(result, as_json, view)
     else:
         _show_claims(result, component, as_json)
     return _exit_code(result)

@@ -111,8 +111,13 @@ def _exit_code(result: Result, signal: int) -> int:
     return 0
 
 
-def show(result: Result, as_json: bool) -> None:
-    """Print the result on stdout."""
+def diagnosed(path: str, verb: str) -> Result:
+    """What a run says that ``verb`` has written and no load: for people, who see a diagnosis."""
+    return replace(_read(path, "diagnose", ()), verb=verb, run=path)
+
+
+def show(result: Result, as_json: bool, view: str | None = None) -> None:
+    """Print the result on stdout. ``view``: full or notes, else one screen."""
     if as_json:
         import click
 
@@ -122,4 +127,4 @@ def show(result: Result, as_json: bool) -> None:
         return
     from latdiag.report.console import render, stdout_console
 
-    render(result, stdout_console())
+    render(result, stdout_console(), view or "screen")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.options import view_options
 from latdiag.cli.verb import Verb
 from latdiag.model.text import shown
 
@@ -24,12 +26,14 @@ _NAMED = 12
 @click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-import-HOST.run.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="What was read as JSON on stdout.")
+@view_options
 def import_(
     folders: tuple[str, ...],
     scenarios: tuple[str, ...],
     out: str | None,
     quiet: bool,
     as_json: bool,
+    view: str | None,
 ) -> None:
     """Make a run of the capture in FOLDER, to be diagnosed like one of your own.
 
@@ -40,9 +44,10 @@ def import_(
     latdiag import ./capture
     latdiag import ./capture --scenario c64 --out c64.run
     """
+    from latdiag.cli.execute import diagnosed, show
     from latdiag.ingest.importers import capture
     from latdiag.ingest.otlp.keep import Keep
-    from latdiag.report import imported_page as page
+    from latdiag.report.imported_page import imported_of, result_of
     from latdiag.stacks import catalogue
     from latdiag.store.writer import default_run_path
 
@@ -59,11 +64,9 @@ def import_(
         frozenset(scenarios),
     )
     if as_json:
-        from latdiag.report.json import dump
-
-        click.echo(dump(page.result_of(said, path)))
+        show(result_of(said, path), as_json)
     else:
-        click.echo("\n".join(page.lines(said, path)))
+        show(replace(diagnosed(path, "import"), imported=imported_of(said)), as_json, view)
 
 
 def _writer(path: str, found: list[Capture], scenarios: tuple[str, ...]) -> RunWriter:

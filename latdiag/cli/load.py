@@ -98,7 +98,7 @@ def load(
         wish = _wish(place, target, output.priority, **workload)
         around = gatherer(gather, output.quiet)
         result, code = execute("load", wish, output.out, output.quiet, objectives, around)
-    show(result, output.as_json)
+    show(result, output.as_json, output.view)
     return code
 
 

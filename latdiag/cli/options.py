@@ -81,6 +81,7 @@ class OutputOptions:
     out: str | None
     quiet: bool
     as_json: bool
+    view: str | None
 
 
 metrics_header_option = click.option(
@@ -88,6 +89,11 @@ metrics_header_option = click.option(
     multiple=True,
     metavar="'NAME: VARIABLE'",
     help="A header for --metrics, its value in a variable; 'ORIGIN NAME: VARIABLE' of several.",
+)
+#: What is shown of a result, beside one screen.
+_VIEW = (
+    click.option("--full", "view", flag_value="full", help="Every figure, over several screens."),
+    click.option("--notes", "view", flag_value="notes", help="Every note (caveat) in full."),
 )
 _TARGET = (
     click.option(
@@ -137,6 +143,7 @@ _OUTPUT = (
     ),
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
+    *_VIEW,
 )
 _GATHER = (
     click.option(
@@ -195,6 +202,13 @@ def _shared(
         return command
 
     return decorate
+
+
+def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--full`` and ``--notes``, which reach a command as ``view``."""
+    for option in reversed(_VIEW):
+        command = option(command)
+    return command
 
 
 target_options = _shared("target", TargetOptions, _TARGET)

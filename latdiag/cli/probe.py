@@ -107,7 +107,7 @@ def probe(
             done = run_probe(planner, wish, limits, output.out, around, progress, workload)
         end = conclude("probe", done.path, done.end, done.cut, objectives)
         result, code = with_fault(end, done.heard)
-    show(result, output.as_json)
+    show(result, output.as_json, output.view)
     return code
 
 

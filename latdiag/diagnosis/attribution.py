@@ -65,11 +65,13 @@ def attribute(
     by = {interval: _populations(parts, interval) for interval in others}
     well = health(seen, probed) if seen is not None and laws is not None else None
     limit = admitted(seen) if seen is not None else None
+    given = frozenset(account.rank for account in servers)
+    case = Case(shares, parts, valid, fine, well, failed, limit, laws is not None, given)
     return Attribution(
         breakdowns=shares,
         leaves=fine,
         by=by,
-        verdict=verdict(Case(shares, parts, valid, fine, well, failed, limit)),
+        verdict=verdict(case),
         learned=learned_from(laws, seen) if laws is not None and seen is not None else None,
         claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
         parts=parts,

@@ -74,10 +74,10 @@ class Comparison:
     def sentence(self) -> str:
         """The whole, and which classes of it lie apart for certain."""
         if self.same_run:
-            return "A and B hold the same requests: every difference is 0 by construction."
+            return "The same run on both sides: every difference is 0 by construction."
         mean = self.differences.of("mean")
         if mean is None:
-            return "No request of one side could be taken apart into components."
+            return "No answer: one side holds no request whose time could be broken down."
         return _sentence(mean)
 
     @property
@@ -176,28 +176,54 @@ def _side(runs: Sequence[Measured]) -> Side:
 
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
-        return " / ".join(map(str, value)) or "none"
+        return " / ".join(map(_value, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return str(float(f"{value:.4g}"))
     return "none" if value is None else str(value)
 
 
 # ---------------------------------------------------------------------- in words
 def _sentence(mean: PopulationDifference) -> str:
+    """The answer, then a colon, then the figures that decide it."""
     whole = mean.whole.difference
     if whole.value is None:
-        return f"End to end nothing can be said: {whole.refused}."
-    text = f"End to end B takes {more(whole.value, 'ms')} a request than A; {zero(whole)}."
-    clear = [
-        (each, each.difference.value)
-        for each in mean.classes
-        if each.difference.value is not None and each.difference.contains_zero is False
-    ]
+        return f"No answer: {whole.refused}."
+    a, b = (_plain(side.amount.ms) for side in (mean.whole.a, mean.whole.b))
+    sides = f"{_interval(whole)} end to end (mean of a request: A {a}, B {b})"
+    if whole.contains_zero is None:
+        why = (whole.lacking or "").removeprefix("no interval; ")
+        return f"No interval says whether this is noise: {sides}, because of {why}."
+    if whole.contains_zero:
+        text = f"No difference beyond noise: {sides}."
+    else:
+        text = f"B takes {more(whole.value, 'ms')} than A: {sides}."
+    clear = [each for each in mean.classes if each.difference.contains_zero is False]
     if not clear:
         return text
-    clear.sort(key=lambda pair: -abs(pair[1]))
-    words = [f"{'+'.join(each.members)} {more(value, 'ms')}" for each, value in clear[:_NAMED]]
-    return f"{text} Of the components whose interval leaves 0 out: {', '.join(words)}."
+    clear.sort(key=lambda each: -abs(each.difference.value or 0.0))
+    words = [f"{'+'.join(each.members)} {_interval(each.difference)}" for each in clear[:_NAMED]]
+    return f"{text} Parts whose interval leaves 0 out: {'; '.join(words)}."
+
+
+def _interval(apart: Difference) -> str:
+    """``+14.5 ms, 95 % interval -19.6 to +48.7``."""
+    text = signed(apart.value or 0.0, "ms")
+    if apart.lo is None or apart.hi is None:
+        return text
+    lo, hi = (signed(end, "ms").rpartition(" ")[0] for end in (apart.lo, apart.hi))
+    return f"{text}, 95 % interval {lo} to {hi}"
+
+
+def signed(value: float, unit: str) -> str:
+    """``+14.5 ms``; 0 has no sign."""
+    text = quantity(value, unit).replace(GLUE, " ")
+    return f"+{text}" if value > 0 else text
+
+
+def _plain(value: float) -> str:
+    return quantity(value, "ms").replace(GLUE, " ")
 
 
 def more(value: float, unit: str) -> str:
@@ -208,26 +234,19 @@ def more(value: float, unit: str) -> str:
     return f"{text} {'more' if value > 0 else 'less'}"
 
 
-def zero(difference: Difference) -> str:
-    """Whether the interval contains 0."""
-    if difference.contains_zero is None:
-        return "there is no interval"
-    return f"the 95 % interval {'contains' if difference.contains_zero else 'leaves out'} 0"
-
-
 def _notes(runs: Mapping[str, int], differences: Differences) -> Iterator[str]:
     bounded = [zero for each in differences if (zero := each.contains_zero) is not None]
     few = [name for name, n in runs.items() if n < LEAST_PIECES]
     if few and bounded:
         yield (
-            f"What changes from run to run of one server (a restart, a drift) is not in the"
-            f" intervals: {' and '.join(few)} {'has' if len(few) == 1 else 'have'} fewer than"
-            f" {LEAST_PIECES} runs."
+            f"Compare {LEAST_PIECES} or more runs of each side: {' and '.join(few)}"
+            f" {'has' if len(few) == 1 else 'have'} fewer than {LEAST_PIECES} runs, so the"
+            " intervals leave out what changes from run to run (a restart, a drift)."
         )
     if len(bounded) > 1:
         apart = sum(not zero for zero in bounded)
         chance = len(bounded) / 20
         yield (
-            f"{apart} of {len(bounded)} intervals leave 0 out; some {chance:.2g} would by chance"
-            " if nothing differed."
+            f"{apart} of {len(bounded)} intervals leave 0 out; if nothing differed, chance alone"
+            f" would make about {chance:.2g} of them do so."
         )

@@ -18,6 +18,7 @@ from latdiag.diagnosis.collected import caveats as caveats_of_receiver
 from latdiag.diagnosis.collected import collected
 from latdiag.diagnosis.header import stacks_of, target_of
 from latdiag.diagnosis.result import Result, StackFound
+from latdiag.diagnosis.verdict import with_reason
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.slo import Slo
 from latdiag.measurement.validity import readings
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from latdiag.store.run import Reader, Run
 
 
+#: By what way an account came.
+_CHANNEL = {Rank.SPANS: "spans", Rank.REPLIES: "replies", Rank.MERGED_REPLIES: "replies",
+            Rank.METRICS: "metrics"}  # fmt: skip
 #: Whose account is on each request alone, in words.
 _WHOSE = {Rank.SPANS: "the spans", Rank.REPLIES: "the replies", Rank.MERGED_REPLIES: "the replies"}
 
@@ -109,7 +113,7 @@ def _with_attribution(result: Result, said: Attribution) -> Result:
         breakdowns=said.breakdowns,
         leaves=said.leaves,
         by=said.by,
-        verdict=said.verdict,
+        verdict=with_reason(said.verdict, result.invalid_because),
         learned=said.learned,
         claims=said.claims,
         parts=said.parts,
@@ -147,10 +151,11 @@ def _with_evidence(result: Result, accounts: Sequence[Account]) -> Result:
         result = _naming(result, account.stacks, "its spans")
     verdict = result.verdict
     measured = any(account.rank in result.rests_on for account in accounts)
-    if verdict is not None and result.parts is not None and not measured:
+    if verdict is not None and result.parts is not None and not measured and result.valid:
         names = [stack.name for stack in result.stacks]
-        if flag := flags.to_measure(names, verdict, result.breakdowns):
-            verdict = replace(verdict, next=f"{verdict.next} {flag}")
+        given = {_CHANNEL[account.rank] for account in accounts if account.rank in _CHANNEL}
+        if flag := flags.to_measure(names, verdict, result.breakdowns, given):
+            verdict = replace(verdict, sure=f"{verdict.sure} {flag}".lstrip())
     result = replace(result, verdict=verdict)
     for account in accounts:
         if isinstance(account.evidence, SpanEvidence):

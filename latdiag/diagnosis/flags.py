@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from latdiag.diagnosis.result import Breakdown, Verdict
 from latdiag.stacks import catalogue
@@ -13,9 +13,9 @@ from latdiag.stacks.signal import Stack, Switch, of
 
 #: What has to be done here as well, so that what the servers say is heard.
 _HERE = {
-    "spans": ", and --otlp here",
-    "replies": "",
-    "metrics": ", and --metrics URL of its page here",
+    "spans": "; then measure with --otlp",
+    "replies": "; then measure again",
+    "metrics": "; then measure with --metrics URL",
 }
 _KNOB = re.compile(r"\{(\w+)\}")
 #: What is asked after where no component leads.
@@ -33,16 +33,23 @@ def with_flags(text: str) -> str:
 
 
 def to_measure(
-    stacks: Sequence[str], verdict: Verdict, breakdowns: Mapping[str, Breakdown]
+    stacks: Sequence[str],
+    verdict: Verdict,
+    breakdowns: Mapping[str, Breakdown],
+    given: Container[str] = (),
 ) -> str:
-    """One sentence; empty where none of ``stacks``, by name, is known or can say more."""
+    """One sentence; empty where none of ``stacks``, by name, is known or can say more. ``given``:
+    the channels that the run has evidence of."""
     found = [stack for stack in catalogue.stacks() if stack.name in stacks]
     leaves = of(*_asked_after(verdict, breakdowns))
     for stack in sorted(found, key=lambda each: each.layer != "engine"):
-        switches = sorted(tells(stack, leaves), key=lambda each: _rank(stack, each))
+        more = [each for each in tells(stack, leaves) if _channel(stack, each) not in given]
+        switches = sorted(more, key=lambda each: _rank(stack, each))
         if switches:
             flag, here = switches[0].flag, _HERE[_channel(stack, switches[0])]
-            return f"To measure it ({stack.title}: {switches[0].what}): {flag}{here}."
+            # Some flags say themselves what to give here.
+            here = "" if flag.endswith(" here") or flag.startswith("--body-json") else here
+            return f"{stack.title} can state it ({switches[0].what}): {flag}{here}."
     return ""
 
 

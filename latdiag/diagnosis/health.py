@@ -59,11 +59,12 @@ class Health:
         return self.tpot_ns <= _limits()[1]
 
     def sentence(self) -> str:
+        """Why: the load's price, and the limits that 95 in 100 of the requests keep to."""
+        ttft, tpot = (show_ms(limit) for limit in _limits())
         return (
             f"{self.n} requests over {self.span_s:.0f} s took at most {self.over_alone:.2f} times"
-            " what they take alone (sum and p95), and"
-            f" TTFT {show_ms(self.ttft_ns)} ms and TPOT {show_ms(self.tpot_ns)} ms (p95) keep to"
-            f" {PRESET}"
+            " what they take alone, and 95 % of them kept to"
+            f" TTFT {ttft} ms and TPOT {tpot} ms ({PRESET})"
         )
 
 

@@ -40,7 +40,8 @@ SCHEMA_VERSION = 1
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One sentence on where the time goes. ``dominant``: the component that leads, None where
-    none does. ``population``: mean or p95_tail. ``next``: what to do, one sentence or two."""
+    none does. ``population``: mean or p95_tail. ``next``: what to do, one sentence or two;
+    ``sure``: what would make it surer, empty where nothing would. JSON has both as ``next``."""
 
     dominant: str | None
     population: str
@@ -48,6 +49,17 @@ class Verdict:
     kind: str
     sentence: str
     next: str
+    sure: str = ""
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "dominant": self.dominant,
+            "population": self.population,
+            "confidence": self.confidence,
+            "kind": self.kind,
+            "sentence": self.sentence,
+            "next": f"{self.next} {self.sure}".rstrip(),
+        }
 
 
 @dataclass(frozen=True, slots=True)

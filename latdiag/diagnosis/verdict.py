@@ -1,15 +1,22 @@
-"""One sentence on where the time goes, from breakdowns; "I cannot tell" is an answer."""
+"""One sentence on where the time goes, from breakdowns; "I cannot tell" is an answer.
+
+A sentence holds the figures that decide it, with their interval, and how sure it is. Advice never
+asks for what the run has: ``Case.given`` says what that is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from latdiag.attribution.accounts import Rank
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
 from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.health import Health
-from latdiag.diagnosis.result import Breakdown, Share, Verdict
+from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
+from latdiag.model.terms import AUDIT_RULES
+from latdiag.model.units import GLUE, quantity
 
 _MIN_ROWS = TAIL_ROWS
 #: A leader leads beyond doubt where 95 of 100 repetitions would say so.
@@ -18,68 +25,86 @@ _BEYOND_DOUBT = 0.95
 _LEAST = 0.2
 #: With more requests failed nothing is called healthy.
 _FAILED = 0.01
+#: From this share on another component is worth advice of its own.
+_NOTABLE = 0.2
 
 _WORDS = {
-    "client": "this client itself",
+    "client": "latdiag's own client",
     "network": "the network",
-    "gateway": "a gateway or a way behind the first hop",
-    "frontend": "the server's frontend (parse, template, tokenise)",
-    "queue": "waiting behind other requests until the first token (queue and contention)",
-    "prefill": "computing the prompts (prefill)",
+    "gateway": "a gateway or proxy in front of the server",
+    "frontend": "the server's frontend (parsing, chat template, tokenising)",
+    "queue": "waiting behind other requests before the first token",
+    "prefill": "computing the prompt (prefill)",
     "interconnect": "moving the KV cache between servers (interconnect)",
-    "decode": "decode, the stream of tokens after the first",
-    "unattributed": "time that no evidence covers",
+    "decode": "generating the tokens after the first (decode)",
+    "unattributed": "time that no evidence explains",
 }
-_BEHIND = (
-    "whatever lies behind the first hop until the first token (queue, prefill, frontend and"
-    " gateway together)"
-)
 _LEAVES = {
-    "queue.admission": "admission to the batch",
+    "queue.admission": "waiting for a place in the running batch",
     "decode.base": "the model's own step",
-    "decode.batch": "steps made longer by other streams in the batch",
-    "decode.interference": "steps stretched by others' prefills",
+    "decode.batch": "steps made longer by other requests in the batch",
+    "decode.interference": "steps stretched by the prefill of other requests",
     "decode.stall": "pauses that no step explains",
 }
 #: In braces: what a knob of a stack turns; its flags stand there.
 _NEXT = {
-    "client": "Run latdiag nearer to the server, or on a machine with a free core.",
-    "network": "Measure from a host nearer to the server: what remains there is not network.",
-    "gateway": "Probe the server behind the gateway directly: what goes away is the gateway's.",
-    "frontend": "Give the frontend more processes{frontends}, or look at its spans.",
-    "queue": "Raise what the engine lets in at once{admitted}, or add a replica.",
-    "prefill": "Shorten the prompts or share their prefixes (prefix caching), or give prefill"
-    " more compute.",
-    "interconnect": "Look at the KV link: its bandwidth, its set-up time, and whether the transfer"
-    " overlaps with prefill.",
-    "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, the batch or others'"
-    " prefills stretch it; if it stays, it is the model's own step time.",
-    "unattributed": "Run again with more requests; report it if it stays.",
+    "client": "Run latdiag closer to the server, or on a machine with a free CPU core.",
+    "network": "Measure from a machine closer to the server: the time that disappears there is"
+    " network time.",
+    "gateway": "Measure the server behind the gateway directly: the time that disappears is the"
+    " gateway's.",
+    "frontend": "Give the server's frontend more processes{frontends}.",
+    "queue": "Let the engine run more requests at once{admitted}, or add a replica.",
+    "prefill": "Shorten the prompts, share their prefixes (prefix caching), or give prefill more"
+    " compute.",
+    "interconnect": "Check the link that carries the KV cache: its bandwidth, its set-up time, and"
+    " whether the transfer overlaps with prefill.",
+    "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, other requests in the batch"
+    " slow it down; if it stays, it is the time of the model's own step.",
+    "unattributed": "Look for a server on the way of the requests that states no times of its"
+    " own.",
 }
 _NEXT_LEAF = {
     "queue.admission": _NEXT["queue"],
-    "decode.base": "The step itself is slow: a smaller or quantised model, more tensor"
-    " parallelism, or speculative decoding.",
-    "decode.batch": "Let in fewer streams at once{admitted}, or add a replica.",
-    "decode.interference": "Cut prefills smaller{chunk}, or disaggregate prefill from decode.",
-    "decode.stall": "Look at the server while it pauses: garbage collection, collectives,"
-    " throttling.",
+    "decode.base": "Use a smaller or quantised model, more tensor parallelism, or speculative"
+    " decoding: the step itself is slow.",
+    "decode.batch": "Let the engine run fewer requests at once{admitted}, or add a replica.",
+    "decode.interference": "Use smaller prefill chunks{chunk}, or run prefill on servers of its"
+    " own.",
+    "decode.stall": "Watch the server during a pause: garbage collection, collectives, and"
+    " throttling stop all requests at once.",
 }
+_NEXT_SHARED_DECODE = (
+    "No single cause holds half of decode: fewer requests at once shorten what the batch adds, a"
+    " faster model shortens the step itself."
+)
 _NEXT_CONTENTION = (
-    "All streams that were tried were let in at once, so what they wait for is compute or KV"
-    " memory: smaller prefill chunks, more KV cache, or another replica."
+    "The server admitted every concurrent request that the probe tried, so requests wait for"
+    " compute or KV memory: use smaller prefill chunks, add KV memory, or add a replica."
 )
 _NEXT_PACE = (
-    "The model's own pace, and within what readers notice: shorter replies, or a faster model,"
-    " are all that would help."
+    "This is the model's own pace, and readers do not notice it as slow: only shorter replies or"
+    " a faster model would help."
 )
-_NEXT_MERGED = {
-    "queue": "Run `latdiag probe URL`, whose designed stages split queue, prefill and frontend;"
-    " the server's own times split them per request.",
-    "network": "Probe once more from the gateway's own host: what goes away is network, what"
-    " stays is the gateway or the way behind it.",
-    "prefill": "The server's own spans (OTLP) split prefill from what is merged with it.",
-}
+#: What parts a merged class, and the evidence by which it is parted.
+_SPLIT_BY_PROBE = (
+    "Run `latdiag probe URL`: requests of known lengths separate queue, prefill and frontend."
+)
+_SPLIT_BY_SPANS = (
+    "Measure again with the server's own spans (--otlp): they state {} separately for each"
+    " request."
+)
+_SPLIT_BY_METRICS = (
+    "Measure again with the server's metrics (--metrics URL): they state the mean of {}."
+)
+_SPLIT_BY_MORE = (
+    "The server's evidence in this run does not separate {}: look for a server on the way that"
+    " states no times."
+)
+_SPLIT_NETWORK = (
+    "Probe once more from the gateway's own machine: the time that disappears is network time,"
+    " the rest is the gateway's or of the way behind it."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,30 +118,27 @@ class Case:
     health: Health | None = None
     #: share of the requests that failed
     failed: float = 0.0
-    #: streams that a burst was let in with; None: all
+    #: streams that a burst was let in with; None: all, or no burst was sent
     admitted: int | None = None
+    #: whether a probe learned laws of the server
+    probed: bool = False
+    #: evidence of the run, whether the breakdown rests on it or not
+    given: frozenset[Rank] = frozenset()
 
 
 def verdict(case: Case) -> Verdict:
     """Where the time goes. The tail speaks where it holds enough rows."""
     mean, tail = case.breakdowns.get("mean"), case.breakdowns.get("p95_tail")
     if mean is None or mean.n < _MIN_ROWS or mean.total_ns <= 0:
-        told = 0 if mean is None or mean.total_ns <= 0 else mean.n
-        return _too_few(told, case.parts.interval == "server")
+        explained = 0 if mean is None or mean.total_ns <= 0 else mean.n
+        return _too_few(explained, case.parts.interval == "server")
     speaking = tail if tail is not None and tail.insufficient is None else None
     population = "p95_tail" if speaking else "mean"
     if not case.valid:
-        return Verdict(
-            None,
-            population,
-            "insufficient",
-            "client_limited",
-            "This client broke a rule of its self-audit, so its figures may describe itself.",
-            "Mend what is named above and measure again.",
-        )
-    chosen = (speaking or mean).shares
+        return _limited_by_client(population)
+    about = speaking or mean
+    chosen = about.shares
     first, second, *_ = sorted(chosen, key=lambda name: -chosen[name].sum_ns)
-    who = "the slowest 5 % of requests" if speaking else "all requests"
     whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, _confidence(chosen[first]))
@@ -124,55 +146,111 @@ def verdict(case: Case) -> Verdict:
     low = chosen[first].lo
     clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
     if not clear or first == "unattributed":
-        return _ambiguous(chosen, population, who, first, second)
-    return _bottleneck(case, chosen, population, who, first)
+        return _ambiguous(case, about, population, first, second)
+    return _bottleneck(case, about, population, first)
 
 
-def _bottleneck(
-    case: Case, chosen: Mapping[str, Share], population: str, who: str, first: str
-) -> Verdict:
+def with_reason(found: Verdict, broken: Sequence[InvalidBecause]) -> Verdict:
+    """A verdict that the client's own faults forbid, with what broke and what mends it."""
+    if found.kind != "client_limited" or found.dominant is not None or not broken:
+        return found
+    sentence, following = invalid_words(broken)
+    return Verdict(None, found.population, found.confidence, found.kind, sentence, following)
+
+
+def invalid_words(broken: Sequence[InvalidBecause]) -> tuple[str, str]:
+    """(Which rule the client broke and what that does, what mends it); of several rules the
+    first is told, the others are named."""
+    rules = {rule.name: rule for rule in AUDIT_RULES}
+    first = broken[0]
+    rule = rules.get(first.rule)
+    reading, limit = (_reading(value, first.unit) for value in (first.reading, first.limit))
+    title = rule.title if rule is not None else first.rule
+    sentence = f"{title} is {reading}, the limit is {limit}."
+    sentence += f" {rule.meaning}" if rule is not None else ""
+    others = dict.fromkeys(b.rule for b in broken if b.rule != first.rule)
+    if others:
+        named = [rules[name].title if name in rules else name for name in others]
+        sentence += f" Also over the limit: {', '.join(named)}."
+    mended = rule.remedy if rule is not None else "Measure again on an idle machine."
+    return sentence[0].upper() + sentence[1:], mended
+
+
+def _reading(value: float | None, unit: str) -> str:
+    return "not known" if value is None else quantity(value, unit).replace(GLUE, " ")
+
+
+def _limited_by_client(population: str) -> Verdict:
+    return Verdict(
+        None,
+        population,
+        "insufficient",
+        "client_limited",
+        "The client broke a rule of its self-audit, so these figures may describe the client and"
+        " not the server.",
+        "Close other programs, or run the client on another machine, then measure again.",
+    )
+
+
+def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Verdict:
+    chosen = about.shares
     fine = case.leaves.get(population) or {}
     leaf = _top_leaf(fine, first, chosen[first].sum_ns)
-    sentence = f"{_share(chosen[first])} of the time of {who} goes to {_words(first, chosen)}"
-    confidence = _confidence(chosen[first])
-    unknown = unattributed(chosen)
+    confidence, unknown = _confidence(chosen[first]), unattributed(chosen)
     if unknown > UNEXPLAINED:
-        sentence += f"; {100 * unknown:.0f} % of it is unattributed"
         confidence = "bounded"
+    weaker = leaf is not None and confidence == "measured" and fine[leaf].grade not in ("A", "B")
+    borrowed = weaker and leaf in case.parts.borrowed
+    if weaker and not borrowed:
+        # A sentence is as sure as the weakest of what it says.
+        confidence = "inferred"
+    sentence = (
+        f"{_subject(first, chosen)} {_takes(chosen[first])} {_amount(chosen[first], about)} of"
+        f" the {_whole(about)} of {_who(population)} ({_mean(chosen[first], about)},"
+        f" {confidence})"
+    )
     if leaf is not None:
-        sentence += f", most of it to {_LEAVES[leaf]}"
-        weaker = confidence == "measured" and fine[leaf].grade not in ("A", "B")
-        if weaker and leaf in case.parts.borrowed:
-            sentence += " (inferred)"
-        elif weaker:
-            # A sentence is as sure as the weakest of what it says.
-            confidence = "inferred"
+        sentence += f"; most of it is {_LEAVES[leaf]}{' (inferred)' if borrowed else ''}"
+    sentence += "."
+    if unknown > UNEXPLAINED:
+        sentence += f" No evidence explains {100 * unknown:.0f} % of the time."
     if case.failed > _FAILED:
-        sentence += f"; {100 * case.failed:.0f} % of the requests failed, which it leaves out"
+        sentence += (
+            f" {100 * case.failed:.0f} % of the requests failed and are not in these figures."
+        )
     kind = "client_limited" if first == "client" else "bottleneck"
-    following = _following(first, chosen, leaf)
-    contended = first == "queue" and not chosen[first].members and leaf is None
-    if contended and case.admitted is None:
-        following = _NEXT_CONTENTION
-    if leaf == "decode.base" and case.health is not None and case.health.keeps_tpot:
-        following = _NEXT_PACE
-    return Verdict(first, population, confidence, kind, f"{sentence}.", following)
+    return Verdict(
+        first, population, confidence, kind, sentence, _advice(case, chosen, first, leaf)
+    )
+
+
+def _advice(case: Case, chosen: Mapping[str, Share], first: str, leaf: str | None) -> str:
+    """What to do about the leader, given what is known of it."""
+    share = chosen[first]
+    own = first == "queue" and not share.members and leaf is None
+    if own and case.probed and case.admitted is None and share.grade not in ("A", "B"):
+        return _NEXT_CONTENTION
+    others = [s.share or 0.0 for name, s in chosen.items() if name != first]
+    alone = max(others, default=0.0) < _NOTABLE
+    if leaf == "decode.base" and alone and case.health is not None and case.health.keeps_tpot:
+        return _NEXT_PACE
+    return _following(case, first, chosen, leaf)
 
 
 def _too_few(n: int, listening: bool) -> Verdict:
-    longer = (
-        "See the failures and caveats above, if any; a longer measurement (--budget standard, more"
-        " --max-tokens-total, or `latdiag load URL --duration 60s`) brings more of them."
+    more = (
+        "Send more requests (a longer --duration of `latdiag load`, a larger --budget of"
+        " `latdiag probe`), and see whether requests failed."
     )
     if listening:
-        longer = "Listen for longer (`latdiag collect --duration`), and see that spans arrive."
+        more = "Listen for longer (`latdiag collect --duration`), and see that spans arrive."
     return Verdict(
         None,
         "mean",
         "insufficient",
         "insufficient",
-        f"{n} requests could be taken apart; {_MIN_ROWS} are needed for a verdict.",
-        longer,
+        f"The time of {n} requests could be explained; a verdict needs {_MIN_ROWS} requests.",
+        more,
     )
 
 
@@ -183,21 +261,27 @@ def _healthy(health: Health, population: str, confidence: str) -> Verdict:
         "inferred" if confidence == "measured" else confidence,
         "healthy",
         f"No bottleneck at this load: {health.sentence()}.",
-        "Raise --rate or --concurrency to find where that ends.",
+        "Raise --rate or --concurrency to find the load at which that ends.",
     )
 
 
-def _ambiguous(
-    chosen: Mapping[str, Share], population: str, who: str, first: str, second: str
-) -> Verdict:
+def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second: str) -> Verdict:
+    chosen = about.shares
+    one, other = (_noun(name, chosen) for name in (first, second))
+    sentence = (
+        f"No part leads beyond doubt: {one} {_takes(chosen[first])}"
+        f" {_amount(chosen[first], about)} and {other} {_amount(chosen[second], about)} of the"
+        f" {_whole(about)} of {_who(population)} (mean {_ms(about.total_ns, about)},"
+        f" {_confidence(chosen[first])})."
+    )
     return Verdict(
         None,
         population,
         _confidence(chosen[first]),
         "ambiguous",
-        f"Of {who}, {_share(chosen[first])} of the time is {_words(first, chosen)} and"
-        f" {_share(chosen[second])} is {_words(second, chosen)}: neither leads beyond doubt.",
-        f"{_following(first, chosen, None)} Or probe longer: --budget standard.",
+        sentence,
+        _following(case, first, chosen, None),
+        "A longer measurement narrows the intervals.",
     )
 
 
@@ -209,27 +293,81 @@ def _top_leaf(leaves: Mapping[str, Share], component: str, whole: int) -> str | 
     return top if top is not None and whole > 0 and mine[top] > whole / 2 else None
 
 
-def _words(name: str, chosen: Mapping[str, Share]) -> str:
+# ---------------------------------------------------------------------- words and figures
+def _subject(name: str, chosen: Mapping[str, Share]) -> str:
+    """What takes the time, as a sentence begins."""
+    words = _noun(name, chosen)
+    return words[0].upper() + words[1:]
+
+
+def _noun(name: str, chosen: Mapping[str, Share]) -> str:
     members = chosen[name].members
-    if name == "queue" and not members and chosen[name].grade in ("A", "B"):
+    if members:
+        named = f"{', '.join(members[:-1])} and {members[-1]}" if len(members) > 1 else name
+        return f"{named} together (no evidence of this run separates them)"
+    if name == "queue" and chosen[name].grade in ("A", "B"):
         return "waiting in the server's queue"
-    if name == "queue" and members:
-        return _BEHIND
-    rest = [_WORDS[member] for member in members if member != name]
-    return _WORDS[name] + (f", not told apart from {' or '.join(rest)}" if rest else "")
+    return _WORDS[name]
 
 
-def _following(name: str, chosen: Mapping[str, Share], leaf: str | None) -> str:
-    if chosen[name].members:
-        return with_flags(_NEXT_MERGED.get(name, _NEXT[name]))
+def _takes(share: Share) -> str:
+    return "take" if share.members else "takes"
+
+
+def _who(population: str) -> str:
+    return "the slowest 5 % of requests" if population == "p95_tail" else "all requests"
+
+
+def _whole(about: Breakdown) -> str:
+    return "time inside the server" if about.interval == "server" else "end-to-end time"
+
+
+def _amount(share: Share, about: Breakdown) -> str:
+    """``62 % [55, 69]``."""
+    text = f"{_percent(share.share or 0.0)} %"
+    if share.lo is None or share.hi is None:
+        return text
+    return f"{text} [{_percent(max(0.0, share.lo))}, {_percent(share.hi)}]"
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share) or 0}"
+
+
+def _mean(share: Share, about: Breakdown) -> str:
+    """``mean 412 ms of 664 ms``."""
+    return f"mean {_ms(share.sum_ns, about)} of {_ms(about.total_ns, about)}"
+
+
+def _ms(sum_ns: int, about: Breakdown) -> str:
+    return quantity(sum_ns / about.n / 1e6, "ms").replace(GLUE, " ")
+
+
+def _following(case: Case, name: str, chosen: Mapping[str, Share], leaf: str | None) -> str:
+    members = chosen[name].members
+    if members:
+        return with_flags(_splitting(case, members))
+    if name == "decode" and leaf is None and case.probed:
+        return _NEXT_SHARED_DECODE
     return with_flags(_NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name])
+
+
+def _splitting(case: Case, members: Sequence[str]) -> str:
+    """What would tell the members apart, and is not in the run."""
+    if set(members) <= {"network", "gateway"}:
+        return _SPLIT_NETWORK
+    named = f"{', '.join(members[:-1])} and {members[-1]}"
+    listening = case.parts.interval == "server"
+    if not case.probed and not listening and "queue" in members:
+        return _SPLIT_BY_PROBE
+    if Rank.SPANS not in case.given:
+        return _SPLIT_BY_SPANS.format(named)
+    if Rank.METRICS not in case.given:
+        return _SPLIT_BY_METRICS.format(named)
+    return _SPLIT_BY_MORE.format(named)
 
 
 def _confidence(share: Share) -> str:
     if share.members:
         return "bounded"
     return {"A": "measured", "B": "measured", "C": "inferred"}.get(share.grade, "bounded")
-
-
-def _share(share: Share) -> str:
-    return f"{100 * (share.share or 0.0):.0f} %"

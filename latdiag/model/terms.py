@@ -261,7 +261,7 @@ AUDIT_RULES = (
         "What late sending adds to a statistic of TTFT: from when requests were due, less from"
         " when they were sent (open loop only). Of the mean and the percentiles the one that bears"
         " it worst.",
-        "Lower --rate, or raise --workers.",
+        "Lower --rate, or run the client on a machine with more free cores, then measure again.",
     ),
     AuditRule(
         "censored",
@@ -271,7 +271,7 @@ AUDIT_RULES = (
         "Arrivals whose own instant was overwritten before it was read. The rest is exact, but"
         " it favours quiet moments, so with a large share ITL is not stated. The other metrics"
         " stand.",
-        "Raise --workers, or run fewer streams on this machine.",
+        "Run fewer streams on this machine (a lower --rate or --concurrency), then measure again.",
     ),
     AuditRule(
         "first_censored",
@@ -280,7 +280,7 @@ AUDIT_RULES = (
         "%",
         "First tokens whose own instant was overwritten before it was read. Their requests are"
         " left out of TTFT.",
-        "Raise --workers, or run fewer streams on this machine.",
+        "Run fewer streams on this machine (a lower --rate or --concurrency), then measure again.",
     ),
     AuditRule(
         "reader_cpu",
@@ -288,16 +288,17 @@ AUDIT_RULES = (
         "80 % of a core over any 5 s",
         "%",
         "A reader near a full core reads late.",
-        "Raise --workers, or spread the load over machines.",
+        "Lower --rate or --concurrency, or spread the load over several machines, then measure"
+        " again.",
     ),
     AuditRule(
         "run_queue",
         "run-queue delay",
         "2 % of wall time, where the kernel does not stamp",
         "%",
-        "The readers were ready to run, and other processes ran in their place. The kernel's"
-        " stamps do not wait for them.",
-        "Measure from a machine that has cores to spare.",
+        "Other programs held the CPU while this client was ready to read. The kernel's stamps do"
+        " not wait for that.",
+        "Close other programs, or run the client on another machine, then measure again.",
     ),
     AuditRule(
         "rows_lost",
@@ -305,15 +306,15 @@ AUDIT_RULES = (
         "0",
         "",
         "Requests that were sent and are not in the run.",
-        "Look at the disk and at the log (-v).",
+        "Check the disk of this machine and the log (latdiag -v), then measure again.",
     ),
     AuditRule(
         "clock_step",
-        "rows astride of a clock step",
+        "requests during a clock step",
         "1 %",
         "%",
         "The wall clock jumped while these requests were under way.",
-        "Stop what sets the clock during the measurement.",
+        "Stop what sets this machine's clock, then measure again.",
     ),
     AuditRule(
         "loop_lag",
@@ -321,6 +322,6 @@ AUDIT_RULES = (
         "5 ms",
         "ms",
         "Without kernel stamps, this delay is in every arrival; with them it does no harm.",
-        "Use kernel stamps (Linux, HTTP/1.1, no proxy), or fewer streams.",
+        "Use kernel time stamps (Linux, HTTP/1.1, no proxy) or fewer streams, then measure again.",
     ),
 )

@@ -12,7 +12,7 @@ from latdiag.ingest.plan import Account
 from latdiag.model.document import document
 from latdiag.model.text import shown
 from latdiag.model.units import show_duration
-from latdiag.report.page import WIDTH
+from latdiag.report.page import WIDTH, Page
 from latdiag.store.place import displayed
 
 #: Senders that are named in one line.
@@ -41,11 +41,11 @@ def progress_lines(account: Account, seconds: int) -> list[str]:
     for sender in unknown[:_NAMED]:
         names = ", ".join(shown(name, 40) for name in sender.span_names[:3])
         service = sender.service or sender.sender
-        text = f"  of no stack known here: {shown(service, 60)} ({names})"
+        text = f"  of a stack that latdiag does not know: {shown(service, 60)} ({names})"
         lines += wrap(text, WIDTH, subsequent_indent="    ")
     if account.unknown_senders > _NAMED:
         more = account.unknown_senders - _NAMED
-        lines.append(f"  and {more} more senders of no stack known here")
+        lines.append(f"  and {more} more senders of stacks that latdiag does not know")
     return lines
 
 
@@ -60,26 +60,26 @@ def result_of(path: str, collection: Collection) -> Result:
     )
 
 
-def result_lines(result: Result) -> list[str]:
-    """The result for people."""
+def received(page: Page, result: Result) -> None:
+    """What the receiver took, from whom, and what it did not take; nothing where there was none,
+    or where it stood beside a load, whose page has the spans."""
     found = result.collected
-    assert found is not None
-    lines = [f"Collected for {show_duration(found.duration_ns or 0)}"]
-    lines.append(f"  spans      {_counted(found.accepted)} in {found.exports} exports")
-    senders = found.senders or ()
-    for sender in senders[:_NAMED]:
+    if found is None or found.senders is None:
+        return
+    page.gap()
+    page.line(f"Collected for {show_duration(found.duration_ns or 0)}")
+    page.line(f"  spans      {_counted(found.accepted)} in {found.exports} exports")
+    for sender in found.senders[:_NAMED]:
         mark = "" if sender.known else "  (no stack known here)"
-        name = shown(sender.service or sender.sender, 36 if mark else 60)
-        lines.append(f"    {_counted(sender.spans):>12}  {name}{mark}")
-    rest = senders[_NAMED:]
+        name = page.word(sender.service or sender.sender, 36 if mark else 60)
+        page.line(f"    {_counted(sender.spans):>12}  {name}{mark}")
+    rest = found.senders[_NAMED:]
     if rest:
-        lines.append(f"    {_counted(sum(s.spans for s in rest)):>12}  {len(rest)} others")
+        page.line(f"    {_counted(sum(s.spans for s in rest)):>12}  {len(rest)} others")
     scrapes = sum(found.scrapes.values())
-    lines.append(f"  samples    {_counted(found.samples)} in {scrapes} scrapes")
+    page.line(f"  samples    {_counted(found.samples)} in {scrapes} scrapes")
     for text in _oddities(found):
-        lines += wrap(f"  {text}", WIDTH, subsequent_indent=" " * 13)
-    lines += ["", f"Run: {result.run}", f"Next: latdiag diagnose {result.run}"]
-    return lines
+        page.paragraph(page.word(text, 300), "  ", " " * 13)
 
 
 def _oddities(found: Collected) -> list[str]:
@@ -104,7 +104,7 @@ def _oddities(found: Collected) -> list[str]:
         for p in found.scrape_problems[:_NAMED]
     ]
     if not found.accepted and not found.samples:
-        lines.append("nothing    came: is the exporter of the server on, and does it point here?")
+        lines.append("nothing    arrived: is the server's exporter on, and does it point here?")
     return lines
 
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from latdiag.model.units import figure
-from latdiag.report import head
+from latdiag.report import head, notes
 from latdiag.report.page import Page, Span
 from latdiag.report.where import GRADES, POPULATIONS, percent
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from latdiag.diagnosis.compare import Comparison, Side
     from latdiag.diagnosis.comparison import (
         Amount,
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from latdiag.diagnosis.difference import Difference
     from latdiag.diagnosis.metric_comparison import MetricDifference
 
-_LABELS = {
+LABELS = {
     "ttft": "TTFT", "ttft_from_due": "TTFT (due)", "ttft_wire": "TTFT (wire)",
     "ttft_answer": "TTFT answer", "tpot": "TPOT", "itl": "ITL", "icl": "ICL", "e2e": "E2E",
     "response_time": "Response", "schedule_lag": "Sched. lag", "output_throughput": "Output tok/s",
@@ -32,17 +30,6 @@ _LABELS = {
 }  # fmt: skip
 _LABEL, _SIDE, _APART, _BAR = 17, 13, 17, 16
 _WHAT = 17
-
-
-def render(comparison: Comparison, console: Console) -> None:
-    """Print a comparison; ASCII and without bars unless it is a terminal that shows them."""
-    from rich.text import Text
-
-    terminal = console.is_terminal
-    utf8 = console.encoding.lower().replace("-", "").startswith("utf8")
-    for line in compose(comparison, not (terminal and utf8), terminal).lines:
-        # Text objects are never parsed for markup; soft_wrap leaves the width to the page.
-        console.print(Text.assemble(*((s.text, s.style) for s in line)), soft_wrap=True)
 
 
 def compose(comparison: Comparison, ascii_only: bool, bars: bool) -> Page:
@@ -60,9 +47,11 @@ def compose(comparison: Comparison, ascii_only: bool, bars: bool) -> Page:
         _legend(page, differences.populations)
     page.gap()
     page.paragraph(page.word(comparison.sentence, 600), "", "  ")
-    for note in comparison.notes:
-        page.paragraph(page.word(note, 400), "", "  ")
-    head.caveats(page, comparison.caveats)
+    for text in comparison.notes:
+        page.paragraph(page.word(text, 400), "", "  ")
+    if comparison.caveats:
+        page.gap()
+        notes.in_full(page, comparison.caveats)
     page.gap()
     for path in comparison.runs:
         page.whole(page.word(path, 4096), "Read ")
@@ -92,7 +81,7 @@ def _differs(page: Page, comparison: Comparison) -> None:
     for fact in comparison.differs:
         mark = "!" if fact.unlike else " "
         what = page.fit(page.word(fact.what, 30), _WHAT)
-        one, other = _words(page, fact.a), _words(page, fact.b)
+        one, other = words(page, fact.a), words(page, fact.b)
         if len(one) <= 29 and len(other) <= 29:
             page.line(f"{mark} {what:<{_WHAT}}{one:<30}{other}")
         else:
@@ -101,12 +90,12 @@ def _differs(page: Page, comparison: Comparison) -> None:
             page.paragraph(other, "    B  ", "       ")
     if any(fact.unlike for fact in comparison.differs):
         page.line("! not the same workload")
-    same = [f"{page.word(k, 30)} {_words(page, v)}" for k, v in comparison.alike.items()]
+    same = [f"{page.word(k, 30)} {words(page, v)}" for k, v in comparison.alike.items()]
     if same:
         page.paragraph("; ".join(same), "The same: ", "  ")
 
 
-def _words(page: Page, value: object) -> str:
+def words(page: Page, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -123,7 +112,7 @@ def _metrics(page: Page, metrics: Sequence[MetricDifference], bars: bool, explai
     _heading(page, "ms", "n (effective)")
     missing: dict[str, list[str]] = {}
     for each in metrics:
-        label = _LABELS.get(each.metric) or page.word(each.metric, 16)
+        label = LABELS.get(each.metric) or page.word(each.metric, 16)
         row = f"{label} {each.statistic}".rstrip()
         below = [_count(side.n, side.n_effective) for side in (each.a, each.b)]
         _row(page, row, each.values, each.difference, below, _reach([each.difference]), bars)
@@ -148,20 +137,20 @@ def _row(
     bars: bool,
 ) -> None:
     """Two lines: A, B, difference and bar; below them n or shares, and the interval."""
-    sides = "".join(f"{_number(value):>{_SIDE}}" for value in values)
+    sides = "".join(f"{number(value):>{_SIDE}}" for value in values)
     bar = f" {_interval_bar(page, apart, reach)}" if bars else ""
     label = page.fit(label, _LABEL - 1)
-    page.line(f"{label:<{_LABEL}}{sides}{_signed(apart.value):>{_APART}}{bar}")
+    page.line(f"{label:<{_LABEL}}{sides}{signed(apart.value):>{_APART}}{bar}")
     under = "".join(f"{text:>{_SIDE}}" for text in below)
     if (under + _bounds(apart)).strip():
         page.line(f"{'':<{_LABEL}}{under} {_bounds(apart):>{_APART - 1}}")
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     return "-" if value is None else figure(value, "ms")
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
     """With its sign; 0 has none."""
     if value is None:
         return "-"
@@ -172,7 +161,7 @@ def _signed(value: float | None) -> str:
 def _bounds(apart: Difference) -> str:
     if apart.lo is None or apart.hi is None:
         return ""
-    return f"[{_signed(apart.lo)}, {_signed(apart.hi)}]"
+    return f"[{signed(apart.lo)}, {signed(apart.hi)}]"
 
 
 def _count(n: int, worth: int) -> str:

@@ -1,14 +1,18 @@
-"""A result for people: 79 columns, no boxes, colour on one word. It shows what ``--json`` holds.
+"""A result for people: 79 columns, no boxes, colour on one word.
 
-Order: is it valid, what was run, the metrics, where the time went, what a probe learned, the
-verdict, how the client itself did, what to be careful about, where the run is.
+There are three views of it: one screen, all figures that ``--json`` holds, and the notes. In full
+the order is: is it valid, what was run, the metrics, where the time went, what a probe learned,
+the verdict, how the client itself did, what to be careful about, where the run is.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latdiag.report import head, numbers, where
+from latdiag.report import compare_page, compare_screen, head, notes, numbers, screen, where
+from latdiag.report.answer import is_of_servers
+from latdiag.report.collected_page import received
+from latdiag.report.imported_page import imported
 from latdiag.report.learned import learned
 from latdiag.report.page import WIDTH, Page
 from latdiag.report.servers import servers
@@ -17,12 +21,15 @@ from latdiag.report.why import claims
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from latdiag.diagnosis.compare import Comparison
     from latdiag.diagnosis.result import Result
     from latdiag.diagnosis.why import Why
 
 #: Between the rules that were broken and the caveats.
 _SECTIONS = (
     head.what_was_run,
+    received,
+    imported,
     numbers.metrics,
     numbers.objectives,
     where.split,
@@ -50,39 +57,60 @@ def stdout_console() -> Console:
     return Plain(highlight=False, markup=False, emoji=False, width=WIDTH)
 
 
-def compose(result: Result, ascii_only: bool) -> Page:
-    """The report as lines of at most 79 columns."""
+def compose(result: Result, ascii_only: bool, view: str = "screen") -> Page:
+    """The result as lines of at most 79 columns. ``view``: screen, full or notes."""
+    if view == "screen":
+        return screen.compose(result, ascii_only)
     page = Page(ascii_only)
+    if view == "notes":
+        notes.in_full(page, result.caveats)
+        return page
     # Where only servers were listened to, there is no client to speak of.
-    heard = result.evidence is not None or result.collected is not None
-    silent = heard and (result.load is None or not result.load.requests)
+    silent = is_of_servers(result)
     head.invalid(page, result.invalid_because)
     for section in _SECTIONS:
         if not (silent and section in _OF_A_CLIENT):
             section(page, result)
-    head.caveats(page, result.caveats)
+    if result.caveats:
+        page.gap()
+        notes.in_full(page, result.caveats)
     head.saved(page, result)
     return page
 
 
-def render(result: Result, console: Console) -> None:
+def render(result: Result, console: Console, view: str = "screen") -> None:
     """Print ``result`` to ``console``; in ASCII unless it is a terminal that takes UTF-8."""
-    _print(compose(result, _ascii_only(console)), console)
+    show(compose(result, ascii_only(console), view), console)
+
+
+def render_comparison(comparison: Comparison, console: Console, view: str = "screen") -> None:
+    """Print a comparison, as ``render`` does; bars only where a terminal shows them."""
+    plain = ascii_only(console)
+    if view == "full":
+        page = compare_page.compose(comparison, plain, console.is_terminal)
+    elif view == "notes":
+        page = Page(plain)
+        compare_screen.in_full(page, comparison)
+    else:
+        page = compare_screen.compose(comparison, plain)
+    show(page, console)
 
 
 def render_claims(why: Why, console: Console) -> None:
     """Print the claims on one component, as ``render`` does."""
-    page = Page(_ascii_only(console))
+    page = Page(ascii_only(console))
     claims(page, why)
-    _print(page, console)
+    show(page, console)
 
 
-def _ascii_only(console: Console) -> bool:
+def ascii_only(console: Console) -> bool:
+    """Whether the console is no terminal that takes UTF-8."""
     utf8 = console.encoding.lower().replace("-", "").startswith("utf8")
     return not (console.is_terminal and utf8)
 
 
-def _print(page: Page, console: Console) -> None:
+def show(page: Page, console: Console) -> None:
+    """Print a page."""
     from rich.text import Text
 
     for line in page.lines:

@@ -12,7 +12,6 @@ from latdiag.report.page import Page, Span
 if TYPE_CHECKING:
     from latdiag.diagnosis.result import InvalidBecause, Load, Result, StackFound
     from latdiag.measurement.validity import Reading
-    from latdiag.model.caveat import Caveat
 
 _TITLES = {rule.name: rule.title for rule in AUDIT_RULES}
 
@@ -107,15 +106,6 @@ def _reading(page: Page, reading: Reading) -> str:
     if reading.limit is not None:
         text += f" (limit {quantity(reading.limit, unit)})"
     return f"BROKEN {text}" if reading.broken else text
-
-
-def caveats(page: Page, found: Sequence[Caveat]) -> None:
-    """One paragraph a caveat: its code, what it says, what to do about it."""
-    if found:
-        page.gap()
-    for each in found:
-        text = f"{page.word(each.text, 400)} {page.word(each.remedy, 400)}"
-        page.paragraph(text.strip(), f"{page.word(each.code, 8)} ", " " * 6)
 
 
 def saved(page: Page, result: Result) -> None:

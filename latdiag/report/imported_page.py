@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from latdiag.diagnosis import result
 from latdiag.diagnosis.result import Result
 from latdiag.ingest.importers.capture import Imported
 from latdiag.model.text import shown
+from latdiag.report.page import Page
 
 #: Reasons and senders that people see; ``--json`` has all.
 _LINES = 12
@@ -15,10 +16,10 @@ _LINES = 12
 
 def result_of(read: Imported, path: str) -> Result:
     """The result of an import into the run at ``path``."""
-    return Result(verb="import", run=path, imported=_imported(read))
+    return Result(verb="import", run=path, imported=imported_of(read))
 
 
-def _imported(read: Imported) -> result.Imported:
+def imported_of(read: Imported) -> result.Imported:
     return result.Imported(
         requests=read.requests.total(),
         scenarios=_names(read.requests),
@@ -40,30 +41,33 @@ def _names(counts: Mapping[str, int]) -> dict[str, int]:
     return found
 
 
-def lines(read: Imported, path: str) -> list[str]:
-    imported = _imported(read)
-    scenarios = {name or "(no scenario)": n for name, n in imported.scenarios.items()}
-    out = [f"requests  {imported.requests:,}{_listed(scenarios)}"]
-    out.append(f"spans     {read.spans:,}{_listed(imported.senders)}")
-    out.append(f"scrapes   {read.scrapes:,}, with {read.samples:,} samples of known families")
-    for title, counts in (("skipped", imported.skipped), ("left out", imported.left_out)):
-        for name, n in list(counts.items())[:_LINES]:
-            out.append(f"{title:<9} {n:,} x {name}" if title == "skipped" else _other(n, name))
-        if len(counts) > _LINES:
-            out.append(f"{title:<9} ... and {len(counts) - _LINES} more reasons")
-    if read.ignored:
-        more = ", ..." if len(read.ignored) > _LINES else ""
-        out.append(f"ignored   {', '.join(read.ignored[:_LINES])}{more}")
-    return [
-        *out,
-        "",
-        f"run       {shown(path, 500)}",
-        f"next      latdiag diagnose {shown(path, 500)}",
-    ]
+def imported(page: Page, result: Result) -> None:
+    """What was read, and what was not; nothing where the result is of no import."""
+    found = result.imported
+    if found is None:
+        return
+    scenarios = {name or "(no scenario)": n for name, n in found.scenarios.items()}
+    page.gap()
+    for title, text in (
+        ("requests", f"{found.requests:,}{_listed(scenarios)}"),
+        ("spans", f"{found.spans:,}{_listed(found.senders)}"),
+        ("scrapes", f"{found.scrapes:,}, with {found.samples:,} samples of known families"),
+        *_kept_out("skipped", found.skipped, "{n:,} x {name}"),
+        *_kept_out("left out", found.left_out, "{n:,} {name} of other scenarios"),
+    ):
+        page.paragraph(page.word(text, 2000), f"{title:<10}", " " * 10)
+    if found.ignored:
+        more = ", ..." if len(found.ignored) > _LINES else ""
+        text = page.word(f"{', '.join(found.ignored[:_LINES])}{more}", 2000)
+        page.paragraph(text, f"{'ignored':<10}", " " * 10)
 
 
-def _other(n: int, name: str) -> str:
-    return f"left out  {n:,} {name} of other scenarios"
+def _kept_out(title: str, counts: Mapping[str, int], form: str) -> Iterator[tuple[str, str]]:
+    """A line a reason, of the first dozen."""
+    for name, n in list(counts.items())[:_LINES]:
+        yield title, form.format(n=n, name=name)
+    if len(counts) > _LINES:
+        yield title, f"... and {len(counts) - _LINES} more reasons"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

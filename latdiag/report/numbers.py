@@ -76,13 +76,28 @@ def with_interval(page: Page, estimate: Estimate, unit: str) -> str:
     return interval(page, value or 0.0, lo, hi, unit)
 
 
+def short_interval(estimate: Estimate, unit: str, scale: float = 1) -> str:
+    """``118 [117, 123]``, without the unit, without spaces in numbers; where the values depend on
+    each other so much that nothing bounds it, that is said."""
+    value, lo, hi = (_printed(raw, unit) for raw in (estimate.value, estimate.lo, estimate.hi))
+    text = _tight((value or 0.0) / scale)
+    if lo is None or hi is None:
+        return f"{text} [unknown]" if _is_bare(estimate) else text
+    return f"{text} [{_tight(_above(lo, value, unit) / scale)}, {_tight(hi / scale)}]"
+
+
+def _above(lo: float, value: float | None, unit: str) -> float:
+    """The lower end of an interval: no time is below zero, whatever its variance."""
+    return max(0.0, lo) if unit == "ms" and (value or 0.0) >= 0.0 else lo
+
+
 def interval(page: Page, value: float, lo: float | None, hi: float | None, unit: str) -> str:
     """The same of numbers that are in their unit."""
     unit = page.word(unit, 12)
     text = quantity(value, unit)
     if lo is None or hi is None:
         return text
-    return f"{text} [{figure(lo, unit)}, {figure(hi, unit)}]"
+    return f"{text} [{figure(_above(lo, value, unit), unit)}, {figure(hi, unit)}]"
 
 
 def _printed(raw: float | None, unit: str) -> float | None:
@@ -147,6 +162,7 @@ def _bounds(estimate: Estimate | None, unit: str, scale: float) -> str:
     lo, hi = _printed(estimate.lo, unit), _printed(estimate.hi, unit)
     if lo is None or hi is None:
         return ""
+    lo = _above(lo, _printed(estimate.value, unit), unit)
     return f"{_tight(lo / scale)}{'..' if lo < 0 else '-'}{_tight(hi / scale)}"
 
 

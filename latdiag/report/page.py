@@ -2,18 +2,21 @@
 
 A page knows nothing of terminals: it holds lines of spans, and ``console`` prints them. In ASCII
 mode nothing else than ASCII is in them, so that a pipe, a log or an old terminal can take it.
+``screen`` lays blocks below each other so that all of them fit one screen.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from latdiag.model.text import shown
 from latdiag.model.units import GLUE
 
 WIDTH = 79
+#: Lines of one screen.
+HEIGHT = 24
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _RAMP = "_.-:=+*#"
 
@@ -58,6 +61,8 @@ class Page:
 
     def fit(self, text: str, width: int) -> str:
         """``text`` cut to ``width`` columns, with a mark where something is missing."""
+        if width <= 0:
+            return ""
         if cells(text) <= width:
             return text
         mark = "..." if self.ascii_only else "…"
@@ -92,6 +97,21 @@ class Page:
         self.line(head, lines[0][len(head.text) :])
         for line in lines[1:]:
             self.line(line)
+
+    def clipped(self, head: Span, text: str, room: int, rest: str = "  ") -> None:
+        """``headed`` in at most ``room`` lines, with a mark where something is missing."""
+        before = len(self.lines)
+        self.headed(head, text, rest)
+        if len(self.lines) - before > room:
+            mark = "..." if self.ascii_only else "…"
+            last = self.lines[before + room - 1]
+            del self.lines[before + room - 1 :]
+            kept = "".join(span.text for span in last)
+            while cells(kept) + cells(mark) > self.width:
+                kept = kept[:-1]
+            kept += mark
+            whole = last[0].text == head.text and len(last) > 1
+            self.line(*((head, kept[len(head.text) :]) if whole else (kept,)))
 
     def whole(self, text: str, first: str) -> None:
         """``text`` unbroken by spaces, over as many lines as it takes: a path to be copied."""
@@ -139,6 +159,56 @@ class Page:
         return textwrap.wrap(
             text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
         ) or [first]
+
+
+class Block(NamedTuple):
+    """Lines that belong together on a screen.
+
+    ``draw`` puts them on a page, in at most as many lines as it is given. In want of room the
+    blocks of the highest ``rank`` are cut first, down to ``least`` lines each, and then left out.
+    ``apart``: an empty line stands before it where there is room for one.
+    """
+
+    draw: Callable[[Page, int], None]
+    least: int
+    rank: int
+    apart: bool = False
+
+
+def screen(blocks: Sequence[Block], ascii_only: bool, height: int = HEIGHT) -> Page:
+    """The blocks below each other, in at most ``height`` lines."""
+    wants = [len(_drawn(block, height, ascii_only)) for block in blocks]
+    rooms, left = [0] * len(blocks), height
+    order = sorted(range(len(blocks)), key=lambda place: blocks[place].rank)
+    for asked in ([block.least for block in blocks], wants):
+        for place in order:
+            more = min(left, min(asked[place], wants[place]) - rooms[place])
+            rooms[place] += max(0, more)
+            left -= max(0, more)
+    page = Page(ascii_only)
+    for block, room in zip(blocks, rooms, strict=True):
+        lines = _drawn(block, room, ascii_only) if room else []
+        if lines and block.apart and left and page.lines:
+            page.gap()
+            left -= 1
+        page.lines += lines
+    return page
+
+
+def _drawn(block: Block, room: int, ascii_only: bool) -> list[tuple[Span, ...]]:
+    page = Page(ascii_only)
+    block.draw(page, room)
+    return page.lines[:room]
+
+
+def rows(page: Page, room: int, lines: Sequence[str], hidden: str = "") -> None:
+    """A line each; of those that find no room, a line that counts them. ``hidden``: what they
+    are called, and where they are."""
+    shown = lines if len(lines) <= room else lines[: max(0, room - 1)]
+    for line in shown:
+        page.line(line)
+    if len(shown) < len(lines) and room:
+        page.line(f"and {len(lines) - len(shown)} more{hidden}: --full")
 
 
 def _squeezed(values: Sequence[float | None], width: int) -> list[float | None]:

@@ -58,8 +58,8 @@ def _spans(page: Page, found: SpanEvidence) -> None:
         lost.append(f"{found.duplicates} spans twice")
     page.paragraph("; ".join([text, *lost]), "Servers: ", "  ")
     clocks = {clock.sender: clock for clock in found.clocks}
-    for sender in found.senders[:_SHOWN]:
-        page.paragraph(_sender(page, sender, clocks.get(sender.sender)), "  ", "    ")
+    for each in found.senders[:_SHOWN]:
+        page.paragraph(sender(page, each, clocks.get(each.sender)), "  ", "    ")
     if len(found.senders) > _SHOWN:
         page.line(f"  and {len(found.senders) - _SHOWN} more senders")
 
@@ -70,12 +70,13 @@ def _lost(found: SpanEvidence | ReplyEvidence) -> list[str]:
     return [f"{n} {what}" for what, n in counts.items() if n]
 
 
-def _sender(page: Page, sender: SenderSpans, clock: SenderClock | None) -> str:
-    name = page.word(sender.sender or "?", 40)
-    stack = page.word(sender.stack or "unknown stack", 30)
-    roles = [role for role in sender.roles if role != "unified"]
+def sender(page: Page, found: SenderSpans, clock: SenderClock | None) -> str:
+    """``vllm (decode) NAME: 54 spans of 54 requests``, and its clock where that is known."""
+    name = page.word(found.sender or "?", 40)
+    stack = page.word(found.stack or "unknown stack", 30)
+    roles = [role for role in found.roles if role != "unified"]
     what = f"{stack} ({', '.join(page.word(role, 12) for role in roles)})" if roles else stack
-    text = f"{what} {name}: {sender.spans} spans of {sender.requests} requests"
+    text = f"{what} {name}: {found.spans} spans of {found.requests} requests"
     if clock is None or clock.offset_ms is None or clock.half_width_ms is None:
         return text
     offset, half = quantity(clock.offset_ms, "ms"), quantity(clock.half_width_ms, "ms")
@@ -100,8 +101,8 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
     server where no request was ours."""
     replicas = found.replicas
     if found.of == "traffic":
-        for replica in replicas[:_SHOWN]:
-            page.paragraph(_replica(page, replica), "Metrics: ", "  ")
+        for each in replicas[:_SHOWN]:
+            page.paragraph(replica(page, each), "Metrics: ", "  ")
         if len(replicas) > _SHOWN:
             page.line(f"  and {len(replicas) - _SHOWN} more servers")
         return
@@ -115,13 +116,13 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
     times = _times(page, found.claims)
     if times:
         text += f"; {', '.join(times)} (mean{whose}, {_grade(page, found.claims)})"
-    gone = sum(1 for replica in replicas if replica.left_out)
+    gone = sum(1 for each in replicas if each.left_out)
     if gone:
         text += f"; {gone} left out"
     page.paragraph(text, "Metrics: ", "  ")
 
 
-def _replica(page: Page, found: ReplicaMetrics) -> str:
+def replica(page: Page, found: ReplicaMetrics) -> str:
     """What one server finished, and the mean of each time."""
     role = page.word(found.role or "unified", 12)
     name = page.word(found.replica or "?", 60) + (f" ({role})" if role != "unified" else "")

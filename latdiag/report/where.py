@@ -124,7 +124,7 @@ def _leaves(page: Page, leaves: Mapping[str, Share]) -> set[str]:
 def _shown(page: Page, share: Share) -> str:
     """Share, interval, grade and bar: what every row ends with."""
     value = "unknown" if share.share is None else f"{percent(share.share)} %"
-    bounds = percent_bounds(share.lo, share.hi)
+    bounds = share_bounds(share)
     grade = page.word(share.grade or "?", 1)
     return f"{value:>8} {bounds:<14}{grade:<2} {page.bar(share.share or 0.0, _BAR)}"
 
@@ -132,6 +132,14 @@ def _shown(page: Page, share: Share) -> str:
 def percent_bounds(lo: float | None, hi: float | None) -> str:
     """``[42, 95]`` in percent; nothing where there is no interval."""
     return "" if lo is None or hi is None else f"[{percent(lo)}, {percent(hi)}]"
+
+
+def share_bounds(share: Share) -> str:
+    """The interval of a share; it does not reach below zero where the share does not."""
+    lo = share.lo
+    if lo is not None and (share.share or 0.0) >= 0.0:
+        lo = max(0.0, lo)
+    return percent_bounds(lo, share.hi)
 
 
 def _ms_bounds(lo: float, hi: float) -> str:

@@ -73,7 +73,7 @@ def test_vllm_is_explained_from_outside(stack: Stack, tmp_path: Path) -> None:
     assert result["breakdown"]["mean"]["n"] >= 30
     # It guesses, and says what would measure it.
     assert [found["name"] for found in result["stacks"]] == ["vllm"]
-    assert "--otlp-traces-endpoint URL, and --otlp here" in result["verdict"]["next"]
+    assert "--otlp-traces-endpoint URL; then measure with --otlp" in result["verdict"]["next"]
 
 
 def dynamo(stack: Stack, tmp_path: Path, name: str, *options: str) -> dict[str, Any]:

@@ -121,4 +121,4 @@ def test_a_probe_that_guesses_names_the_flag_that_would_measure(tmp_path: Path) 
     result = json.loads(done.stdout)
     validate(result)
     assert [stack["name"] for stack in result["stacks"]] == ["vllm"]
-    assert "--otlp-traces-endpoint URL, and --otlp here" in result["verdict"]["next"]
+    assert "--otlp-traces-endpoint URL; then measure with --otlp" in result["verdict"]["next"]

@@ -132,8 +132,9 @@ def test_unlike_workloads_are_refused_with_13_unless_forced(
     forced = result(capsys, one, other, "--force")
     assert [c["code"] for c in forced["caveats"]] == ["LD121"]
     assert words in forced["caveats"][0]["text"]
-    text = said(capsys, one, other, "--force")
+    text = said(capsys, one, other, "--force", "--full")
     assert "! not the same workload" in text and "LD121" in text
+    assert "Note LD121: A and B are not the same workload" in said(capsys, one, other, "--force")
 
 
 def test_lengths_that_came_out_otherwise_are_unlike_too(
@@ -178,7 +179,7 @@ def test_versions_and_clients_are_named_first_and_compared(
         "client priority": ("ordinary", "realtime"), "connections": ("reuse", "fresh"),
     }  # fmt: skip
     assert found["alike"]["model"] == "m" and found["alike"]["rate"] == 8.0
-    text = said(capsys, one, other)
+    text = said(capsys, one, other, "--full")
     assert text.index("vllm 0.25.1") < text.index("TTFT mean") < text.index("end to end")
 
 
@@ -197,7 +198,8 @@ def test_a_run_with_itself_says_so(runs: Path, capsys: pytest.CaptureFixture[str
     assert found["same_run"] and found["differs"] == []
     for apart in differences(found).values():
         assert apart["value"] in (0.0, None) and apart["lo"] is None
-    assert "THE SAME RUN" in said(capsys, runs / "a.run", runs / "a.run")
+    assert "THE SAME RUN" in said(capsys, runs / "a.run", runs / "a.run", "--full")
+    assert said(capsys, runs / "a.run", runs / "a.run").startswith("The same run on both sides: ")
 
 
 def test_a_copy_of_a_run_is_that_run(
@@ -215,8 +217,9 @@ def test_an_invalid_run_is_12_and_still_shown(
 ) -> None:
     late = save(tmp_path / "late.run", probe(WAITS), late_ms=60.0)
     good = save(tmp_path / "good.run", probe(WAITS, seed=4), late_ms=0.0)
-    text = said(capsys, good, late, code=12)
+    text = said(capsys, good, late, "--full", code=12)
     assert text.startswith("INVALID: B: ") and "end to end" in text
+    assert said(capsys, good, late, code=12).startswith("INVALID: (B) Schedule lag p99 is 60.0 ms")
     found = result(capsys, good, late, code=12)
     assert not found["valid"] and found["compared"]["a"]["valid"]
     assert not found["compared"]["b"]["valid"]
@@ -226,7 +229,10 @@ def test_caveats_of_each_side_are_kept(runs: Path, capsys: pytest.CaptureFixture
     for name in "ab":
         found = result(capsys, runs / "a.run", runs / "b.run")["compared"][name]
         assert {"LD401", "LD402"} <= {c["code"] for c in found["caveats"]}
-    assert "caveats LD401, LD402" in said(capsys, runs / "a.run", runs / "b.run")
+    args = (runs / "a.run", runs / "b.run")
+    assert "caveats LD401, LD402" in said(capsys, *args, "--full")
+    assert "2 notes on A, 2 on B: --notes" in said(capsys, *args)
+    assert said(capsys, *args, "--notes").count("LD402 ") == 2
 
 
 # ---------------------------------------------------------------------- usage
@@ -259,4 +265,5 @@ def test_failures_only_are_a_comparison_without_figures(
     found = result(capsys, failed, other, "--force")["compared"]
     assert found["a"]["failed"] == 40 and found["components"] == {}
     assert found["metrics"]["ttft"]["mean"]["difference"]["refused"]
-    assert "No request of one side could be taken apart" in said(capsys, failed, other, "--force")
+    text = said(capsys, failed, other, "--force")
+    assert text.startswith("No answer: one side holds no request whose time could be broken down.")

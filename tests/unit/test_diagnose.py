@@ -274,7 +274,7 @@ def test_an_unknown_component_names_the_known_ones(
 def test_the_report_shows_what_the_json_holds(
     saved: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = said(capsys, saved)
+    text = said(capsys, saved, "--full")
     assert all(len(line) <= 79 for line in text.splitlines())
     flat = " ".join(text.split())
     assert "(60 requests in 2 segments," in flat

@@ -27,6 +27,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _diagnosed(name: str, path: str) -> None:
     check(f"{name}.page", said("diagnose", path))
+    check(f"{name}.full", said("diagnose", path, "--full"))
     check(f"{name}.json", said("diagnose", path, "--json"))
 
 
@@ -35,11 +36,13 @@ def test_demo_runs(name: str, tmp_path: Path) -> None:
     path = unpack(RUNS / f"{name}.run.tar.gz", tmp_path)
     _diagnosed(f"demo/{name}", path)
     check(f"demo/{name}.why", said("diagnose", path, "--why", "queue"))
+    check(f"demo/{name}.notes", said("diagnose", path, "--notes"))
 
 
 def test_comparison(tmp_path: Path) -> None:
     a, b = (unpack(RUNS / f"{name}.run.tar.gz", tmp_path) for name in DEMO[:2])
-    for name, flags in (("page", ()), ("json", ("--json",))):
+    views = {"page": (), "full": ("--full",), "notes": ("--notes",), "json": ("--json",)}
+    for name, flags in views.items():
         check(f"demo/compare.{name}", said("compare", a, b, "--seed", "1", *flags))
 
 

@@ -217,11 +217,16 @@ def test_people_are_told_what_was_read_and_what_comes_next(
     out = tmp_path / "a.run"
     folder = make(tmp_path / "c\x1b[31mapture", [line(0), line(1, scenario="\x1b]0;x\x07b")])
     (folder / "profile").mkdir()
-    assert run(["import", str(folder), "--out", str(out)]) == 0
+    assert run(["import", str(folder), "--out", str(out), "--full"]) == 0
     told = capsys.readouterr()
     assert told.err == "reading c[31mapture\n"
     assert "requests  2: c1 1, ]0;xb 1\n" in told.out and "ignored   profile\n" in told.out
-    assert told.out.endswith(f"run       {out}\nnext      latdiag diagnose {out}\n")
+    assert told.out.replace("\n      ", "").endswith(f"Saved {out}\n")
+    again = tmp_path / "c.run"
+    assert run(["import", str(folder), "--out", str(again)]) == 0
+    told = capsys.readouterr()
+    assert "latdiag diagnose RUN --notes" in told.out and ": 2 requests in " in told.out
+    assert told.out.replace("\n      ", "").endswith(f"Saved {again}\n")
     assert run(["import", str(folder), "--out", str(tmp_path / "b.run"), "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 

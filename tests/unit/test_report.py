@@ -51,21 +51,21 @@ def _result(name: str) -> dict[str, Any]:
     return found
 
 
-def _text(result: dict[str, Any], ascii_only: bool = True) -> str:
-    return _page(read_result.result(result), ascii_only)
+def _text(result: dict[str, Any], ascii_only: bool = True, view: str = "full") -> str:
+    return _page(read_result.result(result), ascii_only, view)
 
 
-def _page(result: Result, ascii_only: bool = True) -> str:
-    return "".join(_line(line) + "\n" for line in compose(result, ascii_only).lines)
+def _page(result: Result, ascii_only: bool = True, view: str = "full") -> str:
+    return "".join(_line(line) + "\n" for line in compose(result, ascii_only, view).lines)
 
 
 def _line(line: tuple[Span, ...]) -> str:
     return "".join(span.text for span in line)
 
 
-def _printed(result: dict[str, Any], **options: Any) -> str:
+def _printed(result: dict[str, Any], view: str = "full", **options: Any) -> str:
     out = io.StringIO()
-    render(read_result.result(result), Console(file=out, highlight=False, **options))
+    render(read_result.result(result), Console(file=out, highlight=False, **options), view)
     return out.getvalue()
 
 
@@ -184,7 +184,8 @@ def test_a_blank_result_is_valid_and_renders() -> None:
     for verb in ("load", "probe", "diagnose"):
         blank = Result(verb=verb)
         assert _valid(blank.to_json())
-        assert "unknown target" in "\n".join(map(_line, compose(blank, True).lines))
+        for view in ("screen", "full"):
+            assert "unknown target" in "\n".join(map(_line, compose(blank, True, view).lines))
 
 
 # --- the JSON
@@ -250,9 +251,10 @@ def test_no_text_in_the_dump_acts_on_a_terminal(text: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("look", ["ascii", "utf8"])
-def test_the_text_is_the_golden_one(name: str, look: str) -> None:
-    golden = FIXTURES / f"result_{name}.{look}.txt"
-    text = _text(_result(name), ascii_only=look == "ascii")
+@pytest.mark.parametrize("view", ["full", "screen"])
+def test_the_text_is_the_golden_one(name: str, look: str, view: str) -> None:
+    golden = FIXTURES / f"result_{name}.{'' if view == 'full' else 'screen.'}{look}.txt"
+    text = _text(_result(name), look == "ascii", view)
     if os.environ.get("REWRITE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
@@ -277,6 +279,9 @@ def test_hostile_text_anywhere_stays_text(name: str, ascii_only: bool) -> None:
                 else:
                     parent[hostile] = parent.pop(path[-1])
                 _assert_printable(_text(result, ascii_only), ascii_only)
+                on_screen = _text(result, ascii_only, "screen")
+                _assert_printable(on_screen, ascii_only)
+                assert len(on_screen.splitlines()) <= 24, path
 
 
 def test_markup_is_printed_not_obeyed() -> None:
@@ -305,7 +310,10 @@ def test_what_may_be_missing_may_be_missing(name: str) -> None:
                     continue
                 if (allowed := _result_of(result)) is not None:
                     tried += 1
-                    assert not re.search(r"\bNone\b|\bnan\b", _page(allowed)), path
+                    for view in ("full", "screen"):
+                        text = _page(allowed, view=view)
+                        assert not re.search(r"\bNone\b|\bnan\b", text), path
+                        assert view == "full" or len(text.splitlines()) <= 24, path
     assert tried > 100
 
 

@@ -184,7 +184,7 @@ def test_what_could_not_be_learned_is_said_to_be_unknown() -> None:
 def test_a_load_says_nothing_of_laws() -> None:
     for name in ("load", "probe"):
         result = json.loads((FIXTURES / f"result_{name}.json").read_text())
-        page = compose(read_result.result(result), ascii_only=True)
+        page = compose(read_result.result(result), True, "full")
         assert "What the probe learned" not in text_of(page)
 
 
@@ -228,11 +228,11 @@ def test_hostile_words_in_claims_stay_words() -> None:
 # ---------------------------------------------------------------------- runs and words
 def test_a_diagnosis_names_every_run_that_it_read() -> None:
     result = diagnosed()
-    text = text_of(compose(read_result.result(result), ascii_only=True))
+    text = text_of(compose(read_result.result(result), ascii_only=True, view="full"))
     assert [f"Read {path}" in text for path in result["runs"]] == [True, True]
     assert "Saved" not in text
     del result["runs"]
-    assert f"Read {result['run']}" in text_of(compose(read_result.result(result), ascii_only=True))
+    assert f"Read {result['run']}" in text_of(compose(read_result.result(result), True, "full"))
 
 
 def test_every_word_of_the_new_parts_of_a_result_is_explained() -> None:

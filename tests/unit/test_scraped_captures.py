@@ -74,7 +74,7 @@ def codes(result: dict[str, Any]) -> dict[str, str]:
 
 
 def text_of(result: dict[str, Any]) -> str:
-    page = compose(read_result.result(result), True)
+    page = compose(read_result.result(result), True, "full")
     assert all(sum(len(span.text) for span in line) <= 79 for line in page.lines)
     return " ".join(" ".join(span.text for span in line) for line in page.lines)
 

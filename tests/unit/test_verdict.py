@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from latdiag.attribution.accounts import Rank
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.breakdown import breakdown, leaves
@@ -130,22 +131,23 @@ def test_a_leader_leads_only_beyond_doubt() -> None:
     """52 % against 48 %: of steady requests it is certain, of scattered ones it is not."""
     sure, open_ = (of(parts({"decode": 0.52}, spread=spread, n=400)) for spread in (0.1, 1.2))
     assert sure.kind == "bottleneck"
-    assert sure.sentence.startswith("52 % of the time of all requests goes to decode")
+    assert "(decode) takes 52 % [52, 52] of the end-to-end time of all requests" in sure.sentence
+    assert "(mean 52.2 ms of 100 ms, measured)" in sure.sentence
     assert open_.kind == "ambiguous" and open_.dominant is None
-    assert "neither leads beyond doubt" in open_.sentence and " % " in open_.sentence
+    assert "No part leads beyond doubt" in open_.sentence and " % " in open_.sentence
 
 
 def test_the_merged_class_is_named_whole_and_the_next_step_splits_it() -> None:
     said = of(parts(QUEUE))
-    assert "queue, prefill, frontend" in said.sentence
+    assert said.sentence.startswith("Queue, prefill, frontend and gateway together")
     assert "latdiag probe" in said.next
 
 
 @pytest.mark.parametrize(
     ("name", "source", "words"),
     [
-        ("network", Source("C", "GETs", ("network", "gateway")), "gateway"),
-        ("prefill", Source("E", "laws", ("prefill", "interconnect")), "KV cache"),
+        ("network", Source("C", "GETs", ("network", "gateway")), "Network and gateway"),
+        ("prefill", Source("E", "laws", ("prefill", "interconnect")), "Prefill and interconnect"),
     ],
 )
 def test_a_merged_leader_is_bounded_and_says_with_what(
@@ -153,7 +155,7 @@ def test_a_merged_leader_is_bounded_and_says_with_what(
 ) -> None:
     said = of(parts({name: 0.8}, sources={name: source} | APART))
     assert (said.dominant, said.confidence) == (name, "bounded")
-    assert "not told apart from" in said.sentence and words in said.sentence
+    assert f"{words} together (no evidence of this run separates them)" in said.sentence
 
 
 @pytest.mark.parametrize(
@@ -169,8 +171,8 @@ def test_confidence_is_that_of_the_evidence(grade: str, confidence: str) -> None
     ("leaf", "words", "remedy"),
     [
         ("base", "the model's own step", "quantised"),
-        ("batch", "other streams in the batch", "--max-num-seqs"),
-        ("interference", "others' prefills", "--max-num-batched-tokens"),
+        ("batch", "other requests in the batch", "--max-num-seqs"),
+        ("interference", "the prefill of other requests", "--max-num-batched-tokens"),
         ("stall", "pauses that no step explains", "garbage collection"),
     ],
 )
@@ -199,7 +201,8 @@ WELL = Health(over_alone=1.1, ttft_ns=200.0 * MS, tpot_ns=15.0 * MS, n=1000)
 def test_a_server_that_does_what_it_can_is_healthy() -> None:
     said = of(parts(DECODE, sources=APART), health=WELL)
     assert (said.kind, said.dominant) == ("healthy", None)
-    assert "1.10 times" in said.sentence and "200 ms" in said.sentence
+    assert "1.10 times" in said.sentence
+    assert "95 % of them kept to TTFT 500 ms and TPOT 30.0 ms" in said.sentence
 
 
 @pytest.mark.parametrize(
@@ -251,8 +254,43 @@ def test_a_short_load_says_nothing_of_health() -> None:
 def test_what_to_do_about_a_queue_depends_on_whether_there_is_a_limit(
     admitted: int | None, remedy: str
 ) -> None:
-    said = of(parts({"decode": 0.2}, sources=APART), admitted=admitted)
+    said = of(parts({"decode": 0.2}, sources=APART), admitted=admitted, probed=True)
     assert said.dominant == "queue" and remedy in said.next
+
+
+def test_without_a_probe_nobody_says_that_all_requests_were_admitted() -> None:
+    said = of(parts({"decode": 0.2}, sources=APART))
+    assert "admitted" not in said.next and "--max-num-seqs" in said.next
+    measured = {"queue": Source("A", "its span")}
+    said = of(parts({"decode": 0.2}, sources=APART | measured), probed=True)
+    assert "admitted" not in said.next, "the server's own queue held them back"
+
+
+MERGED = {"queue": Source("E", "laws", ("queue", "prefill"))}
+
+
+@pytest.mark.parametrize(
+    ("given", "probed", "asked", "not_asked"),
+    [
+        ((), False, "latdiag probe", "--otlp"),
+        ((), True, "--otlp", "latdiag probe"),
+        ((Rank.SPANS,), True, "--metrics URL", "--otlp"),
+        ((Rank.SPANS, Rank.METRICS), True, "does not separate", "--metrics"),
+    ],
+)
+def test_advice_asks_for_no_evidence_that_the_run_has(
+    given: tuple[Rank, ...], probed: bool, asked: str, not_asked: str
+) -> None:
+    found = parts({"decode": 0.2}, sources=MERGED)
+    said = of(found, given=frozenset(given), probed=probed)
+    assert asked in said.next and not_asked not in said.next
+
+
+def test_a_pace_beside_a_queue_is_not_all_that_there_is() -> None:
+    whole = parts({"decode": 0.7}).parts["decode"]
+    found = parts({"decode": 0.7}, leaves={"decode.base": whole}, sources=APART)
+    said = of(found, health=Health(2.0, 200.0 * MS, 15 * MS, 1000))
+    assert "own pace" not in said.next and "quantised" in said.next
 
 
 @pytest.mark.parametrize(("tpot", "words"), [(15, "own pace"), (60, "quantised")])
