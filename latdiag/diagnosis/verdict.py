@@ -166,7 +166,7 @@ def invalid_words(broken: Sequence[InvalidBecause]) -> tuple[str, str]:
     rule = rules.get(first.rule)
     reading, limit = (_reading(value, first.unit) for value in (first.reading, first.limit))
     title = rule.title if rule is not None else first.rule
-    sentence = f"{title} is {reading}, the limit is {limit}."
+    sentence = f"{title}: {reading} (limit {limit})."
     sentence += f" {rule.meaning}" if rule is not None else ""
     others = dict.fromkeys(b.rule for b in broken if b.rule != first.rule)
     if others:

@@ -98,7 +98,7 @@ def _leader(result: Result, found: Verdict) -> str:
     """The dominant component; of a merged class every member, for any of them may be it."""
     if found.dominant is None:
         return ""
-    about = result.breakdown(found.population)
+    about = result.breakdowns.get(found.population)
     share = about.shares.get(found.dominant) if about is not None else None
     members = (share.members if share is not None else ()) or (found.dominant,)
     return "+".join(members)
