@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 #: What would tell merged classes apart.
 _SPLITS = {
-    "network": "A probe from the gateway's own host splits them.",
-    "server": "Spans or /metrics of the server split them.",
-    "gateway": "Spans of the server or of the gateway split them.",
+    "network": "A probe from the gateway's own machine separates them.",
+    "server": "The server's spans (--otlp) or metrics (--metrics URL) separate them.",
+    "spans": "The server's spans (--otlp) separate them.",
+    "gateway": "Spans of the server or of the gateway (--otlp) separate them.",
+    "given": "The servers' evidence of this run does not separate them either; a server on the way"
+    " that states no times may be the reason.",
 }
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
@@ -147,7 +150,9 @@ def _attribution_caveats(result: Result, found: Digest) -> list[Caveat]:
     if found.designed and result.learned is None:
         out.append(caveat("LD403", rows=found.designed))
     if result.learned is not None:
-        out.append(caveat("LD404"))
+        spoken = result.evidence or result.replies or result.aggregates
+        more = "" if spoken else ", or measure with its spans (--otlp) or metrics (--metrics URL)"
+        out.append(caveat("LD404", more=more))
     mean, tail = result.breakdown("mean"), result.breakdown("p95_tail")
     if tail is not None and tail.n < TAIL_ROWS:
         out.append(caveat("LD302", n=tail.n, needs=20 * TAIL_ROWS))
@@ -156,7 +161,12 @@ def _attribution_caveats(result: Result, found: Digest) -> list[Caveat]:
             named = f"{', '.join(members[:-1])} and {members[-1]}"
             about = "network" if "network" in members else "server"
             # Metrics or replies were there, or they would be merged with queue and prefill.
-            splits = _SPLITS["gateway" if set(members) == {"frontend", "gateway"} else about]
+            about = "gateway" if set(members) == {"frontend", "gateway"} else about
+            if about != "network" and result.evidence is not None:
+                about = "given"
+            elif about == "server" and result.aggregates is not None:
+                about = "spans"
+            splits = _SPLITS[about]
             out.append(caveat("LD401", members=named, splits=splits))
     return out
 

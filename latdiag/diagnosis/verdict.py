@@ -79,8 +79,9 @@ _NEXT_SHARED_DECODE = (
     " faster model shortens the step itself."
 )
 _NEXT_CONTENTION = (
-    "The server admitted every concurrent request that the probe tried, so requests wait for"
-    " compute or KV memory: use smaller prefill chunks, add KV memory, or add a replica."
+    "No burst of the probe met a limit of requests at once. If the workload runs more at once than"
+    " the bursts did, raise the engine's limit{admitted}; else use smaller prefill chunks, more KV"
+    " memory, or another replica."
 )
 _NEXT_PACE = (
     "This is the model's own pace, and readers do not notice it as slow: only shorter replies or"
@@ -229,7 +230,7 @@ def _advice(case: Case, chosen: Mapping[str, Share], first: str, leaf: str | Non
     share = chosen[first]
     own = first == "queue" and not share.members and leaf is None
     if own and case.probed and case.admitted is None and share.grade not in ("A", "B"):
-        return _NEXT_CONTENTION
+        return with_flags(_NEXT_CONTENTION)
     others = [s.share or 0.0 for name, s in chosen.items() if name != first]
     alone = max(others, default=0.0) < _NOTABLE
     if leaf == "decode.base" and alone and case.health is not None and case.health.keeps_tpot:

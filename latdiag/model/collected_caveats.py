@@ -8,17 +8,18 @@ from latdiag.model.caveat import CaveatRow
 COLLECTED = (
     CaveatRow(
         "LD414",
-        "Only {whole} requests have whole evidence, too few to stand for the others: all are used"
-        " whose servers spoke, and what a component lacks may lie in unattributed.",
-        "Find out where spans get lost: exporters that drop, samplers, a collector in between.",
+        "Only {whole} requests have all their spans, too few to stand for the others. Requests"
+        " with some spans count too; the time of a missing span is in unattributed.",
+        "Find out where spans get lost: an exporter that drops them, a sampler, a collector in"
+        " between.",
         "With spans lost here and there, a component shows only what was not lost of it. Its"
         " grade is that of a bound, and its interval reaches up by all that is unattributed.",
     ),
     CaveatRow(
         "LD416",
         "The metrics are not used in the breakdown: {why}.",
-        "Scrape every server that the requests reach (--metrics, once for each), around the load"
-        " alone and while nobody else uses them.",
+        "Scrape every server that the requests reach (one --metrics URL for each), around the load"
+        " and while nobody else uses them.",
         "Counters and histograms tell of all requests of a window together. They are one's own"
         " only if as many were finished as were sent, if every server was scraped at both edges,"
         " and if queue and prefill add up to no more than the client waited.",
@@ -26,34 +27,33 @@ COLLECTED = (
     CaveatRow(
         "LD417",
         "The metrics do not fit {other}: {what}.",
-        "Look whether all servers are scraped, whether one serves others as well, and whether"
-        " the spans were joined to the right requests.",
+        "Check that every server is scraped, and that no other client uses one of them.",
         "Spans say of each request what metrics say of all together. Of the same requests both"
         " have the same mean, within 2 % or a millisecond; else one of the two is of something"
         " else, or wrong.",
     ),
     CaveatRow(
         "LD418",
-        "The metrics hold the whole probe, its designed requests too: they are not used in the"
-        " breakdown, which is of the workload alone.",
-        "`latdiag load URL --metrics URL` scrapes around the workload.",
+        "The servers' metrics count the probe's own requests as well as the workload, so the"
+        " breakdown of the workload does not use them.",
+        "`latdiag load URL --metrics URL` scrapes around a workload alone.",
         "A probe sends requests by design besides those that it explains: prompts alone, bursts,"
         " long prompts into running streams. The servers count them all in one sum.",
     ),
     CaveatRow(
         "LD419",
-        "{n} series or servers are left out of the metrics ({replica}: {why}).",
-        "Let the servers run through a measurement, and let all of them be scraped at its end.",
+        "latdiag leaves {n} series or servers out of the metrics ({replica}: {why}).",
+        "Keep the servers running through a measurement, and scrape each at its begin and end.",
         "A counter that began anew between two scrapes says nothing of the time between, nor does"
         " a series that is gone: no rate is guessed. What such a server counted is missing in"
         " the sums.",
     ),
     CaveatRow(
         "LD420",
-        "The requests that are left out of the breakdown are unlike those in it: {left:ms} ms"
-        " against {told:ms} ms end to end (median).",
-        "See that spans are sampled without regard to how long a request took, and not dropped"
-        " when there are many.",
+        "The requests without whole evidence are not like the others: they take {left:ms} ms end"
+        " to end (median), the others {told:ms} ms.",
+        "Sample spans without regard to how long a request takes, and do not drop them when there"
+        " are many.",
         "Evidence that is there for slow requests only, or for fast ones only, tells of those: a"
         " sampler that keeps the tail, or a server that drops spans when it is busy, tilts every"
         " share.",
@@ -61,29 +61,30 @@ COLLECTED = (
     CaveatRow(
         "LD421",
         "The receiver refused {spans} spans and {exports} exports ({reasons}).",
-        "Token and origin: let the sender show the token, from no browser. Else let it send less"
-        " at once; malformed means that it speaks something else.",
+        "For token or origin: let the sender show the token, and send from no browser. For the"
+        " others: send smaller exports; malformed means that the sender does not speak OTLP.",
         "Evidence that was sent is missing: it broke a bound of the receiver (size, count, time,"
         " ids that are none), or came faster than it could be written. Nothing is dropped in"
         " silence.",
     ),
     CaveatRow(
         "LD422",
-        "Collecting stopped at --max-disk: what was sent later is not in the run.",
+        "latdiag stopped collecting at --max-disk: what arrived later is not in the run.",
         "Raise --max-disk, or collect for a shorter time.",
         "A receiver that stands open writes as long as something is sent to it; the cap keeps it"
         " from filling the disk.",
     ),
     CaveatRow(
         "LD423",
-        "{spans} spans came from {senders} senders of no stack known here ({names}).",
-        "`latdiag stacks` lists what is known; a package of yours can add a stack.",
+        "{spans} spans came from {senders} senders of stacks that latdiag does not know"
+        " ({names}).",
+        "`latdiag stacks` lists the known stacks; a package of yours can add one.",
         "Spans whose names no stack file has are kept, but say nothing: nobody here knows which"
         " interval they cover.",
     ),
     CaveatRow(
         "LD424",
-        "Nothing came from any server.",
+        "No server sent spans or metrics.",
         "Turn the server's exporter on and point it here (`latdiag stacks URL` names the flag);"
         " an exporter that found nobody may wait two minutes before it tries again.",
         "Exporters that cannot connect back off: one that was started before the receiver may"
@@ -92,23 +93,23 @@ COLLECTED = (
     ),
     CaveatRow(
         "LD425",
-        "{n} kinds of trouble with scrapes of metrics, the first at {url}: {why}.",
+        "Scrapes of metrics failed in {n} ways, the first at {url}: {why}.",
         "Try the URL with curl; a scrape has 5 s and 32 MiB, and follows no redirect.",
         "A scrape that fails leaves a gap: with the one at the begin or at the end of a load"
         " missing, nothing can be subtracted, and that server's metrics say nothing.",
     ),
     CaveatRow(
         "LD426",
-        "{n} exports could not be passed on by --forward ({why}).",
-        "See that the collector there takes OTLP at that port; latdiag does not try again.",
+        "latdiag could not pass {n} exports on to the collector of --forward ({why}).",
+        "Check that the collector takes OTLP at that port; latdiag does not try again.",
         "What is forwarded is a copy: the run here has the spans all the same.",
     ),
     CaveatRow(
         "LD427",
-        "Of {requests} replies {silent} state no times, {partial} not those that most state,"
-        " {contradicted} more than the client waited: nothing here rests on these.",
-        "See whether all replicas have the flag that turns the times on, and whether a proxy"
-        " answers for some.",
+        "Of {requests} replies, {silent} state no times, {partial} lack a time that most state,"
+        " and {contradicted} state more than the client waited; latdiag does not use these.",
+        "Check that every replica has the flag that turns the times on, and that no proxy answers"
+        " for one.",
         "A time in a reply is of that request alone. A request without it, or with a time that"
         " does not fit into the client's own wait, says nothing of where its time went. All that"
         " do not fit: the reply is of another server than the one that the first token is of, as"
@@ -118,7 +119,7 @@ COLLECTED = (
         "LD428",
         "{fields} may be a queue or the KV transfer: nothing says whether one server did both"
         " prefill and decode.",
-        "Spans of the server tell its role (--otlp).",
+        "Spans state the role of each server (--otlp of `load` and `probe`).",
         "A reply does not say which role its server has. vLLM schedules a request on a decode"
         " server when the KV cache has come: its queue time there is the transfer. A server whose"
         " prefill took several steps computed the prompts itself; and where less than a fraction"
@@ -128,18 +129,17 @@ COLLECTED = (
         "LD429",
         "In {rows} of {requests} requests the server decoded for {ahead:ms} ms (median) before"
         " the client saw a token.",
-        "Look for reasoning that is not sent, tool calls that are sent whole, and a proxy that"
-        " gathers the stream.",
+        "Look for reasoning that the server does not send, tool calls that it sends whole, and a"
+        " proxy that holds the stream back.",
         "The server states more decode than the stream lasted that the client saw. It is in"
         " decode, and lies before the first token: TTFT is long for what was generated, not for"
         " what was waited for.",
     ),
     CaveatRow(
         "LD430",
-        "Two kinds of evidence exclude each other (mean of a request): {what}. {strong} count;"
-        " what {weak} only infer splits nothing here.",
-        "Look at what the server does with a request that the other kind of evidence cannot see:"
-        " work for others in the same steps, a layer in between, tokens that are not sent.",
+        "Two sources disagree (mean of a request): {what}. This page uses {strong}, not {weak}.",
+        "Look for server work that one source cannot see: other requests in the same steps, a"
+        " layer in between, tokens that are not sent.",
         "Where one kind of evidence states the sum of several components, another may split it."
         " Where the two cannot both be right, the one that is nearer to the request stands alone.",
     ),

@@ -122,11 +122,11 @@ PROBE_TERMS = (
     ),
     Term(
         "let in",
-        "Streams let in at once",
+        "Requests admitted at once",
         "How many requests of a burst were decoding at the same time. Where a burst shows a"
         " limit (vLLM: --max-num-seqs, or its KV cache), further requests wait: that is"
         " queue.admission.",
-        also=("let_in", "admission"),
+        also=("let_in", "admission", "admitted"),
         see=("queue", "designed stage"),
     ),
     Term(

@@ -27,13 +27,13 @@ def learned(page: Page, result: Result) -> None:
     _prompts(page, found)
     for label, text in (
         ("opening a connection", _range(found.connect_ms, "no request opened one")),
-        ("round trip of TCP", _range(found.round_trip_ms, "no stamps told it")),
+        ("round trip of TCP", _range(found.round_trip_ms, "no time stamps of it")),
         ("path behind the first hop", _path(page, found.path_ms)),
         ("a decode step alone", _step(found)),
-        ("  each further stream", f"+{quantity(found.step_per_stream_ms, 'ms')}"),
+        ("  each further request", f"+{quantity(found.step_per_stream_ms, 'ms')}"),
         ("  1 000 tokens of context", f"+{quantity(found.step_per_1000_context_ms, 'ms')}"),
-        ("tokens come", _delivery(found.bursts_ms)),
-        ("streams let in at once", _let_in(found.let_in)),
+        ("tokens arrive", _delivery(found.bursts_ms)),
+        ("requests admitted at once", _admitted(found.let_in)),
         ("KV transfer", _transfer(found.transfer_ms)),
     ):
         page.paragraph(text, f"  {label:<{_LABEL}}", " " * (_LABEL + 2))
@@ -51,7 +51,7 @@ def _prompts(page: Page, found: Learned) -> None:
     if found.frontend_ms:
         _row(page, "  of it the frontend, ms", found.frontend_ms[:_COLUMNS])
     else:
-        page.line("    of it the frontend, ms: unknown, not told apart from prefill")
+        page.line("    of it the frontend, ms: unknown, not separate from prefill")
 
 
 def _tokens(isl: int) -> str:
@@ -83,25 +83,28 @@ def _path(page: Page, path: PathBand | None) -> str:
     if path is None:
         return f"{_UNKNOWN}: no cheap GET was answered"
     text = f"{interval(page, path.value, path.lo, path.hi, 'ms')}, {path.n} GETs"
-    return f"{text}: {'more than HTTP, a gateway or a way' if path.is_way else 'HTTP alone'}"
+    what = "more than HTTP takes, so a gateway or a longer way" if path.is_way else "HTTP alone"
+    return f"{text}: {what}"
 
 
 def _step(found: Learned) -> str:
-    return f"{quantity(found.step_ms, 'ms')} ({found.step_blocks} blocks of gaps)"
+    return f"{quantity(found.step_ms, 'ms')} (from {found.step_blocks} runs of tokens)"
 
 
 def _delivery(bursts_ms: float | None) -> str:
-    return "one by one" if bursts_ms is None else f"in bursts, {quantity(bursts_ms, 'ms')} apart"
+    return (
+        "one at a time" if bursts_ms is None else f"in bursts, {quantity(bursts_ms, 'ms')} apart"
+    )
 
 
-def _let_in(streams: int | None) -> str:
-    """The design stops at the first burst where some had to wait; none: nothing was capped."""
-    return "all that were tried" if streams is None else f"{streams}; further ones wait"
+def _admitted(requests: int | None) -> str:
+    """The design stops at the first burst where some had to wait; None: no burst had to."""
+    return "all that the probe tried" if requests is None else f"{requests}; others wait"
 
 
 def _transfer(transfer: TransferTime | None) -> str:
     if transfer is None:
-        return "none seen between the first token and the second"
+        return "none between the first token and the second"
     text = f"{quantity(transfer.value, 'ms')} (median of {transfer.n} requests)"
     text += f"; {quantity(transfer.per_1000_tokens, 'ms')} per 1 000 tokens"
     return text + ("" if transfer.proven else "; it may be something else")
@@ -111,13 +114,13 @@ def _sharing(found: Learned) -> str:
     """What running streams lose to a long prompt, in shares of the prompt's own time."""
     verdict = found.prefill_stops_decode
     if verdict == "separate":
-        return "long prompts do not slow running streams: prefill may run elsewhere"
+        return "Long prompts do not slow running requests: prefill may run on another server."
     if verdict != "shared":
-        return "whether long prompts slow running streams is not known"
+        return "It is not known whether long prompts slow running requests."
     lost, pause = found.prefill_stops_decode_share, found.prefill_pause_share
     parts = []
     if lost is not None:
         parts.append(f"{100 * lost:.0f} % of their time")
     if pause is not None:
         parts.append(f"at most {100 * pause:.0f} % of it in one pause")
-    return "long prompts slow running streams" + (f" ({', '.join(parts)})" if parts else "")
+    return "Long prompts slow running requests" + (f" ({', '.join(parts)})" if parts else "")

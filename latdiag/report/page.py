@@ -7,6 +7,7 @@ mode nothing else than ASCII is in them, so that a pipe, a log or an old termina
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from latdiag.model.units import GLUE
 WIDTH = 79
 #: Lines of one screen.
 HEIGHT = 24
+#: The space in a number, and between a number and its unit: no line breaks there.
+_NUMBER = re.compile(r"(?<=\d) (?=\d{3}\b|(?:%|ms|s|tok/s|req/s)(?:\W|$))")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _RAMP = "_.-:=+*#"
 
@@ -153,6 +156,7 @@ class Page:
 
     def _wrapped(self, text: str, first: str, rest: str | None) -> list[str]:
         rest = first if rest is None else rest
+        text = _NUMBER.sub(GLUE, text)
         wide = cells(text) - len(text)
         # textwrap counts characters: where some are wide, leave room for all of them.
         width = self.width if wide <= 0 else max(self.width // 2, len(first) + 20)

@@ -27,21 +27,24 @@ GRADES = {
     "D": "a physical bound",
     "E": "cannot be told apart",
 }
-_BAR = 22
+_BAR, _WIDE_BAR = 22, 39
 #: Colour of the one coloured word.
 _STYLES = {"healthy": "bold green", "insufficient": "bold", "ambiguous": "bold"}
 
 
 def split(page: Page, result: Result) -> None:
-    """TTFT as client, network and server, with what the evidence leaves open."""
+    """TTFT as client, network and server, with what the evidence leaves open.
+
+    Means alone: those of parts add up to that of TTFT, and medians do not.
+    """
     found = result.ttft_split
     if found is None:
         return
     page.gap()
     title = f"TTFT as this client can prove it, {found.n} requests"
-    page.line(f"{title:<50}{'p50':>9}{'p95':>10}")
+    page.line(f"{title:<51}{'median within':<18}{'mean':>10}")
     parts = {"client": found.client, "network": found.network, "server": found.server}
-    whole = sum(part.p50_ms for part in parts.values() if part is not None)
+    whole = sum(part.mean_ms for part in parts.values() if part is not None)
     for name, part in parts.items():
         if part is None:
             reason = page.word(found.reason or "not measured", 160)
@@ -51,10 +54,10 @@ def split(page: Page, result: Result) -> None:
 
 
 def _part(page: Page, name: str, part: SplitPart, whole: float) -> None:
-    bar = page.bar(part.p50_ms / whole if whole else 0.0, _BAR)
+    bar = page.bar(part.mean_ms / whole if whole else 0.0, _WIDE_BAR)
     bounds = _ms_bounds(part.lo, part.hi)
-    p50, p95 = quantity(part.p50_ms, "ms"), quantity(part.p95_ms, "ms")
-    page.line(f"  {name:<9}{bar:<{_BAR}} {bounds:<15}{p50:>10}{p95:>10}")
+    mean = quantity(part.mean_ms, "ms")
+    page.line(f"  {name:<9}{bar:<{_WIDE_BAR}} {bounds:<17}{mean:>10}")
 
 
 def breakdowns(page: Page, result: Result) -> None:

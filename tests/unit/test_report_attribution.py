@@ -130,12 +130,12 @@ def test_what_was_learned_has_units_intervals_and_counts() -> None:
     assert "path behind the first hop 0.403 ms [0.390, 0.412], 10 GETs: HTTP alone" in flat(text)
     assert "opening a connection 0.164 ms (median of 3, 0.121 to 0.392 ms)" in flat(text)
     assert "round trip of TCP 0.030 ms (median of 100, " in flat(text)
-    assert "a decode step alone 4.05 ms (57 blocks of gaps)" in flat(text)
-    assert "each further stream +0.021 ms" in flat(text)
+    assert "a decode step alone 4.05 ms (from 57 runs of tokens)" in flat(text)
+    assert "each further request +0.021 ms" in flat(text)
     assert "1 000 tokens of context +0.500 ms" in flat(text)
-    assert "streams let in at once 2; further ones wait" in flat(text)
+    assert "requests admitted at once 2; others wait" in flat(text)
     assert "KV transfer 214 ms (median of 23 requests); 300 ms per 1 000 tokens" in flat(text)
-    assert "tokens come in bursts, 250 ms apart" in flat(text)
+    assert "tokens arrive in bursts, 250 ms apart" in flat(text)
     assert "something else" not in text
     doubted = {"value": 9.0, "per_1000_tokens": 0.0, "n": 23, "proven": False}
     assert "300 ms per 1 000 tokens; it may be" not in text
@@ -145,9 +145,12 @@ def test_what_was_learned_has_units_intervals_and_counts() -> None:
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        ("shared", "long prompts slow running streams (78 % of their time, at most 40 % of it"),
-        ("separate", "long prompts do not slow running streams: prefill may run elsewhere"),
-        ("unknown", "whether long prompts slow running streams is not known"),
+        ("shared", "Long prompts slow running requests (78 % of their time, at most 40 % of it"),
+        (
+            "separate",
+            "Long prompts do not slow running requests: prefill may run on another server.",
+        ),
+        ("unknown", "It is not known whether long prompts slow running requests."),
     ],
 )
 def test_whether_long_prompts_slow_streams(verdict: str, words: str) -> None:
@@ -169,13 +172,13 @@ def test_what_could_not_be_learned_is_said_to_be_unknown() -> None:
         )
     )
     assert "path behind the first hop unknown: no cheap GET was answered" in text
-    assert "of it the frontend, ms: unknown, not told apart from prefill" in text
+    assert "of it the frontend, ms: unknown, not separate from prefill" in text
     assert "opening a connection unknown" in text and "round trip of TCP unknown" in text
-    assert "streams let in at once all that were tried" in text
-    assert "KV transfer none seen" in text and "tokens come one by one" in text
+    assert "requests admitted at once all that the probe tried" in text
+    assert "KV transfer none between" in text and "tokens arrive one at a time" in text
     bare = learned_of(prefill_stops_decode="shared", prefill_stops_decode_share=None,
                       prefill_pause_share=None)  # fmt: skip
-    assert "long prompts slow running streams\n" in bare
+    assert "Long prompts slow running requests\n" in bare
     page = Page(ascii_only=True)
     learned_section(page, Result(verb="probe"))
     assert page.lines == []

@@ -260,10 +260,10 @@ def test_what_to_do_about_a_queue_depends_on_whether_there_is_a_limit(
 
 def test_without_a_probe_nobody_says_that_all_requests_were_admitted() -> None:
     said = of(parts({"decode": 0.2}, sources=APART))
-    assert "admitted" not in said.next and "--max-num-seqs" in said.next
+    assert "burst" not in said.next and "--max-num-seqs" in said.next
     measured = {"queue": Source("A", "its span")}
     said = of(parts({"decode": 0.2}, sources=APART | measured), probed=True)
-    assert "admitted" not in said.next, "the server's own queue held them back"
+    assert "burst" not in said.next, "the server's own queue held them back"
 
 
 MERGED = {"queue": Source("E", "laws", ("queue", "prefill"))}
