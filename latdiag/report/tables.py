@@ -34,7 +34,7 @@ _POPULATIONS = {"mean": "all requests", "p95_tail": "slowest 5 %"}
 #: Components below this share of the time go into one row.
 _LEAST = 0.01
 #: What Markdown or HTML would take for more than a character.
-_MARKS = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@-])")
+_MARKS = re.compile(r"([\\`*_\[\]<>#|~&$]|^[-+])")
 _HEADER = ("kind", "name", "statistic", "value", "lo", "hi", "unit", "n", "grade", "evidence")
 
 
@@ -191,4 +191,5 @@ def _cell(text: str) -> str:
 
 def _plain(text: str, limit: int) -> str:
     """Text that is text in Markdown too."""
-    return _MARKS.sub(r"\\\1", shown(text, limit))
+    # Nobody is to be called by a model's name.
+    return _MARKS.sub(r"\\\1", shown(text, limit)).replace("@", "&#64;")
