@@ -27,7 +27,7 @@ def _cell(by: dict[str, bool]) -> str:
 
 
 def markdown(known: Sequence[Stack]) -> str:
-    """The table of the README."""
+    """The table of docs/stacks.md."""
     heads = ("Stack", "Layer", *(name.capitalize() for name in _COLUMNS), "Known from")
     lines = [heads, tuple("---" for _ in heads)]
     for stack in known:

@@ -54,7 +54,15 @@ def test_every_room_has_its_sentence() -> None:
     assert [room for room in rooms if f"| `latdiag/{room}/` |" not in text] == []
 
 
-@pytest.mark.parametrize("document", (*DOCUMENTS, "README.md", "CHANGELOG.md"))
+@pytest.mark.parametrize(
+    "document",
+    (
+        *DOCUMENTS,
+        "README.md",
+        "CHANGELOG.md",
+        *(f"docs/{n}.md" for n in ("reading", "servers", "stacks", "api")),
+    ),
+)
 def test_links_lead_somewhere(document: str) -> None:
     folder = (ROOT / document).parent
     links = re.findall(r"\]\(([^)#\s]+)\)", (ROOT / document).read_text(encoding="utf-8"))
