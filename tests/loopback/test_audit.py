@@ -267,7 +267,9 @@ def test_rows_lost(peer: Peer, tmp_path: Path) -> None:
     assert states["w0"]["ended"] == "reader_lost" and states["w1"]["counts"]["lost"] == 0
     assert (rows["worker"] == "w1").sum() == 200, "the other reader goes on"
     assert set(rows[rows["worker"] == "w1"]["outcome"]) == {"ok"}
-    assert "cut short (writer w0 never closed)" in " ".join(ended.out.split())
+    assert f"cut short (writer w0 lost {reading:.0f} of what it took)" in " ".join(
+        ended.out.split()
+    )
 
 
 #: Two seconds after the first sample of the process that samples: however long it took to start.
@@ -298,7 +300,10 @@ def test_clock_step(peer: Peer, tmp_path: Path, step: int) -> None:
     # What ended within a millisecond of the sample may fall to either side of it.
     near = (rows["done_ns"] - since).abs() < 6e6
     assert (rows["clock_step"].astype(bool) == astride)[~near].all()
-    assert reading == pytest.approx(100 * rows["clock_step"].astype(bool).mean())
+    # The kernel's own stamps do not step here: after a step forward rows contradict themselves, and
+    # are not among those that are read.
+    marks = [batch.bools["clock_step"] for batch in Run.open(str(run)).batches()]
+    assert reading == pytest.approx(100 * np.concatenate(marks).mean())
 
 
 USER = """
