@@ -300,8 +300,8 @@ def test_clock_step(peer: Peer, tmp_path: Path, step: int) -> None:
     # What ended within a millisecond of the sample may fall to either side of it.
     near = (rows["done_ns"] - since).abs() < 6e6
     assert (rows["clock_step"].astype(bool) == astride)[~near].all()
-    # The kernel's own stamps do not step here: after a step forward rows contradict themselves, and
-    # are not among those that are read.
+    # The kernel's own stamps do not step here: after a step forward rows contradict themselves,
+    # and are not among those that are read.
     marks = [batch.bools["clock_step"] for batch in Run.open(str(run)).batches()]
     assert reading == pytest.approx(100 * np.concatenate(marks).mean())
 
