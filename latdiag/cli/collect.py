@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from latdiag.cli.listening import listening, sayer
-from latdiag.cli.options import GatherOptions, as_one, metrics_header_option, view_options
+from latdiag.cli.options import (
+    GatherOptions,
+    as_one,
+    metrics_header_option,
+    table_options,
+    view_options,
+)
 from latdiag.cli.values import DURATION, SIZE, metrics_headers
 from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault, of_run
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
 @view_options
+@table_options
 @as_one("gather", GatherOptions)
 def collect(
     duration: int,

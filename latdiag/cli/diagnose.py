@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latdiag.cli.options import view_options
+from latdiag.cli.options import table_options, view_options
 from latdiag.cli.verb import Verb, runs_like
 from latdiag.model.components import COMPONENTS
 from latdiag.model.errors import UsageFault
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
 @view_options
+@table_options
 def diagnose(
     runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_json: bool, view: str | None
 ) -> int:

@@ -117,13 +117,18 @@ def diagnosed(path: str, verb: str) -> Result:
 
 
 def show(result: Result, as_json: bool, view: str | None = None) -> None:
-    """Print the result on stdout. ``view``: full or notes, else one screen."""
-    if as_json:
-        import click
+    """Print the result on stdout. ``view``: full, notes, csv or markdown, else one screen."""
+    import click
 
+    if as_json:
         from latdiag.report.json import dump
 
         click.echo(dump(result))
+        return
+    if view in ("csv", "markdown"):
+        from latdiag.report.tables import csv_of, markdown_of
+
+        click.echo((csv_of if view == "csv" else markdown_of)(result), nl=False)
         return
     from latdiag.report.console import render, stdout_console
 

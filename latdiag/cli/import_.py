@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latdiag.cli.options import view_options
+from latdiag.cli.options import table_options, view_options
 from latdiag.cli.verb import Verb
 from latdiag.model.text import shown
 
@@ -27,6 +27,7 @@ _NAMED = 12
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="What was read as JSON on stdout.")
 @view_options
+@table_options
 def import_(
     folders: tuple[str, ...],
     scenarios: tuple[str, ...],

@@ -95,6 +95,11 @@ _VIEW = (
     click.option("--full", "view", flag_value="full", help="Every figure, over several screens."),
     click.option("--notes", "view", flag_value="notes", help="Every note (caveat) in full."),
 )
+#: And as a table for others.
+_TABLES = (
+    click.option("--csv", "view", flag_value="csv", help="The numbers as CSV on stdout."),
+    click.option("--markdown", "view", flag_value="markdown", help="For a pull request."),
+)
 _TARGET = (
     click.option(
         "--model", metavar="NAME", help="Model to ask for; else the first of /v1/models."
@@ -144,6 +149,7 @@ _OUTPUT = (
     click.option("--quiet", is_flag=True, help="No progress on stderr."),
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
     *_VIEW,
+    *_TABLES,
 )
 _GATHER = (
     click.option(
@@ -207,6 +213,13 @@ def _shared(
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--full`` and ``--notes``, which reach a command as ``view``."""
     for option in reversed(_VIEW):
+        command = option(command)
+    return command
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--csv`` and ``--markdown``, which reach a command as ``view`` too."""
+    for option in reversed(_TABLES):
         command = option(command)
     return command
 
