@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import signature
-from typing import ParamSpec, TypedDict, TypeVar, Unpack
+from typing import ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack
 
 from latdiag.diagnosis import compare as comparing
 from latdiag.diagnosis.compare import Comparison
@@ -30,7 +30,7 @@ from latdiag.runtime.channel import Fault
 from latdiag.store.run import Run
 
 #: A path, a URI or a glob of runs; or what is open already.
-Runs = str | os.PathLike[str] | Run
+Runs: TypeAlias = str | os.PathLike[str] | Run
 #: ``30s``, ``2m``, ``250ms``; a number is seconds.
 Duration = str | float
 
