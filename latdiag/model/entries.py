@@ -57,7 +57,8 @@ def _components() -> Iterator[Entry]:
     for leaf in components.LEAVES:
         title = f"part of {leaf.component}"
         text = f"{leaf.meaning[0].upper()}{leaf.meaning[1:]}."
-        yield Entry(leaf.name, "leaf", title, text, {}, (leaf.component,), (leaf.code,))
+        also = (leaf.code, leaf.name.partition(".")[2])
+        yield Entry(leaf.name, "leaf", title, text, {}, (leaf.component,), also)
 
 
 def look_up(asked: str, entries: Iterable[Entry]) -> list[Entry]:

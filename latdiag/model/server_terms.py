@@ -44,6 +44,7 @@ SERVER_TERMS = (
         " and now and then between. Counters are subtracted between the two edges; they count the"
         " traffic of everybody, so a share is claimed only if as many requests finished as were"
         " sent.",
+        also=("scrapes", "samples"),
         see=("replica",),
     ),
     Term(

@@ -105,7 +105,7 @@ TERMS = (
         "Population of a breakdown",
         "Which requests are meant: mean is all of them, p95_tail the slowest 5 %. The two often"
         " have different causes.",
-        also=("mean", "p95_tail", "tail"),
+        also=("mean", "p95_tail", "tail", "slowest 5 %"),
         see=("breakdown", "LD302"),
     ),
     Term(
@@ -200,6 +200,15 @@ TERMS = (
         " censored ITL is not stated.",
         also=("audit", "invalid", "valid"),
         see=("12", "schedule_lag", "censored"),
+    ),
+    Term(
+        "note",
+        "Note (caveat)",
+        "What makes a figure mean less than it seems, with what to do about it; each has a code"
+        " such as LD204. A screen shows a note only where it changes the verdict or a figure by"
+        " more than its interval, and counts the others: --notes shows all of them.",
+        also=("notes", "caveat", "caveats"),
+        see=("LD204", "interval"),
     ),
     Term(
         "outcome",

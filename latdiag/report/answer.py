@@ -38,7 +38,7 @@ def blocks(result: Result) -> Iterator[Block]:
     yield from of(answer)
     if result.slo:
         yield Block(lambda page, room: _objectives(page, room, result), 2, 6)
-    weighty = notes.weighty(result)
+    weighty = [] if answer.head == "NOTHING ARRIVED" else notes.weighty(result)
     if weighty:
         yield Block(lambda page, room: notes.short(page, room, weighty), 2, 7)
 

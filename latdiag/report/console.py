@@ -110,7 +110,8 @@ def ascii_only(console: Console) -> bool:
 
 
 def show(page: Page, console: Console) -> None:
-    """Print a page."""
+    """Print a page: it has its width, whatever COLUMNS says (0, and rich prints nothing)."""
+    console.width = max(console.width, page.width)
     from rich.text import Text
 
     for line in page.lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from latdiag.diagnosis.result import Imported, Result
@@ -172,7 +173,12 @@ def _heard(page: Page, result: Result) -> Iterator[str]:
             yield f"{name}{mark}: {_counted(one.spans)} spans"
     if result.aggregates is not None:
         for replica in result.aggregates.replicas:
-            yield page.fit(servers.replica(page, replica), WIDTH)
+            yield from _two_lines(servers.brief(page, replica))
+
+
+def _two_lines(text: str) -> list[str]:
+    lines = textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    return lines[:2]
 
 
 # ---------------------------------------------------------------------- the foot

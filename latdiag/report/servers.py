@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from latdiag.model.components import COMPONENTS
-from latdiag.model.units import quantity
+from latdiag.model.units import GLUE, quantity
 from latdiag.report.page import Page
 
 if TYPE_CHECKING:
@@ -120,6 +120,15 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
     if gone:
         text += f"; {gone} left out"
     page.paragraph(text, "Metrics: ", "  ")
+
+
+def brief(page: Page, found: ReplicaMetrics) -> str:
+    """``decode, 400 requests: queue 8.70 ms, decode 1 163 ms (mean)``."""
+    name = page.word(found.replica or "?", 40)
+    if found.left_out:
+        return f"{name}: left out, {page.word(found.left_out, 100)}"
+    times = ", ".join(_times(page, found.claims)).replace(GLUE, " ")
+    return f"{name}, {found.finished} requests: {f'{times} (mean)' if times else 'no times'}"
 
 
 def replica(page: Page, found: ReplicaMetrics) -> str:
