@@ -11,7 +11,7 @@ from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvid
 from latdiag.attribution.parts import Parts
 from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
-from latdiag.model.units import NS_PER_MS
+from latdiag.model.units import show_ms
 
 
 class Rank(IntEnum):
@@ -96,8 +96,7 @@ def _excluded(against: Sequence[Disagreement], strong: str, weak: str) -> Caveat
     pieces = []
     for each in against:
         a, b, room = (
-            f"{ns / each.rows / NS_PER_MS:.3g}"
-            for ns in (each.strong_ns, each.weak_ns, each.room_ns)
+            show_ms(ns / each.rows) for ns in (each.strong_ns, each.weak_ns, each.room_ns)
         )
         pieces.append(f"{' + '.join(each.members)} {a} ms by {strong}, {b} +- {room} ms by {weak}")
     return caveat("LD430", what="; ".join(pieces), strong=strong, weak=weak)
