@@ -178,7 +178,10 @@ def invalid_words(broken: Sequence[InvalidBecause]) -> tuple[str, str]:
 
 
 def _reading(value: float | None, unit: str) -> str:
-    return "not known" if value is None else quantity(value, unit).replace(GLUE, " ")
+    if value is None:
+        return "not known"
+    # Rows are counted, not measured.
+    return f"{value:,.0f} rows" if unit == "rows" else quantity(value, unit).replace(GLUE, " ")
 
 
 def _limited_by_client(population: str) -> Verdict:

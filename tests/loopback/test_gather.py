@@ -87,7 +87,11 @@ def test_a_server_that_says_nothing_leaves_a_load_as_it_was(tmp_path: Path) -> N
     [
         (["--otlp", "http://127.0.0.1:9"], "usage", "HOST:PORT"),
         (["--otlp", "0.0.0.0:0"], "usage", "token"),
-        (["--otlp", "127.0.0.1:0", "--token-env", "NO_SUCH_VARIABLE"], "usage", "token"),
+        (
+            ["--otlp", "127.0.0.1:0", "--token-env", "NO_SUCH_VARIABLE"],
+            "usage",
+            "NO_SUCH_VARIABLE",
+        ),
         (["--metrics", "ftp://127.0.0.1/"], "usage", ""),
         (["--otlp", "127.0.0.1:0", "--forward", "nowhere"], "usage", ""),
     ],
