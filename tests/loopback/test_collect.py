@@ -310,7 +310,7 @@ def test_a_signal_ends_collecting_well(tmp_path: Path, number: int, code: int) -
 
 def test_collecting_ends_by_itself_and_says_what_came(tmp_path: Path) -> None:
     options = ["--otlp", "off", "--otlp-http", ANY, "--duration", "1500ms", "--wait", "300ms"]
-    with _collect(tmp_path, *options) as process:
+    with _collect(tmp_path, *options, "--full") as process:
         assert process.stderr is not None
         http = process.stderr.readline().rpartition(" at ")[2].strip()
         assert post(http, export(3, service="who\x1b[2J").SerializeToString())[0] == 200
@@ -361,7 +361,7 @@ def test_metrics_alone_say_what_each_server_took(
             if leaf.startswith(f"{component}.")
         ]
         assert said[component] == pytest.approx(sum(leaves) / len(rows) / 1e6, rel=0.02, abs=0.5)
-    assert latdiag(["diagnose", run]) in (0, 11, 12, 13)
+    assert latdiag(["diagnose", run, "--full"]) in (0, 11, 12, 13)
     shown = capsys.readouterr().out
     assert "finished 6 requests" in shown and "queue" in shown
     assert max(map(len, shown.splitlines())) <= 79

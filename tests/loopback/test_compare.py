@@ -39,6 +39,6 @@ def test_a_server_with_longer_steps_takes_more_decode(
     decode = compared["components"]["mean"]["decode"]["difference"]
     assert tpot["lo"] > 0 and tpot["contains_zero"] is False
     assert decode["lo"] > 0 and decode["value"] == pytest.approx(15 * tpot["value"], rel=0.2)
-    assert code == run(["compare", *(str(each.run) for each in ended)])
+    assert code == run(["compare", *(str(each.run) for each in ended), "--full"])
     text = capsys.readouterr().out
     assert all(len(line) <= 79 for line in text.splitlines()) and "What differs" in text
