@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.diagnosis.caveats import censored_share
-from latdiag.diagnosis.header import known, number, section
+from latdiag.diagnosis.header import arrivals_of, known, number, section
 from latdiag.diagnosis.result import (
     InvalidBecause,
     Load,
@@ -106,7 +106,7 @@ def load_of(found: Digest, header: Mapping[str, object]) -> Load:
         warmup=found.warmups,
         duration_s=span_s or None,
         concurrency=known(plan, "concurrency", int),
-        arrivals=known(plan, "arrivals", str),
+        arrivals=arrivals_of(plan),
         isl=number(plan, "isl"),
         osl=number(plan, "osl"),
         prompts=known(plan, "prompts", int),

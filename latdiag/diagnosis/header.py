@@ -28,6 +28,13 @@ def number(found: Mapping[str, object], key: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
+def arrivals_of(plan: Mapping[str, object]) -> str | None:
+    """How requests were to arrive: closed, constant or poisson. Where older runs have a bare rate,
+    it meant a Poisson process."""
+    kind = known(plan, "arrivals", str)
+    return "poisson" if kind and kind[0].isdigit() else kind
+
+
 def target_of(header: Mapping[str, object]) -> Target:
     target = section(header, "target")
     url, model, dialect, peer = (

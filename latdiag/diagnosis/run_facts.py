@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.diagnose import result_of
 from latdiag.diagnosis.difference import RunRows
-from latdiag.diagnosis.header import section
+from latdiag.diagnosis.header import arrivals_of, section
 from latdiag.diagnosis.result import InvalidBecause, StackFound
 from latdiag.measurement import metric_rows
 from latdiag.measurement.metric_rows import Length
@@ -139,6 +139,8 @@ def _plan(plan: Mapping[str, object]) -> Iterator[tuple[str, object]]:
         yield "designed probe", bool(plan.get("designed"))
     asked = section(plan, "limits") if plan.get("designed") else plan
     names = {"arrivals": "arrivals", "rate": "rate", "concurrency": "concurrency"}
+    if "arrivals" in asked:
+        asked = {**asked, "arrivals": arrivals_of(asked)}
     yield from _named(asked, names | {"isl": "ISL", "osl": "OSL"})
     names = {"prompts": "prompts", "shared_prefix": "shared prefix", "isl_source": "prompts as"}
     yield from _named(plan, names)

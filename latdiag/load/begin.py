@@ -72,6 +72,12 @@ def begin(
     return Begun(wish, prepared, create_run(path, header.to_json()), secrets.token_hex(4))
 
 
+def _arrivals(rate: str) -> str:
+    """How requests arrive: what stands before the colon of a rate, else as a bare rate means."""
+    kind, colon, _ = rate.partition(":")
+    return kind if colon else "poisson"
+
+
 def _plan(prepared: Prepared, wish: Wish) -> LoadPlan:
     """What run.json says of a load's plan."""
     plan = prepared.plan
@@ -80,7 +86,7 @@ def _plan(prepared: Prepared, wish: Wish) -> LoadPlan:
         duration_ns=wish.duration_ns,
         warmup=wish.warmup,
         rate=prepared.rate,
-        arrivals="closed" if prepared.closed else (wish.rate or "").partition(":")[0],
+        arrivals="closed" if prepared.closed else _arrivals(wish.rate or ""),
         concurrency=len(plan.slots) or None,
         ramp_ns=wish.ramp_ns,
         isl=None if prepared.prompts else wish.isl.mean,
