@@ -28,7 +28,14 @@ def target(result: Result) -> Block:
     """Whom the requests went to, or who was listened to, and the counts: one line."""
 
     def draw(page: Page, room: int) -> None:
-        page.line(_target(page, result))
+        whose, counts = _target(page, result)
+        if room > 1 and cells(whose) + cells(counts) + 2 > WIDTH:
+            # Two lines, before either says half of what it is for.
+            page.line(page.fit(whose, WIDTH - 1) + ":")
+            page.line(page.fit(f"  {counts}", WIDTH))
+        else:
+            left = WIDTH - cells(counts) - 2
+            page.line(f"{page.fit(whose, max(20, left))}: {counts}")
         failed = result.load.failed if result.load is not None else {}
         names = [f"{n} {page.word(name, 20)}" for name, n in failed.items() if n]
         if names:
@@ -38,22 +45,24 @@ def target(result: Result) -> Block:
     return Block(draw, 1, 3, apart=True)
 
 
-def _target(page: Page, result: Result) -> str:
+def _target(page: Page, result: Result) -> tuple[str, str]:
+    """Whom it is of, and the counts."""
     counts = page.fit(page.word(_counts(result), 200), WIDTH - 24)
     target = result.target
     where = (target.url or ", ".join(target.captures)) if target is not None else ""
     where = page.word(where.partition("/v1/")[0] or "unknown target", 300)
     what = [page.word(target.model, 60)] if target is not None and target.model else []
+    if target is not None and target.api_key_env:
+        # In front, where it is not cut off: who gets a key has to be seen.
+        what.insert(0, f"key {page.word(target.api_key_env, 30)}")
     for stack in result.stacks:
         version = f" {page.word(stack.version, 20)}" if stack.version else ""
         what.append(page.word(stack.name or "unknown stack", 30) + version)
     about = f" ({', '.join(what)})" if what else ""
     if is_of_servers(result):
         where, about = "Servers", f" ({', '.join(what)})" if what else ""
-    room = WIDTH - cells(counts) - 2
-    # The counts stay whole; of the rest what fits.
-    head = page.fit(where, max(20, room - cells(about)))
-    return f"{page.fit(head + about, room)}: {counts}"
+    # Of a long address what leaves the rest room.
+    return page.fit(where, max(20, WIDTH - 1 - cells(about))) + about, counts
 
 
 def _counts(result: Result) -> str:

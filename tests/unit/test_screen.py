@@ -220,3 +220,16 @@ WORDS = (
 @pytest.mark.parametrize("word", WORDS)
 def test_every_word_of_a_screen_is_explained(word: str) -> None:
     assert entries.look_up(word, entries.all_entries())
+
+
+@pytest.mark.parametrize(
+    "url", ["https://api.example.com/v1/chat/completions", "https://" + "h" * 300]
+)
+def test_whose_key_went_out_is_seen(url: str) -> None:
+    result = read_result.result(_fixture("probe"))
+    assert result.target is not None
+    asked = replace(result.target, url=url, model="m" * 80, api_key_env="OPENAI_API_KEY")
+    page = compose(replace(result, target=asked), Page(True), "screen")
+    text = "\n".join("".join(span.text for span in line) for line in page.lines)
+    assert "key OPENAI_API_KEY" in text
+    assert all(cell_len(line) <= 79 for line in text.splitlines())
