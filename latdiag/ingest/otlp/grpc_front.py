@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 from latdiag.ingest.otlp import http_reply
+from latdiag.ingest.otlp.alarm import Alarm
 from latdiag.ingest.otlp.doors import is_tls
 from latdiag.ingest.otlp.frames import (
     CONTINUATION,
@@ -77,26 +78,25 @@ class _Outer(asyncio.Protocol):
         self._claim = front.intake.room.claim(self._give_way)
         #: bytes of each call that is not answered
         self._streams: dict[int, int] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._patience = Alarm(self._too_late)
+        self._write_patience = Alarm(self.abort)
         self.moved_s = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._front.connections.add(self)
-        self._wait(self._front.request_s)
+        self._patience.set(self._front.request_s)
         if not self._front.slots.add(self):
             self._other = Refusing(f"there are {MAX_CONNECTIONS} connections already", UNAVAILABLE)
             self._ended = True
-            self._wait(_LINGER_S)
+            self._patience.set(_LINGER_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.connections.discard(self)
         self._front.slots.discard(self)
         self._claim.release()
-        for timer in (self._timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
+        self._patience.off()
+        self._write_patience.off()
         if self._inner is not None:
             self._inner.abort()
         self._ended = True
@@ -136,8 +136,7 @@ class _Outer(asyncio.Protocol):
         except OSError:
             self.abort()
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        self._patience.off()
         self._pass_on(self._begun)
         self._begun = b""
         self._transport.resume_reading()
@@ -181,18 +180,17 @@ class _Outer(asyncio.Protocol):
         self._transport.write(http_reply.refused(refusal, "json", True))
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._wait(_LINGER_S)
+        self._patience.set(_LINGER_S)
 
     # ------------------------------------------------------------------ flow
     def pause_writing(self) -> None:
         if self._inner is not None:
             self._inner.pause()
-        self._write_timer = asyncio.get_running_loop().call_later(WRITE_S, self.abort)
+        self._write_patience.set(WRITE_S)
 
     def resume_writing(self) -> None:
         self.moved_s = time.monotonic()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        self._write_patience.off()
         if self._inner is not None:
             self._inner.resume()
 
@@ -201,11 +199,6 @@ class _Outer(asyncio.Protocol):
 
     def resume(self) -> None:
         self._transport.resume_reading()
-
-    def _wait(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
         if self._begun and not self._ended:
@@ -217,7 +210,7 @@ class _Outer(asyncio.Protocol):
         """The server has closed: so is this, when all is sent."""
         self._ended = True
         self._transport.close()
-        self._wait(WRITE_S)
+        self._patience.set(WRITE_S)
 
     def abort(self) -> None:
         self._ended = True

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from latdiag.ingest.otlp import http_reply
+from latdiag.ingest.otlp.alarm import Alarm
 from latdiag.ingest.otlp.decode import Export
 from latdiag.ingest.otlp.doors import is_tls
 from latdiag.ingest.otlp.frames import PREFACE, Refusing
@@ -103,8 +104,8 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._upgrade = httptools.HttpParserUpgrade
         self._transport: Any = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
+        self._patience = Alarm(self._too_late)
+        self._write_patience = Alarm(self.abort)
         #: a request is under way; the connection has been refused, what comes is thrown away
         self._busy = self._ended = self._unread = False
         self._begun = b""
@@ -119,7 +120,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         self._door.connections.add(self)
         if self._door.slots.add(self):
-            self._wait(self._door.request_s)
+            self._patience.set(self._door.request_s)
             return
         text = f"there are {MAX_CONNECTIONS} connections already"
         self._refuse(Refusal("crowded", text, retry=True), counted=False)
@@ -129,9 +130,8 @@ class _Connection(asyncio.Protocol):
         self._door.slots.discard(self)
         self._ended = True
         self._forget()
-        for timer in (self._timer, self._write_timer):
-            if timer is not None:
-                timer.cancel()
+        self._patience.off()
+        self._write_patience.off()
 
     def data_received(self, data: bytes) -> None:
         self.moved_s = time.monotonic()
@@ -141,7 +141,7 @@ class _Connection(asyncio.Protocol):
             return
         if not self._busy:
             self._busy = True
-            self._wait(self._door.request_s)
+            self._patience.set(self._door.request_s)
         if len(self._begun) < 3 and self._is_other(data):
             return
         self._request.received += len(data)
@@ -176,31 +176,24 @@ class _Connection(asyncio.Protocol):
             self._other = Refusing(wrong.text)
             self._ended = True
             self._transport.write(self._other.feed(data))
-            self._wait(_LINGER_S)
+            self._patience.set(_LINGER_S)
         return self._ended
 
     def pause_writing(self) -> None:
         """A sender that does not read its replies sends nothing more either, and then is gone."""
         self._unread = True
         self._transport.pause_reading()
-        loop = asyncio.get_running_loop()
-        self._write_timer = loop.call_later(self._door.write_s, self.abort)
+        self._write_patience.set(self._door.write_s)
 
     def resume_writing(self) -> None:
         self._unread = False
         self.moved_s = time.monotonic()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        self._write_patience.off()
         self._read_on()
 
     def _read_on(self) -> None:
         if len(self._waiting) < _AHEAD and not self._unread:
             self._transport.resume_reading()
-
-    def _wait(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._too_late)
 
     def _too_late(self) -> None:
         if self._ended:
@@ -208,7 +201,7 @@ class _Connection(asyncio.Protocol):
         elif self._busy:
             self._refuse(Refusal("slow", f"no whole request within {self._door.request_s:g} s"))
         elif self._serving is not None:
-            self._wait(self._door.idle_s)  # it waits for us
+            self._patience.set(self._door.idle_s)  # it waits for us
         else:
             self._close()
 
@@ -216,7 +209,7 @@ class _Connection(asyncio.Protocol):
         """Close when all is sent; not for ever, if the peer reads nothing."""
         self._ended = True
         self._transport.close()
-        self._wait(self._door.write_s)
+        self._patience.set(self._door.write_s)
 
     def close_if_idle(self) -> None:
         if not self._busy and self._serving is None:
@@ -235,7 +228,7 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._busy = True
         if not self._ended:
-            self._wait(self._door.request_s)
+            self._patience.set(self._door.request_s)
 
     def on_url(self, url: bytes) -> None:
         self._request.path = (self._request.path + url)[:256]
@@ -314,7 +307,7 @@ class _Connection(asyncio.Protocol):
             self._read_on()
         self._serving = None
         if not self._ended and not self._busy:
-            self._wait(self._door.idle_s)
+            self._patience.set(self._door.idle_s)
 
     async def _answer(self, request: Request, close: bool) -> bytes:
         form, wrapping, claim = request.form, request.wrapping, request.claim
@@ -354,4 +347,4 @@ class _Connection(asyncio.Protocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._transport.resume_reading()
-        self._wait(_LINGER_S)
+        self._patience.set(_LINGER_S)
