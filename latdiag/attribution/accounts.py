@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from latdiag.attribution.combine import Disagreement, combined
+from latdiag.attribution.combine import Combined, combined
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.parts import Parts
 from latdiag.model.caveat import Caveat
@@ -85,18 +85,20 @@ def together(accounts: Iterable[Account]) -> Together:
         if other.rank is Rank.CLIENT or other.parts is None:
             continue
         one = combined(parts, other.parts, is_of_all=other.rank is Rank.LAWS)
+        if one.against:
+            caveats.append(_excluded(one, NAMES[ranks[0]], NAMES[other.rank]))
         parts = one.parts
         ranks = [*(ranks if one.stands[0] else ()), *((other.rank,) if one.stands[1] else ())]
-        if one.against:
-            caveats.append(_excluded(one.against, NAMES[first.rank], NAMES[other.rank]))
     return Together(parts, tuple(ranks), tuple(caveats))
 
 
-def _excluded(against: Sequence[Disagreement], strong: str, weak: str) -> Caveat:
+def _excluded(one: Combined, strong: str, weak: str) -> Caveat:
+    """Where two accounts cannot both be right, and which of them is used."""
     pieces = []
-    for each in against:
+    for each in one.against:
         a, b, room = (
             show_ms(ns / each.rows) for ns in (each.strong_ns, each.weak_ns, each.room_ns)
         )
         pieces.append(f"{' + '.join(each.members)} {a} ms by {strong}, {b} +- {room} ms by {weak}")
-    return caveat("LD430", what="; ".join(pieces), strong=strong, weak=weak)
+    used, other = (strong, weak) if one.stands[0] else (weak, strong)
+    return caveat("LD430", what="; ".join(pieces), used=used, other=other)

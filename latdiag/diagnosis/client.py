@@ -45,6 +45,7 @@ def facts_of(found: Digest, writers: Sequence[Mapping[str, object]]) -> Facts:
     return replace(
         facts_of_writers(writers),
         lag_ns=lag if len(found.lags) else None,
+        closed=not len(found.lags) and counts.requests > 0,
         lag_limit_ns=limit,
         first_censored_share=_first_censored(found),
         censored_share=censored_share(found),

@@ -95,14 +95,18 @@ class Measurement:
         return found or refusal(f"{name}.{statistic} was not computed")
 
     def without(self, refused: Mapping[str, str]) -> Measurement:
-        """The same with these metrics of requests and gaps refused, each for its reason."""
+        """The same with these metrics refused, each for its reason."""
         statistics = {
             name: {each: refusal(refused[name], of.n) for each, of in found.items()}
             if name in refused
             else found
             for name, found in self.statistics.items()
         }
-        return replace(self, statistics=statistics)
+        totals = {
+            name: refusal(refused[name], of.n) if name in refused else of
+            for name, of in self.totals.items()
+        }
+        return replace(self, statistics=statistics, totals=totals)
 
     def metrics(self) -> dict[str, MetricResult]:
         """Every metric of the table, in its order."""

@@ -21,8 +21,9 @@ CENSORED_SHARE = 0.01
 #: So many first tokens may lack a stamp of their own: they are left out, and were read at busy
 #: moments.
 FIRST_CENSORED_SHARE = 0.1
-#: The metrics of gaps between arrivals.
+#: The metrics of gaps between arrivals, and those that a closed loop decides by how soon it sends.
 GAPS = ("itl", "icl")
+RATES = ("output_throughput", "request_rate", "goodput")
 READER_CPU = 0.80
 RUN_QUEUE_SHARE = 0.02
 CLOCK_STEP_SHARE = 0.01
@@ -47,7 +48,8 @@ class Facts:
     """What the rules read. None: does not apply, or is not known. Shares are of 1.
 
     ``lag_ns``: by how much a statistic of TTFT is longer from when requests were due than from
-    when they were sent; ``lag_limit_ns``: by how much it may be.
+    when they were sent; ``lag_limit_ns``: by how much it may be. ``closed``: nothing was due, so a
+    reader that waits sends later and no lag tells.
     """
 
     lag_ns: float | None = None
@@ -60,6 +62,7 @@ class Facts:
     clock_step_share: float | None = None
     loop_lag_p99_ns: float | None = None
     user_stamps: bool = False
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +125,11 @@ def readings(facts: Facts) -> list[Reading]:
             "no first token",
         ),
         ("reader_cpu", _percent(facts.reader_cpu_worst_5s), 100 * READER_CPU, _UNTOLD),
-        # Where the kernel stamps, what a late reader does shows in the rules above alone.
+        # With kernel stamps, what a late reader does to an open loop shows in the rules above.
         (
             "run_queue",
             _percent(facts.run_queue_share),
-            100 * RUN_QUEUE_SHARE if facts.user_stamps else None,
+            100 * RUN_QUEUE_SHARE if facts.user_stamps or facts.closed else None,
             _UNTOLD,
         ),
         ("rows_lost", lost, 0.0, "a writer left no count"),
@@ -138,6 +141,10 @@ def readings(facts: Facts) -> list[Reading]:
             _UNTOLD if facts.user_stamps else "the kernel stamps, so a late loop does no harm",
         ),
     )
+    refused: dict[str, tuple[str, ...]] = {"censored": GAPS}
+    if not facts.user_stamps:
+        # Every instant is right all the same; the next request left late.
+        refused["run_queue"] = RATES
     return [
         Reading(
             rule,
@@ -145,7 +152,7 @@ def readings(facts: Facts) -> list[Reading]:
             reading,
             limit,
             why if reading is None else None,
-            GAPS if rule == "censored" else (),
+            refused.get(rule, ()),
         )
         for rule, reading, limit, why in found
     ]

@@ -137,11 +137,12 @@ COLLECTED = (
     ),
     CaveatRow(
         "LD430",
-        "Two sources disagree (mean of a request): {what}. This page uses {strong}, not {weak}.",
+        "Two sources disagree (mean of a request): {what}. This page uses {used}, not {other}.",
         "Look for server work that one source cannot see: other requests in the same steps, a"
         " layer in between, tokens that are not sent.",
         "Where one kind of evidence states the sum of several components, another may split it."
-        " Where the two cannot both be right, the one that is nearer to the request stands alone.",
+        " Where the two cannot both be right, the one that is nearer to the request stands alone;"
+        " where it knows few of the requests, the other does.",
     ),
     CaveatRow(
         "LD431",

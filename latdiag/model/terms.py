@@ -303,10 +303,11 @@ AUDIT_RULES = (
     AuditRule(
         "run_queue",
         "run-queue delay",
-        "2 % of wall time, where the kernel does not stamp",
+        "2 % of wall time; in an open loop with kernel stamps none",
         "%",
         "Other programs held the CPU while this client was ready to read. The kernel's stamps do"
-        " not wait for that.",
+        " not wait for that. In a closed loop the next request leaves later, so rates are not"
+        " stated.",
         "Close other programs, or run the client on another machine, then measure again.",
     ),
     AuditRule(

@@ -82,7 +82,7 @@ def short_interval(estimate: Estimate, unit: str, scale: float = 1) -> str:
     value, lo, hi = (_printed(raw, unit) for raw in (estimate.value, estimate.lo, estimate.hi))
     text = _tight((value or 0.0) / scale)
     if lo is None or hi is None:
-        return f"{text} [unknown]" if _is_bare(estimate) else text
+        return f"{text} [no interval]" if _is_bare(estimate) else text
     return f"{text} [{_tight(_above(lo, value, unit) / scale)}, {_tight(hi / scale)}]"
 
 

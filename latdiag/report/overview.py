@@ -206,7 +206,7 @@ def validity(result: Result) -> Block | None:
     elif len(read) == len(ruled) and read:
         text = f"Valid: the client kept all {len(ruled)} limits of its self-audit"
     elif read:
-        text = f"Valid: the client kept {len(read)} limits, {len(ruled) - len(read)} cannot apply"
+        text = f"Valid: the client kept the {len(read)} limits that apply to it"
     else:
         text = "Not audited: this client recorded nothing of itself"
     return Block(lambda page, room: page.line(f"{text}; {stamps}."), 1, 3, apart=True)

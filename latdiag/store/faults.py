@@ -23,9 +23,14 @@ _REMEDIES = {
 }
 
 
-def local_fault(error: OSError, action: str, name: str) -> LocalFault:
-    """The LocalFault behind an OSError: ``action`` is what was tried, with its object."""
+def local_fault(error: OSError, action: str, name: str) -> LocalFault | RunFault:
+    """The fault behind an OSError: ``action`` is what was tried, with its object. A link that
+    leads to itself is the run's own fault, not this machine's."""
     reason = os.strerror(error.errno) if error.errno else shown(error)
+    if error.errno == errno.ELOOP:
+        return RunFault(
+            f"cannot {action}: {reason}", "remove the link that leads to itself", run=name
+        )
     remedy = _REMEDIES.get(error.errno or 0, "see what the system says about this disk")
     return LocalFault(f"cannot {action}: {reason}", remedy, run=name)
 

@@ -199,6 +199,16 @@ def test_requests_that_few_spans_reach_keep_the_probe_s_answer(known: int) -> No
     assert found is not None and found.insufficient is None
 
 
+def test_where_few_spans_contradict_the_probe_the_probe_is_said_to_be_used() -> None:
+    truth = _rows(100)
+    strong = account(truth[:10], [[n] for n in NAMES], "A", row=np.arange(10))
+    weak = account(truth, [[n] for n in NAMES], "C")
+    weak = replace(weak, parts={**weak.parts, "queue": weak.parts["queue"] + 10**10})
+    union = together([Account(Rank.SPANS, strong), Account(Rank.LAWS, weak)])
+    assert union.parts is weak and union.ranks == (Rank.LAWS,)
+    assert "uses the probe's own stages, not the servers' spans" in union.caveats[0].text
+
+
 def test_spans_of_most_requests_stand_for_all() -> None:
     truth = _rows(100)
     strong = account(truth[:70], [[n] for n in NAMES], "A", row=np.arange(70))

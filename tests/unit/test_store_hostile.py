@@ -134,6 +134,16 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_refused(run: str, tmp_path: P
         ids(Run.open(run))
 
 
+@pytest.mark.parametrize("name", [PART, "run.json", "writers/w.json"])
+def test_a_link_that_leads_to_itself_is_the_run_s_fault(run: str, name: str) -> None:
+    Path(run, name).unlink()
+    Path(run, name).symlink_to(Path(name).name)
+    with pytest.raises(RunFault):
+        opened = Run.open(run)
+        assert opened.writers
+        ids(opened)
+
+
 def test_links_within_and_to_the_run_are_followed(run: str, tmp_path: Path) -> None:
     Path(run, PART).rename(Path(run, "moved"))
     Path(run, PART).symlink_to("../moved")

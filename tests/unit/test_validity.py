@@ -151,6 +151,14 @@ def test_loop_lag_counts_in_user_stamp_mode_only() -> None:
     assert broken(replace(late, user_stamps=False)) == []
 
 
+def test_a_closed_loop_whose_reader_waits_states_no_rates_and_stays_valid() -> None:
+    facts = replace(AT_LIMITS, user_stamps=False, closed=True, run_queue_share=0.5)
+    found = by_rule(facts)["run_queue"]
+    assert found.broken and found.refuses == ("output_throughput", "request_rate", "goodput")
+    # In user space every stamp waits too: that is no question of rates.
+    assert by_rule(replace(facts, user_stamps=True))["run_queue"].refuses == ()
+
+
 @given(
     st.builds(
         Facts,
