@@ -1,0 +1,313 @@
+"""Streams that come in bursts: how often, how large, and how long tokens waited for one.
+
+Whatever holds tokens back and lets them go together (a proxy with a buffer or a timer, TCP that
+waits for an acknowledgement) leaves the same trace: several events at one instant, then nothing,
+again and again, from the first token on. Three others look alike and hold nothing back. An event
+of k tokens is one event. An engine that makes several tokens in a step (speculative decoding)
+and writes an event for each makes the first token alone. A stall ends in a burst too, but rarely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.measurement.chunks import TOGETHER_NS
+
+#: An event this close behind another, in shares of the stream's mean gap, came with it.
+_BEHIND = 0.1
+#: Where events come this fast, being close says nothing; then only a part of the gap counts.
+_CLOSEST = 0.25
+#: Fewer events than this show no rhythm.
+_FEWEST_EVENTS = 6
+#: Streams have bursts when so many of their gaps are next to nothing: two events a burst.
+_MANY = 0.5
+#: So many of the streams have to come in bursts to speak of all.
+_MOST = 0.5
+#: Where so many streams begin with one event alone, an engine makes the others in one step.
+_ALONE = 0.8
+#: Deviation of period and of size, in shares of each, from which on neither is a rhythm: a path
+#: whose delay varies makes bursts of all lengths.
+_IRREGULAR = 0.4
+#: In steps of the stream: by more than this the period of no timer varies.
+_SHAKEN = 0.5
+#: By how much the pace of streams has to differ to tell a timer from a step that grows.
+_APART = 1.3
+
+
+@dataclass(frozen=True, slots=True)
+class Trains:
+    """The bursts of n streams: a burst is the events that come together, of one or of more.
+
+    ``events``: with output; ``known``: gaps between them whose ends have stamps of their own,
+    ``near``: those that are next to nothing. ``groups``: bursts. ``first_events``,
+    ``first_tokens``: of the first burst; ``last_tokens``: of the last of several.
+    ``inner_groups``, ``inner_tokens``: of the bursts between the first and the last;
+    ``inner_ns``: from the first burst to the last but one, in which these came; ``period_sq``,
+    ``size_sq``: sums of the squares of their periods (ns^2) and tokens. ``last_ns``: between the
+    last two bursts, 0 for one.
+    """
+
+    events: NDArray[np.int64]
+    known: NDArray[np.int64]
+    near: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    first_events: NDArray[np.int64]
+    first_tokens: NDArray[np.float64]
+    last_tokens: NDArray[np.float64]
+    inner_groups: NDArray[np.int64]
+    inner_tokens: NDArray[np.float64]
+    inner_ns: NDArray[np.float64]
+    period_sq: NDArray[np.float64]
+    size_sq: NDArray[np.float64]
+    last_ns: NDArray[np.float64]
+
+    def select(self, rows: NDArray[Any]) -> Trains:
+        """These rows alone, in the given order."""
+        return Trains(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Bursts:
+    """How the streams of a run come where most of them come in bursts.
+
+    ``kind``: "timer" (bursts come after a time), "size" (after a number of tokens), "whole" (a
+    reply comes at once, at its end) or "step" (an engine makes several tokens at a time and holds
+    none back). ``period_ns``: between bursts, 0 for "whole"; ``jitter_ns``: its standard
+    deviation within a stream. ``tokens``: in a burst. ``step_ns``: per token, behind what holds
+    them back; 0 where nothing shows it. ``share``: of the ``streams`` that could be judged.
+    """
+
+    kind: str
+    period_ns: float
+    jitter_ns: float
+    tokens: float
+    step_ns: float
+    share: float
+    streams: int
+
+    @property
+    def held(self) -> bool:
+        """Whether tokens wait for a burst."""
+        return self.kind != "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """For how long each of n streams held tokens back, float64 ns, within [lo, hi].
+
+    ``first``: the first token, so TTFT is longer by it and the stream seems shorter. ``last``:
+    the last token; by this the whole request is longer.
+    """
+
+    first: NDArray[np.float64]
+    first_lo: NDArray[np.float64]
+    first_hi: NDArray[np.float64]
+    last: NDArray[np.float64]
+    last_lo: NDArray[np.float64]
+    last_hi: NDArray[np.float64]
+
+
+def trains_of(
+    stamps: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    brought: NDArray[Any],
+    exact: NDArray[np.bool_],
+) -> Trains:
+    """The bursts of n streams whose output events lie flat: stream i has ``offsets[i]`` to
+    ``offsets[i + 1]`` of ``stamps`` (ns), ``brought`` (tokens, at most 0 where not known) and
+    ``exact`` (whether the stamp is the event's own)."""
+    offsets = np.asarray(offsets, dtype=np.int64)
+    events = np.diff(offsets)
+    tokens = np.where(brought > 0, brought, 1).astype(float)
+    gaps = np.diff(stamps, prepend=stamps[:1]).astype(float)
+    starts = offsets[:-1][events > 0]
+    gaps[starts] = 0.0
+    pace = _sums(gaps, offsets) / np.maximum(events - 1, 1)
+    limit = np.maximum(_BEHIND * pace, np.minimum(TOGETHER_NS, _CLOSEST * pace))
+    # A whole reply at one instant has no pace; no engine makes tokens as fast as this.
+    limit[pace * np.maximum(events - 1, 1) <= TOGETHER_NS] = TOGETHER_NS
+    near = gaps <= np.repeat(limit, events)
+    near[starts] = False
+    known = exact.copy()
+    known[1:] &= exact[:-1]
+    known[starts] = False
+    return Trains(
+        events,
+        _sums(known, offsets).astype(np.int64),
+        _sums(known & near, offsets).astype(np.int64),
+        **_groups(stamps, offsets, tokens, ~near),
+    )
+
+
+def _groups(
+    stamps: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    tokens: NDArray[np.float64],
+    opens: NDArray[np.bool_],
+) -> dict[str, NDArray[Any]]:
+    """The columns of ``Trains`` about bursts; ``opens``: the events that begin one."""
+    at = np.flatnonzero(opens)
+    bounds = np.searchsorted(at, offsets)
+    groups = np.diff(bounds)
+    sizes = np.diff(np.append(at, len(stamps)))
+    held = np.add.reduceat(tokens, at) if len(at) else np.zeros(0)
+    since = np.diff(stamps[at], prepend=0).astype(float)  # read of no group that opens a stream
+    place = np.arange(len(at)) - np.repeat(bounds[:-1], groups)
+    inner = (place > 0) & (place < np.repeat(groups, groups) - 1)
+    first, last = bounds[:-1], bounds[1:] - 1
+    one, two = groups > 0, groups > 1
+
+    def taken(values: NDArray[Any], where: NDArray[np.int64], there: NDArray[Any]) -> NDArray[Any]:
+        found = np.zeros(len(there), dtype=values.dtype)
+        found[there] = values[where[there]]
+        return found
+
+    def summed(values: NDArray[Any]) -> NDArray[np.float64]:
+        return _sums(np.where(inner, values, 0.0), bounds)
+
+    return {
+        "groups": groups,
+        "first_events": taken(sizes, first, one),
+        "first_tokens": taken(held, first, one),
+        "last_tokens": taken(held, last, two),
+        "inner_groups": np.maximum(groups - 2, 0),
+        "inner_tokens": summed(held),
+        "inner_ns": summed(since),
+        "period_sq": summed(since * since),
+        "size_sq": summed(held * held),
+        "last_ns": taken(since, last, two),
+    }
+
+
+def _sums(values: NDArray[Any], bounds: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The sum of each row's values."""
+    before = np.zeros(len(values) + 1)
+    np.cumsum(values, out=before[1:])
+    found: NDArray[np.float64] = before[bounds[1:]] - before[bounds[:-1]]
+    return found
+
+
+def joined_trains(pieces: Sequence[Trains]) -> Trains:
+    """The rows of one piece after the other."""
+    if not pieces:
+        none = np.zeros(0, dtype=np.int64)
+        return trains_of(none, np.zeros(1, dtype=np.int64), none, none.astype(bool))
+    return Trains(
+        **{f.name: np.concatenate([getattr(p, f.name) for p in pieces]) for f in fields(Trains)}
+    )
+
+
+# ---------------------------------------------------------------------- what they say
+def bursts_of(trains: Trains) -> Bursts | None:
+    """How the streams come; None where they come token by token, or too little is known."""
+    judged = (trains.events >= _FEWEST_EVENTS) & (2 * trains.known >= trains.events - 1)
+    if not judged.any():
+        return None
+    rows = trains.select(judged)
+    bursty = rows.near >= _MANY * np.maximum(rows.known, 1)
+    share, streams = float(bursty.mean()), int(judged.sum())
+    if share < _MOST:
+        return None
+    rows = rows.select(bursty)
+    if not (rows.inner_groups >= 1).any():
+        return _without_rhythm(rows, share, streams)
+    inner = rows.select(rows.inner_groups >= 1)
+    period = inner.inner_ns / inner.inner_groups
+    size = inner.inner_tokens / inner.inner_groups
+    timed = _variation(inner.inner_groups, period, inner.period_sq)
+    sized = _variation(inner.inner_groups, size, inner.size_sq)
+    if min(timed, sized) > _IRREGULAR:
+        return None
+    middle = float(np.median(period))
+    return Bursts(
+        _kind(rows, period, size, timed, sized),
+        middle,
+        timed * middle,
+        float(np.median(size)),
+        float(np.median(period / size)),
+        share,
+        streams,
+    )
+
+
+def _variation(
+    count: NDArray[np.int64], mean: NDArray[np.float64], squares: NDArray[np.float64]
+) -> float:
+    """Standard deviation in shares of the mean: within a stream where some have several bursts,
+    else from stream to stream."""
+    many = count >= 2
+    if not many.any():
+        return _deviation(np.log(mean))
+    n, mean = count[many], mean[many]
+    variance = np.maximum(squares[many] / n - mean**2, 0.0) * n / (n - 1)
+    return float(np.median(np.sqrt(variance) / mean))
+
+
+def _without_rhythm(rows: Trains, share: float, streams: int) -> Bursts | None:
+    """Streams of one burst or two: too short for a period of their own."""
+    whole = rows.groups == 1
+    tokens = float(np.median(rows.first_tokens))
+    if 2 * int(whole.sum()) >= len(whole):
+        return Bursts("whole", 0.0, 0.0, tokens, 0.0, share, streams)
+    two = rows.select(~whole)
+    if float(np.mean(two.first_events == 1)) >= _ALONE:
+        return None  # one gap after the first token is no rhythm
+    # The end of a reply may let go what was held, so a period is at least the longest.
+    period = float(two.last_ns.max())
+    return Bursts("timer", period, 0.0, tokens, 0.0, share, streams)
+
+
+def _kind(
+    rows: Trains,
+    period: NDArray[np.float64],
+    size: NDArray[np.float64],
+    timed: float,
+    sized: float,
+) -> str:
+    """What makes the bursts. A timer keeps its period where tokens come faster or slower; a
+    buffer and an engine's step keep their size. ``timed``, ``sized``: how much each varies."""
+    pace = period / size
+    slow, fast = np.quantile(pace, 0.9), np.quantile(pace, 0.1)
+    kept: str | None = None
+    if len(pace) >= 4 and slow > _APART * fast:
+        periods, sizes = _deviation(np.log(period)), _deviation(np.log(size))
+        kept = "timer" if periods < sizes else "size"
+    if float(np.mean(rows.first_events == 1)) >= _ALONE:
+        # Of a steady stream a timer lets go as many tokens each time, or one more.
+        return "timer" if kept == "timer" and sized * float(np.median(size)) <= 1 else "step"
+    if kept is None:
+        # A timer that starts with the next token varies by a step: too little to tell.
+        shaken = timed > _SHAKEN / float(np.median(size))
+        kept = "size" if shaken and sized < timed / 2 else "timer"
+    return kept
+
+
+def _deviation(values: NDArray[np.float64]) -> float:
+    return float(1.4826 * np.median(np.abs(values - np.median(values))))
+
+
+def held_of(trains: Trains, bursts: Bursts, step_ns: float | None = None) -> Held:
+    """For how long each stream held its first and its last token back.
+
+    A token waits while those behind it in its burst are made: the first for all others of the
+    first burst, and up to one step more for a timer; the last for what is left of the last gap.
+    ``step_ns``: time per token, where a stream does not show its own; else ``bursts.step_ns``.
+    Nothing is held where tokens come by step, nor in a stream of one event.
+    """
+    fallback = bursts.step_ns if step_ns is None else step_ns
+    known = trains.inner_tokens > 0
+    step = np.where(known, trains.inner_ns / np.maximum(trains.inner_tokens, 1.0), fallback)
+    holds = np.where((trains.groups > 0) & (trains.near > 0), float(bursts.held), 0.0)
+    after = step if bursts.kind == "timer" else np.zeros(len(step))
+    lo = holds * step * np.maximum(trains.first_tokens - 1, 0.0)
+    hi = lo + holds * after
+    waited = trains.last_ns - trains.last_tokens * step
+    last_lo = holds * np.clip(waited - step / 2, 0.0, None)
+    last_hi = holds * np.clip(waited + step / 2, 0.0, trains.last_ns)
+    last = holds * np.clip(waited, 0.0, None)
+    return Held((lo + hi) / 2, lo, hi, last, last_lo, np.maximum(last_hi, last))
