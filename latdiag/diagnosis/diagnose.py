@@ -11,7 +11,7 @@ from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.metrics.source import MetricAccount, doubts
-from latdiag.diagnosis import attribution, client, flags
+from latdiag.diagnosis import attribution, client, flags, held_back
 from latdiag.diagnosis.attribution import Attribution
 from latdiag.diagnosis.caveats import caveats
 from latdiag.diagnosis.collected import caveats as caveats_of_receiver
@@ -58,6 +58,7 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     result = _with_evidence(result, accounts)
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
+    said += held_back.caveats(found.bursts, [stack.name or "" for stack in result.stacks], said)
     return replace(result, caveats=tuple(said))
 
 
@@ -76,7 +77,8 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
     # What gathers beside the load counts spans, and audits nobody.
     writers = [writer for writer in run.writers if writer.get("kind") != "otlp"]
     audit = readings(client.facts_of(found, writers))
-    measurement = found.measurement.without(client.refused(audit))
+    refused = client.refused(audit) | held_back.refusals(found.bursts)
+    measurement = found.measurement.without(refused)
     return Result(
         verb=verb,
         run=run.paths[0],
@@ -90,6 +92,7 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
         slo=tuple(slo.judge(measurement) for slo in slos),
         errors=client.outcomes_of(found),
         parts=partition(found.frame),
+        bursts=found.bursts if found.bursts is not None and found.bursts.held else None,
         source=run,
     )
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.diagnosis.collected import Collected
     from latdiag.diagnosis.learned import Learned
+    from latdiag.measurement.bursts import Bursts
     from latdiag.measurement.measurement import MetricResult
     from latdiag.measurement.slo import Judgement
     from latdiag.measurement.validity import Reading
@@ -268,6 +269,7 @@ class Result:
     replies: ReplyEvidence | None = None
     aggregates: MetricEvidence | None = None
     runs: tuple[str, ...] = ()
+    bursts: Bursts | None = None
     parts: Parts | None = field(default=None, repr=False, compare=False)
     rests_on: tuple[Rank, ...] = field(default=(), repr=False, compare=False)
     source: Run | None = field(default=None, repr=False, compare=False)
@@ -341,6 +343,7 @@ class Result:
                 "caveats": self.caveats,
                 **{key: value for key, value in more.items() if value is not None},
                 **({"runs": self.runs} if self.runs else {}),
+                **({"bursts": self.bursts} if self.bursts is not None else {}),
             }
         )
         return found

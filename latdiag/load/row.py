@@ -231,6 +231,8 @@ class Row:
         if self._last_output and ended.done_ns == self._last_user_ns and self.kinds:
             # The end of the framing came in the same read as the last token.
             self._overwritten()
+        if ended.stamped_each:  # what came in one read left in one segment, however late the read
+            self.censored = bytearray(len(self.censored))
 
     def scalars(self) -> Scalars:
         """What the row states, as far as the reply has come."""

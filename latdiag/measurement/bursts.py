@@ -44,9 +44,9 @@ class Trains:
     """The bursts of n streams: a burst is the events that come together, of one or of more.
 
     ``events``: with output; ``known``: gaps between them whose ends have stamps of their own,
-    ``near``: those that are next to nothing. ``groups``: bursts. ``first_events``,
-    ``first_tokens``: of the first burst; ``last_tokens``: of the last of several.
-    ``inner_groups``, ``inner_tokens``: of the bursts between the first and the last;
+    ``near``: those that are next to nothing. ``tokens``: in all. ``groups``: bursts.
+    ``first_events``, ``first_tokens``: of the first burst; ``last_tokens``: of the last, if it is
+    another. ``inner_groups``, ``inner_tokens``: of the bursts between the first and the last;
     ``inner_ns``: from the first burst to the last but one, in which these came; ``period_sq``,
     ``size_sq``: sums of the squares of their periods (ns^2) and tokens. ``last_ns``: between the
     last two bursts, 0 for one.
@@ -55,6 +55,7 @@ class Trains:
     events: NDArray[np.int64]
     known: NDArray[np.int64]
     near: NDArray[np.int64]
+    tokens: NDArray[np.float64]
     groups: NDArray[np.int64]
     first_events: NDArray[np.int64]
     first_tokens: NDArray[np.float64]
@@ -79,7 +80,8 @@ class Bursts:
     reply comes at once, at its end) or "step" (an engine makes several tokens at a time and holds
     none back). ``period_ns``: between bursts, 0 for "whole"; ``jitter_ns``: its standard
     deviation within a stream. ``tokens``: in a burst. ``step_ns``: per token, behind what holds
-    them back; 0 where nothing shows it. ``share``: of the ``streams`` that could be judged.
+    them back; 0 where nothing shows it. ``of_stream``: the share of a stream's tokens that its
+    first burst holds. ``share``: of the ``streams`` that could be judged.
     """
 
     kind: str
@@ -87,6 +89,7 @@ class Bursts:
     jitter_ns: float
     tokens: float
     step_ns: float
+    of_stream: float
     share: float
     streams: int
 
@@ -140,6 +143,7 @@ def trains_of(
         events,
         _sums(known, offsets).astype(np.int64),
         _sums(known & near, offsets).astype(np.int64),
+        _sums(tokens, offsets),
         **_groups(stamps, offsets, tokens, ~near),
     )
 
@@ -216,7 +220,8 @@ def bursts_of(trains: Trains) -> Bursts | None:
     rows = rows.select(bursty)
     if not (rows.inner_groups >= 1).any():
         return _without_rhythm(rows, share, streams)
-    inner = rows.select(rows.inner_groups >= 1)
+    # Long streams show a rhythm best; of a short one the whole may be its end.
+    inner = rows.select(rows.inner_groups >= min(2, int(rows.inner_groups.max())))
     period = inner.inner_ns / inner.inner_groups
     size = inner.inner_tokens / inner.inner_groups
     timed = _variation(inner.inner_groups, period, inner.period_sq)
@@ -230,9 +235,15 @@ def bursts_of(trains: Trains) -> Bursts | None:
         timed * middle,
         float(np.median(size)),
         float(np.median(period / size)),
+        _of_stream(rows),
         share,
         streams,
     )
+
+
+def _of_stream(rows: Trains) -> float:
+    """Median over streams; both are in tokens."""
+    return float(np.median(rows.first_tokens / np.maximum(rows.tokens, 1.0)))
 
 
 def _variation(
@@ -253,13 +264,13 @@ def _without_rhythm(rows: Trains, share: float, streams: int) -> Bursts | None:
     whole = rows.groups == 1
     tokens = float(np.median(rows.first_tokens))
     if 2 * int(whole.sum()) >= len(whole):
-        return Bursts("whole", 0.0, 0.0, tokens, 0.0, share, streams)
+        return Bursts("whole", 0.0, 0.0, tokens, 0.0, 1.0, share, streams)
     two = rows.select(~whole)
     if float(np.mean(two.first_events == 1)) >= _ALONE:
         return None  # one gap after the first token is no rhythm
     # The end of a reply may let go what was held, so a period is at least the longest.
     period = float(two.last_ns.max())
-    return Bursts("timer", period, 0.0, tokens, 0.0, share, streams)
+    return Bursts("timer", period, 0.0, tokens, 0.0, _of_stream(rows), share, streams)
 
 
 def _kind(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from latdiag.measurement import frame as frames
 from latdiag.measurement import measure, observations, ttft_split
+from latdiag.measurement.bursts import Bursts, Trains, bursts_of, joined_trains, trains_of
 from latdiag.measurement.chunks import Chunks, chunks_of, joined_chunks
 from latdiag.measurement.frame import Frame
 from latdiag.measurement.measurement import Measurement
@@ -29,6 +30,8 @@ COLUMNS = tuple(
 
 
 WARMUP = "warmup"
+#: Streams that are looked at for bursts: more say nothing new.
+_TRAINS = 1 << 16
 
 
 @dataclass(slots=True)
@@ -54,13 +57,15 @@ class Digest:
 
     ``frame``: all of them; ``observations``: of a run with designed stages. ``lags``: ns that each
     request of the workload left late. ``chunks``: how each row's output came; empty where there
-    is no evidence to set against it.
+    is no evidence to set against it. ``bursts``: how streams come, those of a probe's stages
+    among them; None where they come token by token, or too little of them is known.
     """
 
     frame: Frame
     measurement: Measurement
     lags: NDArray[np.int64]
     chunks: Chunks
+    bursts: Bursts | None = None
     observations: Observations | None = None
     failures: dict[str, Failure] = field(default_factory=dict)
     isl: Deviation = field(default_factory=Deviation)
@@ -108,6 +113,8 @@ class Reader:
         self._evidence = evidence
         self._chunks: list[dict[str, NDArray[Any]]] = []
         self._lags: list[NDArray[np.int64]] = []
+        self._trains: list[Trains] = []
+        self._judged = 0
         #: per clock: requests, first and last instant of sending
         self._sending: dict[str, tuple[int, int, int]] = {}
         self._failures: dict[str, Failure] = {}
@@ -130,6 +137,10 @@ class Reader:
         ours: NDArray[np.bool_] = columns["workload"]
         connect = split.connect[ours[split.row]]
         self._connect_ns.append(connect[connect > 0])
+        if self._judged < _TRAINS:  # designed streams too: they are the longest
+            self._judged += batch.n
+            cold = batch.texts["stage"] == WARMUP
+            self._trains.append(trains_of(*streams.arrivals).select(~cold.astype(bool)))
         if not ours.all():
             warm = int((batch.texts["stage"] == WARMUP).sum())
             self._warmups += warm
@@ -181,6 +192,7 @@ class Reader:
             frame=frame,
             measurement=self._tally.result(),
             lags=_joined(self._lags),
+            bursts=bursts_of(joined_trains(self._trains)),
             observations=observations.observations(frame, self._more) if self._designed else None,
             chunks=joined_chunks(self._chunks),
             failures=self._failures,

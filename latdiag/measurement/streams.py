@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,17 @@ class Streams:
     censored_arrivals: int
     multi_token_arrivals: int
     zero_token_arrivals: int
+    arrivals: Arrivals
+
+
+class Arrivals(NamedTuple):
+    """The output arrivals of n rows, flat: row i has ``offsets[i]`` to ``offsets[i + 1]`` of
+    ``stamps`` (ns), ``tokens`` (0 where not known) and ``exact``: whether the stamp is its own."""
+
+    stamps: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    exact: NDArray[np.bool_]
 
 
 def pieces(batch: Batch, arrivals: int = ARRIVALS_AT_ONCE) -> Iterator[Batch]:
@@ -117,6 +128,7 @@ def read_streams(batch: Batch) -> Streams:
         int(np.count_nonzero(censored)),
         int(np.count_nonzero(tokens > 1)),
         int(np.count_nonzero(tokens == 0)) - int(outputs[~known].sum()),
+        Arrivals(stamps, bounds, tokens, ~censored),
     )
 
 

@@ -139,6 +139,17 @@ _ALL = (
         " different servers the figures are a mixture that none of them shows.",
     ),
     CaveatRow(
+        "LD118",
+        "The stream comes {how} ({share:share} of {streams} streams): something"
+        " between the server and this client holds tokens back.",
+        "Let chunks through at once ({setting}), or measure behind it.",
+        "Several events with one stamp, then none for long, again and again from the first token"
+        " on: a proxy with a buffer or a timer, or TCP that waits for an acknowledgement, lets"
+        " tokens go together. Their gaps are not the server's, so ITL is not stated, nor is TPOT"
+        " where the first burst holds much of a reply; the first token waits with the others, so"
+        " TTFT is longer by it. The instants themselves are right: the run is valid.",
+    ),
+    CaveatRow(
         "LD121",
         "A and B are not the same workload ({what}); --force compared them all the same.",
         "Every difference may come from the workload: compare runs that differ in one thing only.",

@@ -76,6 +76,15 @@ def test_a_token_read_with_the_end_of_the_framing_is_not_exact() -> None:
     assert [flag for _, flag in marks(row)] == [False, True]
 
 
+def test_what_came_in_one_segment_came_together_however_late_it_was_read() -> None:
+    row = new_row()
+    for number in range(1, 4):
+        taken(row, START + number * 200 * MS, 0, TOKEN * 30, late=40 * MS)
+    assert sum(flag for _, flag in marks(row)) == 3 * 29
+    row.end(Ended(status=200, done_ns=START + 900 * MS, stamped_each=True))
+    assert not any(flag for _, flag in marks(row))
+
+
 def test_a_floor_that_lies_near_makes_the_stamp_good_for_all() -> None:
     row = new_row()
     at = START + 50 * MS

@@ -129,8 +129,8 @@ class Connection:
         """Write a request. ``done`` is resolved at the end of the reply, or gets the fault."""
         self.exchange, self.done = exchange, done
         self.sink = _unread if head else sink
-        self.got_bytes = self._ended = False
-        self._body_bytes = self._header_bytes = self._framing_bytes = 0
+        self.got_bytes = self._ended = self._parted = False
+        self._body_bytes = self._header_bytes = self._framing_bytes = self._reads = 0
         self._pieces: list[bytes] = []
         self._complete = self._headers_complete = False
         self._parser = httptools.HttpResponseParser(self)
@@ -206,6 +206,8 @@ class Connection:
             raise ExchangeFault(Outcome.PROTOCOL, "the server sent bytes that nobody asked for")
         fault: ExchangeFault | None = None
         ended = False
+        self._reads += 1
+        self._parted |= self.more
         try:
             if self.tls is None:
                 self.got_bytes = True
@@ -308,6 +310,9 @@ class Connection:
         exchange.min_rtt_ns = self.min_rtt_ns = now.min_rtt_ns
         exchange.retransmits = now.retransmits - before.retransmits
         exchange.out_of_order = now.out_of_order - before.out_of_order
+        segments = now.segments - before.segments
+        whole = 0 < segments <= self._reads and not self._parted
+        exchange.stamped_each = self.stamped and whole
         if fault is not None:
             exchange.fault, exchange.fault_text = fault.outcome.value, fault.text
             exchange.done_ns = exchange.done_ns or monotonic_ns()

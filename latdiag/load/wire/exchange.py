@@ -37,6 +37,7 @@ class Exchange:
         "retry_ns",
         "reused",
         "sent_ns",
+        "stamped_each",
         "status",
         "tcp_ns",
         "tls_ns",
@@ -54,6 +55,8 @@ class Exchange:
         self.retry_ns = 0
         self.min_rtt_ns = self.retransmits = self.out_of_order = 0
         self.reused = False
+        #: every read brought one segment: its stamp is of all that came in it
+        self.stamped_each = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.encoding = ""
@@ -100,6 +103,7 @@ class Ended(NamedTuple):
     min_rtt_ns: int = 0
     retransmits: int = 0
     out_of_order: int = 0
+    stamped_each: bool = False
     headers: Mapping[bytes, bytes] = MappingProxyType({})
 
     @classmethod

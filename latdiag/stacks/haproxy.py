@@ -1,0 +1,23 @@
+"""HAProxy: by default it shows nothing of itself, and holds small chunks for up to 200 ms.
+
+``option http-no-delay`` passes them on at once (HAProxy's configuration manual, 4.2). It names
+itself where it is told to, and in the metrics of its own exporter.
+"""
+
+from __future__ import annotations
+
+from latdiag.stacks.signal import Knob, Mark, Stack
+
+STACK = Stack(
+    name="haproxy",
+    title="HAProxy",
+    layer="gateway",
+    provenance="documented",
+    versions="2.6",
+    signals=(),
+    marks=(
+        Mark("metric", r"haproxy_(frontend|backend|server|process)_.*"),
+        Mark("header", r"(server|via|x-served-by): .*haproxy.*"),
+    ),
+    knobs=(Knob("flush", "option http-no-delay"),),
+)
