@@ -1,0 +1,15 @@
+"""A second world: servers composed at random that judge ``latdiag probe``.
+
+They share no code and no law with ``latdiag.sim`` or with the estimator, and every request has an
+exact truth. Nothing here may be fitted to what the estimator can do.
+
+    clock       virtual (or real) time
+    truth       where a request's time really went, and what could be taken for what
+    costs       how long steps and prompts take
+    path        the network, gateways and frontends that a request and its reply go through
+    engines, pools   what computes: batching, sharing, static batches, replicas, two pools
+    world       all of these as one server; kinds: how one is drawn around a fault
+    client      a whole probe of a world, by latdiag's own design, into a run
+    judge       what a verdict is worth; baselines: what others would have said
+    board       many worlds, and the table; ``python -m tests.bench.worlds`` prints it
+"""

@@ -1,0 +1,144 @@
+"""The network and frontends: what a request passes besides gateways and engines."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .clock import At, Clock
+from .request import GENERATE, GET, Event, Request
+from .truth import Cause
+
+Onward = Callable[[Event], None]
+
+
+def later(
+    clock: Clock,
+    request: Request,
+    event: Event,
+    onward: Onward,
+    at: int,
+    key: object,
+    cause: Cause,
+) -> None:
+    """``onward`` at ``at``, not before what went ahead of it."""  # fmt: skip
+    at = max(at, request.notes.get(key, 0))
+    request.notes[key] = at
+    if at <= clock.now:
+        if event.last:
+            request.ledger.book(clock.now, cause)
+        onward(event)
+        return
+
+    def arrive() -> None:
+        if event.last:
+            request.ledger.book(clock.now, cause)
+        onward(event)
+
+    clock.call(at, arrive)
+
+
+@dataclass(slots=True, eq=False)
+class Network:
+    """A hop of the network. ``base``: one way, ns; ``jitter``: mean of what comes on top;
+    ``rate``: bytes per ns; ``loss``: share of messages that are sent again after a timeout.
+    ``first``: its other end acknowledges what this client sends."""
+
+    clock: Clock
+    draw: random.Random
+    base: int
+    jitter: float
+    rate: float
+    loss: float = 0.0
+    first: bool = True
+
+    def way(self) -> int:
+        extra = self.draw.gammavariate(2.0, self.jitter / 2) if self.jitter else 0.0
+        if self.loss and self.draw.random() < self.loss:
+            extra += max(200_000_000, 3 * self.base)
+        return self.base + round(extra)
+
+    def upload(self, size: int) -> int:
+        """From its first to its last byte, ns."""
+        return round(size / self.rate)
+
+    async def there(self, request: Request) -> None:
+        sent = self.upload(request.bytes)
+        await At(self.clock.now + sent + self.way())
+        request.ledger.book(self.clock.now, self._cause("network.upload"))
+
+    def back(self, request: Request, event: Event, onward: Onward) -> None:
+        at = self.clock.now + self.way()
+        later(self.clock, request, event, onward, at, self, self._cause("network.download"))
+
+    def _cause(self, leaf: str) -> Cause:
+        return Cause(leaf, "network" if self.first else "far hop", (
+            "ack" if self.first else "get",
+        ))  # fmt: skip
+
+
+@dataclass(slots=True, eq=False)
+class Frontend:
+    """Each request and event is worked on at once, whoever else is there: ``parse`` ns and
+    ``token`` ns for each token of the prompt; ``event`` ns for each event (detokenising)."""
+
+    clock: Clock
+    draw: random.Random
+    parse: float
+    token: float
+    event: float
+    #: a refused POST takes this time too
+    refused: bool = False
+
+    async def there(self, request: Request) -> None:
+        took = self.parse * (0.3 if request.kind == GET else 1.0) + self.token * request.isl
+        await At(self.clock.now + round(took * self.draw.lognormvariate(0.0, 0.08)))
+        request.ledger.book(self.clock.now, PARSE if self.refused else PARSE_UNSEEN)
+
+    def back(self, request: Request, event: Event, onward: Onward) -> None:
+        at = self.clock.now + round(self.event)
+        later(self.clock, request, event, onward, at, self, DETOKENISE)
+
+
+PARSE = Cause("frontend.parse", "frontend", ("refused",))
+PARSE_UNSEEN = Cause("frontend.parse", "frontend", ("slope",))
+DETOKENISE = Cause("frontend.parse", "detokeniser", ("constant",))
+
+
+@dataclass(slots=True, eq=False)
+class LoopFrontend:
+    """One event loop does everything, one thing after the other: a long prompt that is tokenised
+    makes all streams wait, and many streams make each other wait."""
+
+    clock: Clock
+    draw: random.Random
+    parse: float
+    token: float
+    event: float
+    refused: bool = False
+    _free: int = 0
+
+    def _turn(self, work: float) -> int:
+        self._free = max(self._free, self.clock.now) + round(
+            work * self.draw.lognormvariate(0.0, 0.1)
+        )
+        return self._free
+
+    async def there(self, request: Request) -> None:
+        work = self.parse * (0.3 if request.kind == GET else 1.0) + self.token * request.isl
+        await At(self._turn(work))
+        own = PARSE if self.refused else PARSE_UNSEEN
+        wait = LOOP_WAIT if self.refused else LOOP_WAIT_UNSEEN
+        request.ledger.book_parts(self.clock.now, wait, (own, round(work)))
+
+    def back(self, request: Request, event: Event, onward: Onward) -> None:
+        if request.kind != GENERATE:
+            onward(event)
+            return
+        later(self.clock, request, event, onward, self._turn(self.event), self, LOOP_EVENTS)
+
+
+LOOP_WAIT = Cause("frontend.parse", "busy loop", ("refused-loaded",), load=True)
+LOOP_WAIT_UNSEEN = Cause("frontend.parse", "busy loop", ("any-wait",), load=True)
+LOOP_EVENTS = Cause("frontend.parse", "loop of events", ("paced",), load=True)

@@ -1,0 +1,189 @@
+"""Rows of a virtual client as the store has them: for the design while it goes on, and as a run
+that ``latdiag diagnose`` reads like any other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from latdiag.measurement.observations import COLUMNS, Observations, observe
+from latdiag.measurement.stages import Limits, PathStage, Stage
+from latdiag.model.records import Outcome, StampSource, TokenSource
+from latdiag.probe.design import probe
+from latdiag.store.arrays import to_batch
+from latdiag.store.batch import Batch, Lists
+from latdiag.store.columns import arrow_batch
+from latdiag.store.writer import RunWriter, create_run
+from tests.run_documents import header, state
+
+from .client import Client, Row
+from .world import World
+
+#: As ``latdiag.probe.run``: a probe leans on no server that is down, and stops at one that says
+#: it is too busy. Repeated here since that file is about sockets and processes.
+_GIVE_UP, _ENOUGH, _BUSY = 0.2, 10, (429, 503)
+_CLOCK = "5eed000000000001"
+
+
+def probed(world: World, limits: Limits, path: Path, draw: random.Random) -> list[Row]:
+    """A whole probe of ``world``, into the run ``path``; all its rows."""
+    client, run = Client(world, draw), Writing(path, limits)
+    design = probe(limits)
+    stage: Stage | PathStage | None = next(design, None)
+    while stage is not None:
+        rows = client.execute(stage)
+        run.add(rows)
+        if _ends(client.rows):
+            break
+        try:
+            stage = design.send(run.observed())
+        except StopIteration:
+            stage = None
+    run.close()
+    return client.rows
+
+
+def _ends(rows: Sequence[Row]) -> bool:
+    if any(row.status in _BUSY for row in rows):
+        return True
+    failed = sum(not (row.ok or row.status == 400) for row in rows)
+    return len(rows) >= _ENOUGH and failed > _GIVE_UP * len(rows)
+
+
+class Writing:
+    """A run that grows stage by stage."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        plan = {"designed": True, "budget": limits.budget, "seed": limits.seed}
+        plan["limits"] = {
+            "max_tokens": limits.max_tokens,
+            "max_model_len": limits.max_model_len,
+            "isl": ",".join(map(str, limits.isl)) if limits.isl else None,
+            "osl": ",".join(map(str, limits.osl)) if limits.osl else None,
+            "rate": limits.rate,
+            "concurrency": limits.concurrency,
+        }
+        create_run(str(path), header("probe", plan=plan))
+        self._writer = RunWriter(str(path), "world")
+        self._batches: list[Batch] = []
+        self._numbers = count(1)
+        self._rows = self._failed = 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        columns = columns_of(rows, self._numbers)
+        seen = arrow_batch("requests", columns).select([*COLUMNS, "scenario", "status"])
+        self._batches.append(to_batch(seen))
+        self._writer.write_part(columns)
+        self._rows += len(rows)
+        self._failed += sum(not row.ok for row in rows)
+
+    def observed(self) -> Observations:
+        return observe(self._batches)
+
+    def close(self) -> None:
+        counts = {"begun": self._rows, "rows": self._rows, "lost": 0, "failed": self._failed}
+        audit = {"reader_cpu_worst_5s": 0.05, "run_queue_share": 0.0, "starved_share": 0.0,
+                 "wall_ns": 60_000_000_000}  # fmt: skip
+        self._writer.write_state(
+            state(writer="world", clock_id=_CLOCK, counts=counts, audit=audit)
+        )
+
+
+def columns_of(rows: Sequence[Row], numbers: Any) -> dict[str, Any]:
+    """The table ``requests``."""
+    n = len(rows)
+    sizes = [len(_stream(row)) for row in rows]
+    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    flat = [each for row in rows for each in _stream(row)]
+    arrivals = np.array([at for at, _ in flat], dtype=np.int64)
+    known = np.array([row.request.notes.get("counts", True) for row in rows], dtype=bool)
+    counted = [event.tokens for row, k in zip(rows, known, strict=True) if k
+               for _, event in _stream(row)]  # fmt: skip
+    lengths = np.where(known, sizes, 0)
+    ids = [f"w{next(numbers):07d}" for _ in rows]
+    return {
+        "request_id": ids,
+        "attempt": np.ones(n, dtype=np.int64),
+        "scenario": [row.scenario for row in rows],
+        "stage": [row.stage for row in rows],
+        "clock_id": [_CLOCK] * n,
+        "node": ["world"] * n,
+        "worker": ["world"] * n,
+        **_instants(rows),
+        "arrivals_ns": Lists.whole(arrivals, offsets),
+        "arrivals_user_ns": Lists.whole(arrivals + 25_000, offsets),
+        "kinds": Lists.whole(np.array([event.kind for _, event in flat], dtype=np.int8), offsets),
+        "censored": Lists.whole(np.zeros(len(flat), dtype=bool), offsets),
+        "tokens": Lists(
+            np.array(counted, dtype=np.int32),
+            np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+            known,
+        ),
+        **_figures(rows, known),
+    }
+
+
+def _stream(row: Row) -> list[tuple[int, Any]]:
+    """Events that a reply's stream has; the replies of the path have none."""
+    return row.events if row.osl and row.status == 200 else []
+
+
+def _instants(rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "due_ns": [row.due for row in rows],
+        "sent_ns": [row.sent for row in rows],
+        "dns_ns": [row.connected and row.sent + 50_000 for row in rows],
+        "tcp_ns": [row.connected for row in rows],
+        "written_ns": [row.written for row in rows],
+        "wire_ns": [row.wire for row in rows],
+        "wire_last_ns": [row.wire_last for row in rows],
+        "acked_ns": [row.acked for row in rows],
+        "headers_ns": [row.head for row in rows],
+        "done_ns": [row.done for row in rows],
+        "min_rtt_ns": [row.trip for row in rows],
+    }
+
+
+def _figures(rows: Sequence[Row], known: Any) -> dict[str, Any]:
+    n = len(rows)
+    told = [row.osl and row.ok for row in rows]
+    hidden = [int(row.request.notes.get("hidden", 0)) for row in rows]
+    outcomes = [_outcome(row) for row in rows]
+    return {
+        "isl": [row.isl + 11 if yes else None for row, yes in zip(rows, told, strict=True)],
+        "osl": [
+            row.osl + more if yes else None
+            for row, more, yes in zip(rows, hidden, told, strict=True)
+        ],
+        "isl_wanted": [row.isl or None for row in rows],
+        "osl_wanted": [row.osl or None for row in rows],
+        "token_source": [
+            (TokenSource.USAGE_CONTINUOUS if k else TokenSource.USAGE).value for k in known
+        ],
+        "stamp_source": [StampSource.KERNEL.value] * n,
+        "retransmits": np.zeros(n, dtype=np.int64),
+        "out_of_order": np.zeros(n, dtype=np.int64),
+        "reused": [row.connected is None for row in rows],
+        "clock_step": np.zeros(n, dtype=bool),
+        "outcome": outcomes,
+        "status": [row.status for row in rows],
+        "error": [
+            None if o == "ok" else f"HTTP {row.status}"
+            for o, row in zip(outcomes, rows, strict=True)
+        ],
+    }
+
+
+def _outcome(row: Row) -> str:
+    if row.status == 429:
+        return Outcome.RATE_LIMITED.value
+    if row.status != 200:
+        return Outcome.HTTP_ERROR.value
+    return (Outcome.OK if row.ok else Outcome.TIMEOUT).value
