@@ -38,7 +38,8 @@ class Claim:
     """Time of each request that belongs to some leaves; one entry per row, int64 ns.
 
     ``leaves``: as bits. ``before``: how much of ``ns`` lies before the first token, where it may
-    lie on both sides; else all of it does, or none where ``late``. ``stated``: evidence says it of
+    lie on both sides; else all of it does, or none where ``late`` (until the last token) or
+    ``ended`` (after it). ``stated``: evidence says it of
     these leaves and no others, it is not what the others leave. ``drawn``: (draws, rows), what
     other draws of the evidence would make of ``ns``.
     """
@@ -48,12 +49,13 @@ class Claim:
     origins: tuple[Origin, ...]
     before: NDArray[np.int64] | None = None
     late: bool = False
+    ended: bool = False
     stated: bool = False
     drawn: NDArray[np.float64] | None = None
 
     @property
     def may_be_early(self) -> bool:
-        return self.before is not None or not self.late
+        return self.before is not None or not (self.late or self.ended)
 
     @property
     def may_be_late(self) -> bool:
@@ -64,7 +66,12 @@ class Claim:
         """ns until the first token."""
         if self.before is not None:
             return self.before
-        return np.zeros_like(self.ns) if self.late else self.ns
+        return self.ns if self.may_be_early else np.zeros_like(self.ns)
+
+    @property
+    def inside(self) -> NDArray[np.int64]:
+        """ns until the last token."""
+        return np.zeros_like(self.ns) if self.ended else self.ns
 
 
 class Move(NamedTuple):

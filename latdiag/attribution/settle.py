@@ -61,7 +61,7 @@ def settle(
         if any(claim.may_be_early for claim in claims)
     }
     late = {
-        name: columns[name] - early.get(name, 0)
+        name: _sum([c.inside for c in claims], whole) - early.get(name, 0)
         for name, claims in classes.items()
         if any(claim.may_be_late for claim in claims)
     }

@@ -40,7 +40,7 @@ class Frame:
     that is not known. ``client``, ``network``, ``network_lo``, ``network_hi``, ``delayed``: of
     TTFT, as the client's stamps prove them where ``kernel`` is True; elsewhere ``network`` is the
     smallest round trip of the connection, 0 if unknown, and ``client`` the lag alone.
-    ``status``: 0 where there is none. ``begun``, ``ended``: whether ``sent`` and ``done`` were
+    ``outputs``: output arrivals. ``status``: 0 where there is none. ``begun``, ``ended``: whether ``sent`` and ``done`` were
     stamped. ``sound``: it has a first token after it was sent, and no step of the clock lies in
     it. ``workload``: it is of no designed stage, nor of the warm-up. The texts of ``IDS`` are all
     None where they were not read.
@@ -61,6 +61,7 @@ class Frame:
     first: NDArray[np.int64]
     last: NDArray[np.int64]
     done: NDArray[np.int64]
+    outputs: NDArray[np.int64]
     client: NDArray[np.int64]
     network: NDArray[np.int64]
     network_lo: NDArray[np.int64]
@@ -171,6 +172,7 @@ def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, ND
         "sent": sent,
         "first": first,
         "last": last,
+        "outputs": streams.outputs,
         "done": np.where(done.valid, done.values, last),
         "kernel": kernel,
         "ok": (texts["outcome"] == Outcome.OK.value).astype(bool),
