@@ -19,21 +19,24 @@ class Rank(IntEnum):
 
     Servers come before a probe, and a probe before the client alone. Metrics come after a probe,
     since those that were scraped around one are not of the workload; and so do replies that do
-    not tell queue from prefill.
+    not tell queue from prefill. Totals come before it: they bound all that lies behind a gateway,
+    which a probe cannot tell from its servers.
     """
 
     SPANS = 0
     REPLIES = 1
-    LAWS = 2
-    METRICS = 3
-    MERGED_REPLIES = 4
-    CLIENT = 5
+    TOTALS = 2
+    LAWS = 3
+    METRICS = 4
+    MERGED_REPLIES = 5
+    CLIENT = 6
 
 
 #: What an account rests on, for a sentence.
 NAMES = {
     Rank.SPANS: "the servers' spans",
     Rank.REPLIES: "the times in replies",
+    Rank.TOTALS: "the servers' metrics",
     Rank.LAWS: "the probe's own stages",
     Rank.METRICS: "the servers' metrics",
     Rank.MERGED_REPLIES: "the times in replies",
@@ -85,7 +88,8 @@ def together(accounts: Iterable[Account]) -> Together:
         if other.rank is Rank.CLIENT or other.parts is None:
             continue
         one = combined(parts, other.parts, is_of_all=other.rank is Rank.LAWS)
-        if one.against:
+        # A probe cannot tell a gateway from its servers: what it books to either excludes nothing.
+        if one.against and (ranks[0], other.rank) != (Rank.TOTALS, Rank.LAWS):
             caveats.append(_excluded(one, NAMES[ranks[0]], NAMES[other.rank]))
         parts = one.parts
         ranks = [*(ranks if one.stands[0] else ()), *((other.rank,) if one.stands[1] else ())]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 #: By what way an account came.
 _CHANNEL = {Rank.SPANS: "spans", Rank.REPLIES: "replies", Rank.MERGED_REPLIES: "replies",
-            Rank.METRICS: "metrics"}  # fmt: skip
+            Rank.TOTALS: "metrics", Rank.METRICS: "metrics"}  # fmt: skip
 #: Whose account is on each request alone, in words.
 _WHOSE = {Rank.SPANS: "the spans", Rank.REPLIES: "the replies", Rank.MERGED_REPLIES: "the replies"}
 

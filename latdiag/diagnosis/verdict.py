@@ -366,7 +366,7 @@ def _splitting(case: Case, members: Sequence[str]) -> str:
         return _SPLIT_BY_PROBE
     if Rank.SPANS not in case.given:
         return _SPLIT_BY_SPANS.format(named)
-    if Rank.METRICS not in case.given:
+    if not case.given & {Rank.METRICS, Rank.TOTALS}:
         return _SPLIT_BY_METRICS.format(named)
     return _SPLIT_BY_MORE.format(named)
 

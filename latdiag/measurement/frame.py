@@ -40,10 +40,10 @@ class Frame:
     that is not known. ``client``, ``network``, ``network_lo``, ``network_hi``, ``delayed``: of
     TTFT, as the client's stamps prove them where ``kernel`` is True; elsewhere ``network`` is the
     smallest round trip of the connection, 0 if unknown, and ``client`` the lag alone.
-    ``outputs``: output arrivals. ``status``: 0 where there is none. ``begun``, ``ended``: whether ``sent`` and ``done`` were
-    stamped. ``sound``: it has a first token after it was sent, and no step of the clock lies in
-    it. ``workload``: it is of no designed stage, nor of the warm-up. The texts of ``IDS`` are all
-    None where they were not read.
+    ``outputs``: output arrivals. ``status``: 0 where there is none. ``begun``, ``ended``: whether
+    ``sent`` and ``done`` were stamped. ``sound``: it has a first token after it was sent, and no
+    step of the clock lies in it. ``workload``: it is of no designed stage, nor of the warm-up. The
+    texts of ``IDS`` are all None where they were not read.
     """
 
     row: NDArray[np.int64]

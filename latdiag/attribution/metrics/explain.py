@@ -126,6 +126,11 @@ class _Held:
     all_kernel: bool
 
 
+def places(rows: Frame, others: Frame, windows: Sequence[Told]) -> NDArray[np.int64]:
+    """The window that each of ``rows``, then of ``others``, ended in; -1 for none."""
+    return _held(rows, others, windows).place
+
+
 def _held(rows: Frame, others: Frame, windows: Sequence[Told]) -> _Held:
     def both(name: str) -> Any:
         return np.concatenate([getattr(rows, name), getattr(others, name)])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.evidence import MetricEvidence, MetricWindow, TailTime
+from latdiag.attribution.metrics import behind_gateway
 from latdiag.attribution.metrics import explain as aggregates_parts
+from latdiag.attribution.metrics.behind_gateway import Engine, engine_of
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribution.metrics.deltas import Deltas, Sample, deltas
 from latdiag.attribution.metrics.replicas import (
@@ -32,15 +33,13 @@ from latdiag.attribution.metrics.windows import (
     windows,
     with_roles,
 )
+from latdiag.attribution.parts import Parts
 from latdiag.measurement.frame import Frame
 from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms, seconds
 from latdiag.stacks import catalogue
 from latdiag.stacks.signal import Signal
-
-if TYPE_CHECKING:
-    from latdiag.attribution.parts import Parts
 
 #: More scenarios than this are not set against requests.
 _MOST_WINDOWS = 1000
@@ -69,6 +68,7 @@ class _Seen:
     own: Own
     found: Aggregates
     told: Told
+    engine: Engine | None
 
 
 def account(
@@ -107,18 +107,20 @@ def account(
     seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
     left = [one for _, found in differences for one in found.left]
     claims = _merged(seen)
-    behind = bool(set(gateways) - set(stacks))
-    parts, why, tails = _parts(frame, sent, seen, designed, behind)
+    behind = [name for name in gateways if name not in stacks]
+    bound = _bound(frame, sent, seen, behind)
+    rank = Rank.METRICS if bound is None else Rank.TOTALS
+    parts, why, tails = bound or _parts(frame, sent, seen, designed, bool(behind))
     evidence = replace(
         _evidence(seen, claims, tails, why, designed),
         replicas=replicas([d for _, d in differences], signals, ranks),
         left=series_left_out(left),
     )
     caveats = [caveat("LD416", why=why)] if why and not designed else []
-    caveats += [caveat("LD418")] if designed and claims else []
+    caveats += [caveat("LD418")] if designed and claims and parts is None else []
     caveats += gaps(left)
     n = sum(each.own.n for each in seen)
-    return MetricAccount(Rank.METRICS, parts, evidence, tuple(caveats), stacks, tuple(claims), n)
+    return MetricAccount(rank, parts, evidence, tuple(caveats), stacks, tuple(claims), n)
 
 
 def _traffic(
@@ -196,15 +198,39 @@ def _seen(
         return None
     mine = own(at, sent)
     said = aggregates(found, signals, mine, ranks)
-    told = Told(at, mine.n, shares(said, totals(found, signals, ranks)))
-    return _Seen(window, found, at, mine, said, told)
+    sums = totals(found, signals, ranks)
+    told = Told(at, mine.n, shares(said, sums))
+    engine = engine_of(sums, said, mine, *sent.refused(at))
+    return _Seen(window, found, at, mine, said, told, engine)
 
 
 # ---------------------------------------------------------------------- request by request
+#: The parts, why there are none, what the slowest requests have of each.
+_Explained = tuple[Parts | None, str | None, dict[str, Tail]]
+
+
+def _bound(
+    frame: Frame, sent: Attempts, seen: Sequence[_Seen], gateways: Sequence[str]
+) -> _Explained | None:
+    """The parts by what servers behind ``gateways`` took in all, of a probe's own requests too;
+    None where they do not say it of all requests, or none is in front."""
+    rows, others = frame.answered(), frame.answered(workload=False)
+    engines = [each.engine for each in seen if each.engine is not None]
+    sure = gateways and rows.n and rows.kernel.all() and seen
+    if not sure or len(engines) < len(seen):
+        return None
+    place = aggregates_parts.places(rows, others, [each.told for each in seen])
+    if (place[: rows.n] < 0).any():
+        return None
+    left_out = int((sent.served & sent.workload).sum()) - rows.n
+    parts = behind_gateway.explain(rows, others, engines, place, gateways, left_out)
+    return (None, parts, {}) if isinstance(parts, str) else (parts, None, {})
+
+
 def _parts(
     frame: Frame, sent: Attempts, seen: Sequence[_Seen], designed: bool, behind_gateway: bool
-) -> tuple[Parts | None, str | None, dict[str, Tail]]:
-    """(The parts, why there are none, what the slowest requests have of each)."""
+) -> _Explained:
+    """The parts out of what the servers say of components."""
     why = _why_not(seen)
     if designed or why:
         return None, "they hold the designed requests too" if designed else why, {}

@@ -38,7 +38,9 @@ class Window:
 class Attempts:
     """Everything that was sent to an engine; an entry each, int64 ns. ``served``: it succeeded.
     ``unclear``: it failed, and a server may have finished it all the same. ``workload``: it is
-    no warm-up. ``clocks``: how many the instants are of."""
+    no warm-up. ``clocks``: how many the instants are of. ``refused_done``, ``refused_ns``: when
+    those ended that were refused, and how long each took: they had no token, and a server may have
+    counted them."""
 
     sent: NDArray[np.int64]
     done: NDArray[np.int64]
@@ -46,6 +48,13 @@ class Attempts:
     unclear: NDArray[np.bool_]
     workload: NDArray[np.bool_]
     clocks: int
+    refused_done: NDArray[np.int64]
+    refused_ns: NDArray[np.int64]
+
+    def refused(self, at: Edges) -> tuple[int, int]:
+        """(how many were refused in a window, ns that these took together)."""
+        mine = at.holds(self.refused_done)
+        return int(mine.sum()), int(self.refused_ns[mine].sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,7 @@ def attempts(frame: Frame) -> Attempts:
     path = (frame.stage == _PATH[0]) & (frame.scenario == _PATH[1])
     keep = (frame.begun & ~path & ~refused).astype(bool)
     ended = np.where(frame.ended, frame.done, frame.sent)
+    gone = (frame.begun & refused & ~path).astype(bool)
     return Attempts(
         sent=frame.sent[keep],
         done=np.maximum(ended, frame.sent)[keep],
@@ -115,6 +125,8 @@ def attempts(frame: Frame) -> Attempts:
         unclear=~frame.ok[keep],
         workload=frame.workload[keep],
         clocks=len(set(frame.clock_id[keep].tolist())),
+        refused_done=ended[gone],
+        refused_ns=np.maximum(ended - frame.sent, 0)[gone],
     )
 
 
