@@ -40,7 +40,7 @@ from latdiag.runtime.channel import Channel, Fault
 from latdiag.runtime.memory import give_back, map_large_buffers
 from latdiag.store.clock import ClockSeries, clock_id, sample
 from latdiag.store.place import place_of
-from latdiag.store.writer import RunWriter
+from latdiag.store.writer import RunWriter, load_arrow
 
 if TYPE_CHECKING:
     from latdiag.store.columns import Column
@@ -68,6 +68,7 @@ def live(plan: CollectPlan, channel: Channel) -> None:
     # Threads that parse scrapes and write parts leave the loop its turn sooner than 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr by itself
+    load_arrow()
     asyncio.run(_Life(plan, channel).run())
 
 

@@ -114,27 +114,29 @@ def _encoded(table: str, columns: Mapping[str, Column]) -> Any:
     """The bytes of a parquet file of these rows; None without any."""
     if not columns:
         return None
-    _load_arrow()
+    load_arrow()
     from latdiag.store.columns import encoded, row_count
 
     return encoded(table, columns) if row_count(columns) else None
 
 
-def _load_arrow() -> None:
+def load_arrow() -> None:
     """Import pyarrow on the system's allocator, if nothing else here has imported it.
+
+    Who serves others calls it before that: it holds all threads up for a third of a second.
 
     Its own allocator keeps what it once had: 25 MB more in a process that writes small parts.
     Arrow takes the choice from the environment, once, while it is imported.
     """
-    if "pyarrow" in sys.modules:
-        return
-    name = "ARROW_DEFAULT_MEMORY_POOL"
-    before = os.environ.get(name)
-    os.environ.setdefault(name, "system")
-    try:
-        import pyarrow as pa
+    if "pyarrow" not in sys.modules:
+        name = "ARROW_DEFAULT_MEMORY_POOL"
+        before = os.environ.get(name)
+        os.environ.setdefault(name, "system")
+        try:
+            import pyarrow as pa
 
-        pa.default_memory_pool()
-    finally:
-        if before is None:
-            del os.environ[name]
+            pa.default_memory_pool()
+        finally:
+            if before is None:
+                del os.environ[name]
+    import latdiag.store.columns  # noqa: F401

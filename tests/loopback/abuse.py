@@ -1,11 +1,13 @@
 """What hostile senders do to a receiver.
 
 An abuse is a function of the addresses of the gRPC and the HTTP door; it returns when it is done.
+``python -m tests.loopback.abuse NAME GRPC HTTP`` does one in a process of its own.
 """
 
 from __future__ import annotations
 
 import gzip
+import sys
 import time
 from collections.abc import Callable
 
@@ -183,3 +185,7 @@ def _said(address: str, first: bytes) -> bytes:
     with connected(address) as peer:
         peer.sendall(first)
         return peer.recv(1000)
+
+
+if __name__ == "__main__":
+    ABUSES[sys.argv[1]](*sys.argv[2:])

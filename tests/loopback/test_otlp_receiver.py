@@ -17,6 +17,7 @@ from latdiag.ingest.otlp import intake
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
+from latdiag.ingest.otlp.limits import MAX_CONNECTIONS
 from latdiag.model.document import document
 
 from .otlp_oracle import expected
@@ -289,22 +290,32 @@ def test_messages_that_never_come_hold_up_nobody(tmp_path: Path) -> None:
     assert (found.accepted, found.refused_exports) == (3, {"slow": 12})
 
 
-def test_connections_are_bounded(tmp_path: Path) -> None:
+def test_a_new_connection_always_finds_a_place(tmp_path: Path) -> None:
+    """Others hold all places, with a byte now and then; those who send come in at once, and one
+    that has sent before keeps its place among them."""
     body = export(1).SerializeToString()
+
+    def send(connection: http.client.HTTPConnection) -> int:
+        connection.request("POST", "/v1/traces", body, PROTOBUF)
+        reply = connection.getresponse()
+        reply.read()
+        return reply.status
+
     with receiving(tmp_path) as (collector, _):
-        peers = [_connected(collector.http) for _ in range(64)]
-        for peer in peers:  # all are known to the receiver before one more comes
-            peer.sendall(b"POST ")
-        collector.snapshot()
-        status, headers, _ = post(collector.http, body)
-        assert (status, headers["retry-after"]) == (503, "1")
+        every = [http.client.HTTPConnection(str(collector.http), timeout=20) for _ in range(11)]
+        assert send(every[0]) == 200
+        keeps = every[0].sock
+        peers = [_connected(collector.http) for _ in range(MAX_CONNECTIONS)]
         for peer in peers:
-            peer.close()
-        for _ in range(100):
-            if post(collector.http, body)[0] == 200:
-                break
-        assert post(collector.http, body)[0] == 200
-        assert collector.finish(0).accepted == 2
+            peer.sendall(b"POST ")
+        for connection in every[1:]:
+            assert send(connection) == send(every[0]) == 200
+        assert every[0].sock is keeps
+        for one in [*peers, *every]:
+            one.close()
+        found = collector.finish(0)
+    assert found.accepted == 21
+    assert found.refused_exports == {"crowded": 11}
 
 
 def test_half_open_grpc_connections_hold_up_nobody(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Bytes of spans between two steps: some have much to do in few bytes.
 _STEP = 8 << 10
+#: Attributes of a span that is read in steps of its own.
+_MANY = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,12 @@ def _spans(
         except Malformed:
             rows.refuse("malformed")
         else:
-            budget.spend(len(span.attributes))
-            rows.add_span(span, origin, left_out)
+            attributes = len(span.attributes)
+            budget.spend(attributes)
+            if attributes <= _MANY:
+                rows.add_span(span, origin, left_out)
+            else:
+                yield from rows.adding_span(span, origin, left_out)
         seen += place[1] - place[0] + 2
         if seen > _STEP:
             seen = 0

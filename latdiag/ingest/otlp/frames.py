@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import quote
@@ -10,8 +11,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD = 9
 DATA, HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
 END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
-#: Codes of gRPC: who comes to the wrong door shall not come again, who finds no place shall.
-UNIMPLEMENTED, UNAVAILABLE = 12, 14
+#: Code of gRPC: who comes to the wrong door shall not come again.
+_UNIMPLEMENTED = 12
 
 
 class Frame(NamedTuple):
@@ -53,16 +54,42 @@ class Frames:
             yield Frame(head[3], head[4], stream, length)
 
 
+class Toll:
+    """What frames of a sender cost: one each, whatever its kind. Bytes of bodies pay for them,
+    answers and time; who sends frames for their own sake (pings, settings, windows, calls begun
+    and reset, bodies byte by byte) runs out."""
+
+    MOST = 2000
+    _BYTES, _ANSWER, _PER_S = 256, 16, 20
+
+    def __init__(self) -> None:
+        self._left = float(self.MOST)
+        self._paid_s = time.monotonic()
+
+    def frames(self, count: int, body: int) -> bool:
+        """``count`` frames came, with ``body`` bytes of bodies; whether they are paid for."""
+        now = time.monotonic()
+        self._pay(body / self._BYTES + (now - self._paid_s) * self._PER_S - count)
+        self._paid_s = now
+        return self._left >= 0
+
+    def answered(self) -> None:
+        self._pay(self._ANSWER)
+
+    def _pay(self, frames: float) -> None:
+        self._left = min(self.MOST, self._left + frames)
+
+
 class Refusing:
     """The other end of an HTTP/2 connection of which every call is refused with ``text``."""
 
-    def __init__(self, text: str, code: int = UNIMPLEMENTED) -> None:
+    def __init__(self, text: str) -> None:
         self._frames = Frames(len(PREFACE))
         self._begun = False
         self._answer = _fields(
             [
                 ("content-type", "application/grpc"),
-                ("grpc-status", str(code)),
+                ("grpc-status", str(_UNIMPLEMENTED)),
                 ("grpc-message", quote(text, safe=" !\"#$&'()*+,-./:;<=>?@[]^_`{|}~")),
             ]
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
+import tempfile
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +17,7 @@ from latdiag.ingest.otlp.decode import Export
 from latdiag.ingest.otlp.grpc_front import GrpcFront
 from latdiag.ingest.otlp.intake import SIGNALS, Intake, bug
 from latdiag.ingest.otlp.limits import (
+    IDLE_S,
     MAX_BODY,
     REQUEST_S,
     RETRY_S,
@@ -36,6 +37,8 @@ _OPTIONS = (
     ("grpc.max_concurrent_streams", 16),
     ("grpc.max_metadata_size", 16 << 10),
     ("grpc.server_handshake_timeout_ms", int(REQUEST_S * 1000)),
+    # It says that it goes, so that nothing is lost that is sent just then.
+    ("grpc.max_connection_idle_ms", int(IDLE_S * 1000)),
     # Half-open connections are found by pings that nobody answers.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -84,6 +87,7 @@ class GrpcDoor:
         self._request_s = request_s
         self._server: Any = None
         self._front: GrpcFront | None = None
+        self._inner: int | None = None
 
     async def open(self, address: str) -> str:
         """Listen at HOST:PORT (port 0: any); the address that is listened at.
@@ -93,19 +97,40 @@ class GrpcDoor:
         from grpc import aio
 
         self._server = aio.server(handlers=(_Services(self._call),), options=_OPTIONS)
-        # An abstract address: no file is left behind, however this process ends.
-        name = f"latdiag-{os.getpid()}-{secrets.token_hex(8)}"
-        self._server.add_insecure_port(f"unix-abstract:{name}")
-        await self._server.start()
+        self._inner = await self._listen_inside()
         host, _, port = address.rpartition(":")
-        self._front = GrpcFront(self._intake, f"\0{name}", self._request_s)
         try:
+            self._front = GrpcFront(self._intake, f"/proc/self/fd/{self._inner}", self._request_s)
             return f"{host}:{await self._front.open(host, int(port))}"
         except OSError as fault:
             reason = shown(fault.strerror or fault, 200)
             raise LocalFault(
                 f"cannot listen at {shown(address, 80)} for OTLP over gRPC: {reason}",
                 "stop what listens there, or choose another port",
+            ) from fault
+
+    async def _listen_inside(self) -> int:
+        """Start the server at a socket that no other user reaches; a descriptor of it.
+
+        Its name goes at once, so that nothing is left behind however this process ends: who has
+        the descriptor connects by that.
+        """
+        try:
+            with tempfile.TemporaryDirectory(prefix="latdiag-") as folder:  # of mode 0700
+                within = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    # By its descriptor: names of sockets have 108 bytes, those of folders more.
+                    path = f"/proc/self/fd/{within}/grpc"
+                    self._server.add_insecure_port(f"unix:{path}")
+                    await self._server.start()
+                    return os.open(path, os.O_PATH | os.O_CLOEXEC)
+                finally:
+                    os.close(within)
+        except (OSError, RuntimeError) as fault:
+            reason = shown(getattr(fault, "strerror", None) or fault, 200)
+            raise LocalFault(
+                f"cannot make a socket for gRPC in a temporary folder: {reason}",
+                "set TMPDIR to a folder that may be written to",
             ) from fault
 
     async def close(self, grace_s: float) -> None:
@@ -116,6 +141,9 @@ class GrpcDoor:
             await self._server.stop(grace_s)
         if self._front is not None:
             self._front.abort()
+        if self._inner is not None:
+            os.close(self._inner)
+            self._inner = None
 
     async def _call(self, signal: str | None, context: Any) -> bytes:
         import grpc

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from typing import Any
 
 from latdiag.ingest.otlp import http_reply
@@ -22,22 +21,26 @@ from latdiag.ingest.otlp.frames import (
     HEADERS,
     PREFACE,
     RST_STREAM,
-    UNAVAILABLE,
     Frames,
-    Refusing,
+    Toll,
 )
 from latdiag.ingest.otlp.intake import Intake
-from latdiag.ingest.otlp.limits import MAX_CONNECTIONS, REQUEST_S, WRITE_S, Refusal
-from latdiag.ingest.otlp.slots import Slots
+from latdiag.ingest.otlp.limits import BACKLOG, REQUEST_S, WRITE_S, Refusal, crowded
+from latdiag.ingest.otlp.slots import Slots, Standing
+from latdiag.ingest.otlp.turns import Inlet
 
 _HTTP_1 = re.compile(rb"[A-Z]{3,10} ")
 #: First bytes by which HTTP/1 is told from noise.
 _METHOD = 11
 _LINGER_S = 1.0
+#: Bytes that are counted and passed on at once.
+_PIECE = 16 << 10
+#: A message without anything in it: it is framed by five bytes.
+_EMPTY = 5
 
 
 class GrpcFront:
-    """Passes connections on to ``inner``, the address of a unix socket."""
+    """Passes connections on to ``inner``, the path of a unix socket."""
 
     def __init__(self, intake: Intake, inner: str, request_s: float = REQUEST_S) -> None:
         self.intake = intake
@@ -50,7 +53,9 @@ class GrpcFront:
     async def open(self, host: str, port: int) -> int:
         """Listen; the port. Raises OSError."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Outer(self), host.strip("[]"), port)
+        self._server = await loop.create_server(
+            lambda: _Outer(self), host.strip("[]"), port, backlog=BACKLOG
+        )
         return int(self._server.sockets[0].getsockname()[1])
 
     def close(self) -> None:
@@ -63,7 +68,16 @@ class GrpcFront:
             connection.abort()
 
 
-class _Outer(asyncio.Protocol):
+class _Call:
+    """A call that is not answered: bytes that the server holds of it, and of them its body's."""
+
+    __slots__ = ("body", "held")
+
+    def __init__(self) -> None:
+        self.held = self.body = 0
+
+
+class _Outer(asyncio.BufferedProtocol):
     """A sender's connection, and how much of it the server holds."""
 
     def __init__(self, front: GrpcFront) -> None:
@@ -71,25 +85,23 @@ class _Outer(asyncio.Protocol):
         self._transport: Any = None
         self._inner: _Inner | None = None
         self._begun = b""
-        self._other: Refusing | None = None
         self._ended = False
         self._requests = Frames(len(PREFACE))
         self._replies = Frames()
-        self._claim = front.intake.room.claim(self._give_way)
-        #: bytes of each call that is not answered
-        self._streams: dict[int, int] = {}
+        self._claim = front.intake.room.claim(self._too_much)
+        self._calls: dict[int, _Call] = {}
+        self._toll = Toll()
         self._patience = Alarm(self._too_late)
         self._write_patience = Alarm(self.abort)
-        self.moved_s = time.monotonic()
+        self._inlet = Inlet(front.intake.turns, self._look_at, _PIECE)
+        self.standing = Standing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._inlet.open(transport)
         self._front.connections.add(self)
+        self._front.slots.add(self)
         self._patience.set(self._front.request_s)
-        if not self._front.slots.add(self):
-            self._other = Refusing(f"there are {MAX_CONNECTIONS} connections already", UNAVAILABLE)
-            self._ended = True
-            self._patience.set(_LINGER_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.connections.discard(self)
@@ -97,17 +109,21 @@ class _Outer(asyncio.Protocol):
         self._claim.release()
         self._patience.off()
         self._write_patience.off()
+        self._end()
         if self._inner is not None:
             self._inner.abort()
-        self._ended = True
 
-    def data_received(self, data: bytes) -> None:
-        self.moved_s = time.monotonic()
-        if self._other is not None:
-            self._transport.write(self._other.feed(data))
-        elif self._ended:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._front.intake.turns.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        if not self._ended:
+            self._inlet.received(size)
+
+    def _look_at(self, data: bytes) -> None:
+        if self._ended:
             return
-        elif self._inner is not None:
+        if self._inner is not None:
             self._pass_on(data)
         else:
             self._sniff(data)
@@ -117,7 +133,7 @@ class _Outer(asyncio.Protocol):
         self._begun += data
         begun, doors = self._begun, self._front.intake.doors
         if begun.startswith(PREFACE):
-            self._transport.pause_reading()
+            self._inlet.hold("connect")
             self._inner = _Inner(self)
             asyncio.get_running_loop().create_task(self._connect(self._inner))
         elif PREFACE.startswith(begun):
@@ -137,46 +153,67 @@ class _Outer(asyncio.Protocol):
             self.abort()
             return
         self._patience.off()
-        self._pass_on(self._begun)
+        self._inlet.put_back(self._begun)
         self._begun = b""
-        self._transport.resume_reading()
+        self._inlet.free("connect")
 
     def _pass_on(self, data: bytes) -> None:
         """Count what the server will hold of ``data``, and hand it over."""
-        held = 0
+        held = body = frames = 0
         for kind, _, stream, length in self._requests.feed(data):
+            frames += 1
             if kind == RST_STREAM:
                 self._answered(stream)
             elif kind in (DATA, HEADERS, CONTINUATION):
+                call = self._calls.setdefault(stream, _Call())
+                call.held += length
                 held += length
-                self._streams[stream] = self._streams.get(stream, 0) + length
+                if kind == DATA:
+                    call.body += length
+                    body += length
+        self.standing.body(min(body, len(data)))
         try:
+            if not self._toll.frames(frames, min(body, len(data))):
+                raise Refusal("framing", f"{Toll.MOST} frames of HTTP/2 that bear no spans")
             self._claim.grow(held)
-        except Refusal as full:
-            self._give_way(full)
+        except Refusal as no:
+            self._too_much(no)
             return
         if self._inner is not None:
             self._inner.write(data)
 
     def reply(self, data: bytes) -> None:
         """From the server to the sender."""
-        for kind, flags, stream, _ in self._replies.feed(data):
+        for kind, flags, stream, length in self._replies.feed(data):
+            call = self._calls.get(stream)
+            if call is not None and kind == DATA and length and call.body > _EMPTY:
+                self.standing.whole()
             if kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):
+                if call is not None and kind == HEADERS:
+                    self._toll.answered()
                 self._answered(stream)
         self._transport.write(data)
 
     def _answered(self, stream: int) -> None:
-        self._claim.grow(-self._streams.pop(stream, 0))
+        call = self._calls.pop(stream, None)
+        if call is not None:
+            self._claim.grow(-call.held)
 
-    def _give_way(self, refusal: Refusal) -> None:
-        """All bodies together are too large, and this connection has most of them."""
+    def _too_much(self, refusal: Refusal) -> None:
+        """All bodies together are too large and this connection has most of them, or it sends
+        frames for their own sake."""
         if not self._ended:
             self._front.intake.turned_away(refusal)
             self.abort()
 
+    def give_way(self) -> None:
+        if not self._ended and self._calls:
+            self._front.intake.turned_away(crowded())
+        self.abort()
+
     def _refuse(self, refusal: Refusal) -> None:
         self._front.intake.turned_away(refusal)
-        self._ended = True
+        self._end()
         self._transport.write(http_reply.refused(refusal, "json", True))
         if self._transport.can_write_eof():
             self._transport.write_eof()
@@ -184,21 +221,26 @@ class _Outer(asyncio.Protocol):
 
     # ------------------------------------------------------------------ flow
     def pause_writing(self) -> None:
+        """A sender that does not read its replies sends nothing more either, and then is gone."""
+        self.standing.spent = True
+        self.hold("unread")
         if self._inner is not None:
             self._inner.pause()
         self._write_patience.set(WRITE_S)
 
     def resume_writing(self) -> None:
-        self.moved_s = time.monotonic()
+        self.standing.spent = self._ended
         self._write_patience.off()
+        self.free("unread")
         if self._inner is not None:
             self._inner.resume()
 
-    def pause(self) -> None:
-        self._transport.pause_reading()
+    def hold(self, why: str) -> None:
+        if not self._ended:
+            self._inlet.hold(why)
 
-    def resume(self) -> None:
-        self._transport.resume_reading()
+    def free(self, why: str) -> None:
+        self._inlet.free(why)
 
     def _too_late(self) -> None:
         if self._begun and not self._ended:
@@ -208,13 +250,17 @@ class _Outer(asyncio.Protocol):
 
     def close(self) -> None:
         """The server has closed: so is this, when all is sent."""
-        self._ended = True
+        self._end()
         self._transport.close()
         self._patience.set(WRITE_S)
 
     def abort(self) -> None:
-        self._ended = True
+        self._end()
         self._transport.abort()
+
+    def _end(self) -> None:
+        self._ended = self.standing.spent = True
+        self._inlet.end()
 
 
 class _Inner(asyncio.Protocol):
@@ -237,10 +283,10 @@ class _Inner(asyncio.Protocol):
         self._outer.close()
 
     def pause_writing(self) -> None:
-        self._outer.pause()
+        self._outer.hold("server")
 
     def resume_writing(self) -> None:
-        self._outer.resume()
+        self._outer.free("server")
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)

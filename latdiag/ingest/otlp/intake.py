@@ -12,13 +12,16 @@ from latdiag.ingest.otlp.decode import Export, decoding
 from latdiag.ingest.otlp.doors import Doors
 from latdiag.ingest.otlp.keep import Keep
 from latdiag.ingest.otlp.lane import Lane
-from latdiag.ingest.otlp.limits import RETRY_S, Refusal
+from latdiag.ingest.otlp.limits import RETRY_S, SMALL, SMALL_SPANS, Refusal
 from latdiag.ingest.otlp.room import Claim, Room
 from latdiag.ingest.otlp.rows import MAX_ATTRIBUTES, SpanRows
+from latdiag.ingest.otlp.turns import Turns
 
 #: Rows, and about the bytes that they take in memory, that may wait to be written.
 MAX_WAITING_ROWS = 100_000
 MAX_WAITING_BYTES = 80 << 20
+#: Of both, what large exports may fill where others wait too: small ones find room beside them.
+_FOR_LARGE = 0.75
 #: Paths of the HTTP protocol and services of the gRPC protocol, by what is exported there.
 SIGNALS = {"traces": "TraceService", "metrics": "MetricsService", "logs": "LogsService"}
 
@@ -57,6 +60,7 @@ class Intake:
         self.doors = Doors()
         self.room = Room()
         self.lane = Lane()
+        self.turns = Turns()
         #: rows and bytes that were taken out of ``rows`` and are not written yet
         self.writing_rows = self.writing_bytes = 0
         #: what is decoded of exports that are not whole yet
@@ -163,7 +167,10 @@ class Intake:
             raise Refusal("too_many", text, spans=spans)
         rows = len(self.rows) + self.writing_rows
         held = self.rows.size() + self.writing_bytes + sum(one.size() for one in self._staged)
-        if rows + spans > MAX_WAITING_ROWS or held > MAX_WAITING_BYTES:
+        share = 1.0
+        if (spans > SMALL_SPANS or size > SMALL) and (rows or held > size):
+            share = _FOR_LARGE
+        if rows + spans > share * MAX_WAITING_ROWS or held > share * MAX_WAITING_BYTES:
             text = f"{rows} spans wait to be written; send again in {RETRY_S} s"
             raise Refusal("busy", text, retry=True, spans=spans)
 

@@ -61,15 +61,17 @@ class Lane:
     async def _run(self) -> None:
         try:
             while self._jobs:
-                _, job = heapq.heappop(self._jobs)
-                if self._slice(job):
-                    heapq.heappush(self._jobs, (job.turn(), job))
+                until = time.monotonic() + _SLICE_S
+                while self._jobs and time.monotonic() < until:
+                    _, job = heapq.heappop(self._jobs)
+                    if self._slice(job, until):
+                        heapq.heappush(self._jobs, (job.turn(), job))
                 await asyncio.sleep(0)
         finally:
             self._runner = None
 
-    def _slice(self, job: _Job) -> bool:
-        """Some steps of one body; whether it has more."""
+    def _slice(self, job: _Job, until_s: float) -> bool:
+        """The steps of one body until then; whether it has more."""
         future, steps = job.future, job.steps
         if future.done():  # whoever waited is gone
             steps.close()
@@ -79,9 +81,9 @@ class Lane:
             steps.close()
             future.set_exception(stopped)
             return False
-        begun, until = time.thread_time(), time.monotonic() + _SLICE_S
+        begun = time.thread_time()
         try:
-            while time.monotonic() < until:
+            while time.monotonic() < until_s:
                 next(steps)
         except StopIteration as end:
             future.set_result(end.value)

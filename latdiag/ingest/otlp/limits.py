@@ -27,15 +27,21 @@ PATIENCE_S = 30.0
 MAX_READ, MAX_HELD = 64 << 20, 112 << 20
 #: A body up to this length finds room where larger ones do not: all that may come at once do.
 SMALL, FOR_SMALL = 512 << 10, 48 << 20
+#: Spans of a small export; the SDKs send 512.
+SMALL_SPANS = 1000
 MAX_CONNECTIONS = 64
 #: For a whole request, from its first byte; for a connection on which nothing comes; for a reply
 #: that nobody reads.
 REQUEST_S = 10.0
 IDLE_S = 60.0
 WRITE_S = 5.0
-#: Where all connections are taken, one that made no progress for so long gives way.
-STALLED_S = 1.0
+#: Where all connections are taken, one gives way: bodies that come slower than this count as no
+#: progress, and who is younger had no time to show any.
+FLOOR_BYTES_PER_S = 64 << 10
+YOUNG_S = 1.0
 RETRY_S = 1
+#: Connections that wait to be let in.
+BACKLOG = 512
 
 _STEP_IN, _STEP_OUT = 64 << 10, 256 << 10
 _Result = TypeVar("_Result")
@@ -79,6 +85,12 @@ class Budget:
 def too_large(size: int, limit: int) -> Refusal:
     """The refusal of a body of at least ``size`` bytes."""
     return Refusal("too_large", f"a body of {size} bytes; at most {limit} are taken")
+
+
+def crowded() -> Refusal:
+    """The refusal of what was under way on a connection that made way for another."""
+    text = f"more than {MAX_CONNECTIONS} connections, and this one gave least; send again"
+    return Refusal("crowded", text, retry=True)
 
 
 def done(steps: Steps[_Result]) -> _Result:

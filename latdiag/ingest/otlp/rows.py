@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     )
     from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
+    from latdiag.ingest.otlp.limits import Steps
     from latdiag.store.columns import Column
 
 #: Attributes of one span, or of one resource, beyond which the span is refused; with what is added
 #: to them they fit into a map of the store.
 MAX_ATTRIBUTES = 9_900
+#: Attributes between two steps: each that is new is looked at closely, for tens of us.
+_AT_ONCE = 64
 _MAX_NS = 2**63 - 1
 #: Names of spans whose kept form is remembered.
 _MOST_NAMES = 4096
@@ -147,9 +150,24 @@ class SpanRows:
 
     def add_span(self, span: Span, origin: Origin, left_out: int = 0) -> None:
         """Take a span, or count why not. ``left_out``: attributes that it no longer has."""
+        if self._add_head(span, origin, left_out):
+            before = len(self._keys)
+            self._add_attributes(span.attributes)
+            self._add_labels(span, origin, before)
+
+    def adding_span(self, span: Span, origin: Origin, left_out: int = 0) -> Steps[None]:
+        """``add_span`` in steps, for a span of many attributes."""
+        if self._add_head(span, origin, left_out):
+            before = len(self._keys)
+            for at in range(0, len(span.attributes), _AT_ONCE):
+                self._add_attributes(span.attributes[at : at + _AT_ONCE])
+                yield
+            self._add_labels(span, origin, before)
+
+    def _add_head(self, span: Span, origin: Origin, left_out: int) -> bool:
+        """All of a span but its labels; False where it is refused."""
         trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
         start, end = span.start_time_unix_nano, span.end_time_unix_nano
-        attributes = span.attributes
         # An identifier of zeros is none (opentelemetry/proto/trace/v1/trace.proto).
         if len(trace_id) != 16 or len(span_id) != 8 or len(parent) not in (0, 8):
             return self.refuse("ids")
@@ -157,7 +175,7 @@ class SpanRows:
             return self.refuse("ids")
         if start > _MAX_NS or end > _MAX_NS:
             return self.refuse("times")
-        if len(attributes) + left_out > MAX_ATTRIBUTES:
+        if len(span.attributes) + left_out > MAX_ATTRIBUTES:
             return self.refuse("attributes")
         self.dropped_attributes += left_out
         name = span.name
@@ -173,9 +191,10 @@ class SpanRows:
         self._starts.append(start)
         self._ends.append(end)
         self._origins.append(origin)
-        before = len(self._keys)
-        if attributes:
-            self._add_attributes(attributes)
+        return True
+
+    def _add_labels(self, span: Span, origin: Origin, before: int) -> None:
+        """What a span's row has beside its attributes, which begin at ``before``."""
         self._keys += origin.keys
         self._values += origin.values
         self._keys.append("otel.kind")
@@ -184,7 +203,6 @@ class SpanRows:
             self._keys.append("otel.status")
             self._values.append("ERROR")
         self._label_counts.append(self._without_repetition(before))
-        return None
 
     def _add_attributes(self, attributes: Any) -> None:
         """The hot loop: 16 a span at 20,000 spans a second leave it 3 us each."""
@@ -235,10 +253,11 @@ class SpanRows:
             return len(unique)
         return len(keys)
 
-    def refuse(self, reason: str, spans: int = 1) -> None:
-        """Count spans that are not taken."""
+    def refuse(self, reason: str, spans: int = 1) -> bool:
+        """Count spans that are not taken; False, for they are not."""
         if spans:
             self.refused[reason] = self.refused.get(reason, 0) + spans
+        return False
 
     def take(self) -> dict[str, Column]:
         """The rows as columns for ``RunWriter.write_evidence``; from now on there are none here.

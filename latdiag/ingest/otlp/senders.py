@@ -61,10 +61,8 @@ class Senders:
 
     def resource(self, attributes: Any) -> Resource:
         """Who a resource is: its instance, else its service, host and process, else unknown."""
-        said: dict[str, str] = {}
-        for attribute in attributes:
-            if attribute.key in _IDENTITY:
-                said[attribute.key] = _text(attribute.value)
+        values = {one.key: one.value for one in attributes if one.key in _IDENTITY}
+        said = {name: _text(value) for name, value in values.items()}
         parts = [said[name] for name in _IDENTITY[1:] if said.get(name)]
         sender = said.get("service.instance.id") or "/".join(parts) or "unknown"
         return Resource(sender[:MAX_SENDER], said.get("service.name", "")[:MAX_TEXT])

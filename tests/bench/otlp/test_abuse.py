@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,21 +13,45 @@ from tests.loopback.abuse import ABUSES
 from tests.loopback.test_abuse import check
 from tests.loopback.watched import watched
 
+ROOT = Path(__file__).parents[3]
 ANSWERED_S = 1.0
+_HEAD = (
+    f"{'abuse':44} {'sent':>5} {'gRPC s':>7} {'HTTP s':>7} {'MB':>5} {'end':>5} {'ok':>3}  refused"
+)
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[str]]:
+    """Its rows are printed in one piece at the end."""
+    rows = [_HEAD]
+    yield rows
+    print("\n" + "\n".join(rows))
+
+
+def _abuse(name: str, grpc: str, http: str) -> None:
+    """By a process that gives way: who abuses from afar has processors of its own."""
+    command = [sys.executable, "-m", "tests.loopback.abuse", name, grpc, http]
+    subprocess.run(["nice", "-n", "10", *command], cwd=ROOT, check=True, timeout=300)
 
 
 @pytest.mark.bench
 @pytest.mark.parametrize("name", ABUSES)
-def test_others_are_answered_within_a_second(tmp_path: Path, name: str) -> None:
+def test_others_are_answered_within_a_second(tmp_path: Path, name: str, table: list[str]) -> None:
+    """Columns: exports of others, the longest answer to one by either door, the largest RSS of a
+    process and that at the end, whether all is as it must be, what was refused of the abuse."""
     with watched(tmp_path, "it") as found:
-        ABUSES[name](found.grpc, found.http)
+        _abuse(name, found.grpc, found.http)
     worst = {door: found.behaved[door]["worst_s"] for door in ("grpc", "http")}
     counts = found.result["collected"]
-    print(
-        f"\n{name}: others answered within {worst['grpc']:.2f} s by gRPC and"
-        f" {worst['http']:.2f} s by HTTP; RSS at most {max(found.rss_mb):.0f} MB,"
-        f" {found.rss_mb[-1]:.0f} MB at the end; refused {counts['refused_exports']},"
-        f" spans {counts['refused']}, doors {counts.get('wrong_doors')}"
+    exports = sum(sum(found.behaved[door]["answers"].values()) for door in worst)
+    refused = {**counts["refused_exports"], **counts["refused"], **counts.get("wrong_doors", {})}
+    words = ", ".join(f"{number:,} {why}" for why, number in refused.items())
+    row = (
+        f"{name:44} {exports:5} {worst['grpc']:7.2f} {worst['http']:7.2f}"
+        f" {max(found.rss_mb):5.0f} {found.rss_mb[-1]:5.0f}"
     )
+    table.append(f"{row}  no  {words}")
+    print(f"\n{row} {found.behaved}")
     check(found)
     assert max(worst.values()) <= ANSWERED_S
+    table[-1] = f"{row} yes  {words}"

@@ -23,7 +23,7 @@ from .engines import (
     StepEngine,
 )
 from .gateways import Delay, Gateway
-from .habits import COUNTS, Habit
+from .habits import Habit
 from .path import Frontend, LoopFrontend, Network
 from .request import Hop
 from .world import Tenants, World
@@ -71,9 +71,9 @@ class Draft:
         for hop in hops:
             if isinstance(hop, Delay):
                 hop.refused = self.refused_at != "gateway"
-        prefill = PREFILL if self.shared else PREFILL_BEHIND if late else PREFILL_APART
-        if self.unlike:
-            prefill = PREFILL_MIXED
+        prefill = PREFILL_BEHIND if late else PREFILL_APART
+        if self.shared:
+            prefill = PREFILL_MIXED if self.unlike else PREFILL
         causes = Causes(QUEUE if self.refused_at == "gateway" else QUEUE_BEHIND, prefill)
         world: World | None = None
 
@@ -151,11 +151,9 @@ def _front(draw: random.Random) -> Callable[[Clock], Frontend | LoopFrontend]:
 def _habits(draft: Draft) -> None:
     draw = draft.draw
     draft.habit = Habit(
-        thinks=draw.choice((0.0, 0.0, 0.0, 0.5)),
-        head=draw.choice(("early", "early", "first")),
         role=draw.choice(("first", "first", "early", "none")),
-        counts=draw.choice(COUNTS),
-        usage=draw.random() < 0.9,
+        counts=draw.random() < 0.75,
+        usage=draw.random() < 0.85,
     )
 
 

@@ -10,38 +10,30 @@ from latdiag.model.records import Kind
 
 from .request import Event, Request
 
-#: How a reply counts its tokens: each event bears ids, or the total so far, or nothing.
-COUNTS = ("ids", "so far", "nothing")
-
 
 @dataclass(frozen=True, slots=True)
 class Habit:
-    """``chunk``: tokens of an event. ``hidden``: (share of the replies, most tokens) that are made
-    first and never sent; only usage counts them. ``mute``: so many tokens at the start whose text
-    comes with the next one that has text. ``thinks``: share of the tokens that are reasoning, and
-    shown. ``head``: the reply's head goes out when the prompt was taken (``early``) or with the
-    ``first`` event. ``role``: an event without text goes out ``early``, with the ``first`` token,
-    or not at all (``none``). ``counts``: see above. ``usage``: an event of its own at the end."""
+    """``chunk``: tokens of an event. ``hidden``: (share of the requests, most tokens) that are
+    made first, counted in usage and never sent. ``mute``: so many tokens at the start whose text
+    comes with the next one that has text. ``role``: an event without text comes before, ``early``
+    (when the prompt was taken), with the ``first`` token, or not at all (``none``). ``counts``:
+    events say how many tokens they bring. ``usage``: an event of its own at the end."""
 
     chunk: int = 1
     hidden: tuple[float, int] = (0.0, 0)
     mute: int = 0
-    thinks: float = 0.0
-    head: str = "early"
     role: str = "first"
-    counts: str = "ids"
+    counts: bool = True
     usage: bool = True
 
     def begin(self, request: Request, draw: random.Random, emit: Callable[[Event], None]) -> None:
         """The prompt was taken."""
-        request.notes["habit"] = self
+        request.notes["counts"] = self.counts
         share, most = self.hidden
         if share and draw.random() < share:
             request.notes["hidden"] = draw.randint(max(1, most // 2), most)
-        if self.head == "early":
-            emit(Event(Kind.OTHER, head=True))
         if self.role == "early":
-            self._emit(request, Event(Kind.ROLE), emit)
+            emit(Event(Kind.ROLE))
 
     def tokens(self, request: Request) -> int:
         """That the engine makes for it."""
@@ -49,9 +41,11 @@ class Habit:
 
     def unseen(self, request: Request) -> bool:
         """Whether nobody has seen anything of the tokens made so far."""
+        return request.made <= self._silent(request)
+
+    def _silent(self, request: Request) -> int:
         least = max(self.mute, self.chunk - 1)
-        silent = int(request.notes.get("hidden", 0)) + min(least, request.osl - 1)
-        return request.made <= silent
+        return int(request.notes.get("hidden", 0)) + min(least, request.osl - 1)
 
     def token(self, request: Request, emit: Callable[[Event], None]) -> bool:
         """``request.made`` tokens are there; whether the reply is at its end."""
@@ -62,17 +56,9 @@ class Habit:
             return False
         if shown - sent >= self.chunk or ends:
             if not sent and self.role == "first":
-                self._emit(request, Event(Kind.ROLE), emit)
+                emit(Event(Kind.ROLE))
             request.notes["sent"] = shown
-            kind = Kind.REASONING if shown <= self.thinks * request.osl else Kind.ANSWER
-            last = ends and not self.usage
-            self._emit(request, Event(kind, shown - sent, last, so_far=request.made), emit)
+            emit(Event(Kind.ANSWER, shown - sent, last=ends and not self.usage))
         if ends and self.usage:
-            self._emit(request, Event(Kind.USAGE, 0, True, so_far=request.made), emit)
+            emit(Event(Kind.USAGE, last=True))
         return ends
-
-    def _emit(self, request: Request, event: Event, emit: Callable[[Event], None]) -> None:
-        if not request.notes.get("head") and self.head == "first":
-            emit(Event(Kind.OTHER, head=True))
-        request.notes["head"] = True
-        emit(event)

@@ -10,8 +10,8 @@ from latdiag.model.records import Kind
 
 from .truth import Ledger
 
-#: Bytes of a request besides its prompt, of a token, and of one event of a stream besides.
-HEAD_BYTES, TOKEN_BYTES, EVENT_BYTES = 420, 5, 205
+#: Bytes of a request besides its prompt, of a token in it, and of one event of a stream.
+HEAD_BYTES, TOKEN_BYTES, EVENT_BYTES = 420, 5, 210
 GENERATE, GET, REFUSED = "generate", "get", "refused"
 
 
@@ -26,18 +26,17 @@ class Turned(Exception):
 @dataclass(slots=True)
 class Event:
     """``tokens``: that its text brings. ``last``: with it the reply ends. ``head``: of a reply, no
-    event of a stream. ``status``: of the head. ``so_far``: tokens made until then."""
+    event of a stream. ``status``: of the head."""
 
     kind: Kind
     tokens: int = 0
     last: bool = False
     head: bool = False
     status: int = 200
-    so_far: int = 0
 
     @property
     def size(self) -> int:
-        return EVENT_BYTES + TOKEN_BYTES * self.tokens
+        return EVENT_BYTES * max(1, self.tokens) // (1 if self.tokens < 2 else 2)
 
 
 @dataclass(slots=True, eq=False)

@@ -57,6 +57,7 @@ class World:
             self._back(request, Event(Kind.OTHER, 0, True, True, turned.status), passed - 1)
             return
         if request.kind == GENERATE:
+            self._back(request, Event(Kind.OTHER, head=True), last - 1)
             self.engine.submit(request)
         else:
             status = 200 if request.kind == GET else 400
