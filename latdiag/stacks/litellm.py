@@ -1,8 +1,11 @@
-"""LiteLLM's proxy: its own overhead as a histogram and a header.
+"""LiteLLM's proxy: a span of the whole request, its own overhead as a histogram and a header.
 
-Headers of a stream go out before it ends, so their durations end there too. The histogram
-``litellm_overhead_latency_metric`` is in milliseconds with bounds made for seconds: only its sum
-says something.
+Headers of a stream go out before it ends, so their durations end there too: the overhead that they
+state is a part of the proxy's, not all of it. The histogram ``litellm_overhead_latency_metric`` is
+in milliseconds with bounds made for seconds: only its sum says something. The span
+``litellm_request`` begins before the proxy has chosen where to send the request, so it holds work
+of the proxy and tells nothing apart; ``Received Proxy Server Request`` bears the client's
+``traceparent``.
 """
 
 from __future__ import annotations
@@ -16,9 +19,16 @@ STACK = Stack(
     name="litellm",
     title="LiteLLM proxy",
     layer="gateway",
-    provenance="documented",
-    versions="1.109.1",
+    provenance="captured",
+    versions="1.108.7",
     signals=(
+        Signal(
+            "litellm.request",
+            "span",
+            "Received Proxy Server Request",
+            covers=_BEHIND | of("gateway"),
+            rest="gateway.proc",
+        ),
         Signal(
             "litellm.overhead_header",
             "header",
@@ -43,9 +53,20 @@ STACK = Stack(
             unit="ms",
         ),
     ),
-    marks=(Mark("header", r"x-litellm-.*"), Mark("metric", r"litellm_.*")),
+    marks=(
+        Mark("header", r"x-litellm-.*"),
+        Mark("metric", r"litellm_.*"),
+        Mark("scope", "litellm"),
+        Mark("service", "litellm", certain=False),
+    ),
     headers=("x-litellm-response-duration-ms",),
+    captures=("litellm-1.108.7",),
     switches=(
+        Switch(
+            "spans",
+            ("litellm.request",),
+            'litellm_settings: callbacks: ["otel"]; OTEL_EXPORTER=otlp_grpc OTEL_ENDPOINT=URL',
+        ),
         Switch(
             "/metrics",
             ("litellm.e2e", "litellm.upstream", "litellm.overhead"),

@@ -42,6 +42,7 @@ def _rows() -> list[tuple[Stack, Signal]]:
 
 def test_all_stacks_are_there() -> None:
     asked = {"vllm", "sglang", "sglang_router", "dynamo", "envoy", "transformers", "llamacpp"}
+    asked |= {"litellm"}
     assert asked <= {stack.name for stack in CAPTURED}
 
 

@@ -55,11 +55,42 @@ def test_a_gateway_stands_before_an_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [[("server", "uvicorn")], [("server", "nginx")], [("x-request-id", "1")], []]
+    "headers", [[("server", "uvicorn")], [("server", "gunicorn")], [("x-request-id", "1")], []]
 )
 def test_what_half_of_all_servers_send_is_no_sign(headers: list[tuple[str, str]]) -> None:
     signs = Signs(headers=d.of_headers(headers), versions=frozenset({"1.0"}))
     assert detect(signs, built_in()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "gateway"),
+    [
+        ("Server", "nginx/1.22.1", "nginx"),
+        ("server", "openresty", "nginx"),
+        ("server", "envoy", "envoy"),
+        ("x-envoy-upstream-service-time", "12", "envoy"),
+        ("x-litellm-version", "1.108.7", "litellm"),
+        ("via", "kong/3.6.1", "kong"),
+        ("Server", "kong/2.8.0", "kong"),
+        ("X-Kong-Proxy-Latency", "4", "kong"),
+        ("x-portkey-trace-id", "6f1c", "portkey"),
+        ("x-amz-apigw-id", "XxxXXXxx=", "aws_api_gateway"),
+        ("apigw-requestid", "XxxXXXxx=", "aws_api_gateway"),
+        ("CF-Ray", "8f0-FRA", "cloudflare"),
+        ("via", "1.1 google", "google_front_end"),
+        ("via", "1.1 varnish, 1.1 Caddy", "caddy"),
+        ("via", "1.1 haproxy", "haproxy"),
+    ],
+)
+def test_a_gateway_is_named_by_what_its_replies_bear(name: str, value: str, gateway: str) -> None:
+    found = detect(Signs(headers=d.of_headers([(name, value)])), built_in())
+    assert [one.stack.name for one in found] == [gateway]
+    assert found[0].stack.layer == "gateway"
+
+
+@pytest.mark.parametrize("value", ["1.1 varnish", "1.1 proxy.example", "HTTP/1.1 gw"])
+def test_a_way_that_names_nobody_is_nobody(value: str) -> None:
+    assert detect(Signs(headers=d.of_headers([("via", value)])), built_in()) == []
 
 
 def test_a_switch_is_on_off_or_unknown() -> None:

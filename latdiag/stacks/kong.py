@@ -1,0 +1,40 @@
+"""Kong Gateway: what its plugins and routing took before the request left for the server behind.
+
+A retry of an upstream that does not answer counts as Kong's own time
+(developer.konghq.com/support/kong-proxy-latency-exceeds-timeout-limit-specified-on-service).
+"""
+
+from __future__ import annotations
+
+from latdiag.stacks.signal import Knob, Mark, Signal, Stack, of
+
+STACK = Stack(
+    name="kong",
+    title="Kong Gateway",
+    layer="gateway",
+    provenance="documented",
+    versions="3",
+    signals=(
+        Signal(
+            "kong.proxy",
+            "header",
+            "x-kong-proxy-latency",
+            "ms",
+            covers=of("gateway"),
+            rest="gateway.proc",
+            note="until the request leaves for the server behind it",
+        ),
+        Signal(
+            "kong.upstream",
+            "header",
+            "x-kong-upstream-latency",
+            "ms",
+            note="until the headers of the server behind it: no interval of the stream",
+        ),
+    ),
+    marks=(
+        Mark("header", r"(via|server): .*kong(/(?P<version>[\d.]+).*)?"),
+        Mark("header", r"x-kong-.*"),
+    ),
+    knobs=(Knob("flush", "response_buffering: false on the route"),),
+)
