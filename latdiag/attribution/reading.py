@@ -11,6 +11,7 @@ from latdiag.attribution.metrics import source as metrics_source
 from latdiag.attribution.metrics.deltas import Sample
 from latdiag.attribution.replies import columns as replies
 from latdiag.attribution.replies import source as replies_source
+from latdiag.attribution.replies.overheads import Overhead, overheads
 from latdiag.attribution.spans import columns as spans
 from latdiag.attribution.spans import source as spans_source
 from latdiag.attribution.spans.columns import Spans
@@ -33,6 +34,10 @@ class Reading:
     replies: replies.Reader
     writers: Sequence[Mapping[str, object]]
     gateways: Sequence[str] = ()
+
+    def overheads(self) -> list[Overhead]:
+        """What gateways state of themselves in the headers of the workload's replies."""
+        return overheads(self.replies, self.digest.frame.answered())
 
     def accounts(self) -> list[Account]:
         """What spans, replies and metrics make of the requests, as far as there are any."""

@@ -11,6 +11,7 @@ from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.metrics.source import MetricAccount, doubts
+from latdiag.attribution.replies import overheads
 from latdiag.diagnosis import attribution, client, flags, held_back
 from latdiag.diagnosis.attribution import Attribution
 from latdiag.diagnosis.caveats import caveats
@@ -58,6 +59,7 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     result = _with_evidence(result, accounts)
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
+    said += overheads.caveats(read.overheads())
     said += held_back.caveats(found.bursts, [stack.name or "" for stack in result.stacks], said)
     return replace(result, caveats=tuple(said))
 

@@ -150,6 +150,15 @@ _ALL = (
         " TTFT is longer by it. The instants themselves are right: the run is valid.",
     ),
     CaveatRow(
+        "LD119",
+        "{gateway} states in {n} replies ({header}) that it took {took:ms} ms of its own in the"
+        " mean until their headers: the gateway has at least so much of the time.",
+        "What it takes while the stream runs, and before it begins to count, is not in there:"
+        " measure behind it as well.",
+        "Some gateways state in a header how long they themselves worked on a request. Headers go"
+        " out before the stream, so it is a part of their time, never all of it.",
+    ),
+    CaveatRow(
         "LD121",
         "A and B are not the same workload ({what}); --force compared them all the same.",
         "Every difference may come from the workload: compare runs that differ in one thing only.",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.accounts import Account, Rank
 from latdiag.attribution.evidence import ReplyEvidence, ReplyTime
-from latdiag.attribution.replies import columns
+from latdiag.attribution.replies import columns, overheads
 from latdiag.attribution.replies import explain as replied
 from latdiag.measurement.frame import Frame
 from latdiag.model.caveat import Caveat
@@ -33,7 +33,7 @@ _PHASES = ("queue", "prefill")
 def reader() -> columns.Reader:
     """Reads what replies state of times that a stack knows, alone or inside spans."""
     known = catalogue.stacks()
-    return columns.Reader([*_alone(known), *_inside(known)])
+    return columns.Reader([*_alone(known), *_inside(known), *overheads.fields(known)])
 
 
 def _alone(known: Sequence[Stack]) -> list[Signal]:
