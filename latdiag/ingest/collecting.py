@@ -31,6 +31,7 @@ from latdiag.ingest.plan import (
     Scraped,
     ScrapeNow,
     SenderCounts,
+    Slip,
 )
 from latdiag.ingest.prometheus.scrape import Scraper
 from latdiag.model.document import document
@@ -39,6 +40,7 @@ from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault
 from latdiag.runtime.memory import give_back, map_large_buffers
 from latdiag.store.clock import ClockSeries, clock_id, sample
+from latdiag.store.flush import Flushes
 from latdiag.store.place import place_of
 from latdiag.store.writer import RunWriter, load_arrow
 
@@ -49,8 +51,6 @@ _T = TypeVar("_T")
 _TICK_S = 0.1
 _SWITCH_S = 0.001
 _PART_ROWS, _PART_BYTES = 20_000, 40 << 20
-#: With the time to write, at most 5 s are lost by a kill, however old the run is.
-_FIRST_FLUSH_S, _LONGEST_FLUSH_S = 1.0, 3.0
 _STATE_EVERY_S = 2.0
 #: For exports that are under way at the end, and for those that wait to be passed on.
 _GRACE_S, _FORWARD_S = 1.0, 5.0
@@ -91,8 +91,11 @@ class _Life:
         self._written_rows = self._written_bytes = self._sample_rows = 0
         self._scrapes: dict[str, int] = {}
         self._problems: dict[tuple[str, str], int] = {}
-        self._begun_s = time.monotonic()
-        self._flushed_s = self._state_s = self._sampled_s = 0.0
+        self._flushes = Flushes(time.monotonic())
+        self._state_s = self._sampled_s = 0.0
+        self._lost_samples = 0
+        self._slips: set[str] = set()
+        self._intake.on_bug = self._slipped
         # One thread for all writing: each more would keep memory of its own.
         self._writing = ThreadPoolExecutor(1)
         self._over = asyncio.Event()
@@ -200,21 +203,16 @@ class _Life:
 
     # ------------------------------------------------------------------ writing
     async def _write_always(self) -> None:
+        next_s = self._flushes.first_s()
         while await self._pause(_TICK_S):
             now = time.monotonic()
-            age = now - self._begun_s
-            longest = min(_LONGEST_FLUSH_S, max(_FIRST_FLUSH_S, age / 30))
             if now - self._sampled_s >= 1.0:
                 self._clock.add(sample())
                 self._sampled_s = now
             rows = self._intake.rows
-            if (
-                len(rows) >= _PART_ROWS
-                or rows.size() >= _PART_BYTES
-                or now - self._flushed_s >= longest
-            ):
+            if now >= next_s or len(rows) >= _PART_ROWS or rows.size() >= _PART_BYTES:
                 await self._flush()
-                self._flushed_s = now
+                next_s = self._flushes.next_s(now)
             if now - self._state_s >= _STATE_EVERY_S:
                 await self._write_state()
                 await self._in_writer(lambda _nothing: give_back(), None)
@@ -278,6 +276,11 @@ class _Life:
         except LatdiagError as fault:
             self._cannot_write(fault)
 
+    def _slipped(self, where: str) -> None:
+        if where not in self._slips and len(self._slips) < _TOLD:
+            self._slips.add(where)
+            self._channel.post(Slip(where))
+
     def _cannot_write(self, fault: LatdiagError) -> None:
         if not self._disk_full:
             self._channel.post(Fault.of(fault))
@@ -299,6 +302,8 @@ class _Life:
         rows = len(columns.get("kind", ()))
         if rows and await self._write(columns):
             self._sample_rows += rows
+        else:
+            self._lost_samples += rows
         self._scrapes[label] = self._scrapes.get(label, 0) + 1
         for problem in problems:
             key = (problem.replica, problem.text)
@@ -341,9 +346,10 @@ class _Life:
         )
 
     def _lost(self) -> int:
-        """Spans that were accepted, and are neither written nor about to be."""
+        """Rows that were accepted or scraped, and are neither written nor about to be."""
         intake = self._intake
-        return intake.tally.accepted - self._written_rows - intake.writing_rows - len(intake.rows)
+        waiting = intake.writing_rows + len(intake.rows)
+        return self._lost_samples + intake.tally.accepted - self._written_rows - waiting
 
     def _largest_senders(self) -> list[SenderCounts]:
         """The senders with most spans."""

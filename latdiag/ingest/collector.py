@@ -11,6 +11,7 @@ Forked, not spawned: the parent must have no threads, and nothing heavy imported
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -31,6 +32,7 @@ from latdiag.ingest.plan import (
     Ready,
     Scraped,
     ScrapeNow,
+    Slip,
 )
 from latdiag.load.look import Headers, Origin
 from latdiag.model.errors import LatdiagError, LocalFault
@@ -41,6 +43,7 @@ from latdiag.runtime.heartbeat import Heartbeat
 from latdiag.stacks.signal import Stack
 
 _Answer = TypeVar("_Answer")
+_LOG = logging.getLogger(__name__)
 #: A child that gave no sign of life for so long is dead; a busy one beats all the same.
 _SILENT_S = 30.0
 _READY_S = 120.0
@@ -198,6 +201,8 @@ class Collector:
                 self._end = message.account
             elif isinstance(message, Fault) and self._fault is None:
                 self._fault = message.error(self._plan.run_path)
+            elif isinstance(message, Slip):
+                _LOG.debug("an export was refused for a bug in latdiag: %s", message.where)
             if isinstance(message, kind):
                 return message
         if self._channel.ended:

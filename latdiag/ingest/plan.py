@@ -115,7 +115,8 @@ class Account:
     """What came so far. It stands in the run as ``counts`` of the child's writer: a field is a
     key there, and ``diagnosis.collected`` reads it.
 
-    ``accepted``: spans. ``refused``: spans by reason; ``refused_exports``: exports by reason;
+    ``accepted``: spans. ``lost``: rows of spans that were accepted, and of scrapes, that could not
+    be written. ``refused``: spans by reason; ``refused_exports``: exports by reason;
     ``other_signals``: exports that are no spans. ``wrong_doors``: connections that spoke another
     protocol than their door, by the words for that. ``rows``, ``samples``, ``bytes``: as written.
     ``forwarded``: None where nothing is passed on. ``scrapes``: by label. ``senders``: those with
@@ -144,6 +145,13 @@ class Account:
     unknown_spans: int
     cpu_ns: int
     wrong_doors: dict[str, int]
+
+
+@message
+class Slip(NamedTuple):
+    """It failed on an export, and goes on. ``where``: in the code; nothing of the export."""
+
+    where: str
 
 
 @message

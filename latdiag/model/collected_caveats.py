@@ -155,9 +155,10 @@ COLLECTED = (
     ),
     CaveatRow(
         "LD432",
-        "{lost} spans that the receiver had accepted could not be written: they are lost.",
+        "{lost} rows of spans or metrics that came could not be written: they are lost.",
         "Make room where the run is stored, and collect again.",
         "Spans are answered when they are taken and written a moment later, many at once. Where"
-        " the disk is full in between, their senders do not send them again.",
+        " the disk is full in between, their senders do not send them again. A scrape of metrics"
+        " that cannot be written is gone too.",
     ),
 )

@@ -104,3 +104,37 @@ def test_a_file_that_inflates_without_end_is_stopped(
     counts = FileCounts()
     assert names(path, counts) == []
     assert counts.stopped == "it inflates to more than 1 MiB"
+
+
+def test_bad_spans_beside_good_ones_are_left_out_and_counted(tmp_path: Path) -> None:
+    spans: list[Any] = [
+        {"name": "first"},
+        {"name": "no id", "traceId": "?"},
+        {"name": "second", "attributes": [{"key": "a", "value": {"intValue": "1"}}]},
+        7,
+        {"name": "bad value", "attributes": [{"key": "a", "value": {"intValue": "x"}}]},
+        {"name": ["no text"]},
+        {"name": "third"},
+    ]
+    both = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+    none = {"resourceSpans": [{"scopeSpans": [{"spans": spans[3:6]}]}]}
+    for file in ("a.jsonl", "b.json", "c.jsonl.gz"):
+        counts = FileCounts()
+        text = "\n".join(map(json.dumps, [both, export(name="alone"), none]))
+        assert names(written(tmp_path / file, text), counts) == [
+            "first",
+            "second",
+            "third",
+            "alone",
+        ]
+        # An export of which no span is one is a broken line, not a line with bad spans.
+        assert (counts.exports, counts.bad_spans, counts.broken) == (2, 4, 1)
+        assert counts.span_fault == "traceId is no id of 16 bytes"
+        assert counts.fault == "an entry of spans is a number, not an object"
+
+
+def test_what_all_spans_of_an_export_share_breaks_the_export(tmp_path: Path) -> None:
+    group = {"resource": {"attributes": 5}, "scopeSpans": [{"spans": [{"name": "a"}]}]}
+    counts = FileCounts()
+    path = written(tmp_path / "a.jsonl", json.dumps({"resourceSpans": [group]}))
+    assert names(path, counts) == [] and (counts.broken, counts.bad_spans) == (1, 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 from latdiag.ingest.otlp.decode import Export
 from latdiag.ingest.otlp.grpc_front import GrpcFront
-from latdiag.ingest.otlp.intake import SIGNALS, Intake, bug
+from latdiag.ingest.otlp.intake import SIGNALS, Intake
 from latdiag.ingest.otlp.limits import (
     IDLE_S,
     MAX_BODY,
@@ -153,7 +153,7 @@ class GrpcDoor:
         except Refusal as no:
             refusal = no
         except Exception as fault:
-            refusal = self._intake.turned_away(bug(fault))
+            refusal = self._intake.bug(fault)
         if refusal.retry:
             context.set_trailing_metadata((("grpc-status-details-bin", _retry_later(refusal)),))
         code = grpc.StatusCode[_STATUS.get(refusal.reason, "INVALID_ARGUMENT")]

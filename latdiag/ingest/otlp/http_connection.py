@@ -12,7 +12,7 @@ from latdiag.ingest.otlp.decode import Export
 from latdiag.ingest.otlp.doors import is_tls
 from latdiag.ingest.otlp.frames import PREFACE, Refusing
 from latdiag.ingest.otlp.http_request import MAX_HEAD, PATHS, READ, Request, long_head, why_not
-from latdiag.ingest.otlp.intake import Intake, bug
+from latdiag.ingest.otlp.intake import Intake
 from latdiag.ingest.otlp.limits import MAX_BODY, Refusal, crowded, too_large
 from latdiag.ingest.otlp.slots import Slots, Standing
 from latdiag.ingest.otlp.turns import Inlet
@@ -285,7 +285,7 @@ class Connection(asyncio.BufferedProtocol):
         except Refusal as no:
             return http_reply.refused(no, form, close)
         except Exception as fault:
-            return http_reply.refused(self._counted(bug(fault)), form, close)
+            return http_reply.refused(self._door.intake.bug(fault), form, close)
         finally:
             claim.release()
 

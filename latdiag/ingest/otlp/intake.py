@@ -5,8 +5,10 @@ from __future__ import annotations
 import hmac
 import json
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from latdiag.ingest.otlp.decode import Export, decoding
 from latdiag.ingest.otlp.doors import Doors
@@ -22,6 +24,8 @@ MAX_WAITING_ROWS = 100_000
 MAX_WAITING_BYTES = 80 << 20
 #: Of both, what large exports may fill where others wait too: small ones find room beside them.
 _FOR_LARGE = 0.75
+#: Frames of a fault that are told.
+_FRAMES = 8
 #: Paths of the HTTP protocol and services of the gRPC protocol, by what is exported there.
 SIGNALS = {"traces": "TraceService", "metrics": "MetricsService", "logs": "LogsService"}
 
@@ -65,6 +69,8 @@ class Intake:
         self.writing_rows = self.writing_bytes = 0
         #: what is decoded of exports that are not whole yet
         self._staged: list[SpanRows] = []
+        #: called with the place in the code where latdiag itself failed on an export
+        self.on_bug: Callable[[str], None] = lambda _where: None
         self._token = token
         self._on_export = on_export
         self._proto = trace_service_pb2
@@ -94,6 +100,15 @@ class Intake:
         if refusal.spans:
             tally.refused[refusal.reason] = tally.refused.get(refusal.reason, 0) + refusal.spans
         return refusal
+
+    def bug(self, fault: Exception) -> Refusal:
+        """The refusal (counted) of an export that latdiag itself failed on. Where it failed is
+        told; not the words of the fault, which may be the sender's."""
+        frames = traceback.extract_tb(fault.__traceback__)
+        places = [f"{Path(one.filename).name}:{one.lineno} {one.name}" for one in frames]
+        name = type(fault).__name__
+        self.on_bug(f"{name} at {' > '.join(places[-_FRAMES:])}")
+        return self.turned_away(Refusal("bug", f"a bug in latdiag: {name}"))
 
     def other(self, export: Export) -> bool:
         """Metrics or logs came: count them; whether somebody takes them (the forwarding)."""
@@ -198,8 +213,3 @@ _WHY = {
     "malformed": "what is no Span",
     "times": "an instant beyond 63 bits",
 }
-
-
-def bug(fault: Exception) -> Refusal:
-    """The refusal of an export that latdiag itself failed on."""
-    return Refusal("bug", f"a bug in latdiag: {type(fault).__name__}")
