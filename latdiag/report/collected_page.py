@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.collected import Collected, caveats
 from latdiag.diagnosis.result import Result
-from latdiag.ingest.collection import Collection
 from latdiag.ingest.plan import Account
 from latdiag.model.document import document
 from latdiag.model.text import shown
 from latdiag.model.units import show_duration
 from latdiag.report.page import WIDTH, Page
 from latdiag.store.place import displayed
+
+if TYPE_CHECKING:
+    from latdiag.ingest.collection import Collection
 
 #: Senders that are named in one line.
 _NAMED = 5
