@@ -17,11 +17,13 @@ def shown(text: object, limit: int = 200) -> str:
     """``text`` without control, escape or bidi characters, at most ``limit`` characters long."""
     raw = str(text)
     # A bound before the scan: a hostile string may be megabytes.
-    clean = "".join(
-        " " if c in "\n\r\t" else c
-        for c in raw[: 4 * limit]
-        if c in "\n\r\t" or unicodedata.category(c) not in _UNSHOWN
-    )
+    clean = raw[: 4 * limit]
+    if not clean.isprintable():
+        clean = "".join(
+            " " if c in "\n\r\t" else c
+            for c in clean
+            if c in "\n\r\t" or unicodedata.category(c) not in _UNSHOWN
+        )
     clean = " ".join(clean.split())
     return clean if len(clean) <= limit and len(raw) <= 4 * limit else clean[: limit - 1] + "…"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from scipy.signal import lfilter
 
 from latdiag.attribution.parts import Parts, Source
 from latdiag.diagnosis.comparison import compare, compare_parts
@@ -26,7 +26,7 @@ def series(rng: np.random.Generator, n: int, phi: float) -> np.ndarray:
     """Stationary AR(1) with unit variance."""
     noise = rng.normal(size=n) * np.sqrt(1 - phi**2)
     noise[0] /= np.sqrt(1 - phi**2)
-    return np.asarray(lfilter([1.0], [1.0, -phi], noise))
+    return np.fromiter(accumulate(noise.tolist(), lambda before, new: new + phi * before), float)
 
 
 def partition(queue: np.ndarray, decode: np.ndarray, **more: Any) -> Parts:

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cache
 
 from latdiag.sim.engine import Emission, Engine
 from latdiag.sim.params import Params
@@ -92,8 +93,9 @@ def rate_per_s(params: Params, rng: random.Random) -> float:
     return min(6.0, 3 / seconds, 0.3 / (prompt.leaves["prefill.own"] / 1e9))
 
 
+@cache
 def probed(params: Params, seed: int, count: int = 70) -> Play:
-    """Poisson arrivals at the probe's rate."""
+    """Poisson arrivals at the probe's rate. Several tests look at the same play."""
     rng = random.Random(seed)
     rate = rate_per_s(params, rng)
     wanted, at_ns, arrivals = shapes(rng, count), 0, []

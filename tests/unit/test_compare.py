@@ -16,6 +16,9 @@ from .saved_probe import save
 from .test_blackbox import WAITS, probe
 
 
+pytestmark = pytest.mark.usefixtures("one_comparison")
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return two_runs(tmp_path_factory.mktemp("runs"))
@@ -67,8 +70,9 @@ def test_neither_writers_nor_the_order_of_rows_matter(
 
 
 def test_twice_gives_the_same_bytes_and_another_seed_other_intervals(
-    runs: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.undo()  # each comparison anew
     args = (runs / "a.run", runs / "b.run")
     assert said(capsys, *args, "--json") == said(capsys, *args, "--json")
     one, other = (result(capsys, *args, "--seed", seed)["compared"] for seed in (0, 5))

@@ -23,9 +23,12 @@ from .test_blackbox import WAITS, probe
 _PLACES = ("run", "runs")
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> str:
-    return save(tmp_path / "a.run", probe(WAITS))
+pytestmark = pytest.mark.usefixtures("one_diagnosis")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("saved") / "a.run", probe(WAITS))
 
 
 def said(capsys: pytest.CaptureFixture[str], *args: str, code: int = 0) -> str:
@@ -80,7 +83,10 @@ def test_the_result_is_that_of_the_probe(saved: str, capsys: pytest.CaptureFixtu
     assert found["load"]["requests"] == 60, "designed stages are no workload"
 
 
-def test_twice_gives_the_same_bytes(saved: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twice_gives_the_same_bytes(
+    saved: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # each diagnosis anew
     assert said(capsys, saved, "--json") == said(capsys, saved, "--json")
     assert said(capsys, saved) == said(capsys, saved)
     why = ("--why", "queue", "--json")
@@ -99,9 +105,10 @@ def test_neither_writers_nor_the_order_of_their_parts_change_anything(
 
 
 def test_several_runs_are_taken_together_in_any_order(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the workload in each of two runs, an hour apart."""
+    monkeypatch.undo()  # each diagnosis anew
     rows = probe(WAITS)
     work = [r for r in rows if r.stage == "S10"]
     one = save(tmp_path / "1.run", [r for r in rows if r not in work[30:]])
@@ -215,7 +222,6 @@ def test_a_header_that_says_what_none_says_ends_it_with_the_field(
 
 
 # ---------------------------------------------------------------------- --why
-@pytest.mark.usefixtures("one_diagnosis")
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_claim_on_a_component_is_shown_in_79_columns(
     component: str, saved: str, capsys: pytest.CaptureFixture[str]

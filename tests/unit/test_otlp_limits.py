@@ -34,7 +34,8 @@ def test_a_gzip_of_several_members_is_one_body() -> None:
 
 @pytest.mark.parametrize("size", [10 << 20, 300 << 20])
 def test_a_bomb_is_refused(size: int) -> None:
-    packed = gzip.compress(bytes(size), 9)
+    # Level 1 packs zeros by a factor of 200, far beyond what is taken, in a third of the time.
+    packed = gzip.compress(bytes(size), 1)
     with pytest.raises(Refusal) as caught:
         inflated(packed, "gzip")
     assert caught.value.reason == "bomb"

@@ -36,7 +36,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, latdiag.Resul
     for stack, capture in (("vllm-0.24.0-h200", "pd"), ("sglang-0.5.16-h200", "tp1")):
         shutil.copytree(CAPTURES / stack / capture, folder / stack)
         runs[stack] = folder / f"{stack}.run"
-        said("import", str(folder / stack), "--out", str(runs[stack]))
+        said("import", str(folder / stack), "--out", str(runs[stack]), "--json")
     return {name: latdiag.diagnose_run(path) for name, path in runs.items()}
 
 
@@ -250,7 +250,7 @@ def test_json_is_the_same_table(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_run_without_a_client_has_no_rows(tmp_path: Path) -> None:
     """What only servers say is of none of our requests."""
     shutil.copytree(CAPTURES / "vllm-0.24.0-h200" / "tp2", tmp_path / "tp2")
-    said("import", str(tmp_path / "tp2"), "--out", str(tmp_path / "a.run"))
+    said("import", str(tmp_path / "tp2"), "--out", str(tmp_path / "a.run"), "--json")
     shutil.rmtree(tmp_path / "a.run" / "requests")
     table = latdiag.diagnose_run(tmp_path / "a.run").requests()
     assert not len(table) and table.attrs["grades"] == {}

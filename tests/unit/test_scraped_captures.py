@@ -46,7 +46,7 @@ def folder_of(
 
 
 def diagnosed(folders: Sequence[Path], out: Path, *scenarios: str) -> dict[str, Any]:
-    words = ["import", *map(str, folders), "--out", str(out), "--quiet"]
+    words = ["import", *map(str, folders), "--out", str(out), "--json", "--quiet"]
     for name in scenarios:
         words += ["--scenario", name]
     assert latdiag(words) == 0

@@ -5,7 +5,8 @@ The same over a million of them: tests/bench/whitebox/test_million_traces.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,6 +30,24 @@ def told(spans: Spans, seen: Frame) -> tuple[Parts, Findings]:
     parts, facts, _ = whitebox.explain(spans, seen)
     assert parts is not None
     return parts, facts
+
+
+@cache
+def case(seed: int, kernel: bool = True) -> tuple[Spans, Frame]:
+    """Spans and requests that several tests look at: nobody may write into their columns."""
+    spans = traces(N, np.random.default_rng(seed))
+    seen = requests(N, np.random.default_rng([seed, 1]), kernel)
+    for owner in (spans, seen):
+        for field in fields(owner):
+            if isinstance(column := getattr(owner, field.name), np.ndarray):
+                column.flags.writeable = False
+    return spans, seen
+
+
+@cache
+def usual(seed: int) -> Parts:
+    """What is told of the case as it is."""
+    return told(*case(seed))[0]
 
 
 def same(one: Parts, other: Parts) -> bool:
@@ -64,8 +83,7 @@ def check_sums(parts: Parts) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kernel", [True, False])
 def test_sums_are_exact_and_only_unattributed_is_negative(seed: int, kernel: bool) -> None:
-    random = np.random.default_rng(seed)
-    parts, facts = told(traces(N, random), requests(N, random, kernel))
+    parts, facts = told(*case(seed, kernel))
     check_sums(parts)
     assert facts.joined == N
     assert facts.told + facts.partial + facts.contradicted >= facts.joined
@@ -73,27 +91,25 @@ def test_sums_are_exact_and_only_unattributed_is_negative(seed: int, kernel: boo
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_order_in_which_spans_come_changes_nothing(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    spans, seen = traces(N, random), requests(N, random)
-    shuffled = spans.select(random.permutation(spans.n))
-    assert same(told(spans, seen)[0], told(shuffled, seen)[0])
+    spans, seen = case(seed)
+    shuffled = spans.select(np.random.default_rng(seed).permutation(spans.n))
+    assert same(usual(seed), told(shuffled, seen)[0])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_clock_that_is_wrong_by_a_constant_changes_nothing(seed: int) -> None:
+    spans, seen = case(seed)
     random = np.random.default_rng(seed)
-    spans, seen = traces(N, random), requests(N, random)
     wrong = random.integers(-(10**17), 10**17, len(spans.senders))[spans.sender]
     skewed = replace(spans, start=spans.start + wrong, end=spans.end + wrong)
-    assert same(told(spans, seen)[0], told(skewed, seen)[0])
+    assert same(usual(seed), told(skewed, seen)[0])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_clock_of_the_client_that_is_wrong_changes_nothing(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    spans, seen = traces(N, random), requests(N, random)
+    spans, seen = case(seed)
     instants = {n: getattr(seen, n) + 10**16 for n in ("begin", "sent", "first", "last", "done")}
-    assert same(told(spans, seen)[0], told(spans, replace(seen, **instants))[0])
+    assert same(usual(seed), told(spans, replace(seen, **instants))[0])
 
 
 def test_no_span_no_parts() -> None:
@@ -233,14 +249,14 @@ def test_an_id_that_two_requests_bear_joins_nothing() -> None:
 # ---------------------------------------------------------------------- without a client
 @pytest.mark.parametrize("seed", SEEDS)
 def test_without_a_client_the_servers_own_time_adds_up_too(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    spans = traces(N, random)
+    spans = case(seed)[0]
     parts, facts = whitebox.server_only(spans)
     assert parts is not None and facts.joined == N
     assert np.array_equal(sum(parts.parts.values()), parts.total)
     assert {"client", "network"}.isdisjoint(parts.parts)
     for name, values in parts.parts.items():
         assert name == "unattributed" or (values >= 0).all(), name
+    random = np.random.default_rng(seed)
     wrong = random.integers(-(10**17), 10**17, len(spans.senders))[spans.sender]
     skewed = replace(spans, start=spans.start + wrong, end=spans.end + wrong)
     other, _ = whitebox.server_only(skewed.select(random.permutation(spans.n)))

@@ -101,8 +101,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Diagnosed]:
 
 def diagnosed(folder: Path, where: Path, scenario: str) -> dict[str, Any]:
     out = where / "a.run"
-    words = ["import", str(folder), "--scenario", scenario, "--out", str(out), "--quiet"]
-    assert latdiag(words) == 0
+    words = ["import", str(folder), "--scenario", scenario, "--out", str(out)]
+    assert latdiag([*words, "--json", "--quiet"]) == 0
     return result_of(Run.open(str(out)), "diagnose").to_json()
 
 
