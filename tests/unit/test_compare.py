@@ -15,7 +15,6 @@ from .probe_rows import Reply
 from .saved_probe import save
 from .test_blackbox import WAITS, probe
 
-
 pytestmark = pytest.mark.usefixtures("one_comparison")
 
 
