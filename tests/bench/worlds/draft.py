@@ -23,7 +23,7 @@ from .engines import (
     StepEngine,
 )
 from .gateways import Delay, Gateway
-from .habits import Habit
+from .habits import COUNTS, Habit
 from .path import Frontend, LoopFrontend, Network
 from .request import Hop
 from .world import Tenants, World
@@ -62,8 +62,7 @@ class Draft:
     token: float = 20 * MS
     prompt_token: float = 30 * US
 
-    def built(self) -> World:
-        clock = Clock(EPOCH)
+    def built(self, clock: Clock) -> World:
         way, front = self.network(clock), self.frontend(clock)
         hops: list[Hop] = [way, *(make(clock) for make in self.gateways), front]
         late = self.refused_at == "frontend"
@@ -71,9 +70,9 @@ class Draft:
         for hop in hops:
             if isinstance(hop, Delay):
                 hop.refused = self.refused_at != "gateway"
-        prefill = PREFILL_BEHIND if late else PREFILL_APART
-        if self.shared:
-            prefill = PREFILL_MIXED if self.unlike else PREFILL
+        prefill = PREFILL if self.shared else PREFILL_BEHIND if late else PREFILL_APART
+        if self.unlike:
+            prefill = PREFILL_MIXED
         causes = Causes(QUEUE if self.refused_at == "gateway" else QUEUE_BEHIND, prefill)
         world: World | None = None
 
@@ -151,9 +150,11 @@ def _front(draw: random.Random) -> Callable[[Clock], Frontend | LoopFrontend]:
 def _habits(draft: Draft) -> None:
     draw = draft.draw
     draft.habit = Habit(
+        thinks=draw.choice((0.0, 0.0, 0.0, 0.5)),
+        head=draw.choice(("early", "early", "first")),
         role=draw.choice(("first", "first", "early", "none")),
-        counts=draw.random() < 0.75,
-        usage=draw.random() < 0.85,
+        counts=draw.choice(COUNTS),
+        usage=draw.random() < 0.9,
     )
 
 

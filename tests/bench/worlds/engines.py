@@ -18,6 +18,7 @@ Emit = Callable[[Request, Event], None]
 QUEUE = Cause("queue.admission", "queue", ("slots",), load=True)
 QUEUE_BEHIND = Cause("queue.admission", "queue", ("slots-behind",), load=True)
 WINDOW = Cause("queue.admission", "batch window", ("constant",))
+STEP_ENDS = Cause("queue.admission", "a step that ends", ("beside-others",), load=True)
 CONTENTION = Cause("prefill.contention", "others in the steps", ("beside-others",), load=True)
 PREFILL = Cause("prefill.own", "prompt", ("slope", "stretches"))
 PREFILL_APART = Cause("prefill.own", "prompt elsewhere", ("slope",))
@@ -36,7 +37,8 @@ UNSEEN = Cause("decode.base", "steps not shown", ("unseen-steps",))
 class Engine(Protocol):
     """What takes requests and makes tokens."""
 
-    def submit(self, request: Request) -> None: ...
+    def submit(self, request: Request) -> None:
+        """It waits here from now on."""
 
     @property
     def load(self) -> int:
@@ -51,16 +53,16 @@ class Stalls:
     draw: random.Random
     every: float
     ns: float
-    _next: float = -1.0
+    _begin: float = 0.0
+    _end: float = 0.0
 
     def at(self, now: int) -> int:
-        """How long it stands still from now on; counts each once."""
-        if self._next < 0:
-            self._next = now + self.draw.uniform(0, self.every)
-        if now < self._next:
-            return 0
-        self._next = now + self.every * self.draw.uniform(0.6, 1.4)
-        return round(self.ns * self.draw.uniform(0.7, 1.3))
+        """How long it stands still from now on. What fell into idle time harmed nobody."""
+        while self._end <= now:
+            gap = self.every * self.draw.uniform(0.6, 1.4)
+            self._begin = (self._end or now - self.every * self.draw.random()) + gap
+            self._end = self._begin + self.ns * self.draw.uniform(0.7, 1.3)
+        return round(self._end) - now if self._begin <= now else 0
 
 
 @dataclass(slots=True)
@@ -179,7 +181,8 @@ class StepEngine:
                 break
             self.waiting.pop(0)
             lost = "lost" in request.notes
-            request.ledger.book(self.clock.now, PREEMPTED if lost else self.causes.queue)
+            waited = self.causes.queue if "blocked" in request.notes else STEP_ENDS
+            request.ledger.book(self.clock.now, PREEMPTED if lost else waited)
             if self.decodes_only:
                 self.running.append(request)
                 if not request.made:
@@ -189,6 +192,8 @@ class StepEngine:
             request.notes["todo"] = request.isl + request.made + self._prefix(lost)
             request.computed = 0
             self.filling.append(request)
+        for request in self.waiting:
+            request.notes["blocked"] = True
 
     def _prefix(self, lost: bool) -> int:
         tokens, misses = self.shape.prefix

@@ -221,17 +221,18 @@ HOLD = Cause("gateway.proc", "end of the reply held", ("end",))
 
 @dataclass(slots=True, eq=False)
 class InFlight:
-    """429 (503 of some) for whoever comes while ``most`` are inside."""
+    """429 (503 of some) for whoever comes while ``most`` are inside. ``wait_s``: Retry-After."""
 
     most: int
     status: int = 429
+    wait_s: float | None = None
     _inside: int = 0
 
     async def there(self, request: Request) -> None:
         if request.kind != GENERATE:
             return
         if self._inside >= self.most:
-            raise Turned(self.status)
+            raise Turned(self.status, self.wait_s)
         self._inside += 1
         request.notes[self] = True
 
@@ -248,6 +249,7 @@ class PerSecond:
     clock: Clock
     rate: float
     burst: float
+    wait_s: float | None = None
     _at: float = -1e18
 
     async def there(self, request: Request) -> None:
@@ -256,7 +258,7 @@ class PerSecond:
         step = 1e9 / self.rate
         begin = max(self._at, self.clock.now - self.burst * step)
         if begin + step > self.clock.now:
-            raise Turned(429)
+            raise Turned(429, self.wait_s)
         self._at = begin + step
 
     back = _now_on

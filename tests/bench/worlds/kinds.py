@@ -12,7 +12,7 @@ from dataclasses import replace
 from . import costs
 from .clock import Clock
 from .costs import MS, US, S, log_uniform
-from .draft import Draft, ordinary
+from .draft import EPOCH, Draft, ordinary
 from .engines import Causes, Emit, Engine, Shape, Stalls, StepEngine
 from .gateways import (
     Admission,
@@ -50,7 +50,7 @@ def gateway_flush(draft: Draft) -> None:
     """nginx with proxy_buffering, HAProxy without http-no-delay, a compressing proxy."""
     draw = draft.draw
     way = draw.choice(("period", "ticks", "size", "both", "end"))
-    period = round(log_uniform(draw, 60, 1200) * MS)
+    period = round(log_uniform(draw, 80, 2000) * MS)
     size = draw.choice((1024, 4096, 8192))
     end = draw.random() < 0.6
     if way == "end":
@@ -121,7 +121,7 @@ def engine_queue(draft: Draft) -> None:
         draft.say(f"collects for {window / MS:.0f} ms")
     elif way == "static":
         window = round(log_uniform(draw, 5, 300) * MS)
-        draft.engine = _static(max(most, 2), window)
+        draft.engine, draft.shared = _static(max(most, 2), window), False
         draft.say(f"static batches, {window / MS:.0f} ms")
     elif way == "sharing":
         power = draw.uniform(1.0, 4.0)
@@ -156,21 +156,22 @@ def _sharing(power: float) -> Callable[[Draft, Clock, Emit, Causes], Engine]:
 def engine_work(draft: Draft) -> None:
     """Slow prompts, slow steps, a slow way or a slow frontend: what every tool should know."""
     draw = draft.draw
-    way = draw.choice(("prompt", "prompt", "step", "network", "frontend", "prefix"))
+    way = draw.choice(("prompt", "prompt", "step", "network", "frontend", "frontend", "prefix"))
     draft.say(f"slow {way}")
     if way == "prompt":
-        token = log_uniform(draw, 200, 2500) * US
+        token = log_uniform(draw, 300, 5000) * US
         draft.reshape(prompt=costs.drawn(draw, costs.PROMPTS, token))
         draft.say(f"{token / US:.0f} us a token")
     elif way == "step":
         draft.token = log_uniform(draw, 40, 150) * MS
         draft.reshape(step=costs.drawn(draw, costs.STEPS, draft.token))
     elif way == "prefix":
-        tokens, misses = draw.choice((2000, 4000, 8000)), draw.uniform(0.05, 0.5)
-        draft.reshape(prefix=(tokens, misses))
+        tokens, misses = draw.choice((2000, 4000, 8000)), draw.uniform(0.05, 0.6)
+        token = log_uniform(draw, 20, 300) * US
+        draft.reshape(prefix=(tokens, misses), prompt=costs.drawn(draw, costs.PROMPTS, token))
         draft.say(f"a prefix of {tokens} tokens, missed {misses:.0%}")
     elif way == "network":
-        base = log_uniform(draw, 30, 250) * MS
+        base = log_uniform(draw, 40, 400) * MS
         jitter, rate = base * draw.uniform(0.01, 0.2), log_uniform(draw, 0.001, 0.1)
         loss = draw.choice((0.0, 0.0, 0.001))
         if draw.random() < 0.35:
@@ -181,8 +182,8 @@ def engine_work(draft: Draft) -> None:
             draft.network = lambda clock: Network(clock, draw, round(base), jitter, rate, loss)
         draft.say(f"a way of {base / MS:.0f} ms")
     else:
-        parse, token = log_uniform(draw, 5, 80) * MS, log_uniform(draw, 20, 900) * US
-        event = log_uniform(draw, 0.1, 3.0) * MS
+        parse, token = log_uniform(draw, 10, 800) * MS, log_uniform(draw, 20, 2500) * US
+        event = log_uniform(draw, 0.1, 4.0) * MS
         front = draw.choice((Frontend, LoopFrontend))
         draft.frontend = lambda clock: front(clock, draw, parse, token, event)
         draft.say(f"{front.__name__} {parse / MS:.0f} ms + {token / US:.0f} us a token")
@@ -194,9 +195,10 @@ def replicas(draft: Draft) -> None:
     number, slow = draw.choice((2, 2, 3, 4)), draw.uniform(1.5, 5.0)
     rule = draw.choice(("turn", "turn", "load", "chance"))
     way = draw.choice(("all", "prompt", "places"))
-    draft.unlike = way != "places"
+    # A long prompt stretches only the streams that are where it is.
+    draft.unlike, draft.shared = way != "places", False
     if way == "prompt":
-        draft.reshape(prompt=costs.drawn(draw, costs.PROMPTS, log_uniform(draw, 60, 900) * US))
+        draft.reshape(prompt=costs.drawn(draw, costs.PROMPTS, log_uniform(draw, 100, 2500) * US))
     draft.say(f"{number} replicas by {rule}, one of them {slow:.1f} times slower in {way}")
 
     def made(given: Draft, clock: Clock, emit: Emit, causes: Causes) -> Engine:
@@ -235,13 +237,15 @@ def stalls(draft: Draft) -> None:
         draft.workload |= {"isl": (256, 400), "osl": (96,), "concurrency": draw.randint(6, 16)}
         draft.say(f"memory for {cache} tokens, asked with {draft.workload}")
     else:
-        rate, spells = log_uniform(draw, 0.5, 6), draw.random() < 0.5
+        spells = draw.random() < 0.5
         isl, osl = draw.choice((100, 500, 2000)), draw.choice((40, 100, 200))
         on, off = (draw.uniform(1, 5) * S, draw.uniform(1, 6) * S) if spells else (0.0, 0.0)
-        if draw.random() < 0.5:
-            most = draw.choice((4, 8, 16))
-            draft.reshape(most=lambda now: most)
-            draft.say(f"{most} streams")
+        most = draw.choice((4, 8, 16, 64))
+        draft.reshape(most=lambda now: most)
+        # What they ask for is less than what the places can do, or nobody would be served.
+        holds_s = (osl * draft.token * 1.3 + isl * draft.prompt_token * 2) / S
+        rate = min(most, 12) / holds_s * draw.uniform(0.2, 0.85)
+        draft.say(f"{most} streams")
         draft.tenants = Tenants(draw, rate, isl, osl, on, off)
         draft.say(
             f"others send {rate:.1f}/s of {isl}+{osl} tokens{' in spells' if spells else ''}"
@@ -253,15 +257,21 @@ def chunks(draft: Draft) -> None:
     draw = draft.draw
     chunk = draw.choice((2, 4, 5, 8, 10, 16))
     draft.habit = replace(draft.habit, chunk=chunk)
-    draft.say(f"{chunk} tokens an event, {'counted' if draft.habit.counts else 'not counted'}")
+    draft.say(f"{chunk} tokens an event, counted by {draft.habit.counts}")
 
 
 def hidden_tokens(draft: Draft) -> None:
     """Tokens that are made and paid for and never seen, or whose text comes late."""
     draw = draft.draw
-    if draw.random() < 0.7:
+    way = draw.choice(("hidden", "hidden", "hidden", "mute", "elsewhere"))
+    if way == "elsewhere":
+        field, share = draw.choice(("thinking", "reasoning_details")), draw.uniform(0.2, 0.8)
+        draft.habit = replace(draft.habit, thinks=share, thought=field)
+        draft.say(f"{share:.0%} of the text stands in {field}")
+    elif way == "hidden":
         share, most = draw.choice((1.0, 1.0, 0.6)), draw.choice((20, 60, 100, 250))
-        draft.habit = replace(draft.habit, hidden=(share, most), usage=True)
+        counts = draw.choice(("ids", "nothing", "nothing"))
+        draft.habit = replace(draft.habit, hidden=(share, most), counts=counts, usage=True)
         draft.say(f"up to {most} hidden tokens in {share:.0%} of the replies")
     else:
         mute = draw.choice((4, 8, 16, 30))
@@ -272,13 +282,14 @@ def hidden_tokens(draft: Draft) -> None:
 def limits(draft: Draft) -> None:
     """429 and 503, by requests in flight or per second."""
     draw = draft.draw
+    wait_s = draw.choice((None, 1.0, 2.0, 5.0))
     if draw.random() < 0.6:
         most, status = draw.choice((2, 4, 6, 8, 12)), draw.choice((429, 429, 503))
-        draft.gateways.append(lambda clock: InFlight(most, status))
+        draft.gateways.append(lambda clock: InFlight(most, status, wait_s))
         draft.say(f"{status} beyond {most} in flight")
     else:
         rate, burst = log_uniform(draw, 1, 10), draw.choice((5, 10, 20, 60))
-        draft.gateways.append(lambda clock: PerSecond(clock, rate, burst))
+        draft.gateways.append(lambda clock: PerSecond(clock, rate, burst, wait_s))
         draft.say(f"429 beyond {rate:.1f} requests/s, {burst} at once")
 
 
@@ -286,9 +297,9 @@ def changes(draft: Draft) -> None:
     """Capacity doubles or halves, the server warms up, or slows down."""
     draw = draft.draw
     way = draw.choice(("places", "places", "speed", "cold", "drift"))
-    at = 5_000 * S + round(draw.uniform(8, 40) * S)
+    at = EPOCH + round(draw.uniform(8, 40) * S)
     factor = draw.choice((0.5, 2.0)) * draw.uniform(0.8, 1.25)
-    draft.say(f"{way} change at {(at - 5_000 * S) / S:.0f} s by {factor:.2f}")
+    draft.say(f"{way} change at {(at - EPOCH) / S:.0f} s by {factor:.2f}")
     if way == "places":
         few = draw.choice((1, 2, 3))
         before, after = (few, 4 * few) if factor > 1 else (4 * few, few)
@@ -298,21 +309,21 @@ def changes(draft: Draft) -> None:
         draft.reshape(speed=lambda now: 1.0 if now < at else factor)
     elif way == "cold":
         slow, fades = draw.uniform(1.5, 6.0), draw.uniform(3, 15) * S
-        draft.reshape(speed=lambda now: 1 + (slow - 1) * 0.5 ** ((now - 5_000 * S) / fades))
+        draft.reshape(speed=lambda now: 1 + (slow - 1) * 0.5 ** ((now - EPOCH) / fades))
     else:
         per_s = draw.uniform(0.005, 0.03)
-        draft.reshape(speed=lambda now: 1 + per_s * (now - 5_000 * S) / S)
+        draft.reshape(speed=lambda now: 1 + per_s * (now - EPOCH) / S)
 
 
 def disaggregated(draft: Draft) -> None:
     """Prompts on servers of their own, and a link between."""
     draw = draft.draw
     workers, early = draw.choice((1, 1, 2, 4)), draw.random() < 0.4
-    handover = log_uniform(draw, 1, 150) * MS
-    token = log_uniform(draw, 1, 600) * US
+    handover = log_uniform(draw, 1, 600) * MS
+    token = log_uniform(draw, 2, 2000) * US
     serial = draw.random() < 0.5
     if draw.random() < 0.4:
-        prompt = log_uniform(draw, 60, 600) * US
+        prompt = log_uniform(draw, 100, 2000) * US
         draft.reshape(prompt=costs.drawn(draw, costs.PROMPTS, prompt))
     draft.shared = False
     draft.say(
@@ -361,8 +372,11 @@ KINDS: Mapping[str, Callable[[Draft], None]] = {
 }
 
 
-def drawn(kind: str, seed: str) -> tuple[World, Draft]:
-    """The world of this kind and seed; any text is a seed."""
+def drawn(kind: str, seed: str, clock: Clock | None = None) -> tuple[World, Draft]:
+    """The world of this kind and seed; any text is a seed. ``clock``: of a world that is served on
+    a socket: the way to it is a real one."""
     draft = ordinary(random.Random(f"{kind} {seed}"))
     KINDS[kind](draft)
-    return draft.built(), draft
+    if clock is not None:
+        draft.network = lambda clock: Network(clock, draft.draw, 0, 0.0, 1e9)
+    return draft.built(clock or Clock(EPOCH)), draft

@@ -21,22 +21,22 @@ def later(
     at: int,
     key: object,
     cause: Cause,
+    own: int = 0,
 ) -> None:
-    """``onward`` at ``at``, not before what went ahead of it."""  # fmt: skip
+    """``onward`` at ``at``, not before what went ahead of it. ``own``: ns that the event takes for
+    itself; the rest is ``cause``'s."""
     at = max(at, request.notes.get(key, 0))
     request.notes[key] = at
-    if at <= clock.now:
-        if event.last:
-            request.ledger.book(clock.now, cause)
-        onward(event)
-        return
 
     def arrive() -> None:
         if event.last:
-            request.ledger.book(clock.now, cause)
+            request.ledger.book_parts(clock.now, cause, (DETOKENISE, own))
         onward(event)
 
-    clock.call(at, arrive)
+    if at <= clock.now:
+        arrive()
+    else:
+        clock.call(at, arrive)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +65,10 @@ class Network:
 
     async def there(self, request: Request) -> None:
         sent = self.upload(request.bytes)
-        await At(self.clock.now + sent + self.way())
+        arrives = self.clock.now + sent + self.way()
+        if self.first:
+            request.notes["acked"] = arrives + self.way()
+        await At(arrives)
         request.ledger.book(self.clock.now, self._cause("network.upload"))
 
     def back(self, request: Request, event: Event, onward: Onward) -> None:
@@ -136,7 +139,8 @@ class LoopFrontend:
         if request.kind != GENERATE:
             onward(event)
             return
-        later(self.clock, request, event, onward, self._turn(self.event), self, LOOP_EVENTS)
+        at = self._turn(self.event)
+        later(self.clock, request, event, onward, at, self, LOOP_EVENTS, round(self.event))
 
 
 LOOP_WAIT = Cause("frontend.parse", "busy loop", ("refused-loaded",), load=True)

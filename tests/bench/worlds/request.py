@@ -10,33 +10,38 @@ from latdiag.model.records import Kind
 
 from .truth import Ledger
 
-#: Bytes of a request besides its prompt, of a token in it, and of one event of a stream.
-HEAD_BYTES, TOKEN_BYTES, EVENT_BYTES = 420, 5, 210
+#: Bytes of a request besides its prompt, of a token, and of one event of a stream besides.
+HEAD_BYTES, TOKEN_BYTES, EVENT_BYTES = 420, 5, 205
 GENERATE, GET, REFUSED = "generate", "get", "refused"
 
 
 class Turned(Exception):
-    """A request was answered with ``status`` and went no further."""
+    """A request was answered with ``status`` and went no further. ``wait_s``: when to try again,
+    if the reply says so."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, wait_s: float | None = None) -> None:
         super().__init__(status)
-        self.status = status
+        self.status, self.wait_s = status, wait_s
 
 
 @dataclass(slots=True)
 class Event:
     """``tokens``: that its text brings. ``last``: with it the reply ends. ``head``: of a reply, no
-    event of a stream. ``status``: of the head."""
+    event of a stream. ``status``, ``wait_s``: of the head. ``so_far``: tokens made until then.
+    ``text``: the field that its text stands in."""
 
     kind: Kind
     tokens: int = 0
     last: bool = False
     head: bool = False
     status: int = 200
+    so_far: int = 0
+    text: str = "content"
+    wait_s: float | None = None
 
     @property
     def size(self) -> int:
-        return EVENT_BYTES * max(1, self.tokens) // (1 if self.tokens < 2 else 2)
+        return EVENT_BYTES + TOKEN_BYTES * self.tokens
 
 
 @dataclass(slots=True, eq=False)

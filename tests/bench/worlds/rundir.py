@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from latdiag.load.tokens import TokenCounts, token_counts
 from latdiag.measurement.observations import COLUMNS, Observations, observe
 from latdiag.measurement.stages import Limits, PathStage, Stage
-from latdiag.model.records import Outcome, StampSource, TokenSource
+from latdiag.model.records import Kind, Outcome, StampSource
 from latdiag.probe.design import probe
 from latdiag.store.arrays import to_batch
 from latdiag.store.batch import Batch, Lists
@@ -22,11 +23,14 @@ from latdiag.store.writer import RunWriter, create_run
 from tests.run_documents import header, state
 
 from .client import Client, Row
+from .habits import Habit
 from .world import World
 
 #: As ``latdiag.probe.run``: a probe leans on no server that is down, and stops at one that says
 #: it is too busy. Repeated here since that file is about sockets and processes.
 _GIVE_UP, _ENOUGH, _BUSY = 0.2, 10, (429, 503)
+#: Tokens that a chat template adds to a prompt.
+_TEMPLATE = 11
 _CLOCK = "5eed000000000001"
 
 
@@ -103,10 +107,11 @@ def columns_of(rows: Sequence[Row], numbers: Any) -> dict[str, Any]:
     offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
     flat = [each for row in rows for each in _stream(row)]
     arrivals = np.array([at for at, _ in flat], dtype=np.int64)
-    known = np.array([row.request.notes.get("counts", True) for row in rows], dtype=bool)
-    counted = [event.tokens for row, k in zip(rows, known, strict=True) if k
-               for _, event in _stream(row)]  # fmt: skip
-    lengths = np.where(known, sizes, 0)
+    counts = [_counted(row) for row in rows]
+    known = np.array([each.counts is not None for each in counts], dtype=bool)
+    brought = [n for each in counts for n in each.counts or ()]
+    kinds = [kind for each in counts for kind in each.kinds]
+    ends = np.concatenate(([0], np.cumsum(np.where(known, sizes, 0)))).astype(np.int64)
     ids = [f"w{next(numbers):07d}" for _ in rows]
     return {
         "request_id": ids,
@@ -119,20 +124,27 @@ def columns_of(rows: Sequence[Row], numbers: Any) -> dict[str, Any]:
         **_instants(rows),
         "arrivals_ns": Lists.whole(arrivals, offsets),
         "arrivals_user_ns": Lists.whole(arrivals + 25_000, offsets),
-        "kinds": Lists.whole(np.array([event.kind for _, event in flat], dtype=np.int8), offsets),
+        "kinds": Lists.whole(np.array(kinds, dtype=np.int8), offsets),
         "censored": Lists.whole(np.zeros(len(flat), dtype=bool), offsets),
-        "tokens": Lists(
-            np.array(counted, dtype=np.int32),
-            np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
-            known,
-        ),
-        **_figures(rows, known),
+        "tokens": Lists(np.array(brought, dtype=np.int32), ends, known),
+        **_figures(rows, counts),
     }
+
+
+def _counted(row: Row) -> TokenCounts:
+    """As the client counts the tokens of what it received."""
+    events = [event for _, event in _stream(row)]
+    habit: Habit = row.request.notes.get("habit", Habit())
+    by_ids = [e.tokens or None if habit.counts == "ids" else None for e in events]
+    so_far = [e.so_far if habit.counts == "so far" else None for e in events]
+    total = next((e.so_far for e in reversed(events) if e.kind is Kind.USAGE), None)
+    total = so_far[-1] if events and total is None else total
+    return token_counts([event.kind for event in events], by_ids, so_far, total)
 
 
 def _stream(row: Row) -> list[tuple[int, Any]]:
     """Events that a reply's stream has; the replies of the path have none."""
-    return row.events if row.osl and row.status == 200 else []
+    return row.events if row.osl and row.ok else []
 
 
 def _instants(rows: Sequence[Row]) -> dict[str, Any]:
@@ -151,39 +163,40 @@ def _instants(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _figures(rows: Sequence[Row], known: Any) -> dict[str, Any]:
+def _figures(rows: Sequence[Row], counts: Sequence[TokenCounts]) -> dict[str, Any]:
     n = len(rows)
-    told = [row.osl and row.ok for row in rows]
-    hidden = [int(row.request.notes.get("hidden", 0)) for row in rows]
+    # Who states the reply's length states the prompt's.
+    told = [row.isl + _TEMPLATE if _states(row) else None for row in rows]
     outcomes = [_outcome(row) for row in rows]
     return {
-        "isl": [row.isl + 11 if yes else None for row, yes in zip(rows, told, strict=True)],
-        "osl": [
-            row.osl + more if yes else None
-            for row, more, yes in zip(rows, hidden, told, strict=True)
-        ],
+        "isl": told,
+        "osl": [each.osl for each in counts],
         "isl_wanted": [row.isl or None for row in rows],
         "osl_wanted": [row.osl or None for row in rows],
-        "token_source": [
-            (TokenSource.USAGE_CONTINUOUS if k else TokenSource.USAGE).value for k in known
-        ],
+        "token_source": [each.source.value for each in counts],
         "stamp_source": [StampSource.KERNEL.value] * n,
         "retransmits": np.zeros(n, dtype=np.int64),
         "out_of_order": np.zeros(n, dtype=np.int64),
         "reused": [row.connected is None for row in rows],
         "clock_step": np.zeros(n, dtype=bool),
+        "retry_after_s": [row.wait_s for row in rows],
         "outcome": outcomes,
         "status": [row.status for row in rows],
         "error": [
-            None if o == "ok" else f"HTTP {row.status}"
+            None if o == "ok" else f"HTTP {row.status}" if row.status else "no answer in time"
             for o, row in zip(outcomes, rows, strict=True)
         ],
     }
 
 
+def _states(row: Row) -> bool:
+    """Whether its reply has usage."""
+    return any(event.kind is Kind.USAGE for _, event in _stream(row))
+
+
 def _outcome(row: Row) -> str:
     if row.status == 429:
         return Outcome.RATE_LIMITED.value
-    if row.status != 200:
-        return Outcome.HTTP_ERROR.value
-    return (Outcome.OK if row.ok else Outcome.TIMEOUT).value
+    if row.done is None:
+        return Outcome.TIMEOUT.value
+    return (Outcome.OK if row.status == 200 else Outcome.HTTP_ERROR).value

@@ -1,22 +1,43 @@
-"""A few worlds of each kind, whole: their truth adds up and their runs are runs."""
+"""A few worlds of each kind: their truth adds up, and their runs are runs."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
+from latdiag.measurement.stages import PathStage, Shot, Stage
 from latdiag.store.run import Run
 
+from .client import Client, Row, limits_of
 from .judge import book_of
 from .kinds import KINDS, drawn
+from .rundir import Writing
 from .work import Task, rows_of, worked
+
+SHOTS = tuple(Shot(64 + 90 * n, 3 + n, 70_000_000 * n) for n in range(9))
+STAGES: tuple[Stage | PathStage, ...] = (
+    PathStage(3, (32, 512), 1),
+    Stage("S3", (Shot(32, 4, -1), Shot(700, 4, -1)), 1, dither_ns=50_000_000),
+    Stage("S6", (Shot(32, 8, 0),) * 6),
+    Stage("S10", SHOTS, 0, segment=1),
+)
+
+
+def short(kind: str, seed: str) -> list[Row]:
+    """Some of the stages of a probe: what a whole one would show costs seconds."""
+    client = Client(drawn(kind, seed)[0], random.Random(seed))
+    for stage in STAGES:
+        client.execute(stage)
+    return client.rows
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_truth_of_each_request_adds_up(kind: str, tmp_path: Path) -> None:
-    rows, said = rows_of(Task(kind, "unit", "quick", tmp_path))
-    assert said and rows
+@pytest.mark.parametrize("seed", ("one", "two", "three"))
+def test_the_truth_of_each_request_adds_up(kind: str, seed: str) -> None:
+    rows = short(kind, seed)
+    assert len(rows) == 3 + 2 + 2 + 6 + 9 or kind == "limits"
     for row in rows:
         if not row.ok or not row.osl:
             continue
@@ -28,29 +49,33 @@ def test_the_truth_of_each_request_adds_up(kind: str, tmp_path: Path) -> None:
         assert arrivals == sorted(arrivals) and arrivals[-1] == row.done
         assert sum(event.tokens for _, event in row.events) == row.osl
         assert row.begin <= row.sent <= row.written <= row.wire <= row.wire_last < arrivals[0]
+        assert row.acked is not None and row.head is not None
+        assert row.wire_last < row.acked <= row.head <= arrivals[0]
 
 
-def test_a_run_is_read_without_contradiction_and_whole(tmp_path: Path) -> None:
-    task = Task("replicas", "unit", "quick", tmp_path)
-    rows, _ = rows_of(task)
-    run = Run.open(str(task.run))
-    assert len(run.frame(["request_id"])) == len(rows)
-    list(run.batches())
-    assert not run.contradictions["requests"] and not run.caveats and not run.cut_short
+@pytest.mark.parametrize("kind", ("replicas", "limits"))
+def test_a_run_is_read_whole_and_without_contradiction(kind: str, tmp_path: Path) -> None:
+    rows = short(kind, "one")
+    run = Writing(tmp_path / "a.run", limits_of("quick", 1, {}))
+    run.add(rows)
+    run.close()
+    found = Run.open(str(tmp_path / "a.run"))
+    assert len(found.frame(["request_id"])) == len(rows) == run.observed().n
+    list(found.batches())
+    assert not found.contradictions["requests"] and not found.caveats and not found.cut_short
 
 
-def test_a_seed_is_a_world(tmp_path: Path) -> None:
-    one, other = (rows_of(Task("changes", "same", "quick", tmp_path / name))[0] for name in "ab")
+def test_a_seed_is_a_world() -> None:
+    one, other = (short("changes", "same") for _ in range(2))
     assert [(row.begin, row.done) for row in one] == [(row.begin, row.done) for row in other]
     assert drawn("changes", "same")[0].described != drawn("changes", "else")[0].described
 
 
-def test_an_obviously_healthy_world_is_healthy(tmp_path: Path) -> None:
-    books = []
-    for seed in range(3):
-        rows, _ = rows_of(Task("healthy", f"unit-{seed}", "quick", tmp_path))
-        books.append(book_of([row for row in rows if row.stage == "S10"]))
-    assert all(book.healthy is not False for book in books), books
+def test_a_healthy_world_is_probed_whole_and_is_healthy(tmp_path: Path) -> None:
+    rows, _ = rows_of(Task("healthy", "unit", "quick", tmp_path))
+    book = book_of([row for row in rows if row.stage == "S10"])
+    assert book.healthy is not False and book.ranked("mean")[0] == "decode", book
+    assert {row.stage for row in rows} == {"S1", "warmup", "S2", "S3", "S5", "S6", "S8", "S10"}
 
 
 def test_who_raises_is_in_the_table(tmp_path: Path) -> None:

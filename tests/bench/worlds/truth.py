@@ -50,8 +50,6 @@ COULD: Mapping[str, frozenset[str]] = {
     "beside-others": frozenset({"queue", "prefill"}),
     # Waiting before the first token that no experiment tells more of.
     "any-wait": frozenset({"gateway", "frontend", "queue", "prefill"}),
-    # One request waits although few of ours are there.
-    "lone-wait": frozenset({"queue", "prefill"}),
     # The pace of a stream, alone and in a batch.
     "pace": frozenset({"decode"}),
     # Tokens came late or at once although others before or after have a pace: of steps that were

@@ -54,10 +54,10 @@ class World:
                 await hop.there(request)
                 passed += 1
         except Turned as turned:
-            self._back(request, Event(Kind.OTHER, 0, True, True, turned.status), passed - 1)
+            event = Event(Kind.OTHER, 0, True, True, turned.status, wait_s=turned.wait_s)
+            self._back(request, event, passed - 1)
             return
         if request.kind == GENERATE:
-            self._back(request, Event(Kind.OTHER, head=True), last - 1)
             self.engine.submit(request)
         else:
             status = 200 if request.kind == GET else 400
