@@ -272,7 +272,7 @@ def _document(end: VerbEnd) -> dict[str, dict[str, str]]:
         document = None
     if not isinstance(document, dict):
         text = f"the measuring process ended with {end.exit_code} and no result"
-        raise LocalFault(text, "run the same by the command line to see why")
+        raise LocalFault(text, "run the same command on the command line to see why")
     return document
 
 

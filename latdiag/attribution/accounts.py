@@ -98,11 +98,13 @@ def together(accounts: Iterable[Account]) -> Together:
 
 def _excluded(one: Combined, strong: str, weak: str) -> Caveat:
     """Where two accounts cannot both be right, and which of them is used."""
-    pieces = []
+    pieces, first = [], one.stands[0]
     for each in one.against:
         a, b, room = (
             show_ms(ns / each.rows) for ns in (each.strong_ns, each.weak_ns, each.room_ns)
         )
-        pieces.append(f"{' + '.join(each.members)} {a} ms by {strong}, {b} +- {room} ms by {weak}")
-    used, other = (strong, weak) if one.stands[0] else (weak, strong)
+        sides = (f"{a} ms", f"{b} +- {room} ms")
+        ours, theirs = sides if first else reversed(sides)
+        pieces.append(f"{' + '.join(each.members)} {ours}, not {theirs}")
+    used, other = (strong, weak) if first else (weak, strong)
     return caveat("LD430", what="; ".join(pieces), used=used, other=other)

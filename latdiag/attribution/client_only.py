@@ -22,7 +22,7 @@ from latdiag.model.units import NS_PER_MS
 BEHIND_THE_HOP = ("queue", "prefill", "frontend", "gateway")
 #: The stream, as the client's own stamps have it.
 STREAM = Origin(
-    "A", "kernel receive stamps, first to last token; time on links between steps is inside"
+    "A", "kernel receive stamps, first to last token; includes time on links between steps"
 )
 #: What follows the last token (usage, end mark) belongs to no component known here.
 AFTER_THE_STREAM = Origin("A", "from the last token to the last byte that counts")

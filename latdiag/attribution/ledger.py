@@ -145,7 +145,7 @@ def mask_of(names: Sequence[str]) -> int:
 # ---------------------------------------------------------------------- the client's own claims
 #: The first hop's share, as each kind of stamp proves it.
 _NETWORK = "transmit and ACK stamps, TCP_INFO min_rtt"
-_ROUND_TRIP = "the smallest round trip of the connection where it is known, else nothing"
+_ROUND_TRIP = "the smallest round trip of the connection if known, otherwise zero"
 
 
 def client_claims(rows: Frame, client: str = "", grade: str = "") -> list[Claim]:

@@ -21,23 +21,29 @@ from latdiag.model.secrets import forgotten_after
 
 #: name: (where its click command is, its one line of help)
 VERBS = {
-    "load": ("latdiag.cli.load:load", "Send a workload of yours and measure it: TTFT, TPOT, ITL."),
+    "load": ("latdiag.cli.load:load", "Send a workload and measure it: TTFT, TPOT, ITL."),
     "probe": ("latdiag.cli.probe:probe", "Find out where the latency goes, with a verdict."),
-    "import": ("latdiag.cli.import_:import_", "Make a run of what others have recorded."),
+    "import": (
+        "latdiag.cli.import_:import_",
+        "Turn recorded requests, spans and metrics into a run.",
+    ),
     "collect": (
         "latdiag.cli.collect:collect",
-        "Collect what servers say: spans and metrics.",
+        "Collect spans and metrics from servers.",
     ),
-    "diagnose": ("latdiag.cli.diagnose:diagnose", "Attribute the latency of saved runs again."),
-    "compare": ("latdiag.cli.compare:compare", "Say how far two runs lie apart, and in what."),
+    "diagnose": ("latdiag.cli.diagnose:diagnose", "Diagnose saved runs again, offline."),
+    "compare": (
+        "latdiag.cli.compare:compare",
+        "Compare two runs: what got slower, and by how much.",
+    ),
     "requests": (
         "latdiag.cli.requests:requests",
-        "When each request was sent, and where its time went.",
+        "List requests: when each was sent, where its time went.",
     ),
     "demo": ("latdiag.cli.demo:demo", "Serve a simulated LLM with a known fault."),
     "stacks": (
         "latdiag.cli.stacks:stacks",
-        "What serving stacks can tell, and which is at a URL.",
+        "What serving stacks report, and which one is at a URL.",
     ),
     "explain": (
         "latdiag.cli.explain:explain",
@@ -50,9 +56,10 @@ latdiag probe http://localhost:8000/v1
 latdiag load http://localhost:8000/v1 --rate 4 --duration 60s
 latdiag explain ttft
 
-Options may stand in variables: LATDIAG_MODEL for --model.
-Completion, bash: eval "$(_LATDIAG_COMPLETE=bash_source latdiag)"
-(zsh_source, fish_source too)
+\b
+Environment variables set options: LATDIAG_MODEL for --model.
+Shell completion, bash: eval "$(_LATDIAG_COMPLETE=bash_source latdiag)"
+(also zsh_source, fish_source)
 """
 
 
@@ -101,7 +108,7 @@ class _Verbs(click.Group):
 @click.version_option(__version__, "-V", "--version", message="latdiag %(version)s")
 @click.pass_context
 def latdiag(ctx: click.Context, verbose: int) -> None:
-    """Says where the latency of an LLM endpoint goes, and how sure that is."""
+    """Find out where the latency of an LLM endpoint goes, and how sure that is."""
     if verbose:
         from latdiag.cli.logs import log_to_stderr
 

@@ -27,44 +27,50 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb, name="collect", context_settings={"max_content_width": 79})
 @click.option(
-    "--duration", type=DURATION, default="60s", show_default=True, help="Collect for so long."
+    "--duration", type=DURATION, default="60s", show_default=True, help="Collect for this long."
 )
 @click.option(
     "--otlp",
     metavar="HOST:PORT",
     default="127.0.0.1:4317",
     show_default=True,
-    help="Take spans by gRPC here; off for not.",
+    help="Receive spans over gRPC at this address; off: do not.",
 )
 @click.option(
     "--otlp-http",
     metavar="HOST:PORT",
     default="127.0.0.1:4318",
     show_default=True,
-    help="Take spans by HTTP here; off for not.",
+    help="Receive spans over HTTP at this address; off: do not.",
 )
-@click.option("--metrics", multiple=True, metavar="URL", help="Scrape these metrics; repeatable.")
+@click.option(
+    "--metrics", multiple=True, metavar="URL", help="Scrape the metrics at this URL; repeatable."
+)
 @metrics_header_option
-@click.option("--forward", metavar="URL", help="Pass all exports on to this collector.")
+@click.option("--forward", metavar="URL", help="Forward all exports to this collector.")
 @click.option(
     "--wait",
     type=DURATION,
     default="10s",
     show_default=True,
-    help="At the end, until no late span came for so long.",
+    help="At the end, wait until no span has arrived for this long.",
 )
 @click.option(
-    "--max-disk", type=SIZE, default="2GB", show_default=True, help="Take no more than this."
+    "--max-disk", type=SIZE, default="2GB", show_default=True, help="Store no more than this."
 )
 @click.option(
-    "--token-env", metavar="NAME", help="Variable with the bearer token that senders show."
+    "--token-env",
+    metavar="NAME",
+    help="Environment variable with the bearer token that senders must present.",
 )
 @click.option(
-    "--allow-unauthenticated", is_flag=True, help="Listen to other machines without a token."
+    "--allow-unauthenticated",
+    is_flag=True,
+    help="Accept data from other machines without a token.",
 )
-@click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
+@click.option("--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-VERB-HOST.run]")
+@click.option("--quiet", is_flag=True, help="Show no progress on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @view_options
 @table_options
 @as_one("gather", GatherOptions)
@@ -77,9 +83,9 @@ def collect(
     view: str | None,
     gather: GatherOptions,
 ) -> int:
-    """Collect what servers say: spans (OTLP) and metrics. No request is sent to them.
+    """Collect spans (OTLP) and metrics from servers; latdiag sends them no requests.
 
-    Point the servers' exporters here, and let their traffic come; `latdiag diagnose` then says
+    Point the servers' exporters at this machine while your own traffic runs; the result says
     where its time went.
 
     \b
@@ -90,7 +96,10 @@ def collect(
     otlp = listening(gather.otlp, gather.otlp_http, gather)
     headers = metrics_headers(gather.metrics, gather.metrics_header_env)
     if otlp is None and not gather.metrics:
-        raise UsageFault("nothing is to be collected", "leave --otlp on, or give --metrics URL")
+        raise UsageFault(
+            "there is nothing to collect: --otlp is off and no --metrics is given",
+            "leave --otlp on, or give --metrics URL",
+        )
     from latdiag.cli.execute import diagnosed, show
     from latdiag.ingest import collection
     from latdiag.report.collected_page import progress_lines, result_of

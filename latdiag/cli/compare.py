@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 @click.command(cls=Verb, name="compare", context_settings={"max_content_width": 79})
 @click.argument("a", metavar="A", shell_complete=runs_like)
 @click.argument("b", metavar="B", shell_complete=runs_like)
+@click.option("--metric", "metrics", multiple=True, help="Compare only this metric; repeatable.")
+@click.option("--force", is_flag=True, help="Compare even if the workloads differ.")
 @click.option(
-    "--metric", "metrics", multiple=True, help="Compare this one; more than once for several."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the bootstrap draws.",
 )
-@click.option("--force", is_flag=True, help="Compare workloads that are not alike all the same.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @view_options
 def compare(
     a: str,
@@ -32,10 +36,10 @@ def compare(
     as_json: bool,
     view: str | None,
 ) -> int:
-    """Say how far the latencies of A and B lie apart, offline; every difference is B - A.
+    """Compare the latencies of A and B, offline; every difference is B - A.
 
-    A, B: a run, or a glob of the runs of one side (4 or more of them also tell what changes
-    from run to run). What differs in target, versions and plan comes first.
+    A, B: a run, or a glob of the runs of one side. With 4 or more runs on each side, the
+    intervals include what changes from run to run.
 
     \b
     latdiag compare runs/before.run runs/after.run

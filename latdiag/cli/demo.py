@@ -24,29 +24,37 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     default=8000,
     show_default=True,
-    help="On 127.0.0.1; 0: a free one.",
+    help="Port on 127.0.0.1; 0 picks a free one.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of noise, lengths and --draw.")
+@click.option("--seed", default=0, show_default=True, help="Seed of noise, lengths and --draw.")
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A constant of the server, such as max_seqs=4.",
+    help="Set a constant of the server, such as max_seqs=4.",
 )
-@click.option("--draw", is_flag=True, help="Draw all constants anew; the fault stays.")
-@click.option("--truth", metavar="FILE", help="Where each request's time really went, as JSON.")
-@click.option("--otlp", metavar="URL", help="Send spans there as vLLM does (OTLP over HTTP).")
-@click.option("--timings", is_flag=True, help="State each request's times in its reply, as vLLM.")
+@click.option("--draw", is_flag=True, help="Draw all constants at random; the fault stays.")
+@click.option(
+    "--truth", metavar="FILE", help="Write where each request's time really went, as JSON lines."
+)
+@click.option(
+    "--otlp", metavar="URL", help="Send spans to this URL, as vLLM does (OTLP over HTTP)."
+)
+@click.option(
+    "--timings", is_flag=True, help="State each request's times in its reply, as vLLM does."
+)
 @click.option(
     "--telemetry",
     metavar="LIST",
     default="",
-    help="Faults of what it says, not of what it does: skew, step, drift, lost, late,"
-    " repeated, unordered, reset; skew=-500 and the like.",
+    help="Faults of the telemetry, not of the server: skew, step, drift, lost, late, repeated,"
+    " unordered, reset; for example skew=-500.",
 )
-@click.option("--quiet", is_flag=True, help="Nothing but the URL.")
-@click.option("--json", "as_json", is_flag=True, help="JSON: a line at the start, one at the end.")
+@click.option("--quiet", is_flag=True, help="Print only the URL.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: one line at the start, one at the end."
+)
 def demo(
     fault: str,
     port: int,
@@ -60,7 +68,7 @@ def demo(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Serve a simulated LLM with a FAULT until Ctrl-C, to try latdiag on.
+    """Serve a simulated LLM with a FAULT until Ctrl-C, to try latdiag.
 
     FAULT: healthy, queue, prefill, decode, interference, kv-transfer or network.
 
@@ -93,7 +101,7 @@ def demo(
             except (KeyboardInterrupt, Terminated) as signal:
                 ended = signal
         if ended is None:
-            raise LocalFault("the demo server ended by itself", "see what it said above")
+            raise LocalFault("the demo server stopped unexpectedly", "see its messages above")
     except ValueError as exc:
         raise UsageFault(str(exc), "latdiag demo --help") from exc
     except OSError as exc:

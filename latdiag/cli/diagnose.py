@@ -17,18 +17,22 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb, name="diagnose", context_settings={"max_content_width": 79})
 @click.argument("runs", metavar="RUN..", nargs=-1, required=True, shell_complete=runs_like)
-@click.option("--why", metavar="COMPONENT", help="Every claim on it, those that lost too.")
-@click.option("--slo", "slos", multiple=True, help="An objective, e.g. ttft.p95<500ms.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout.")
+@click.option(
+    "--why",
+    metavar="COMPONENT",
+    help="Show every claim on this component, including those that lost.",
+)
+@click.option("--slo", "slos", multiple=True, help="An SLO, e.g. ttft.p95<500ms; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @view_options
 @table_options
 def diagnose(
     runs: tuple[str, ...], why: str | None, slos: tuple[str, ...], as_json: bool, view: str | None
 ) -> int:
-    """Attribute the latency of RUN again, offline; nothing is sent and nothing is written.
+    """Diagnose RUN again, offline: nothing is sent, nothing is written.
 
-    RUN: what a probe or a load has saved; a path, a URI or a glob. Of several, the requests of
-    all are taken together.
+    RUN: a saved run, as a path, a URI or a glob. The requests of several runs are diagnosed
+    together.
 
     \b
     latdiag diagnose latdiag-runs/20260101T120000Z-probe-host.run

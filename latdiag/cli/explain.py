@@ -13,8 +13,8 @@ from latdiag.model.entries import all_entries, key_of, look_up
 @click.option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
 def explain(word: tuple[str, ...], as_json: bool) -> None:
     """Explain WORD: a term, a metric, a component, a caveat (LD301), an exit code, an outcome,
-    a rule of the self-audit. `json-schema` prints the schema of every --json. Without WORD: all
-    words."""
+    a rule of the self-audit. `json-schema` prints the schema of every --json. Without WORD: list
+    all words."""
     from latdiag.report import explain_page as page
 
     asked = " ".join(word)

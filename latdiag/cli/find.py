@@ -44,7 +44,9 @@ class Server:
         more = len(self.models) - _NAMED
         named = ", ".join(shown(name, 60) for name in self.models[:_NAMED])
         named += f" and {more} more" if more > 0 else ""
-        what = "wants an API key" if self.wants_key else f"model {named}" if named else "no model"
+        what = (
+            "requires an API key" if self.wants_key else f"model {named}" if named else "no model"
+        )
         return f"{self.url} ({what}; usual port of {USUAL[self.port]})"
 
 
@@ -55,7 +57,8 @@ def the_server() -> Server:
         ports = ", ".join(map(str, USUAL))
         raise UsageFault(
             f"no URL was given, and no server answers GET /v1/models on this machine ({ports})",
-            "give its URL: latdiag probe http://HOST:PORT/v1; or try latdiag probe demo:queue",
+            "give its URL: latdiag probe http://HOST:PORT/v1; or try the demo: latdiag probe"
+            " demo:queue",
         )
     if len(found) > 1:
         listed = "; ".join(server.line() for server in found)

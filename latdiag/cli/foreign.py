@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _URL = "give the server's URL as the argument"
-_ALWAYS = "it is always so"
+_ALWAYS = "latdiag always does this"
 
 #: their option: ours, or a sentence's end where there is none
 OURS: Mapping[str, str] = {
@@ -35,17 +35,17 @@ OURS: Mapping[str, str] = {
     "--served-model-name": "--model",
     "--extra-request-body": "--body-json",
     "--extra-body": "--body-json",
-    "--save-result": "a run is always saved, and --out names it",
+    "--save-result": "latdiag always saves a run; --out sets its path",
     "--result-dir": "--out",
     "--result-filename": "--out",
     "--output-file": "--out",
     "--disable-tqdm": "--quiet",
     "--num-warmups": "--warmup",
     "--warmup-requests": "--warmup",
-    "--backend": "which API a server speaks is found out; --path chooses another",
-    "--ignore-eos": "a server that takes ignore_eos is asked for it",
-    "--percentile-metrics": "all metrics are measured",
-    "--metric-percentiles": "p50, p90, p95 and p99 are stated where there are requests enough",
+    "--backend": "latdiag detects the server's API; --path chooses another",
+    "--ignore-eos": "latdiag sends ignore_eos to servers that support it",
+    "--percentile-metrics": "latdiag measures all metrics",
+    "--metric-percentiles": "latdiag prints p50, p90, p95 and p99 if there are enough requests",
     "--burstiness": "--rate poisson:N or constant:N",
     # AIPerf, GenAI-Perf
     "--url": _URL,
@@ -67,8 +67,8 @@ OURS: Mapping[str, str] = {
     "--random-seed": "--seed",
     "--streaming": _ALWAYS,
     "--stream": _ALWAYS,
-    "--endpoint-type": "which API a server speaks is found out; --path chooses another",
-    "--service-kind": "which API a server speaks is found out; --path chooses another",
+    "--endpoint-type": "latdiag detects the server's API; --path chooses another",
+    "--service-kind": "latdiag detects the server's API; --path chooses another",
     # GuideLLM
     "--target": _URL,
     "--rate-type": "--rate poisson:N or constant:N",

@@ -22,10 +22,16 @@ _NAMED = 12
 
 @click.command(cls=Verb, name="import", context_settings={"max_content_width": 79})
 @click.argument("folders", metavar="FOLDER..", nargs=-1, required=True)
-@click.option("--scenario", "scenarios", multiple=True, metavar="NAME", help="Take only this one.")
-@click.option("--out", help="Where the run goes; default ./latdiag-runs/UTC-import-HOST.run.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="What was read as JSON on stdout.")
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    help="Import only this scenario; repeatable.",
+)
+@click.option("--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-import-HOST.run]")
+@click.option("--quiet", is_flag=True, help="Show no progress on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was read as JSON.")
 @view_options
 @table_options
 def import_(
@@ -36,7 +42,7 @@ def import_(
     as_json: bool,
     view: str | None,
 ) -> None:
-    """Make a run of the capture in FOLDER, to be diagnosed like one of your own.
+    """Turn the capture in FOLDER into a run, which `latdiag diagnose` reads like any other.
 
     FOLDER holds any of: client.jsonl (a line per request), spans.otlp.jsonl (OTLP/JSON, a line
     per export) and metrics/SCENARIO.ROLE.before.prom with its .after.prom; each may be gzipped.
@@ -79,7 +85,7 @@ def _writer(path: str, found: list[Capture], scenarios: tuple[str, ...]) -> RunW
         verb="import",
         target=Target(),
         plan=NoPlan(),
-        client=Stamps(False, "the client of the capture read its clock in user space"),
+        client=Stamps(False, "imported: the recording client took user-space stamps"),
         imported=ImportedFrom(
             [CaptureName(shown(each.name), each.clock_id) for each in found],
             [shown(name) for name in scenarios],

@@ -50,7 +50,7 @@ def spans_to(options: GatherOptions, target: str) -> str | None:
     """Where a server that this command starts sends its spans; None for nowhere."""
     _, http = _doors(options)
     if target.startswith("demo:") and http is not None and options.token_env:
-        raise UsageFault("the built-in server shows no token", "leave --token-env out")
+        raise UsageFault("the built-in server presents no token", "leave out --token-env")
     return None if http is None else f"http://{http}"
 
 
@@ -75,7 +75,7 @@ def listening(grpc: str | None, http: str | None, options: GatherOptions) -> End
     check_metrics(options.metrics)
     if options.forward is not None:
         if otlp is None:
-            raise UsageFault("--forward passes spans on, and none are taken", "give --otlp too")
+            raise UsageFault("--forward forwards spans, but no spans are received", "add --otlp")
         doors = [door for door in (otlp.grpc, otlp.http) if door]
         refuse_own(Destination.parse(options.forward), doors)
     return otlp
@@ -87,7 +87,9 @@ def _token_of(name: str | None) -> str | None:
         return None
     token = variable("--token-env", name)
     if not token.isprintable() or not token.isascii():
-        raise UsageFault("the token is not printable ASCII", "look for what was pasted with it")
+        raise UsageFault(
+            "the token is not printable ASCII", "check for extra characters pasted with it"
+        )
     return token
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command(cls=Verb, epilog=LENGTHS, name="load", context_settings={"max_content_width": 79})
 @click.argument("url")
 @click.option(
-    "-n", "--requests", type=click.IntRange(1), metavar="N", help="Stop after so many requests."
+    "-n", "--requests", type=click.IntRange(1), metavar="N", help="Stop after this many requests."
 )
 @click.option("--duration", type=DURATION, help="Stop sending after this time. [default: 30s]")
 @click.option(
@@ -35,41 +35,65 @@ if TYPE_CHECKING:
     "--concurrency",
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="Closed loop of streams.",
+    help="Closed loop: keep this many requests in flight.",
 )
 @click.option(
-    "--rate", metavar="RATE", help="Open loop: requests/s; 10, poisson:10 or constant:10."
+    "--rate",
+    metavar="RATE",
+    help="Open loop: requests per second, as 10, poisson:10 or constant:10.",
 )
-@click.option("--ramp", type=DURATION, default="0s", help="Grow to full load over this time.")
+@click.option("--ramp", type=DURATION, default="0s", help="Increase to full load over this time.")
 @click.option(
-    "--warmup", type=click.IntRange(0), default=0, metavar="N", help="Requests that do not count."
+    "--warmup",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="First requests, which are not counted.",
 )
 @click.option(
-    "--isl", default="128", show_default=True, metavar="LENGTH", help="Input tokens of a request."
+    "--isl", default="128", show_default=True, metavar="LENGTH", help="Input tokens per request."
 )
 @click.option(
-    "--osl", default="64", show_default=True, metavar="LENGTH", help="Output tokens of a request."
+    "--osl", default="64", show_default=True, metavar="LENGTH", help="Output tokens per request."
 )
 @click.option(
-    "--seed", type=int, metavar="N", help="Of lengths, prompts and arrivals; else a new one."
+    "--seed",
+    type=int,
+    metavar="N",
+    help="Seed of lengths, prompts and arrivals. [default: a new one]",
 )
-@click.option("--prompts", type=click.Path(path_type=Path), help="JSONL file of prompts.")
 @click.option(
-    "--shared-prefix", type=click.IntRange(0), default=0, metavar="N", help="Tokens common to all."
+    "--prompts", type=click.Path(path_type=Path), help="Take the prompts from this JSONL file."
 )
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Tokenizer file, exact ISL.")
 @click.option(
-    "--slo", "slos", multiple=True, metavar="OBJECTIVE", help="An objective, e.g. ttft.p95<500ms."
+    "--shared-prefix",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Start all prompts with the same N tokens.",
+)
+@click.option(
+    "--tokenizer", type=click.Path(path_type=Path), help="tokenizer.json, to make ISL exact."
+)
+@click.option(
+    "--slo",
+    "slos",
+    multiple=True,
+    metavar="OBJECTIVE",
+    help="An SLO, e.g. ttft.p95<500ms; repeatable.",
 )
 @click.option(
     "--connections",
     type=click.Choice(["fresh", "reuse"]),
     default="reuse",
     show_default=True,
-    help="Keep connections alive or open one per request.",
+    help="Reuse connections, or open a new one for each request.",
 )
 @click.option(
-    "--workers", type=int, metavar="N", help="Reader processes; else as many as cores need."
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Number of reader processes. [default: by number of cores]",
 )
 @target_options
 @gather_options

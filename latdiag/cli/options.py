@@ -88,37 +88,52 @@ metrics_header_option = click.option(
     "--metrics-header-env",
     multiple=True,
     metavar="'NAME: VARIABLE'",
-    help="A header for --metrics, its value in a variable; 'ORIGIN NAME: VARIABLE' of several.",
+    help="A header for --metrics whose value is in an environment variable; with several"
+    " servers, 'ORIGIN NAME: VARIABLE'.",
 )
 #: What is shown of a result, beside one screen.
 _VIEW = (
-    click.option("--full", "view", flag_value="full", help="Every figure, over several screens."),
-    click.option("--notes", "view", flag_value="notes", help="Every note (caveat) in full."),
+    click.option(
+        "--full", "view", flag_value="full", help="Print every figure, over several screens."
+    ),
+    click.option("--notes", "view", flag_value="notes", help="Print every note (caveat) in full."),
 )
 #: And as a table for others.
 _TABLES = (
-    click.option("--csv", "view", flag_value="csv", help="The numbers as CSV on stdout."),
-    click.option("--markdown", "view", flag_value="markdown", help="For a pull request."),
+    click.option("--csv", "view", flag_value="csv", help="Print the numbers as CSV."),
+    click.option(
+        "--markdown",
+        "view",
+        flag_value="markdown",
+        help="Print tables in Markdown, for a pull request.",
+    ),
 )
 _TARGET = (
     click.option(
-        "--model", metavar="NAME", help="Model to ask for; else the first of /v1/models."
+        "--model", metavar="NAME", help="Model to request. [default: the first of /v1/models]"
     ),
     click.option("--path", metavar="PATH", help="Path of the requests, e.g. /v1/completions."),
     click.option(
         "--api-key-env",
         metavar="NAME",
-        help="Variable with the API key; else OPENAI_API_KEY, over https or to this machine.",
+        help="Environment variable with the API key. [default: OPENAI_API_KEY, only over https"
+        " or to this machine]",
     ),
-    click.option("--no-api-key", is_flag=True, help="Send no API key, whatever is set."),
     click.option(
-        "--header", "plain", multiple=True, metavar="'NAME: VALUE'", help="A header to send."
+        "--no-api-key", is_flag=True, help="Send no API key, even if OPENAI_API_KEY is set."
+    ),
+    click.option(
+        "--header",
+        "plain",
+        multiple=True,
+        metavar="'NAME: VALUE'",
+        help="Send this header; repeatable.",
     ),
     click.option(
         "--header-env",
         multiple=True,
         metavar="'NAME: VARIABLE'",
-        help="A header whose value is in an environment variable.",
+        help="Send a header whose value is in an environment variable.",
     ),
     click.option("--insecure", is_flag=True, help="Do not verify the TLS certificate."),
     click.option(
@@ -126,10 +141,10 @@ _TARGET = (
         type=DURATION,
         default="120s",
         show_default=True,
-        help="Limit for one whole request.",
+        help="Time limit for a whole request.",
     ),
     click.option(
-        "--body-json", metavar="OBJECT", help="Fields to merge into every request's body."
+        "--body-json", metavar="OBJECT", help="Add these fields to the body of every request."
     ),
 )
 _OUTPUT = (
@@ -138,16 +153,17 @@ _OUTPUT = (
         type=click.Choice(["auto", "ordinary", "realtime"]),
         default="auto",
         show_default=True,
-        help="Of the readers; auto: realtime if this machine is the target and you may.",
+        help="Priority of the reader processes; auto: realtime if the target is this machine"
+        " and you have the right.",
     ),
     click.option(
         "-o",
         "--out",
         metavar="PATH",
-        help="Where the run goes; default ./latdiag-runs/UTC-VERB-HOST.run.",
+        help="Path of the saved run. [default: ./latdiag-runs/UTC-VERB-HOST.run]",
     ),
-    click.option("--quiet", is_flag=True, help="No progress on stderr."),
-    click.option("--json", "as_json", is_flag=True, help="The result as JSON on stdout."),
+    click.option("--quiet", is_flag=True, help="Show no progress on stderr."),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     *_VIEW,
     *_TABLES,
 )
@@ -157,26 +173,36 @@ _GATHER = (
         is_flag=False,
         flag_value=ON,
         metavar="[HOST:PORT]",
-        help="Take the servers' spans meanwhile, by gRPC [127.0.0.1:4317] and HTTP [:4318].",
+        help="Receive the servers' spans during the run, over gRPC [127.0.0.1:4317] and HTTP"
+        " [port 4318].",
     ),
-    click.option("--otlp-http", metavar="HOST:PORT", help="Take spans by HTTP here, not at 4318."),
     click.option(
-        "--metrics", multiple=True, metavar="URL", help="Scrape these metrics; repeatable."
+        "--otlp-http", metavar="HOST:PORT", help="Receive spans over HTTP at this address instead."
+    ),
+    click.option(
+        "--metrics",
+        multiple=True,
+        metavar="URL",
+        help="Scrape the metrics at this URL; repeatable.",
     ),
     metrics_header_option,
-    click.option("--forward", metavar="URL", help="Pass all spans on to this collector."),
+    click.option("--forward", metavar="URL", help="Forward all spans to this collector."),
     click.option(
         "--wait",
         type=DURATION,
         default="10s",
         show_default=True,
-        help="With --otlp, at the end: until no late span came for so long.",
+        help="With --otlp: at the end, wait until no span has arrived for this long.",
     ),
-    click.option("--token-env", metavar="NAME", help="Variable with the token that senders show."),
+    click.option(
+        "--token-env",
+        metavar="NAME",
+        help="Environment variable with the token that senders must present.",
+    ),
     click.option(
         "--allow-unauthenticated",
         is_flag=True,
-        help="Take spans from other machines without a token.",
+        help="Accept spans from other machines without a token.",
     ),
 )
 

@@ -29,7 +29,7 @@ _LOCAL_ERRNO = {
     errno.ENFILE: "close other programs: the machine has no file descriptors left",
     errno.EACCES: "check the permissions",
     errno.EPERM: "check the permissions",
-    errno.EROFS: "choose a place that can be written to",
+    errno.EROFS: "choose a path that can be written to",
 }
 
 

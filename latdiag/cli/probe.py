@@ -34,29 +34,36 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
     type=click.Choice(["quick", "standard", "deep"]),
     default="quick",
     show_default=True,
-    help="How much to spend: a minute, some minutes, half an hour.",
+    help="How much to spend: about a minute, some minutes, half an hour.",
 )
 @click.option(
     "--max-tokens-total",
     type=click.IntRange(1),
     metavar="N",
-    help="Never ask for more tokens in all. [default: 200,000, 1,000,000 or 5,000,000]",
+    help="Limit on the total of tokens. [default by budget: 200,000, 1,000,000 or 5,000,000]",
 )
-@click.option("--rate", metavar="RATE", help="Your workload: requests/s; 10 or poisson:10.")
+@click.option("--rate", metavar="RATE", help="Your workload as an open loop: requests per second.")
 @click.option(
     "-c",
     "--concurrency",
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="Or a closed loop of streams.",
+    help="Your workload as a closed loop: requests in flight.",
 )
 @click.option("--isl", metavar="LENGTH", help="Input tokens of your workload.")
 @click.option("--osl", metavar="LENGTH", help="Output tokens of your workload.")
 @click.option(
-    "--slo", "slos", multiple=True, metavar="OBJECTIVE", help="An objective, e.g. ttft.p95<500ms."
+    "--slo",
+    "slos",
+    multiple=True,
+    metavar="OBJECTIVE",
+    help="An SLO, e.g. ttft.p95<500ms; repeatable.",
 )
 @click.option(
-    "--seed", type=int, metavar="N", help="Of prompts, lengths and arrivals; else a new one."
+    "--seed",
+    type=int,
+    metavar="N",
+    help="Seed of prompts, lengths and arrivals. [default: a new one]",
 )
 @target_options
 @gather_options
@@ -75,11 +82,11 @@ def probe(
     gather: GatherOptions,
     output: OutputOptions,
 ) -> int:
-    """Find out where the latency of URL goes, from outside alone. Without URL: of the server that
+    """Find out where the latency of URL goes, from outside. Without URL: of the server that
     answers on this machine.
 
-    Requests of known lengths, alone and together, tell what each part of the server costs; your
-    workload (else a modest one) is then explained with that.
+    Requests of known lengths, alone and together, show what each part of the server costs. That
+    explains the latency of your workload, or of a modest one if you give none.
 
     \b
     latdiag probe http://localhost:8000
@@ -130,8 +137,8 @@ def _wish(url: str, target: TargetOptions, priority: str, seed: int) -> Wish:
     fixed = sorted(_DESIGNED & (overlay or {}).keys())
     if fixed:
         raise UsageFault(
-            f"--body-json sets {fixed[0]}, and a probe asks for lengths of its own",
-            "leave it out; --osl is for your own workload",
+            f"--body-json sets {fixed[0]}, but a probe sets its own lengths",
+            "leave it out; --osl sets the length for your own workload",
         )
     return Wish(
         url=url,
@@ -156,6 +163,6 @@ def _say_cost(limits: Limits) -> None:
     most = cost(limits)
     click.echo(
         f"At most {most.requests:,} requests and {most.tokens:,} tokens in about"
-        f" {most.seconds:.0f} s, and a few more to find out what the target takes.",
+        f" {most.seconds:.0f} s, plus a few to find out what the target supports.",
         err=True,
     )

@@ -17,11 +17,20 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb, name="requests", context_settings={"max_content_width": 79})
 @click.argument("runs", metavar="RUN..", nargs=-1, required=True, shell_complete=runs_like)
-@click.option("--slowest", type=click.IntRange(1), metavar="N", help="These only, slowest first.")
-@click.option("--csv", "as_csv", is_flag=True, help="CSV, a line per request.")
-@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it there."
+    "--slowest",
+    type=click.IntRange(1),
+    metavar="N",
+    help="List only the N slowest, slowest first.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, one line per request.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write CSV or JSON to this file.",
 )
 def requests(
     runs: tuple[str, ...],
@@ -30,9 +39,10 @@ def requests(
     as_json: bool,
     output: Path | None,
 ) -> None:
-    """When each request of the workload of RUN was sent, and where its time went, offline.
+    """List the requests of RUN's workload: when each was sent and where its time went, offline.
 
-    For people the 10 slowest; with --csv or --json all of them, by when they were sent.
+    Prints the 10 slowest as a table; --csv and --json print all requests in the order in which
+    they were sent.
 
     \b
     latdiag requests latdiag-runs/NAME.run
@@ -44,7 +54,7 @@ def requests(
     from latdiag.store.run import Run
 
     if as_csv and as_json:
-        raise UsageFault("--csv and --json are two forms of the same", "leave one of them out")
+        raise UsageFault("--csv and --json exclude each other", "give only one of them")
     run = Run.open(*runs)
     table = diagnosed(run).requests()
     if not (as_csv or as_json):

@@ -66,8 +66,8 @@ def refuse_keys(arguments: Sequence[str]) -> None:
         if holds_key(name) or looks_secret(name.strip()) or again:
             where = f"what follows {option}" if option else f"argument {place}"
             raise UsageFault(
-                f"{where} looks like a key, and would be stored or shown",
-                "export a key in an environment variable and give that variable's name"
+                f"{where} looks like an API key, which would be stored or shown",
+                "export the key in an environment variable and give that variable's name"
                 " (--api-key-env NAME); write the name of a file as ./NAME",
             )
 

@@ -20,26 +20,33 @@ if TYPE_CHECKING:
 
 @click.command(cls=Verb, context_settings={"max_content_width": 79})
 @click.argument("url", required=False)
-@click.option("--metrics", multiple=True, metavar="URL", help="Also look at this /metrics.")
+@click.option("--metrics", multiple=True, metavar="URL", help="Also read the metrics at this URL.")
 @metrics_header_option
 @click.option(
     "--api-key-env",
     metavar="NAME",
-    help="Variable with the API key; else OPENAI_API_KEY, over https or to this machine.",
+    help="Environment variable with the API key. [default: OPENAI_API_KEY, only over https or"
+    " to this machine]",
 )
-@click.option("--no-api-key", is_flag=True, help="Send no API key, whatever is set.")
+@click.option("--no-api-key", is_flag=True, help="Send no API key, even if OPENAI_API_KEY is set.")
 @click.option(
-    "--header", "plain", multiple=True, metavar="'NAME: VALUE'", help="A header to send."
+    "--header",
+    "plain",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Send this header; repeatable.",
 )
 @click.option(
     "--header-env",
     multiple=True,
     metavar="'NAME: VARIABLE'",
-    help="A header whose value is in an environment variable.",
+    help="Send a header whose value is in an environment variable.",
 )
 @click.option("--insecure", is_flag=True, help="Do not verify the TLS certificate.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="The table of stacks in Markdown.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--markdown", "as_markdown", is_flag=True, help="Print the table of stacks in Markdown."
+)
 def stacks(
     url: str | None,
     metrics: tuple[str, ...],
@@ -52,8 +59,8 @@ def stacks(
     as_json: bool,
     as_markdown: bool,
 ) -> None:
-    """What each serving stack can tell of the latency's components; with URL, which stack is
-    there, what of it is on or off, and the flag that turns it on. Only GETs are sent.
+    """Show what each serving stack can report about the components of latency. With URL: which
+    stack is there, what is on or off, and the flag that turns it on. Only GETs are sent.
 
     \b
     latdiag stacks
@@ -70,7 +77,7 @@ def stacks(
         click.echo(f"warning: {text}", err=True)
     if as_markdown:
         if url or as_json:
-            raise UsageFault("--markdown is the table alone", "leave out URL and --json")
+            raise UsageFault("--markdown prints only the table", "leave out URL and --json")
         click.echo(page.markdown(known))
     elif url is not None:
         asked = KeyOptions(
@@ -83,7 +90,9 @@ def stacks(
         more = metrics_headers(metrics, metrics_header_env)
         _show_found(glimpses_of(url, headers, metrics, not insecure, more), as_json)
     elif metrics or metrics_header_env:
-        raise UsageFault("--metrics needs the URL of the server too", "give URL first")
+        raise UsageFault(
+            "--metrics needs the URL of the server too", "give the server's URL as well"
+        )
     elif as_json:
         click.echo(dump(page.table_document(known)))
     else:

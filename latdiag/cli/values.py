@@ -119,7 +119,7 @@ def metrics_headers(urls: Sequence[str], texts: Sequence[str]) -> dict[Origin, H
     option = "--metrics-header-env"
     origins = {origin_of(metrics_url(url)) for url in urls}
     if not origins:
-        raise UsageFault(f"{option} is for --metrics, and there is none", "give --metrics URL")
+        raise UsageFault(f"{option} needs --metrics, and none is given", "give --metrics URL")
     found: dict[Origin, list[tuple[str, str]]] = {}
     for text in texts:
         place, _, rest = text.strip().partition(" ") if "://" in text else ("", "", text)
@@ -145,7 +145,8 @@ def metrics_headers(urls: Sequence[str], texts: Sequence[str]) -> dict[Origin, H
 def _check_value(value: str) -> None:
     if not value.isprintable() or not value.isascii():
         raise UsageFault(
-            "the value of a header is not printable ASCII", "look for what was pasted with it"
+            "the value of a header is not printable ASCII",
+            "check for extra characters pasted with it",
         )
 
 
@@ -169,7 +170,7 @@ def variable(option: str, name: str) -> str:
     if is_variable(name):
         raise UsageFault(f"the environment variable {name} is not set", "export it first")
     raise UsageFault(
-        f"{option} wants the name of an environment variable, and no variable is called what it"
+        f"{option} needs the name of an environment variable, and no variable has the name that it"
         " was given",
         f"export the secret first, then give the variable's name: {option} {_FORMS[option]}",
     )

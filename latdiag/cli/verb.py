@@ -23,7 +23,7 @@ GROUPS = {
         *("model", "path", "api-key-env", "no-api-key", "header", "header-env", "insecure"),
         *("timeout", "body-json"),
     ),
-    "What the servers say": (
+    "Evidence from servers": (
         *("otlp", "otlp-http", "metrics", "metrics-header-env", "forward", "wait", "token-env"),
         *("allow-unauthenticated",),
     ),

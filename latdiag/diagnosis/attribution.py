@@ -104,7 +104,7 @@ def _claims(
 
 
 def _claim(population: str, name: str, share: Share, used: bool) -> Claim:
-    lost = "a lower rung: more is merged in it" if share.members else "a lower rung of evidence"
+    lost = "weaker evidence: it merges more components" if share.members else "weaker evidence"
     return Claim(
         population=population,
         of=share.members or (name,),

@@ -91,7 +91,7 @@ def _lowered(shares: Mapping[str, Share]) -> Mapping[str, Share]:
         else replace(
             share,
             grade=_GRADES[min(_GRADES.index(share.grade) + 1, 4)],
-            evidence=f"{share.evidence}; a rung lower, with {unknown:.0%} unattributed",
+            evidence=f"{share.evidence}; one grade lower, with {unknown:.0%} unattributed",
         )
         for name, share in shares.items()
     }
@@ -167,7 +167,7 @@ def _insufficient(
     spells = _spells(chosen_rows(total, population), parts.segment)
     if spells < TAIL_ROWS // 2:
         return (
-            f"{rows} requests, in {spells} separate spells; {TAIL_ROWS // 2} are needed for an"
+            f"{rows} requests, in {spells} separate periods; {TAIL_ROWS // 2} are needed for an"
             " interval"
         )
     if parts.segments < _SEGMENTS and autocorrelation(total) > _AUTOCORRELATION:

@@ -23,8 +23,8 @@ _SPLITS = {
     "server": "The server's spans (--otlp) or metrics (--metrics URL) separate them.",
     "spans": "The server's spans (--otlp) separate them.",
     "gateway": "Spans of the server or of the gateway (--otlp) separate them.",
-    "given": "The servers' evidence of this run does not separate them either; a server on the way"
-    " that states no times may be the reason.",
+    "given": "The servers' evidence in this run does not separate them either; a server on the"
+    " path that reports no times may be the reason.",
 }
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
@@ -64,7 +64,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
     if censored is not None and censored > _WORTH_SAYING:
         out.append(caveat("LD501", share=censored))
     if counts.stamp_source.get("user"):
-        reason = section(header, "client").get("stamp_reason") or "no kernel stamp came"
+        reason = section(header, "client").get("stamp_reason") or "no kernel stamp arrived"
         out.append(caveat("LD201", why=reason))
     if counts.clock_step:
         out.append(caveat("LD202", rows=counts.clock_step))

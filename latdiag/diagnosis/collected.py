@@ -136,7 +136,7 @@ def caveats(found: Collected) -> Iterator[Caveat]:
         url, why = shown(first.replica or "?", 120), shown(first.text or "?", 160)
         yield caveat("LD425", n=len(found.scrape_problems), url=url, why=why)
     if found.forward_failed:
-        why = shown(found.forward_failure or "no reason was told", 160)
+        why = shown(found.forward_failure or "no reason given", 160)
         yield caveat("LD426", n=found.forward_failed, why=why)
     if not found.accepted and not found.samples:
         yield caveat("LD424")

@@ -77,7 +77,7 @@ class Comparison:
             return "The same run on both sides: every difference is 0 by construction."
         mean = self.differences.of("mean")
         if mean is None:
-            return "No answer: one side holds no request whose time could be broken down."
+            return "No answer: on one side, no request's time could be broken down."
         return _sentence(mean)
 
     @property
@@ -125,7 +125,7 @@ def refuse_unlike(a: Sequence[Measured], b: Sequence[Measured]) -> None:
     if what := unlike(differs(a, b)):
         raise UnlikeRuns(
             f"A and B are not the same workload: {what}",
-            "make runs that differ in one thing, or compare them all the same with --force",
+            "compare runs that differ in one thing only, or add --force to compare them anyway",
         )
 
 
@@ -194,7 +194,7 @@ def _sentence(mean: PopulationDifference) -> str:
     sides = f"{_interval(whole)} end to end (mean of a request: A {a}, B {b})"
     if whole.contains_zero is None:
         why = (whole.lacking or "").removeprefix("no interval; ")
-        return f"No interval says whether this is noise: {sides}, because of {why}."
+        return f"This may be noise, for there is no interval: {sides}. {why[0].upper()}{why[1:]}."
     if whole.contains_zero:
         text = f"No difference beyond noise: {sides}."
     else:
@@ -204,7 +204,7 @@ def _sentence(mean: PopulationDifference) -> str:
         return text
     clear.sort(key=lambda each: -abs(each.difference.value or 0.0))
     words = [f"{'+'.join(each.members)} {_interval(each.difference)}" for each in clear[:_NAMED]]
-    return f"{text} Parts whose interval leaves 0 out: {'; '.join(words)}."
+    return f"{text} Parts that changed beyond noise: {'; '.join(words)}."
 
 
 def _interval(apart: Difference) -> str:
@@ -241,12 +241,12 @@ def _notes(runs: Mapping[str, int], differences: Differences) -> Iterator[str]:
         yield (
             f"Compare {LEAST_PIECES} or more runs of each side: {' and '.join(few)}"
             f" {'has' if len(few) == 1 else 'have'} fewer than {LEAST_PIECES} runs, so the"
-            " intervals leave out what changes from run to run (a restart, a drift)."
+            " intervals do not include what changes from run to run (a restart, a drift)."
         )
     if len(bounded) > 1:
         apart = sum(not zero for zero in bounded)
         chance = len(bounded) / 20
         yield (
-            f"{apart} of {len(bounded)} intervals leave 0 out; if nothing differed, chance alone"
-            f" would make about {chance:.2g} of them do so."
+            f"{apart} of {len(bounded)} intervals exclude 0; if nothing differed, chance alone"
+            f" would make about {chance:.2g} of them exclude it."
         )

@@ -26,7 +26,7 @@ from latdiag.stats import bootstrap
 from latdiag.stats.bootstrap import Deviates
 
 POPULATIONS = ("mean", "p95_tail")
-_SAME = "the same run is on both sides: they differ in nothing by construction"
+_SAME = "both sides are the same run: every difference is 0 by construction"
 
 
 @dataclass(frozen=True, slots=True)

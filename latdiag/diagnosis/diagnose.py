@@ -70,7 +70,7 @@ def _check_clocks(run: Run, found: Digest) -> None:
         raise UsageFault(
             "these probes were made on different machines or across a reboot, and their clocks"
             " cannot be compared",
-            "diagnose them apart",
+            "diagnose them separately",
         )
 
 

@@ -49,7 +49,7 @@ def to_measure(
             flag, here = switches[0].flag, _HERE[_channel(stack, switches[0])]
             # Some flags say themselves what to give here.
             here = "" if flag.endswith(" here") or flag.startswith("--body-json") else here
-            return f"{stack.title} can state it ({switches[0].what}): {flag}{here}."
+            return f"Let {stack.title} report it ({switches[0].what}): {flag}{here}."
     return ""
 
 

@@ -63,7 +63,7 @@ class Health:
         ttft, tpot = (show_ms(limit) for limit in _limits())
         return (
             f"{self.n} requests over {self.span_s:.0f} s took at most {self.over_alone:.2f} times"
-            " what they take alone, and 95 % of them kept to"
+            " what they take alone, and 95 % of them met"
             f" TTFT {ttft} ms and TPOT {tpot} ms ({PRESET})"
         )
 

@@ -196,7 +196,7 @@ def _total(name: str, a: SideRows, b: SideRows, seed: int, shared: str | None) -
         pairs = [run.rows.total[name] for run in side.runs]
         amount, seconds = sum(n for n, _ in pairs), sum(s for _, s in pairs)
         if seconds <= 0:
-            rates.append(refusal("the run has no length"))
+            rates.append(refusal("the run has no duration"))
             continue
         rate = amount / seconds
         words = "total over the time of " + (f"{len(pairs)} runs" if len(pairs) > 1 else "the run")
@@ -218,7 +218,7 @@ def _totals_apart(
 ) -> Difference:
     one, other = rates
     if one is None or other is None:
-        return refused(unit, "a run has no length")
+        return refused(unit, "a run has no duration")
     value = other - one
     few = {
         side: f"{n} run{'s' * (n > 1)}, {LEAST_PIECES} are needed" if n < LEAST_PIECES else None

@@ -88,7 +88,7 @@ def side_of(name: str, *runs: Run) -> list[Measured]:
         if not run.requests:
             raise UnlikeRuns(
                 f"{run.path} holds no requests",
-                "what was only collected has nothing to compare; name runs of loads",
+                "a run of `collect` has no requests to compare; name runs of `load` or `probe`",
             )
     seen: dict[str, str] = {}
     for place, run in zip(places, side, strict=True):
@@ -200,14 +200,14 @@ def _one(values: list[object]) -> object:
 
 def _as_it_came(a: Sequence[Measured], b: Sequence[Measured]) -> Iterator[FactDifference]:
     """Lengths and rates that came out otherwise, whatever was planned: any two runs count."""
-    for what, key in (("ISL as it came", "isl"), ("OSL as it came", "osl")):
+    for what, key in (("ISL (actual)", "isl"), ("OSL (actual)", "osl")):
         one, other = ([e for run in side if (e := _length(run, key)).n] for side in (a, b))
         if one and other and _lengths_unlike([*one, *other]):
             yield FactDifference(what, _mean_of(one), _mean_of(other), True)
     # In closed loop how fast it sends is the server's doing, and no part of the work.
     first, second = ([r for run in side if (r := run.rows.rows.rate)[1]] for side in (a, b))
     if first and second and _rates_unlike([*first, *second]):
-        yield FactDifference("rate as it came", _mean_rate(first), _mean_rate(second), True)
+        yield FactDifference("rate (actual)", _mean_rate(first), _mean_rate(second), True)
 
 
 def _mean_rate(rates: Sequence[tuple[float, int]]) -> float:

@@ -42,8 +42,8 @@ def _check_together(run: Run) -> None:
     if any(designed) and not all(designed):
         # Its laws are learned for its own workload; the load's rows would silently be left out.
         raise UsageFault(
-            "a probe and a load explain their requests by different evidence",
-            "diagnose them apart",
+            "a probe and a load rest on different evidence and cannot be diagnosed together",
+            "diagnose them separately",
         )
 
 

@@ -60,9 +60,8 @@ _NEXT = {
     "interconnect": "Check the link that carries the KV cache: its bandwidth, its set-up time, and"
     " whether the transfer overlaps with prefill.",
     "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, other requests in the batch"
-    " slow it down; if it stays, it is the time of the model's own step.",
-    "unattributed": "Look for a server on the way of the requests that states no times of its"
-    " own.",
+    " slow decode down; if it stays the same, the model's own step takes the time.",
+    "unattributed": "Look for a server on the path that reports no times of its own.",
 }
 _NEXT_LEAF = {
     "queue.admission": _NEXT["queue"],
@@ -75,17 +74,17 @@ _NEXT_LEAF = {
     " throttling stop all requests at once.",
 }
 _NEXT_SHARED_DECODE = (
-    "No single cause holds half of decode: fewer requests at once shorten what the batch adds, a"
-    " faster model shortens the step itself."
+    "No single cause makes up half of decode: fewer requests at once reduce what the batch"
+    " adds, a faster model shortens the step itself."
 )
 _NEXT_CONTENTION = (
-    "No burst of the probe met a limit of requests at once. If the workload runs more at once than"
-    " the bursts did, raise the engine's limit{admitted}; else use smaller prefill chunks, more KV"
-    " memory, or another replica."
+    "The probe's bursts found no limit on concurrent requests. If the workload runs more at"
+    " once than the bursts did, raise the engine's limit{admitted}; otherwise use smaller"
+    " prefill chunks, more KV memory, or another replica."
 )
 _NEXT_PACE = (
-    "This is the model's own pace, and readers do not notice it as slow: only shorter replies or"
-    " a faster model would help."
+    "This is the model's own speed, fast enough for readers: only shorter replies or a faster"
+    " model would help."
 )
 #: What parts a merged class, and the evidence by which it is parted.
 _SPLIT_BY_PROBE = (
@@ -99,12 +98,12 @@ _SPLIT_BY_METRICS = (
     "Measure again with the server's metrics (--metrics URL): they state the mean of {}."
 )
 _SPLIT_BY_MORE = (
-    "The server's evidence in this run does not separate {}: look for a server on the way that"
-    " states no times."
+    "The servers' evidence in this run does not separate {}: look for a server on the path"
+    " that reports no times."
 )
 _SPLIT_NETWORK = (
-    "Probe once more from the gateway's own machine: the time that disappears is network time,"
-    " the rest is the gateway's or of the way behind it."
+    "Probe again from the gateway's own machine: the time that disappears is network time; the"
+    " rest belongs to the gateway or the path behind it."
 )
 
 
@@ -244,10 +243,10 @@ def _advice(case: Case, chosen: Mapping[str, Share], first: str, leaf: str | Non
 def _too_few(n: int, listening: bool) -> Verdict:
     more = (
         "Send more requests (a longer --duration of `latdiag load`, a larger --budget of"
-        " `latdiag probe`), and see whether requests failed."
+        " `latdiag probe`), and check whether requests failed."
     )
     if listening:
-        more = "Listen for longer (`latdiag collect --duration`), and see that spans arrive."
+        more = "Collect for longer (`latdiag collect --duration`), and check that spans arrive."
     return Verdict(
         None,
         "mean",
@@ -273,7 +272,7 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
     chosen = about.shares
     one, other = (_noun(name, chosen) for name in (first, second))
     sentence = (
-        f"No part leads beyond doubt: {one} {_takes(chosen[first])}"
+        f"No single part clearly leads: {one} {_takes(chosen[first])}"
         f" {_amount(chosen[first], about)} and {other} {_amount(chosen[second], about)} of the"
         f" {_whole(about)} of {_who(population)} (mean {_ms(about.total_ns, about)},"
         f" {_confidence(chosen[first])})."
@@ -308,7 +307,7 @@ def _noun(name: str, chosen: Mapping[str, Share]) -> str:
     members = chosen[name].members
     if members:
         named = f"{', '.join(members[:-1])} and {members[-1]}" if len(members) > 1 else name
-        return f"{named} together (no evidence of this run separates them)"
+        return f"{named} together (nothing in this run separates them)"
     if name == "queue" and chosen[name].grade in ("A", "B"):
         return "waiting in the server's queue"
     return _WORDS[name]

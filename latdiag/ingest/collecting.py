@@ -142,7 +142,7 @@ class _Life:
     async def _close(self) -> None:
         """Shut the doors, write what is there, pass on what waits, and say so in the run."""
         self._intake.closed = self._intake.closed or Refusal(
-            "closing", "the receiver ends", retry=True
+            "closing", "the receiver is shutting down", retry=True
         )
         await asyncio.gather(self._grpc.close(_GRACE_S), self._http.close(_GRACE_S))
         # Not cancelled: what is being written is to be counted.
@@ -241,7 +241,7 @@ class _Life:
             return False
         cap = self._plan.max_disk
         if cap is not None and self._written_bytes >= cap:
-            self._intake.closed = Refusal("disk_cap", "the receiver has taken all it may store")
+            self._intake.closed = Refusal("disk_cap", "the receiver has reached its storage limit")
         return True
 
     async def _in_writer(self, work: Callable[[Any], _T], given: Any) -> _T:
@@ -285,7 +285,7 @@ class _Life:
         if not self._disk_full:
             self._channel.post(Fault.of(fault))
         self._disk_full = True
-        self._intake.closed = Refusal("disk", "the receiver cannot write any more")
+        self._intake.closed = Refusal("disk", "the receiver can no longer write")
 
     # ------------------------------------------------------------------ scraping
     async def _scrape_always(self) -> None:

@@ -101,7 +101,7 @@ class Waiting:
         if not open_doors or signal.SIGTERM in self._signals:
             wait_ns = 0
         if wait_ns:
-            again = "; once more to end at once" if self._signals else ""
+            again = "; interrupt again to stop immediately" if self._signals else ""
             self._say(f"waiting {show_duration(wait_ns)} for late spans{again}")
         heard = len(self._signals)
 

@@ -211,7 +211,7 @@ class Collector:
 
     def _lost(self) -> LocalFault:
         return LocalFault(
-            "the collecting process ended before its time",
-            "what reached the disk is kept; see whether the machine ran out of memory",
+            "the collecting process ended unexpectedly",
+            "what reached the disk is kept; check whether this machine ran out of memory",
             self._plan.run_path,
         )

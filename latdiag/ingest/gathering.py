@@ -74,7 +74,7 @@ def gathering(
             # Whoever terminates a load waits for no late span.
             wait_ns = wait_ns if otlp and heard.stopped != signal.SIGTERM else 0
             if wait_ns:
-                say(f"waiting {show_duration(wait_ns)} for late spans; SIGINT ends that")
+                say(f"waiting {show_duration(wait_ns)} for late spans; Ctrl-C skips the wait")
             try:
                 collector.finish(wait_ns)
             except LatdiagError as fault:

@@ -8,7 +8,9 @@ from latdiag.model.errors import TargetFault
 
 def hopeless(wish: Wish) -> str:
     """Why a load that may give up did."""
-    return f"more than {100 * (wish.give_up or 0):.0f} % of the requests failed, so it stopped"
+    return (
+        f"more than {100 * (wish.give_up or 0):.0f} % of the requests failed, so latdiag stopped"
+    )
 
 
 def useless(url: str, requests: int, detail: str, path: str | None) -> TargetFault:

@@ -117,7 +117,7 @@ class Row:
             self._decoder = zlib.decompressobj(47)
         elif encoding not in ("", "identity"):
             named = shown(self._clean(encoding[:_ID_LIMIT]), 40)
-            self._fault = f"the reply is encoded as {named}, which was not asked for"
+            self._fault = f"the reply is encoded as {named}, which was not requested"
         is_document = b"json" in content_type or b"html" in content_type
         if status != 200 or is_document:
             self._document = bytearray()

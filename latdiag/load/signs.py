@@ -17,9 +17,9 @@ from latdiag.store.header import StackShown
 PATHS = ("/v1/models", "/metrics", "/version")
 _REMEDIES = {
     "dns": "check the host name",
-    "refused": "is the server up, and is this its port?",
+    "refused": "check that the server is running, and its port",
     "tls": "check the certificate; --insecure skips verification",
-    "timeout": "is the host reachable from here?",
+    "timeout": "check that the host can be reached from this machine",
 }
 _WHY = {
     "dns": "its name cannot be resolved",
@@ -66,13 +66,16 @@ def glimpses_of(
     first = glimpses[0]
     if not first.status:
         raise TargetFault(
-            f"{without_credentials(first.url)} cannot be asked: "
+            f"{without_credentials(first.url)} could not be read: "
             f"{_WHY.get(first.fault, first.fault)}",
-            _REMEDIES.get(first.fault, "is this an HTTP server? check scheme and port"),
+            _REMEDIES.get(
+                first.fault,
+                "check that this is an HTTP server, and the scheme and port of the URL",
+            ),
         )
     if first.status in (401, 403) and all(each.status != 200 for each in glimpses):
         raise TargetFault(
-            f"{without_credentials(first.url)} wants a key: HTTP {first.status}",
+            f"{without_credentials(first.url)} requires an API key: HTTP {first.status}",
             "give the name of the variable that holds the key: --api-key-env NAME",
         )
     return glimpses, base

@@ -239,7 +239,7 @@ class Tally:
         if not self.counts.requests:
             return "no requests"
         if of.start == "due":
-            return "no request has an instant at which it was due (closed loop)"
+            return "no request has a due time (closed loop)"
         if of.start == "wire":
             return "no request has a kernel transmit stamp"
         if "tokens_unknown" in left_out:
@@ -267,9 +267,9 @@ class Tally:
 
     def _attainment(self) -> Estimate:
         if not self._slos:
-            return refusal("no objective on a per-request metric is stated")
+            return refusal("no SLO on a per-request metric was given")
         if not self._kept.n and self.counts.requests:
-            return refusal("for no request can it be told whether it kept the objectives")
+            return refusal("it is not known for any request whether it met the SLOs")
         return self._kept.share()
 
 
@@ -318,9 +318,14 @@ def _rate(total: int, n: int, span: int) -> Estimate:
     if not n:
         return refusal("no request succeeded with a known count")
     if span <= 0:
-        return refusal("the run has no length", n)
+        return refusal("the run has no duration", n)
     return Estimate(
-        total * NS_PER_S / span, None, None, n, n, "total over the span; one run has no interval"
+        total * NS_PER_S / span,
+        None,
+        None,
+        n,
+        n,
+        "total over the run; a single run has no interval",
     )
 
 
@@ -329,7 +334,7 @@ def _goodput(attainment: Estimate, span: int) -> Estimate:
     if attainment.value is None or attainment.lo is None or attainment.hi is None:
         return attainment
     if span <= 0:
-        return refusal("the run has no length", attainment.n)
+        return refusal("the run has no duration", attainment.n)
     rate = attainment.n * NS_PER_S / span
     return Estimate(
         attainment.value * rate,

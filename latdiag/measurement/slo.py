@@ -119,7 +119,7 @@ def parse_slos(texts: Iterable[str]) -> tuple[Slo, ...]:
         name = text.strip()
         if ":" in name and name not in SLO_PRESETS:
             raise UsageFault(
-                f"there is no set of objectives called {name!r}",
+                f"there is no SLO preset called {name!r}",
                 f"there are {', '.join(SLO_PRESETS)}",
             )
         for one in SLO_PRESETS.get(name, (name,)):

@@ -29,16 +29,16 @@ RUN_QUEUE_SHARE = 0.02
 CLOCK_STEP_SHARE = 0.01
 USER_LOOP_LAG_NS = 5 * NS_PER_MS
 
-_UNTOLD = "not told by this system"
+_UNTOLD = "not available on this system"
 #: rule: what it reads, in words, and in which unit
 _WORDS = {
-    "schedule_lag": ("time that late sending adds to TTFT", "ms"),
+    "schedule_lag": ("the effect of late sending on TTFT", "ms"),
     "censored": ("share of intervals with an overwritten stamp", "%"),
     "first_censored": ("share of first tokens with an overwritten stamp", "%"),
     "reader_cpu": ("CPU of a reader in its busiest 5 s", "%"),
-    "run_queue": ("time that a reader waited for a core that others held", "%"),
-    "rows_lost": ("requests begun whose end was not recorded", "rows"),
-    "clock_step": ("share of rows astride a clock step", "%"),
+    "run_queue": ("time that a reader waited for a core used by other programs", "%"),
+    "rows_lost": ("requests that began and have no recorded end", "rows"),
+    "clock_step": ("share of requests during a clock step", "%"),
     "loop_lag": ("lag of the event loop (p99)", "ms"),
 }
 
@@ -110,13 +110,13 @@ def readings(facts: Facts) -> list[Reading]:
             "schedule_lag",
             lag,
             facts.lag_limit_ns / NS_PER_MS,
-            "no answered request was due at an instant",
+            "no answered request had a due time",
         ),
         (
             "censored",
             _percent(facts.censored_share),
             100 * CENSORED_SHARE,
-            "no interval between tokens",
+            "no gaps between tokens",
         ),
         (
             "first_censored",
@@ -132,13 +132,13 @@ def readings(facts: Facts) -> list[Reading]:
             100 * RUN_QUEUE_SHARE if facts.user_stamps or facts.closed else None,
             _UNTOLD,
         ),
-        ("rows_lost", lost, 0.0, "a writer left no count"),
+        ("rows_lost", lost, 0.0, "a writer process left no count"),
         ("clock_step", _percent(facts.clock_step_share), 100 * CLOCK_STEP_SHARE, "no rows"),
         (
             "loop_lag",
             loop_lag if facts.user_stamps else None,
             USER_LOOP_LAG_NS / NS_PER_MS,
-            _UNTOLD if facts.user_stamps else "the kernel stamps, so a late loop does no harm",
+            _UNTOLD if facts.user_stamps else "does no harm with kernel stamps",
         ),
     )
     refused: dict[str, tuple[str, ...]] = {"censored": GAPS}
@@ -182,7 +182,7 @@ def unlimited_readings(writers: Sequence[Mapping[str, object]]) -> list[Reading]
     return [
         Reading(
             "read_lag",
-            "read lag (p99), which the kernel stamps leave out",
+            "read lag p99 (kernel stamps exclude it)",
             "ms",
             lag,
             None,
@@ -190,7 +190,7 @@ def unlimited_readings(writers: Sequence[Mapping[str, object]]) -> list[Reading]
         ),
         Reading(
             "run_queue_total",
-            "run-queue delay in all, with what waking an idle core takes",
+            "run-queue delay in total, including wake-ups of an idle core",
             "%",
             waited,
             None,

@@ -22,121 +22,131 @@ from latdiag.model.units import show_ms
 _ALL = (
     CaveatRow(
         "LD101",
-        "{failed} of {sent} requests failed: they have no E2E and no TPOT, and TTFT and ITL hold"
-        " only what they streamed before they failed.",
-        "Look at the failures first: a server that refuses work looks faster than it is.",
-        "A failed request has no end that E2E or TPOT could be taken from. What it streamed before"
-        " is real: to leave its first token out would flatter a server that fails the slow ones.",
+        "{failed} of {sent} requests failed. They have no E2E and no TPOT; TTFT and ITL"
+        " include what they streamed before they failed.",
+        "Look into the failures first: a server that refuses work looks faster than it is.",
+        "A failed request has no end, so it has no E2E and no TPOT. What it streamed before it"
+        " failed is real: leaving out its first token would flatter a server that fails its"
+        " slow requests.",
     ),
     CaveatRow(
         "LD102",
         "The server did not report token counts for {missing} of {requests} requests; latdiag"
         " counted them by {source}.",
-        "Let the server count tokens: stream_options.include_usage, or return_token_ids where the"
-        " server knows it.",
-        "Without a usage block or token ids, the number of output tokens is a count of chunks or"
-        " of a tokenizer of ours. Everything per token inherits that doubt.",
+        "Have the server count tokens: stream_options.include_usage, or return_token_ids where"
+        " the server supports it.",
+        "Without a usage block or token ids, latdiag counts output tokens by chunks or with a"
+        " tokenizer of its own. Every per-token metric is as uncertain as that count.",
     ),
     CaveatRow(
         "LD104",
-        "Chunks hold an unknown number of tokens, so ITL leaves those chunks out; ICL counts"
-        " chunks.",
-        "Ask for counts per chunk: return_token_ids, or stream_options.continuous_usage_stats.",
+        "Some chunks hold an unknown number of tokens. ITL leaves them out; ICL counts every"
+        " chunk.",
+        "Ask the server for token counts per chunk: return_token_ids, or"
+        " stream_options.continuous_usage_stats.",
         "The gap between two chunks is the gap between two tokens only if each chunk holds one"
-        " token. Speculative decoding, tool calls and buffering proxies all break that.",
+        " token. Speculative decoding, tool calls and buffering proxies break that.",
     ),
     CaveatRow(
         "LD105",
         "{share:share} of the prompt tokens came from the server's prefix cache ({rows} of"
         " {requests} requests).",
-        "Use another --seed for prompts that the server has not seen; if the cache is part of what"
-        " you measure, say so next to the number.",
-        "A cached prefix is not computed again: TTFT and prefill are those of a shorter prompt."
-        " A repeated seed against a warm server is the usual cause.",
+        "Use another --seed to get prompts that the server has not seen. If the cache is part"
+        " of what you measure, say so next to the number.",
+        "A cached prefix is not computed again, so TTFT and prefill are those of a shorter"
+        " prompt. The usual cause is a repeated seed against a warm server.",
     ),
     CaveatRow(
         "LD106",
-        "{rows} of {requests} prompts have another length than was asked for; the largest"
-        " difference is {got} tokens instead of {wanted}.",
+        "{rows} of {requests} prompts differ from the requested length; the largest difference"
+        " is {got} tokens instead of {wanted}.",
         "Chat templates add tokens. `latdiag load --tokenizer FILE` makes the length exact.",
-        "The prompt that the server counted is longer or shorter than the workload asked for.",
+        "The server counted more or fewer prompt tokens than the workload asked for.",
     ),
     CaveatRow(
         "LD107",
-        "{rows} of {requests} replies have another length than was asked for; the largest"
-        " difference is {got} tokens instead of {wanted}.",
-        "Compare TTFT and TPOT, not E2E. Servers that know ignore_eos and min_tokens keep to the"
-        " length that is asked for.",
-        "End-to-end latency grows with the output. Runs whose output lengths differ cannot be"
-        " compared by it; TTFT and TPOT still can.",
+        "{rows} of {requests} replies differ from the requested length; the largest difference"
+        " is {got} tokens instead of {wanted}.",
+        "Compare TTFT and TPOT, not E2E. Servers that support ignore_eos and min_tokens keep"
+        " to the requested length.",
+        "E2E grows with the output, so runs with different output lengths cannot be compared"
+        " by E2E. TTFT and TPOT still can.",
     ),
     CaveatRow(
         "LD108",
-        "No model was named; {model} is the first of {offered} that the server offers.",
+        "No model was named; latdiag used {model}, the first in the server's list of {offered}.",
         "Name the model with --model, so that a change on the server cannot change what you"
         " measure.",
-        "The model's name came from the server's /v1/models.",
+        "The model name came from the server's /v1/models.",
     ),
     CaveatRow(
         "LD109",
-        "The server refuses {fields}; latdiag sent the requests without it.",
-        "Compare the lengths that you asked for with those that came: this field would have fixed"
+        "The server rejects these request fields: {fields}. latdiag sent the requests without"
         " them.",
-        "Some servers answer 400 to request fields that they do not know. They are left away"
-        " then, and with them the guarantee they gave.",
+        "Compare the lengths that you asked for with the actual lengths: these fields would"
+        " have fixed them.",
+        "Some servers answer 400 to request fields that they do not know. latdiag then leaves"
+        " these fields out, and with them what they guarantee, for example a fixed output"
+        " length.",
     ),
     CaveatRow(
         "LD110",
-        "The run ended early ({why}): it holds what happened until then.",
-        "Measure again before you compare it with a run that went to its end.",
-        "The run ended before its plan: an interrupt, a signal, a full disk, a lost process.",
+        "The run ended early ({why}) and holds what happened until then.",
+        "Measure again before you compare it with a complete run.",
+        "The run ended before its plan was done: an interrupt, a signal, a full disk, or a"
+        " lost process.",
     ),
     CaveatRow(
         "LD111",
-        "{rows} requests were in flight when a process of latdiag was lost; they count as"
+        "{rows} requests were in flight when a latdiag process was lost; they count as"
         " cut_by_client.",
         "Use their figures only up to the last flush: nothing after it was written.",
-        "A process that is killed leaves its unfinished requests in open files. They are counted"
-        " and kept out of the latencies that need an end.",
+        "When a process is killed, its unfinished requests are left in open files. They are"
+        " counted, and kept out of the metrics that need an end.",
     ),
     CaveatRow(
         "LD113",
-        "The server refused {rows} of {sent} requests because of load (429, or 503 with"
+        "The server rejected {rows} of {sent} requests because of load (429, or 503 with"
         " Retry-After).",
         "Lower --rate or --concurrency, or raise the server's limit.",
-        "A server that sheds load asks for a pause. In closed loop the slot waits as asked, so"
-        " less was sent than planned; an open loop goes on by its schedule.",
+        "A server that sheds load asks its clients to pause. In a closed loop each slot waits"
+        " as long as the server asks, so fewer requests are sent than planned; an open loop"
+        " keeps to its schedule.",
     ),
     CaveatRow(
         "LD114",
         "A file of the run cannot be read ({what}).",
-        "Check the disk. What the file held is missing; latdiag reads the other files.",
-        "A part of a run is damaged or cut short, by a crash of the machine or a full disk. It is"
-        " named and left out, the rest counts.",
+        "Check the disk. The content of that file is missing from the results; latdiag reads"
+        " the other files.",
+        "Part of a run is damaged or cut short, by a machine crash or a full disk. That part"
+        " is named and left out; the rest counts.",
     ),
     CaveatRow(
         "LD115",
         "{rows} of {requests} requests were sent twice: the server closed a kept-alive connection"
         " while they were on their way.",
-        "Make the server's keep-alive longer than the pauses, or use --connections fresh.",
-        "No byte of a reply had come, so a fresh connection got the same request, as every HTTP"
-        " client does. The time of the lost try is the client's part of TTFT.",
+        "Make the server's keep-alive timeout longer than the pauses between requests, or use"
+        " `latdiag load --connections fresh`.",
+        "No byte of a reply had arrived, so latdiag sent the request again on a new"
+        " connection, as every HTTP client does. The time of the lost attempt counts as the"
+        " client's part of TTFT.",
     ),
     CaveatRow(
         "LD116",
-        "{requests} requests use {prompts} prompts: a repeated prompt may come from the server's"
-        " prefix cache.",
-        "Give as many prompts as requests, or read TTFT as that of a warm cache.",
-        "A prompts file is used from the start again when it ends. Servers that do not report"
-        " cached tokens serve the repeats faster without a word.",
+        "{requests} requests share {prompts} prompts: a repeated prompt may come from the"
+        " server's prefix cache.",
+        "Supply as many prompts as requests, or read TTFT as that of a warm cache.",
+        "At the end of a prompts file latdiag starts again from its beginning. A server that"
+        " does not report cached tokens answers the repeated prompts faster without saying"
+        " why.",
     ),
     CaveatRow(
         "LD117",
         "These {runs} runs measured {targets} different targets or models; every figure mixes all"
         " their requests.",
-        "Diagnose each run by itself; the target shown is that of the first.",
-        "Several runs are read as one. That makes sense of repetitions against one server; of"
-        " different servers the figures are a mixture that none of them shows.",
+        "Diagnose each run on its own; the target shown is that of the first run.",
+        "Several runs are read as one. That makes sense for repeated runs against one server;"
+        " for different servers the figures are a mixture that describes none of them.",
     ),
     CaveatRow(
         "LD118",
@@ -160,181 +170,186 @@ _ALL = (
     ),
     CaveatRow(
         "LD121",
-        "A and B are not the same workload ({what}); --force compared them all the same.",
-        "Every difference may come from the workload: compare runs that differ in one thing only.",
-        "Latency follows the work: longer prompts, longer answers, more requests at once or"
-        " another model take another time on the very same server. Such runs are refused by"
-        " `latdiag compare` unless --force is given.",
+        "A and B are different workloads ({what}); --force compared them anyway.",
+        "Any difference may come from the workload: compare runs that differ in one thing only.",
+        "Latency depends on the work: longer prompts, longer answers, more concurrent requests"
+        " or another model take a different time on the same server. `latdiag compare` refuses"
+        " such runs unless --force is given.",
     ),
     CaveatRow(
         "LD123",
-        "{n} parts of the capture could not be read ({worst}).",
-        "See the list that `latdiag import` prints, and record again what is missing.",
-        "What was not readable is missing from every figure: requests, spans or scrapes. It is"
-        " counted by what it was and why it was left out.",
+        "{n} parts of the capture could not be read; most often: {worst}.",
+        "See the list that `latdiag import` prints, and record the missing parts again.",
+        "Whatever could not be read is missing from every figure: requests, spans or scrapes."
+        " The import counts it by type and reason.",
     ),
     CaveatRow(
         "LD124",
         "{rows} rows of {table} contradict themselves and are left out ({what}).",
-        "A step of this machine's clock that its samples missed does this; where it is many rows,"
-        " measure again, or take another copy of the run.",
-        "What happens later cannot be stamped earlier, beyond the millisecond that two clocks may"
-        " differ by. A row that says so is in no figure: to put its instants in order would be to"
-        " invent a latency.",
+        "A clock step that latdiag did not notice can cause this. If many rows are affected,"
+        " measure again, or use another copy of the run.",
+        "An event cannot be stamped before the event that caused it, beyond the millisecond by"
+        " which two clocks may differ. A row that says so is in no figure: reordering its time"
+        " stamps would invent a latency.",
     ),
     CaveatRow(
         "LD201",
-        "The client stamped arrivals in user space ({why}), so every time holds the client's own"
-        " delay.",
+        "The client stamped arrivals in user space ({why}), so every time includes the"
+        " client's own delay.",
         "Treat differences under 5 ms as noise. Kernel stamps need Linux, HTTP/1.1 and a direct"
         " connection.",
-        "Kernel receive stamps say when bytes reached this machine. A stamp taken after the"
-        " read says when the client got round to them.",
+        "Kernel receive stamps say when bytes reached this machine. User-space stamps say when"
+        " the client got around to reading them.",
     ),
     CaveatRow(
         "LD202",
-        "The clock of this machine jumped; TTFT, TPOT and ITL leave out the {rows} requests that"
-        " were under way.",
-        "Stop what sets the clock during a measurement, or let it slew.",
-        "Kernel stamps are of the wall clock and are converted to the monotonic one. When the"
-        " wall clock jumps, the stamps before and after the jump cannot be subtracted.",
+        "This machine's clock jumped during the run; TTFT, TPOT and ITL leave out the {rows}"
+        " requests that were in flight.",
+        "Stop whatever sets the clock during a measurement, or let it slew.",
+        "Kernel stamps use the wall clock, and latdiag converts them to the monotonic clock."
+        " When the wall clock jumps, stamps from before and after the jump cannot be"
+        " subtracted.",
     ),
     CaveatRow(
         "LD204",
-        "The server's kernel delayed its ACK on {rows} of {requests} requests; for these the"
-        " network's time has bounds and no exact value.",
-        "Read the network's interval. `latdiag load --connections fresh` makes it narrower.",
-        "An ACK bounds the way to the server from above only: on a reused connection it may wait"
-        " 40 ms, or ride on the reply. Then the network is known to lie between the smallest"
-        " round trip seen and the ACK.",
+        "The server's kernel delayed its ACK on {rows} of {requests} requests, so their"
+        " network time is known only as an interval.",
+        "Read the interval of the network time. `latdiag load --connections fresh` makes it"
+        " narrower.",
+        "An ACK gives only an upper bound for the time to the server: on a reused connection"
+        " it may be held back for 40 ms, or sent with the reply. The network time then lies"
+        " between the smallest round trip seen and the ACK.",
     ),
     CaveatRow(
         "LD211",
-        "The clock of {sender} jumped {steps} times against the client's clock.",
-        "Check the time service of that machine. Each component is a length on one clock and does"
-        " not change; requests during a jump are left out.",
-        "No single offset between two clocks fits the causal order of all requests: a request"
-        " cannot arrive before it was sent, nor end after its reply was read.",
+        "The clock of {sender} jumped relative to the client's clock (number of jumps: {steps}).",
+        "Check time synchronisation on that machine. Each component is a duration on one clock"
+        " and does not change; requests during a jump are left out.",
+        "No single clock offset fits the causal order of all requests: a request cannot arrive"
+        " before it was sent, nor end after its reply was read.",
     ),
     CaveatRow(
         "LD212",
-        "The clock of {sender} drifts against the client's by {ppm} ppm.",
-        "Check the time service of that machine; no component depends on it.",
-        "The offset between two clocks moves steadily: at 100 ppm, 6 ms a minute. Components are"
-        " differences on one clock and feel one part in ten thousand of it.",
+        "The clock of {sender} drifts by {ppm} ppm relative to the client's clock.",
+        "Check time synchronisation on that machine; no component depends on it.",
+        "The offset between the two clocks changes steadily: 100 ppm is 6 ms a minute."
+        " Components are differences on one clock, so such a drift changes them by only one"
+        " part in ten thousand.",
     ),
     CaveatRow(
         "LD301",
-        "{statistic} of {metric} is refused: {n} samples, {needs} are needed.",
-        "Send more requests, or read a percentile nearer to the middle.",
-        "A percentile needs enough samples beyond it, or it is the largest value seen under"
-        " another name. The bound is binomial: 99 % confidence that the stated percentile holds.",
+        "{statistic} of {metric} is not stated: there are {n} samples, {needs} are needed.",
+        "Send more requests, or read a percentile nearer to the median.",
+        "A percentile needs enough samples beyond it; otherwise it is only the largest value"
+        " seen. The bound is binomial: 99 % confidence that the stated percentile holds.",
     ),
     CaveatRow(
         "LD302",
         "The slowest 5 % are {n} requests, too few to say where their time goes.",
-        "Measure for longer: {needs} requests are enough to break the slowest 5 % down.",
-        "The tail's breakdown is a ratio of sums over the slowest requests. With a handful of"
-        " them, one odd request decides it.",
+        "Measure longer: breaking down the slowest 5 % takes at least {needs} requests.",
+        "The breakdown of the tail is a ratio of sums over the slowest requests. With only a"
+        " few of them, one unusual request decides it.",
     ),
     CaveatRow(
         "LD401",
-        "No evidence of this run separates {members}; they are shown as one.",
+        "Nothing in this run separates {members}, so they are shown as one part.",
         "{splits}",
-        "Some classes of time look the same to a client, whatever it sends. They are merged and"
-        " said to be, instead of one of them being guessed.",
+        "Some kinds of time look the same to a client, whatever it sends. latdiag merges them"
+        " and says so instead of guessing.",
     ),
     CaveatRow(
         "LD402",
-        "The client sees only the first TCP connection: 'server' means everything behind {peer}.",
-        "If a proxy or load balancer answers there, measure behind it too.",
-        "The ACK and the round trip are of the first machine that terminates TCP. A proxy's own"
-        " way to the engine counts as server time.",
+        "The client sees only the first TCP hop: 'server' means everything behind {peer}.",
+        "If a proxy or load balancer answers there, measure behind it as well.",
+        "The ACK and the round trip belong to the first machine that terminates TCP. A proxy's"
+        " own path to the engine counts as server time.",
     ),
     CaveatRow(
         "LD403",
         "The probe's own {rows} requests were not enough to separate queue, prefill and frontend.",
-        "See whether they failed. Longer prompts, a larger --max-tokens-total or kernel stamps may"
-        " help.",
-        "The probe learns what a prompt and a step cost alone from requests of its own. Where too"
-        " few of them succeeded, or bore no stamps that can be taken apart, only what any load"
-        " shows can be said.",
+        "Check whether they failed. Longer prompts, a larger --max-tokens-total or kernel"
+        " stamps may help.",
+        "From requests of its own, the probe learns what a prompt and a decode step cost"
+        " alone. If too few of them succeed, or their time stamps are unusable, latdiag can"
+        " say only what any load shows.",
     ),
     CaveatRow(
         "LD404",
-        "The probe cannot see requests of other clients: the time that they cost is in queue and"
-        " decode.",
+        "The probe cannot see other clients' requests; the time that they cost counts as queue"
+        " and decode.",
         "Probe while nobody else uses the server{more}.",
-        "From outside a stream that is slowed by a stranger looks like one that is slowed by the"
-        " probe's own streams, or by a server that is slow.",
+        "From outside, a stream that another client slows down looks the same as one slowed"
+        " down by the probe's own streams, or by a slow server.",
     ),
     CaveatRow(
         "LD411",
-        "No span arrived for {rows} of {requests} requests; what the spans say is of the others"
-        " alone.",
+        "No spans arrived for {rows} of {requests} requests; the spans describe only the others.",
         "Wait longer for late spans (--wait of `load` and `probe`), and let the server sample"
         " every trace that asks for it (traceparent flags 01).",
-        "Requests are joined to spans by the trace id that they bear, else by their request or"
-        " response id. Those without a span would have to be guessed: they are left out, and"
-        " counted.",
+        "latdiag joins requests to spans by trace id, or else by request or response id. For"
+        " requests without spans it would have to guess, so it leaves them out and counts"
+        " them.",
     ),
     CaveatRow(
         "LD412",
-        "Of {requests} requests with spans, {partial} lack a span, and {contradicted} have spans"
-        " that state more time than the client waited.",
+        "Of {requests} requests with spans, {partial} lack a span, and {contradicted} have"
+        " spans that add up to more time than the client waited.",
         "Look for spans that are dropped or arrive late, and for clocks that jump.",
-        "A span that is lost leaves time that no signal parts; a server that states more time"
-        " than the client saw had its clock stepped, or was joined wrongly. Where enough other"
-        " requests are whole, these are left out of the breakdown, and counted.",
+        "A lost span leaves time that no evidence explains. If a server states more time than"
+        " the client saw, its clock jumped or its spans belong to another request. Where"
+        " enough other requests are complete, these are left out of the breakdown and counted.",
     ),
     CaveatRow(
         "LD413",
-        "The client stamped in user space, so {share:share} of the time, between its stamps and"
-        " the servers', is unattributed instead of network.",
-        "Measure with `latdiag load` or `latdiag probe`: their kernel stamps leave the client's"
-        " own delay out.",
-        "A stamp in user space is late by whatever its process was busy with. What the client"
-        " waited beyond the server's own interval, and beyond a measured round trip, may be the"
-        " network, the server's HTTP layer or the client itself.",
+        "The client used user-space stamps, so {share:share} of the time, between its stamps"
+        " and the servers', counts as unattributed instead of network.",
+        "Measure with `latdiag load` or `latdiag probe`: their kernel stamps exclude the"
+        " client's own delay.",
+        "A user-space stamp is late by whatever its process was busy with. What the client"
+        " waited beyond the server's own interval, and beyond a measured round trip, may be"
+        " the network, the server's HTTP layer, or the client itself.",
     ),
     CaveatRow(
         "LD415",
         "{k} tokens at a time arrive every {t:ms} ms although the server makes one every"
-        " {s:ms} ms: something between holds them back (a gateway that buffers the stream).",
-        "Let the gateway pass small chunks on at once (HAProxy: option http-no-delay; nginx:"
-        " proxy_buffering off), or measure behind it.",
-        "A server writes a chunk for every step of its engine. Where several come together, again"
-        " and again, and it says that it made them one after the other, something gathers them: a"
-        " proxy with a buffer or a timer, or a process in between that gets no processor beside"
-        " a busy engine. The first token waits with the others, so TTFT and the gaps between"
-        " tokens are its doing, and only the sum of the stream is the server's.",
+        " {s:ms} ms: something on the path holds them back, such as a gateway that buffers the"
+        " stream.",
+        "Let the gateway forward small chunks immediately (HAProxy: option http-no-delay;"
+        " nginx: proxy_buffering off), or measure behind it.",
+        "A server writes a chunk for every step of its engine. If several arrive together"
+        " again and again, and the server says that it made them one after the other,"
+        " something collects them: a proxy with a buffer or a timer, or a process on the path"
+        " that gets no CPU time beside a busy engine. The first token waits too, so TTFT and"
+        " the gaps between tokens show that process; only the total time of the stream is the"
+        " server's.",
     ),
     *COLLECTED,
     CaveatRow(
         "LD501",
-        "{share:share} of the arrivals have no time stamp of their own, because the client read"
-        " them too late; the gaps beside them are left out.",
+        "{share:share} of the arrivals have no time stamp of their own, because the client"
+        " read them too late; the gaps next to them are left out.",
         "Run fewer streams on this machine (a lower --rate or --concurrency).",
-        "When a stream's next chunk reaches the kernel before the last one was read, both carry"
-        " one stamp. Such intervals are censored: counted and left out, never guessed.",
+        "When a stream's next chunk reaches the kernel before the previous one was read, both"
+        " carry the same stamp. Such gaps are censored: counted and left out, never guessed.",
     ),
     CaveatRow(
         "LD504",
         "The client ran at real-time priority on the server's own machine and took up to"
-        " {share:share} of a core from it.",
+        " {share:share} of a core.",
         "Run the client on another machine, or use --priority ordinary.",
-        "A server's threads keep the reader from its core just when tokens come, and then several"
-        " come in one read. With the lowest real-time priority it reads them in time; what it"
-        " takes from the server is what it would take anyway, only sooner.",
+        "Without it, the server's threads keep the client off the CPU just when tokens arrive,"
+        " and several tokens then come in one read. At the lowest real-time priority the"
+        " client reads them in time. It takes no more CPU than it would otherwise, only"
+        " sooner.",
     ),
     CaveatRow(
         "LD502",
-        "Most requests opened a connection of their own: their TTFT holds {connect:ms} ms of DNS,"
-        " TCP and TLS (mean).",
+        "Most requests opened their own connection, so their TTFT includes {connect:ms} ms of"
+        " DNS, TCP and TLS (mean).",
         "To see what a client with kept connections sees, use --connections reuse of `latdiag"
         " load` and let the server keep connections open.",
-        "TTFT begins when the client begins to work on the request. Over a fresh connection that"
-        " holds name resolution, connect and handshake.",
+        "TTFT starts when the client starts work on the request. On a new connection it"
+        " includes name resolution, TCP connect and TLS handshake.",
     ),
 )
 

@@ -8,122 +8,127 @@ from latdiag.model.caveat import CaveatRow
 COLLECTED = (
     CaveatRow(
         "LD414",
-        "Only {whole} requests have all their spans, too few to stand for the others. Requests"
+        "Only {whole} requests have all their spans, too few to represent the others. Requests"
         " with some spans count too; the time of a missing span is in unattributed.",
-        "Find out where spans get lost: an exporter that drops them, a sampler, a collector in"
-        " between.",
-        "With spans lost here and there, a component shows only what was not lost of it. Its"
-        " grade is that of a bound, and its interval reaches up by all that is unattributed.",
+        "Find out where spans get lost: an exporter that drops them, a sampler, or a collector"
+        " on the path.",
+        "When some spans are lost, a component shows only the part that was not lost. Its"
+        " grade is that of a bound, and its interval extends upwards by everything that is"
+        " unattributed.",
     ),
     CaveatRow(
         "LD416",
-        "The metrics are not used in the breakdown: {why}.",
-        "Scrape every server that the requests reach (one --metrics URL for each), around the load"
-        " and while nobody else uses them.",
-        "Counters and histograms tell of all requests of a window together. They are one's own"
-        " only if as many were finished as were sent, if every server was scraped at both edges,"
-        " and if queue and prefill add up to no more than the client waited.",
+        "The breakdown does not use the servers' metrics: {why}.",
+        "Scrape every server that the requests reach (one --metrics URL for each), before and"
+        " after the load, while nobody else uses them.",
+        "Counters and histograms cover all requests of a window together. They describe your"
+        " requests only if as many requests finished as you sent, if every server was scraped"
+        " at both ends, and if queue and prefill add up to no more than the client waited.",
     ),
     CaveatRow(
         "LD417",
-        "The metrics do not fit {other}: {what}.",
+        "The metrics do not agree with {other}: {what}.",
         "Check that every server is scraped, and that no other client uses one of them.",
-        "Spans say of each request what metrics say of all together. Of the same requests both"
-        " have the same mean, within 2 % or a millisecond; else one of the two is of something"
-        " else, or wrong.",
+        "Spans state for each request what metrics state for all of them together. For the"
+        " same requests both have the same mean, within 2 % or a millisecond; otherwise one of"
+        " the two covers something else, or is wrong.",
     ),
     CaveatRow(
         "LD418",
-        "The servers' metrics count the probe's own requests as well as the workload, so the"
-        " breakdown of the workload does not use them.",
+        "The servers' metrics also count the probe's own requests, so the breakdown of the"
+        " workload does not use them.",
         "`latdiag load URL --metrics URL` scrapes around a workload alone.",
-        "A probe sends requests by design besides those that it explains: prompts alone, bursts,"
-        " long prompts into running streams. The servers count them all in one sum.",
+        "Besides the workload that it explains, a probe sends requests of its own: prompts"
+        " alone, bursts, long prompts against running streams. The servers count all of them"
+        " in one sum.",
     ),
     CaveatRow(
         "LD419",
-        "latdiag leaves {n} series or servers out of the metrics ({replica}: {why}).",
-        "Keep the servers running through a measurement, and scrape each at its begin and end.",
-        "A counter that began anew between two scrapes says nothing of the time between, nor does"
-        " a series that is gone: no rate is guessed. What such a server counted is missing in"
-        " the sums.",
+        "latdiag leaves {n} metric series or servers out ({replica}: {why}).",
+        "Keep the servers running during a measurement, and scrape each of them at its start"
+        " and end.",
+        "A counter that restarted between two scrapes says nothing about the time between"
+        " them, nor does a series that disappeared; latdiag guesses no rate. What such a"
+        " server counted is missing from the sums.",
     ),
     CaveatRow(
         "LD420",
-        "The requests without whole evidence are not like the others: they take {left:ms} ms end"
+        "Requests without complete evidence differ from the others: they take {left:ms} ms end"
         " to end (median), the others {told:ms} ms.",
-        "Sample spans without regard to how long a request takes, and do not drop them when there"
-        " are many.",
-        "Evidence that is there for slow requests only, or for fast ones only, tells of those: a"
-        " sampler that keeps the tail, or a server that drops spans when it is busy, tilts every"
-        " share.",
+        "Sample spans regardless of how long a request takes, and do not drop them under load.",
+        "If only slow requests have evidence, or only fast ones, it describes only those. A"
+        " sampler that keeps the tail, or a server that drops spans when it is busy, biases"
+        " every share.",
     ),
     CaveatRow(
         "LD421",
-        "The receiver refused {spans} spans and {exports} exports ({reasons}).",
-        "For token or origin: let the sender show the token, and send from no browser. For the"
-        " others: send smaller exports; malformed means that the sender does not speak OTLP.",
-        "Evidence that was sent is missing: it broke a bound of the receiver (size, count, time,"
-        " ids that are none), or came faster than it could be written. Nothing is dropped in"
-        " silence.",
+        "The receiver rejected {spans} spans and {exports} exports ({reasons}).",
+        "For token or origin: have the sender present the token, and do not send from a"
+        " browser. Otherwise send smaller exports; malformed means that the sender does not"
+        " speak OTLP.",
+        "Evidence that was sent is missing: it exceeded a limit of the receiver (size, count,"
+        " time), had invalid ids, or arrived faster than it could be written. Everything that"
+        " is dropped is counted.",
     ),
     CaveatRow(
         "LD422",
         "latdiag stopped collecting at --max-disk: what arrived later is not in the run.",
         "Raise --max-disk, or collect for a shorter time.",
-        "A receiver that stands open writes as long as something is sent to it; the cap keeps it"
-        " from filling the disk.",
+        "A receiver writes as long as something is sent to it; this limit keeps it from"
+        " filling the disk.",
     ),
     CaveatRow(
         "LD423",
         "{spans} spans came from {senders} senders of stacks that latdiag does not know"
         " ({names}).",
-        "`latdiag stacks` lists the known stacks; a package of yours can add one.",
-        "Spans whose names no stack file has are kept, but say nothing: nobody here knows which"
-        " interval they cover.",
+        "`latdiag stacks` lists the known stacks; your own package can add one.",
+        "Spans with names that no stack file lists are stored but not used: latdiag does not"
+        " know which interval they cover.",
     ),
     CaveatRow(
         "LD424",
         "No server sent spans or metrics.",
-        "Turn the server's exporter on and point it here (`latdiag stacks URL` names the flag);"
-        " an exporter that found nobody may wait two minutes before it tries again.",
-        "Exporters that cannot connect back off: one that was started before the receiver may"
-        " keep silent for up to two minutes. A receiver that stands before the server does"
+        "Turn on the server's exporter and point it at this machine (`latdiag stacks URL`"
+        " names the flag). An exporter that found no receiver may wait two minutes before it"
+        " tries again.",
+        "Exporters that cannot connect back off: one that started before the receiver may stay"
+        " silent for up to two minutes. A receiver that runs before the server starts"
         " (`latdiag collect`) avoids that.",
     ),
     CaveatRow(
         "LD425",
-        "Scrapes of metrics failed in {n} ways, the first at {url}: {why}.",
-        "Try the URL with curl; a scrape has 5 s and 32 MiB, and follows no redirect.",
-        "A scrape that fails leaves a gap: with the one at the begin or at the end of a load"
+        "Scraping metrics failed at {url}: {why}. Different failures in this run: {n}.",
+        "Try the URL with curl. A scrape may take 5 s and 32 MiB; redirects are not followed.",
+        "A failed scrape leaves a gap. If the one at the start or the end of a load is"
         " missing, nothing can be subtracted, and that server's metrics say nothing.",
     ),
     CaveatRow(
         "LD426",
-        "latdiag could not pass {n} exports on to the collector of --forward ({why}).",
-        "Check that the collector takes OTLP at that port; latdiag does not try again.",
-        "What is forwarded is a copy: the run here has the spans all the same.",
+        "latdiag could not forward {n} exports to the --forward collector ({why}).",
+        "Check that the collector accepts OTLP at that port; latdiag does not retry.",
+        "latdiag forwards a copy: this run has the spans in any case.",
     ),
     CaveatRow(
         "LD427",
-        "Of {requests} replies, {silent} state no times, {partial} lack a time that most state,"
-        " and {contradicted} state more than the client waited; latdiag does not use these.",
-        "Check that every replica has the flag that turns the times on, and that no proxy answers"
-        " for one.",
-        "A time in a reply is of that request alone. A request without it, or with a time that"
-        " does not fit into the client's own wait, says nothing of where its time went. All that"
-        " do not fit: the reply is of another server than the one that the first token is of, as"
-        " where prefill and decode are apart.",
+        "Of {requests} replies, {silent} state no times, {partial} lack a time that most"
+        " others state, and {contradicted} state more time than the client waited; latdiag"
+        " does not use these.",
+        "Check that every replica has the flag that turns the times on, and that no proxy"
+        " answers in its place.",
+        "A time in a reply belongs to that request alone. A request without it, or with a time"
+        " longer than the client's own wait, says nothing about where its time went. If none"
+        " of them fits, the reply comes from another server than the first token, as with"
+        " separate prefill and decode servers.",
     ),
     CaveatRow(
         "LD428",
-        "{fields} may be a queue or the KV transfer: nothing says whether one server did both"
-        " prefill and decode.",
+        "{fields} may be a queue or the KV transfer: nothing in this run shows whether one"
+        " server did both prefill and decode.",
         "Spans state the role of each server (--otlp of `load` and `probe`).",
-        "A reply does not say which role its server has. vLLM schedules a request on a decode"
-        " server when the KV cache has come: its queue time there is the transfer. A server whose"
-        " prefill took several steps computed the prompts itself; and where less than a fraction"
-        " of a step is left of the wait, no other did.",
+        "A reply does not say which role its server has. A vLLM decode server schedules a"
+        " request when the KV cache has arrived, so its queue time is the transfer. A server"
+        " whose prefill took several steps computed the prompts itself; and if less than a"
+        " fraction of a step is left of the wait, no other server did.",
     ),
     CaveatRow(
         "LD429",
@@ -131,34 +136,34 @@ COLLECTED = (
         " the client saw a token.",
         "Look for reasoning that the server does not send, tool calls that it sends whole, and a"
         " proxy that holds the stream back.",
-        "The server states more decode than the stream lasted that the client saw. It is in"
-        " decode, and lies before the first token: TTFT is long for what was generated, not for"
-        " what was waited for.",
+        "The server states more decode time than the stream lasted at the client. The"
+        " difference counts as decode and lies before the first token: TTFT is long because"
+        " tokens were generated, not because the request waited.",
     ),
     CaveatRow(
         "LD430",
-        "Two sources disagree (mean of a request): {what}. This page uses {used}, not {other}.",
+        "The results use {used}, which {other} contradict (mean of a request): {what}.",
         "Look for server work that one source cannot see: other requests in the same steps, a"
         " layer in between, tokens that are not sent.",
-        "Where one kind of evidence states the sum of several components, another may split it."
-        " Where the two cannot both be right, the one that is nearer to the request stands alone;"
-        " where it knows few of the requests, the other does.",
+        "If one kind of evidence states the sum of several components, another may split it."
+        " If the two cannot both be right, the one closer to the request is used alone; if it"
+        " covers only few of the requests, the other one is used.",
     ),
     CaveatRow(
         "LD431",
-        "What came to the receiver was not all spans, or not by the protocol of the port: {what}.",
-        "Point the exporter of traces at the port of its protocol (gRPC: --otlp, HTTP: --otlp-http"
+        "The receiver got data that is not spans, or not in the protocol of the port: {what}.",
+        "Point the trace exporter at the port of its protocol (gRPC: --otlp, HTTP: --otlp-http"
         " with the path /v1/traces), without TLS; turn off its exporters of metrics and logs.",
-        "An exporter that speaks another protocol than the port, posts to another path, or sends"
-        " metrics or logs is told so in the answer, and brings no span. Its spans are missing"
-        " unless it sends them elsewhere too.",
+        "An exporter that uses another protocol than the port, posts to another path, or sends"
+        " metrics or logs gets an error that says so, and delivers no span. Its spans are"
+        " missing unless it also sends them elsewhere.",
     ),
     CaveatRow(
         "LD432",
-        "{lost} rows of spans or metrics that came could not be written: they are lost.",
-        "Make room where the run is stored, and collect again.",
-        "Spans are answered when they are taken and written a moment later, many at once. Where"
-        " the disk is full in between, their senders do not send them again. A scrape of metrics"
-        " that cannot be written is gone too.",
+        "{lost} rows of spans or metrics that arrived could not be written and are lost.",
+        "Free space where the run is stored, and collect again.",
+        "The receiver acknowledges spans when it takes them, and writes them in batches a"
+        " moment later. If the disk fills up in between, their senders do not send them again."
+        " A scrape of metrics that cannot be written is lost as well.",
     ),
 )

@@ -48,10 +48,11 @@ METRICS = (
         "lower",
         "request",
         "first output arrival - sent",
-        "From the moment the client begins on a request until the first arrival that bears output"
-        " (reasoning, answer, tool call or refusal; a role-only or empty first event is not one)."
-        " Connecting is inside, as in aiperf and vllm bench; vllm bench has counted a role-only"
-        " event as the first token, inference-perf leaves reasoning out.",
+        "From the moment the client starts work on a request until the first arrival that"
+        " contains output (reasoning, answer, tool call or refusal; a role-only or empty first"
+        " event does not count). Connecting is included, as in aiperf and vllm bench; vllm"
+        " bench has counted a role-only event as the first token, and inference-perf leaves"
+        " reasoning out.",
         start="sent",
         end="first_output",
     ),
@@ -62,8 +63,8 @@ METRICS = (
         "lower",
         "request",
         "first output arrival - due",
-        "As ttft, but from the instant at which the schedule wanted the request sent: a late"
-        " client cannot hide in it. Open loop only; MLPerf LoadGen measures TTFT this way.",
+        "Like ttft, but from the time at which the schedule wanted the request sent, so a late"
+        " client cannot hide. Open loop only; MLPerf LoadGen measures TTFT this way.",
         start="due",
         end="first_output",
     ),
@@ -74,7 +75,7 @@ METRICS = (
         "lower",
         "request",
         "first output arrival - transmit stamp of the request's first segment",
-        "Network path and server alone, without connecting and without the client's own work:"
+        "Network path and server only, without connecting and without the client's own work:"
         " the most that a server can be blamed for. Needs kernel transmit stamps.",
         start="wire",
         end="first_output",
@@ -86,8 +87,8 @@ METRICS = (
         "lower",
         "request",
         "first arrival of answer, tool call or refusal - sent",
-        "What a reader waits for where the model reasons first; equal to ttft without reasoning."
-        " inference-perf prints this one as TTFT, aiperf has it apart as TTFO.",
+        "What a reader waits for if the model reasons first; equal to ttft without reasoning."
+        " inference-perf prints this as TTFT, aiperf prints it separately as TTFO.",
         start="sent",
         end="first_answer",
     ),
@@ -98,9 +99,9 @@ METRICS = (
         "lower",
         "request",
         "(last output arrival - first output arrival) / (OSL - tokens of the first arrival);"
-        " OSL - 1 where tokens per arrival are not known; two output arrivals and OSL >= 2 needed",
+        " OSL - 1 if tokens per arrival are unknown; needs two output arrivals and OSL >= 2",
         "One mean per request, without its first token. aiperf calls this figure ITL;"
-        " guidellm's TPOT has TTFT inside and divides by all tokens.",
+        " guidellm's TPOT includes TTFT and divides by all tokens.",
         ok_only=True,
     ),
     Metric(
@@ -109,10 +110,10 @@ METRICS = (
         "ms",
         "lower",
         "gap",
-        "gap between consecutive output arrivals, where the later one brought exactly one token",
-        "Every gap is one value, pooled over all requests; never a mean. Arrivals of several"
-        " tokens are counted and left out, not divided. vllm bench, evalscope and others call"
-        " every gap between chunks ITL: that is icl here.",
+        "gap between consecutive output arrivals, if the later one brought exactly one token",
+        "Every gap is one value, pooled over all requests; never a mean. Arrivals that bring"
+        " several tokens are counted and left out, not divided. vllm bench, evalscope and"
+        " others call every gap between chunks ITL: that is icl here.",
     ),
     Metric(
         "icl",
@@ -121,8 +122,8 @@ METRICS = (
         "lower",
         "gap",
         "gap between consecutive output arrivals, however many tokens they brought",
-        "What the wire shows. It is smoother or burstier than the tokens where a server or proxy"
-        " bundles them; a gap that touches a coalesced read is left out.",
+        "What the wire shows. It is smoother or burstier than the tokens if a server or proxy"
+        " bundles them; a gap next to a coalesced read is left out.",
     ),
     Metric(
         "e2e",
@@ -131,7 +132,7 @@ METRICS = (
         "lower",
         "request",
         "done - sent",
-        "Until the last content or usage byte of a request that succeeded; failed requests are"
+        "Until the last content or usage byte of a request that succeeded. Failed requests are"
         " counted in errors and not mixed in.",
         start="sent",
         end="done",
@@ -144,8 +145,8 @@ METRICS = (
         "lower",
         "request",
         "done - due",
-        "As e2e, but from the instant at which the schedule wanted the request sent. Open loop"
-        " only; tools without it omit the wait of a client that could not keep up.",
+        "Like e2e, but from the time at which the schedule wanted the request sent. Open loop"
+        " only; tools without it leave out the wait of a client that could not keep up.",
         start="due",
         end="done",
         ok_only=True,
@@ -157,7 +158,7 @@ METRICS = (
         "lower",
         "request",
         "sent - due",
-        "How late the client itself was. A large one makes a run invalid: its load was not the"
+        "How late the client itself was. A large lag makes a run invalid: its load was not the"
         " load that was asked for.",
         start="due",
         end="sent",
@@ -169,8 +170,8 @@ METRICS = (
         "higher",
         "run",
         "sum of OSL over requests that succeeded / (last done - first sent)",
-        "Tokens per second of the whole run, ramp and drain included. Tools that cut a steady"
-        " window, or count tokens of failed requests, print more.",
+        "Tokens per second over the whole run, including ramp and drain. Tools that cut out a"
+        " steady window, or count tokens of failed requests, print more.",
     ),
     Metric(
         "request_rate",
@@ -187,10 +188,9 @@ METRICS = (
         "req/s",
         "higher",
         "run",
-        "requests that succeeded and kept every stated per-request bound / (last done - first"
-        " sent)",
-        "Needs at least one SLO on a per-request metric. A request of one token has no TPOT and"
-        " cannot break a bound on it.",
+        "requests that succeeded and met every per-request SLO / (last done - first sent)",
+        "Needs at least one SLO on a per-request metric. A request with one token has no TPOT"
+        " and cannot miss a limit on it.",
     ),
     Metric(
         "slo_attainment",
@@ -198,9 +198,9 @@ METRICS = (
         "share",
         "higher",
         "run",
-        "requests that kept every stated per-request bound / requests for which that is known",
-        "Failed requests count as not kept. Requests measured across a step of the clock, or"
-        " whose decisive stamp is uncertain, are left out and counted.",
+        "requests that met every per-request SLO / requests for which that is known",
+        "Failed requests count as missed. Requests during a clock step, or whose decisive time"
+        " stamp is uncertain, are left out and counted.",
     ),
     Metric(
         "errors",
@@ -209,9 +209,9 @@ METRICS = (
         "lower",
         "run",
         "requests whose outcome is not ok / all requests",
-        "Refusals of load (429), HTTP errors, time-outs, cut streams and requests that were under"
-        " way when the client stopped. Tools that drop them from their figures make a server that"
-        " refuses work look fast.",
+        "Rejections under load (429), HTTP errors, timeouts, cut streams, and requests that"
+        " were in flight when the client stopped. Tools that drop them from their figures make"
+        " a server that refuses work look fast.",
     ),
 )
 

@@ -8,77 +8,79 @@ PROBE_TERMS = (
     Term(
         "healthy",
         "Healthy",
-        "The verdict where nothing is worth a name: decode holds most of the time, nothing that"
-        " could be avoided stands out, requests take little more under this load than alone, and"
-        " TTFT and TPOT keep to a common objective. It holds for the load that was sent; a higher"
-        " --rate or --concurrency finds where it ends.",
+        "The verdict if nothing stands out: decode takes most of the time, nothing avoidable"
+        " is large, requests take little longer under this load than alone, and TTFT and TPOT"
+        " meet a common objective. It holds for the load that was sent; a higher --rate or"
+        " --concurrency finds the load at which it ends.",
         see=("verdict", "slo", "workload"),
     ),
     Term(
         "ambiguous",
         "Ambiguous",
-        "The verdict where two components are so close that other requests of the same kind might"
-        " have turned their order. Both are named. More requests decide it, or show that neither"
-        " leads.",
+        "The verdict if two components are so close that another sample of the same requests"
+        " might have reversed their order. Both are named. More requests decide it, or show"
+        " that neither leads.",
         see=("verdict", "interval", "budget"),
     ),
     Term(
         "insufficient",
         "Insufficient",
-        "What was measured does not bear the statement. A population needs 30 requests before its"
-        " shares get intervals. A tail whose requests follow each other, because they waited in"
-        " one queue, counts for less: it needs 15 separate spells, or 4 independent segments. The"
-        " shares of those very requests are in --json; the report shows the reason instead.",
+        "The measurement does not support the statement. A population needs 30 requests before"
+        " its shares get intervals. A tail whose requests follow each other, because they"
+        " waited in the same queue, counts for less: it needs 15 separate spells, or 4"
+        " independent segments. The shares of those requests are in --json; the report shows"
+        " the reason instead.",
         also=("insufficient data",),
         see=("population", "segment", "interval", "LD302"),
     ),
     Term(
         "segment",
         "Segment of the workload",
-        "The workload of a probe comes in parts with a pause between them, so that the queue of"
-        " one is gone before the next begins. Requests of one segment may have waited for each"
-        " other; segments are independent repetitions.",
+        "A probe sends its workload in parts with a pause between them, so that the queue of"
+        " one part is gone before the next begins. Requests of one segment may have waited for"
+        " each other; segments are independent repetitions.",
         also=("segments", "autocorrelation"),
         see=("insufficient", "designed stage"),
     ),
     Term(
         "claims",
         "Claims on a component",
-        "Every statement that evidence makes of a component's share. The one of the best grade"
-        " that tells most apart is used in the breakdown; those that lost are kept, for they must"
-        " not contradict it. `latdiag diagnose RUN --why COMPONENT` shows them all.",
+        "Every statement that the evidence makes about a component's share. The breakdown uses"
+        " the claim with the best grade that separates the most; the others are kept, because"
+        " they must not contradict it. `latdiag diagnose RUN --why COMPONENT` shows them all.",
         also=("claim", "why", "used", "lost"),
         see=("grade", "merged", "breakdown"),
     ),
     Term(
         "designed stage",
         "Designed stage of a probe",
-        "Requests that isolate one cause of latency and hold the others still. S1: cheap GETs and"
-        " refused requests, for the path and the frontend. S2: one long stream, for delivery."
-        " S3: prompt lengths, one at a time, for prefill. S5: outputs alone with a short and a"
-        " long context, for the decode step. S6: bursts, for the batch and for what is let in."
-        " S8: long prompts thrown at running streams. S10: the workload, the only one that"
-        " metrics and breakdowns are of.",
+        "Requests that isolate one cause of latency while the others stay constant. S1: cheap"
+        " GETs and refused requests, for the path and the frontend. S2: one long stream, for"
+        " delivery. S3: prompts of several lengths, one at a time, for prefill. S5: outputs"
+        " alone with a short and a long context, for the decode step. S6: bursts, for the"
+        " batch and for the number of requests admitted at once. S8: long prompts sent while"
+        " other streams run. S10: the workload, the only stage that metrics and breakdowns"
+        " cover.",
         also=("stage", "designed", "probe", "S0", "S1", "S2", "S3", "S5", "S6", "S8", "S10"),
         see=("budget", "learned", "segment"),
     ),
     Term(
         "learned",
         "What the probe learned",
-        "The laws of the server that designed stages teach, apart from any workload: what a"
+        "What the designed stages show about the server, independent of any workload: what a"
         " prompt costs alone, what a decode step costs and how it grows with other streams and"
-        " with context, what is let in at once. Intervals show what the same design might have"
-        " given otherwise (95 %).",
+        " with context, and how many requests are admitted at once. Intervals show what"
+        " another run of the same design might have given (95 %).",
         also=("law", "laws"),
         see=("path", "frontend law", "prefill alone", "decode step", "let in", "KV transfer"),
     ),
     Term(
         "path",
         "Path behind the first hop",
-        "What the cheapest request takes beyond one round trip of TCP (round_trip_ms), on a"
-        " connection that stands; opening one is connect_ms. A few milliseconds are an"
-        " HTTP layer's own. More is a gateway, or a way that TCP does not see because a proxy"
-        " answers in the server's place: it is counted as network, not as queue or prefill.",
+        "What the cheapest request takes beyond one TCP round trip (round_trip_ms), on an open"
+        " connection; opening one takes connect_ms. A few milliseconds are normal for an HTTP"
+        " layer. More is a gateway, or a network path that TCP does not see because a proxy"
+        " answers for the server: it counts as network, not as queue or prefill.",
         also=("path_ms", "is_way", "HTTP layer", "first hop", "round_trip_ms", "connect_ms"),
         see=("designed stage", "network", "gateway", "LD402"),
     ),
@@ -86,9 +88,10 @@ PROBE_TERMS = (
         "frontend law",
         "Frontend by prompt length",
         "What parsing, the chat template and tokenising take, by prompt length: from requests"
-        " that the server reads whole and then refuses (400 or 422). A lower bound, for nothing"
-        " says how far one gets before it is refused. A server that refuses nothing, or whatever"
-        " the length in the same time, does not teach it; frontend and prefill stay merged then.",
+        " that the server reads completely and then refuses (400 or 422). It is a lower bound,"
+        " because a refused request may not get through the whole frontend. A server that"
+        " refuses nothing, or refuses in the same time whatever the length, does not show it;"
+        " frontend and prefill then stay merged.",
         also=("frontend_ms",),
         see=("frontend", "merged", "designed stage"),
     ),
@@ -96,35 +99,35 @@ PROBE_TERMS = (
         "prefill alone",
         "A prompt alone",
         "TTFT of a prompt on the otherwise idle server, without client, network and path, by"
-        " length: frontend and prefill. What the same prompt takes longer under the workload is"
-        " waiting, for admission or for others' work, and counts as queue.",
+        " length: frontend and prefill. Whatever the same prompt takes longer under the"
+        " workload is waiting, for admission or for other requests' work, and counts as queue.",
         also=("alone", "prompt alone", "alone_ms"),
         see=("prefill", "queue", "frontend law"),
     ),
     Term(
         "decode step",
         "Decode step",
-        "The time from token to token of one stream alone, and what each further stream and each"
-        " 1 000 tokens of context add. From sums of several gaps: delivery moves single tokens"
-        " by more than a step takes. decode.base, decode.batch and decode.interference follow"
-        " from it.",
+        "The time from token to token of one stream alone, and what each further stream and"
+        " each 1 000 tokens of context add. It is computed from sums of several gaps, because"
+        " delivery shifts single tokens by more than a step takes. decode.base, decode.batch"
+        " and decode.interference follow from it.",
         also=("step", "step_ms", "blocks of gaps"),
         see=("decode", "tpot", "long prompts"),
     ),
     Term(
         "bursts",
         "Tokens in bursts",
-        "Most tokens of a long stream come right behind another and the rest long after: a"
-        " gateway, or the server itself, holds them back and sends several at once. Whatever does"
-        " so holds the first token back too, so prefill stays merged with gateway.",
+        "Most tokens of a long stream arrive right behind another one, and the rest long"
+        " after: a gateway, or the server itself, holds tokens back and sends several at once."
+        " It holds the first token back too, so prefill stays merged with gateway.",
         also=("bursts_ms", "burst", "coalescing"),
         see=("gateway", "merged", "itl"),
     ),
     Term(
         "let in",
         "Requests admitted at once",
-        "How many requests of a burst were decoding at the same time. Where a burst shows a"
-        " limit (vLLM: --max-num-seqs, or its KV cache), further requests wait: that is"
+        "How many requests of a burst were decoding at the same time. If a burst shows a limit"
+        " (vLLM: --max-num-seqs, or its KV cache), further requests wait: that is"
         " queue.admission.",
         also=("let_in", "admission", "admitted"),
         see=("queue", "designed stage"),
@@ -132,40 +135,41 @@ PROBE_TERMS = (
     Term(
         "long prompts",
         "Long prompts against running streams",
-        "Whether streams lose time while a long prompt of another request is computed. Where they"
-        " do (prefill_stops_decode: shared), prefill and decode share an engine, and the loss is"
-        " decode.interference. Where they do not (separate), prefill may run on a server of its"
-        " own. One pause as long as the whole prompt means that prefill is not cut in chunks.",
+        "Whether streams lose time while another request's long prompt is computed. If they do"
+        " (prefill_stops_decode: shared), prefill and decode share an engine, and the loss is"
+        " decode.interference. If they do not (separate), prefill may run on a server of its"
+        " own. One pause as long as the whole prompt means that prefill is not chunked.",
         also=("prefill_stops_decode", "shared", "separate", "interference"),
         see=("decode step", "KV transfer"),
     ),
     Term(
         "KV transfer",
         "KV transfer",
-        "Where prefill and decode run on different servers, the KV cache of the prompt moves"
-        " between them. It shows as a second token that comes later than a step after the first,"
-        " on an idle server too, and the later the longer the prompt. A late second token that"
-        " nothing explains stays in decode, merged. If the first token leaves only after the"
-        " transfer, it hides in TTFT, and interconnect stays merged with prefill.",
+        "If prefill and decode run on different servers, the KV cache of the prompt moves"
+        " between them. It shows as a second token that arrives later than one step after the"
+        " first, on an idle server too, and the later the longer the prompt. A late second"
+        " token that nothing explains stays in decode, merged. If the first token leaves only"
+        " after the transfer, the transfer is hidden in TTFT, and interconnect stays merged"
+        " with prefill.",
         also=("transfer_ms", "transfer", "disaggregated"),
         see=("interconnect", "merged", "long prompts"),
     ),
     Term(
         "budget",
         "Budget of a probe",
-        "How much a probe spends: quick (about a minute), standard (some minutes, enough for the"
-        " tail) or deep (half an hour). Its cost is printed first; --max-tokens-total is never"
-        " exceeded, and what no longer fits is left out.",
+        "How much a probe spends: quick (about a minute), standard (some minutes, enough for"
+        " the tail) or deep (half an hour). The cost is printed first; --max-tokens-total is"
+        " never exceeded, and what no longer fits is left out.",
         also=("quick", "standard", "deep", "cost", "max-tokens-total"),
         see=("designed stage", "segment"),
     ),
     Term(
         "demo",
         "The demo stack",
-        "A simulated LLM server on this machine whose faults are known: `latdiag demo queue`"
-        " serves one, `latdiag probe demo:queue` starts and probes one. Faults: healthy, queue,"
-        " prefill, decode, interference, kv-transfer, network. It knows where every nanosecond"
-        " of each request went, which is how latdiag itself is tested.",
+        "A simulated LLM server on this machine with a known fault: `latdiag demo queue`"
+        " serves one, `latdiag probe demo:queue` starts and probes one. Faults: healthy,"
+        " queue, prefill, decode, interference, kv-transfer, network. It knows where every"
+        " nanosecond of each request went, which is how latdiag itself is tested.",
         also=("demo stack", "demo:FAULT", "truth", "fault"),
         see=("designed stage", "verdict"),
     ),

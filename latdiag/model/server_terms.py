@@ -8,49 +8,52 @@ SERVER_TERMS = (
     Term(
         "span",
         "Span",
-        "An interval of one request, stated by a server that took part in it, by its own clock"
-        " (OpenTelemetry). latdiag takes spans with --otlp, by gRPC at 4317 and HTTP at 4318; only"
-        " names and attributes that a stack file knows are kept.",
+        "A time interval of one request, reported by a server that took part in it, by that"
+        " server's clock (OpenTelemetry). latdiag receives spans with --otlp, over gRPC at"
+        " port 4317 and HTTP at port 4318; it keeps only names and attributes that a stack"
+        " file lists.",
         see=("sender", "joined"),
     ),
     Term(
         "sender",
         "Sender",
-        "One process that exports spans, named by its service.instance.id, else by its service,"
-        " host and process. All its spans are of one clock; those of two senders never are.",
+        "One process that exports spans, identified by its service.instance.id, or else by its"
+        " service, host and process. All spans of a sender use one clock; two senders never"
+        " share one.",
         see=("span", "clock offset"),
     ),
     Term(
         "joined",
         "Joined",
-        "A request is joined to the spans that bear its trace id, else its request id or response"
-        " id. Of the joined, those count in the breakdown whose evidence is whole: partial are"
-        " those with a span or a server missing, contradicted those whose servers state more time"
-        " than the client saw.",
+        "A request is joined to the spans that carry its trace id, or else its request id or"
+        " response id. Only joined requests with complete evidence count in the breakdown: a"
+        " partial one lacks a span or a server, and a contradicted one has servers that state"
+        " more time than the client saw.",
         see=("span", "unattributed"),
     ),
     Term(
         "clock offset",
         "Clock offset",
-        "How far a sender's clock is from the client's, as far as causality tells: nothing arrives"
-        " before it was sent. It is reported, with steps and drift; no component depends on it,"
-        " since servers' times enter as lengths alone.",
+        "How far a sender's clock is from the client's, as far as causality shows: nothing"
+        " arrives before it was sent. It is reported with its steps and drift; no component"
+        " depends on it, because servers' times are used as durations only.",
         see=("sender",),
     ),
     Term(
         "scrape",
         "Scrape",
-        "One reading of a server's /metrics (--metrics URL), at the begin and the end of a load"
-        " and now and then between. Counters are subtracted between the two edges; they count the"
-        " traffic of everybody, so a share is claimed only if as many requests finished as were"
-        " sent.",
+        "One reading of a server's /metrics (--metrics URL), at the start and the end of a"
+        " load and now and then in between. Counters are subtracted between the two ends. They"
+        " count everybody's traffic, so latdiag claims a share only if as many requests"
+        " finished as were sent.",
         also=("scrapes", "samples"),
         see=("replica",),
     ),
     Term(
         "replica",
         "Replica",
-        "One server of several that serve the same model, told by the URL that was scraped.",
+        "One of several servers that serve the same model, identified by the URL that was"
+        " scraped.",
         see=("scrape",),
     ),
 )

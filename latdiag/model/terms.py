@@ -35,50 +35,52 @@ TERMS = (
     Term(
         "run",
         "Run",
-        "A directory NAME.run: what was asked, every request with its stamps, what servers said,"
-        " and how well the client itself did. Every verb makes one or reads one. It is readable"
-        " after a crash; what a killed process had in flight is read as cut_by_client.",
+        "A directory NAME.run: the plan, every request with its time stamps, what the servers"
+        " reported, and how well the client itself did. Every verb makes a run or reads one. A"
+        " run is readable after a crash; requests that were in flight in a killed process"
+        " count as cut_by_client.",
         see=("outcome", "self-audit"),
     ),
     Term(
         "isl",
         "ISL, input sequence length",
-        "Tokens of the prompt, as the server counted them where it says so.",
+        "Tokens of the prompt, as counted by the server if it reports them.",
         also=("input length", "prompt tokens"),
         see=("osl", "token_source", "LD106"),
     ),
     Term(
         "osl",
         "OSL, output sequence length",
-        "Tokens of the answer, reasoning and tool calls included, as the server counted them"
-        " where it says so.",
+        "Tokens of the answer, including reasoning and tool calls, as counted by the server if"
+        " it reports them.",
         also=("output length", "completion tokens"),
         see=("isl", "token_source", "LD107"),
     ),
     Term(
         "token_source",
-        "Where a token count comes from",
-        "Best first: ids (token ids in every chunk), usage_continuous (a count in every chunk),"
-        " usage (one count at the end), tokenizer (counted here), chunks (one a chunk, a guess)."
-        " Only the first two say which arrival brought how many tokens; without that ITL is"
-        " refused.",
+        "Source of a token count",
+        "Best first: ids (token ids in every chunk), usage_continuous (a count in every"
+        " chunk), usage (one count at the end), tokenizer (counted by latdiag), chunks (one"
+        " token per chunk, a guess). Only the first two say how many tokens each chunk"
+        " brought; without that ITL is not stated.",
         also=("token source", "tokens"),
         see=("itl", "icl", "LD104"),
     ),
     Term(
         "concurrency",
         "Concurrency (closed loop)",
-        "How many requests are kept in flight: the next starts when one ends. A slow server gets"
-        " less load, so its latency looks better than users would find it.",
+        "How many requests are kept in flight: the next one starts when one ends. A slow"
+        " server then gets less load, so its latency looks better than users would see it.",
         also=("closed loop", "closed"),
         see=("rate",),
     ),
     Term(
         "rate",
         "Rate (open loop)",
-        "Requests per second that become due whether or not earlier ones have ended, as users"
-        " do. Each keeps its due instant: response_time counts from there, so waiting for the"
-        " client or the server is not hidden. 'Offered' is what was due, 'sent' what left.",
+        "Requests per second that become due whether or not earlier ones have ended, as with"
+        " real users. Each request keeps its due time, and response_time counts from there, so"
+        " waiting for the client or the server is not hidden. 'Offered' is what was due,"
+        " 'sent' is what was actually sent.",
         also=("open loop", "open", "offered", "sent"),
         see=("concurrency", "response_time", "schedule_lag"),
     ),
@@ -86,47 +88,48 @@ TERMS = (
         "slo",
         "SLO, service level objective",
         "A limit that you state, for example --slo ttft.p95<500ms. Goodput counts the requests"
-        " that meet all of them; a missed one ends with exit code 14.",
+        " that meet all limits; if one is missed, the exit code is 14.",
         also=("objective", "attainment"),
         see=("goodput", "14"),
     ),
     Term(
         "breakdown",
         "Breakdown",
-        "An interval of time, split into components. The parts add up to the whole exactly, in"
+        "A time interval split into components. The parts add up to the whole exactly, in"
         " integer nanoseconds; what no evidence covers is 'unattributed'. Shares are ratios of"
-        " sums over a population. client_e2e is the whole request, client_ttft ends at the first"
-        " token, decode begins there, server is one server's own view.",
+        " sums over a population. client_e2e is the whole request, client_ttft ends at the"
+        " first token, decode starts there, and server is one server's own view.",
         also=("share", "component", "client_e2e", "client_ttft", "server"),
         see=("population", "grade", "merged"),
     ),
     Term(
         "population",
         "Population of a breakdown",
-        "Which requests are meant: mean is all of them, p95_tail the slowest 5 %. The two often"
-        " have different causes.",
+        "Which requests a breakdown covers: mean is all of them, p95_tail the slowest 5 %. The"
+        " two often have different causes.",
         also=("mean", "p95_tail", "tail", "slowest 5 %"),
         see=("breakdown", "LD302"),
     ),
     Term(
         "merged",
         "Merged class",
-        "Components that the evidence at hand cannot tell apart, shown as one entry that names"
-        " its members. More evidence splits it; a guess would not. From outside alone nobody tells"
-        " apart: tokenising and the constant part of prefill; collectives and compute within a"
-        " step; a larger batch and requests of others; waiting to be let in and others' work in"
-        " the same steps (both are queue); a queue in a gateway and one in the engine; a KV"
-        " transfer before the first token and prefill; the way there and the way back.",
+        "Components that this run's evidence cannot separate, shown as one entry that names"
+        " its members. More evidence splits the entry; a guess would not. From outside, nobody"
+        " can separate: tokenising and the constant part of prefill; collectives and compute"
+        " within a step; a larger batch and other clients' requests; waiting for admission and"
+        " other requests' work in the same steps (both are queue); a queue in a gateway and"
+        " one in the engine; a KV transfer before the first token and prefill; the network"
+        " path there and back.",
         also=("members", "merged class", "identifiable", "identifiability", "contention"),
         see=("grade", "LD401"),
     ),
     Term(
         "grade",
         "Grade of evidence",
-        "A: measured per request. B: from the server's aggregates over the window,"
-        " or of each request by a field that is known from documents alone."
-        " C: identified by a designed probe, with an interval."
-        " D: a physical bound only. E: cannot be told apart, merged.",
+        "A: measured per request. B: from the server's aggregates over the window, or per"
+        " request from a field that is known only from documentation. C: identified by a"
+        " designed probe, with an interval. D: only a physical bound. E: cannot be separated,"
+        " so merged.",
         also=(
             "evidence",
             "evidence ladder",
@@ -141,8 +144,9 @@ TERMS = (
     Term(
         "verdict",
         "Verdict",
-        "One sentence: which component dominates, how sure that is (measured, bounded, inferred,"
-        " insufficient) and what to do next. 'I cannot tell' and 'healthy' are verdicts too.",
+        "One sentence: which component dominates, how certain that is (measured, bounded,"
+        " inferred, insufficient) and what to do next. 'I cannot tell' and 'healthy' are"
+        " verdicts too.",
         also=_VERDICT_WORDS,
         see=("healthy", "ambiguous", "insufficient", "grade", "population"),
     ),
@@ -150,44 +154,44 @@ TERMS = (
         "split",
         "TTFT split",
         "TTFT as three parts that this client can prove: client (until the request is on the"
-        " wire), network, server (everything behind the first TCP hop). Where the server's ACK"
-        " was delayed, the network is known as an interval only, and so is the server's part.",
+        " wire), network, and server (everything behind the first TCP hop). Where the server"
+        " delayed its ACK, the network part is known only as an interval, and so is the server"
+        " part.",
         also=("ttft split",),
         see=("ttft", "stamp", "LD204", "LD402"),
     ),
     Term(
         "stamp",
         "Stamp",
-        "Who read the clock when bytes came: kernel (the instant the packet reached this"
-        " machine), tap (a packet capture) or user (the instant the client got round to"
-        " reading).",
+        "Who read the clock when bytes arrived: kernel (when the packet reached this machine),"
+        " tap (a packet capture) or user (when the client got around to reading).",
         also=("stamp_source", "kernel", "tap", "user", "kernel stamp", "arrival"),
         see=("censored", "read_lag", "LD201"),
     ),
     Term(
         "read_lag",
         "Read lag",
-        "From the kernel's stamp of an arrival to the client's reading of it: how wrong"
-        " user-space stamps would have been.",
+        "The time from the kernel's stamp of an arrival until the client reads it: the error"
+        " that user-space stamps would have.",
         also=("lag",),
         see=("stamp", "censored"),
     ),
     Term(
         "interval",
         "Interval",
-        "Where the value may lie, in square brackets or as low-high: for a statistic, what"
-        " another sample of the same size would give (95 %); for a share, what the evidence"
-        " leaves open. n is the number of samples; n_effective is smaller where samples depend on"
-        " each other, as the tokens of one request do.",
+        "The range in which the value may lie, printed in square brackets or as low-high. For"
+        " a statistic, it is the 95 % interval over other samples of the same size; for a"
+        " share, it is what the evidence leaves open. n is the number of samples; n_effective"
+        " is smaller where samples depend on each other, as the tokens of one request do.",
         also=("n", "n_effective", "effective n", "confidence interval"),
         see=("refused",),
     ),
     Term(
         "refused",
         "Refused percentile",
-        "A percentile is printed only when enough samples lie beyond it (99 % confidence that it"
-        " is not overstated: p90 needs 64, p99 needs 662). Otherwise the reason stands in its"
-        " place.",
+        "A percentile is printed only if enough samples lie beyond it (99 % confidence that it"
+        " is not overstated: p90 needs 64 samples, p99 needs 662). Otherwise the reason is"
+        " printed in its place.",
         also=("percentile", "p50", "p90", "p95", "p99"),
         see=("interval", "LD301"),
     ),
@@ -196,33 +200,35 @@ TERMS = (
         "Self-audit",
         "The client measures itself as it measures the server. A run that breaks one of these"
         " rules is INVALID, whatever the numbers look like: schedule_lag, first_censored,"
-        " reader_cpu, run_queue, rows_lost, clock_step, loop_lag. With too much"
-        " censored ITL is not stated.",
+        " reader_cpu, run_queue, rows_lost, clock_step, loop_lag. If too many arrivals are"
+        " censored, only ITL is not stated.",
         also=("audit", "invalid", "valid"),
         see=("12", "schedule_lag", "censored"),
     ),
     Term(
         "note",
         "Note (caveat)",
-        "What makes a figure mean less than it seems, with what to do about it; each has a code"
-        " such as LD204. A screen shows a note only where it changes the verdict or a figure by"
-        " more than its interval, and counts the others: --notes shows all of them.",
+        "Something that makes a figure mean less than it seems, and what to do about it; each"
+        " note has a code such as LD204. A screen shows a note only if it changes the verdict"
+        " or a figure by more than its interval, and counts the others: --notes shows all of"
+        " them.",
         also=("notes", "caveat", "caveats"),
         see=("LD204", "interval"),
     ),
     Term(
         "outcome",
         "Outcome",
-        "How one attempt ended. What the measured server does wrong is data, counted and kept;"
-        " it never stops a run by itself. One of: " + ", ".join(Outcome) + ".",
+        "How one attempt ended. Errors of the measured server are data: they are counted and"
+        " kept, and alone never stop a run. One of: " + ", ".join(Outcome) + ".",
         also=("failed", "failure", "outcomes"),
         see=("ok", "LD101"),
     ),
     Term(
         "exit",
         "Exit codes",
-        "0 done; 1 a bug of latdiag; 2 usage or not a run; 10 to 16 a finding of a check; 130,"
-        " 141, 143 a signal. Ask for one by its number.",
+        "0 done; 1 a bug in latdiag; 2 a wrong command line or not a run; 10 to 16 a finding"
+        " of a check; 130, 141, 143 a signal. Ask for one by its number, for example `latdiag"
+        " explain 12`.",
         also=("exit code", "exit codes", "status"),
         see=("0", "2", "12", "15"),
     ),
@@ -231,45 +237,45 @@ TERMS = (
 )
 
 OUTCOMES: Mapping[Outcome, str] = {
-    Outcome.OK: "The answer came whole. The only success.",
-    Outcome.HTTP_ERROR: "An HTTP status other than 2xx, and not 429 or 503.",
+    Outcome.OK: "The complete answer arrived. The only success.",
+    Outcome.HTTP_ERROR: "An HTTP status other than 2xx, except 429 and 503.",
     Outcome.RATE_LIMITED: "The server answered 429 or 503: it sheds load.",
-    Outcome.TIMEOUT: "Nothing, or not the end, came within --timeout.",
+    Outcome.TIMEOUT: "Nothing, or not the end of the answer, arrived within --timeout.",
     Outcome.CUT: "The connection closed in the middle of the answer.",
     Outcome.RESET: "The connection was reset (TCP RST).",
-    Outcome.PROTOCOL: "What came is not HTTP, not an event stream, or larger than the bounds.",
-    Outcome.REFUSED: "Nobody accepted the TCP connection.",
-    Outcome.DNS: "The host's name did not resolve.",
-    Outcome.TLS: "The TLS handshake failed, most often over the certificate.",
-    Outcome.CANCELLED: "Stopped by latdiag itself: the run's end, Ctrl-C, a signal.",
-    Outcome.CUT_BY_CLIENT: "In flight when the client process was lost; known up to a flush.",
+    Outcome.PROTOCOL: "The reply is not HTTP, not an event stream, or larger than the limits.",
+    Outcome.REFUSED: "The TCP connection was refused.",
+    Outcome.DNS: "The host name did not resolve.",
+    Outcome.TLS: "The TLS handshake failed, most often because of the certificate.",
+    Outcome.CANCELLED: "Stopped by latdiag itself: the end of the run, Ctrl-C, a signal.",
+    Outcome.CUT_BY_CLIENT: "In flight when a client process was lost; known up to a flush.",
 }
 
 EXIT_CODES: Mapping[int, str] = {
     0: "Done. Any verdict is a result.",
-    1: "A bug in latdiag, and nothing else. -vv prints the traceback.",
-    2: "The command line asks for what cannot be; or the path is not a run, or is a newer one.",
+    1: "A bug in latdiag, nothing else. -vv prints the traceback.",
+    2: "The command line is wrong, or the path is not a run, or the run is from a newer latdiag.",
     10: "A regression was found (gate, compare).",
-    11: "Inconclusive, where inconclusive was asked to fail.",
+    11: "Inconclusive, if inconclusive results were set to fail.",
     12: "The measurement is INVALID: the client broke a rule of its self-audit.",
-    13: "The baseline is missing, or the two runs must not be compared.",
-    14: "A stated SLO was missed.",
-    15: "The target: DNS, connect, TLS, 401, 403, 404, or no usable reply at all.",
-    16: "A resource of this machine: disk full, descriptors, permission. The run is kept.",
-    130: "Interrupted (Ctrl-C). The run is complete up to then.",
-    141: "Whoever read the output closed the pipe. Silent.",
-    143: "Terminated (SIGTERM). The run is complete up to then.",
+    13: "The baseline is missing, or the two runs are different workloads.",
+    14: "An SLO was missed.",
+    15: "A problem with the target: DNS, connect, TLS, 401, 403, 404, or no usable reply at all.",
+    16: "A problem with this machine: disk full, file descriptors, permissions. The run is kept.",
+    130: "Interrupted (Ctrl-C). The run is complete up to that point.",
+    141: "The program that read the output closed the pipe. Nothing is printed.",
+    143: "Terminated (SIGTERM). The run is complete up to that point.",
 }
 
 AUDIT_RULES = (
     AuditRule(
         "schedule_lag",
-        "late sending, in TTFT",
+        "effect of late sending on TTFT",
         "max(1 ms, 1 % of it, half its interval)",
         "ms",
-        "What late sending adds to a statistic of TTFT: from when requests were due, less from"
-        " when they were sent (open loop only). Of the mean and the percentiles the one that bears"
-        " it worst.",
+        "What late sending adds to a statistic of TTFT: TTFT from the time a request was due,"
+        " minus TTFT from the time it was sent (open loop only). The reading is that of the"
+        " mean or the percentile that is affected most.",
         "Lower --rate, or run the client on a machine with more free cores, then measure again.",
     ),
     AuditRule(
@@ -277,9 +283,9 @@ AUDIT_RULES = (
         "censored arrivals",
         "1 %",
         "%",
-        "Arrivals whose own instant was overwritten before it was read. The rest is exact, but"
-        " it favours quiet moments, so with a large share ITL is not stated. The other metrics"
-        " stand.",
+        "Arrivals whose own time stamp was overwritten before it was read. The others are"
+        " exact, but favour quiet moments, so if too many are missing ITL is not stated. The"
+        " other metrics stand.",
         "Run fewer streams on this machine (a lower --rate or --concurrency), then measure again.",
     ),
     AuditRule(
@@ -287,8 +293,8 @@ AUDIT_RULES = (
         "first tokens without a stamp",
         "10 %",
         "%",
-        "First tokens whose own instant was overwritten before it was read. Their requests are"
-        " left out of TTFT.",
+        "First tokens whose own time stamp was overwritten before it was read. Their requests"
+        " are left out of TTFT.",
         "Run fewer streams on this machine (a lower --rate or --concurrency), then measure again.",
     ),
     AuditRule(
@@ -296,7 +302,7 @@ AUDIT_RULES = (
         "reader CPU",
         "80 % of a core over any 5 s",
         "%",
-        "A reader near a full core reads late.",
+        "A reader process that is near a full core reads late.",
         "Lower --rate or --concurrency, or spread the load over several machines, then measure"
         " again.",
     ),
@@ -305,9 +311,9 @@ AUDIT_RULES = (
         "run-queue delay",
         "2 % of wall time; in an open loop with kernel stamps none",
         "%",
-        "Other programs held the CPU while this client was ready to read. The kernel's stamps do"
-        " not wait for that. In a closed loop the next request leaves later, so rates are not"
-        " stated.",
+        "Other programs held the CPU while this client was ready to read. Kernel stamps are"
+        " not affected by that. In a closed loop the next request leaves later, so rates are"
+        " not stated.",
         "Close other programs, or run the client on another machine, then measure again.",
     ),
     AuditRule(
@@ -315,16 +321,16 @@ AUDIT_RULES = (
         "rows lost",
         "0",
         "",
-        "Requests that were sent and are not in the run.",
-        "Check the disk of this machine and the log (latdiag -v), then measure again.",
+        "Requests that were sent and are missing from the run.",
+        "Check this machine's disk and the log (latdiag -v), then measure again.",
     ),
     AuditRule(
         "clock_step",
         "requests during a clock step",
         "1 %",
         "%",
-        "The wall clock jumped while these requests were under way.",
-        "Stop what sets this machine's clock, then measure again.",
+        "The wall clock jumped while these requests were in flight.",
+        "Stop whatever sets this machine's clock, then measure again.",
     ),
     AuditRule(
         "loop_lag",
@@ -332,6 +338,6 @@ AUDIT_RULES = (
         "5 ms",
         "ms",
         "Without kernel stamps, this delay is in every arrival; with them it does no harm.",
-        "Use kernel time stamps (Linux, HTTP/1.1, no proxy) or fewer streams, then measure again.",
+        "Use kernel stamps (Linux, HTTP/1.1, no proxy) or fewer streams, then measure again.",
     ),
 )

@@ -53,7 +53,7 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
     refused = [n for n in (SHORT, REACH // 2, REACH) for _ in range(budget.refusals)]
     draw.shuffle(refused)
     yield PathStage(budget.gets, tuple(purse.fitting(refused)), budget.fresh)
-    first = Stage("warmup", (Shot(64, 12, -1),), 1, "a first request, kept out of everything")
+    first = Stage("warmup", (Shot(64, 12, -1),), 1, "a first request, not counted")
     if (paid := purse.pays(first, share=False)) is None:
         return
     seen = yield paid
@@ -77,7 +77,7 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
 # ---------------------------------------------------------------------- one at a time
 def _stream(budget: Budget, at: Pace, purse: Purse) -> Iterator[Stage]:
     osl = clamp(budget.stream_s * NS_PER_S / at.gap_ns, 32, 400)
-    stage = Stage("S2", (Shot(SHORT, osl, -1),), 1, "how tokens are delivered")
+    stage = Stage("S2", (Shot(SHORT, osl, -1),), 1, "token delivery")
     if (paid := purse.pays(stage)) is not None:
         yield paid
 

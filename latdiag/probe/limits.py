@@ -27,11 +27,15 @@ def limits_of(
     if rate is not None:
         if concurrency is not None:
             raise UsageFault(
-                "--rate is an open loop, --concurrency a closed one", "give one of the two"
+                "--rate and --concurrency exclude each other: one is an open loop, the other a"
+                " closed loop",
+                "give only one of them",
             )
         parsed = OpenLoop.parse(rate)
         if parsed.kind != "poisson":
-            raise UsageFault("a probe sends at random instants", f"give --rate {parsed.rate:g}")
+            raise UsageFault(
+                "a probe sends at random times (Poisson arrivals)", f"give --rate {parsed.rate:g}"
+            )
         parsed_rate = parsed.rate
     seed = secrets.randbits(32) if seed is None else seed
     limits = Limits(

@@ -126,8 +126,8 @@ class Planner:
     def _lost(self) -> LatdiagError:
         self._child.ends_within(_PATIENCE_S)
         return LocalFault(
-            f"the planning process ended before its time ({self._child.end_words})",
-            "what reached the disk is kept; see whether the machine ran out of memory",
+            f"the planning process ended unexpectedly ({self._child.end_words})",
+            "what reached the disk is kept; check whether this machine ran out of memory",
         )
 
 
@@ -143,7 +143,7 @@ def _live(design: Callable[[], Design], channel: Channel) -> None:
             if not channel.send(step) or channel.receive() is None:
                 return
     except Exception as fault:
-        channel.send(Fault.of(fault, "the design of the probe failed"))
+        channel.send(Fault.of(fault, "planning the probe failed"))
         raise
 
 

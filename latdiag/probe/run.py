@@ -175,10 +175,10 @@ class _Probing:
         """Whether a stage may begin: the last guard, whatever the design says."""
         tokens = getattr(stage, "tokens", 0)
         if refused:
-            self.cut = f"the server refused {refused} of the requests as too many, so it stopped"
+            self.cut = f"the server rejected {refused} requests as too many, so the probe stopped"
         elif self._spent + tokens > self.limits.max_tokens:
             left = self.limits.max_tokens - self._spent
-            self.cut = f"{stage.name} asks for {tokens:,} tokens, and only {left:,} are left"
+            self.cut = f"{stage.name} needs {tokens:,} tokens, and only {left:,} are left"
         self._spent += tokens
         return self.cut is None and not self.signalled
 

@@ -111,12 +111,12 @@ def _of_load(result: Result) -> Answer:
         unknown = [judged for judged in result.slo if judged.met is None]
         n = len(result.slo)
         if missed:
-            sentence = f"{len(missed)} of {n} objectives missed."
+            sentence = f"{len(missed)} of {n} SLOs missed."
             return Answer("SLO MISSED", "bold red", sentence, _NEXT_LOAD)
         if unknown:
-            sentence = f"{len(unknown)} of {n} objectives cannot be judged from this run."
+            sentence = f"{len(unknown)} of {n} SLOs cannot be judged from this run."
             return Answer("SLO UNKNOWN", "bold yellow", sentence, "Send more requests.")
-        return Answer("SLO MET", "bold green", f"{n} of {n} objectives met.", _NEXT_LOAD)
+        return Answer("SLO MET", "bold green", f"{n} of {n} SLOs met.", _NEXT_LOAD)
     load = result.load
     ok = load.ok if load is not None else 0
     if not ok:
@@ -128,13 +128,15 @@ def _of_load(result: Result) -> Answer:
         if (value := _median(result, name)) is not None
     ]
     middle = f": {' and '.join(times)} at the median" if times else ""
-    sentence = f"{ok} requests{middle}. A load states how long, not where the time goes."
+    sentence = (
+        f"{ok} requests{middle}. A load measures how long requests take, not where the time goes."
+    )
     return Answer("MEASURED", "bold", sentence.replace(GLUE, " "), _NEXT_LOAD)
 
 
 _NEXT_LOAD = (
-    "`latdiag probe URL` finds where the time goes from outside; a load with --otlp or --metrics"
-    " URL asks the servers."
+    "To see where the time goes, run `latdiag probe URL`, or this load with --otlp or"
+    " --metrics URL."
 )
 
 
@@ -157,15 +159,15 @@ def _of_servers(result: Result) -> Answer | None:
     if spans or result.evidence is not None:
         known = result.evidence.spans if result.evidence is not None else 0
         sentence = (
-            f"{spans or known} spans arrived, and none of a complete request of a known stack."
+            f"{spans or known} spans arrived, but none of a complete request of a known stack."
         )
-        following = "`latdiag stacks` lists the stacks whose spans latdiag understands."
+        following = "`latdiag stacks` lists the stacks whose spans latdiag knows."
         return Answer("NO VERDICT", "bold", sentence, following)
     if samples:
         return Answer(
             "NO VERDICT",
             "bold",
-            "metrics alone state the mean of each time of all requests together, below.",
+            "metrics alone give only the mean of each time over all requests, listed below.",
             "Turn the servers' spans on (`latdiag stacks URL` names the flag) and send them here.",
         )
     span = counts.duration_ns if counts is not None else None
@@ -186,7 +188,7 @@ def _objectives(page: Page, room: int, result: Result) -> None:
     lines = [_objective(page, judged) for judged in result.slo]
     # The missed ones first, for the others may be cut.
     order = sorted(range(len(lines)), key=lambda n: (result.slo[n].met is not False, n))
-    rows(page, min(room, _OBJECTIVES + 1), [lines[n] for n in order], " objectives")
+    rows(page, min(room, _OBJECTIVES + 1), [lines[n] for n in order], " SLOs")
 
 
 def _objective(page: Page, judged: Judgement) -> str:

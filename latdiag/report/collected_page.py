@@ -44,11 +44,11 @@ def progress_lines(account: Account, seconds: int) -> list[str]:
     for sender in unknown[:_NAMED]:
         names = ", ".join(shown(name, 40) for name in sender.span_names[:3])
         service = sender.service or sender.sender
-        text = f"  of a stack that latdiag does not know: {shown(service, 60)} ({names})"
+        text = f"  from a stack that latdiag does not know: {shown(service, 60)} ({names})"
         lines += wrap(text, WIDTH, subsequent_indent="    ")
     if account.unknown_senders > _NAMED:
         more = account.unknown_senders - _NAMED
-        lines.append(f"  and {more} more senders of stacks that latdiag does not know")
+        lines.append(f"  and {more} more senders from unknown stacks")
     return lines
 
 
@@ -73,7 +73,7 @@ def received(page: Page, result: Result) -> None:
     page.line(f"Collected for {show_duration(found.duration_ns or 0)}")
     page.line(f"  spans      {_counted(found.accepted)} in {found.exports} exports")
     for sender in found.senders[:_NAMED]:
-        mark = "" if sender.known else "  (no stack known here)"
+        mark = "" if sender.known else "  (unknown stack)"
         name = page.word(sender.service or sender.sender, 36 if mark else 60)
         page.line(f"    {_counted(sender.spans):>12}  {name}{mark}")
     rest = found.senders[_NAMED:]
@@ -96,24 +96,24 @@ def _oddities(found: Collected) -> list[str]:
     ]
     lines += _at_wrong_doors(found)
     if found.lost:
-        lines.append(f"lost       {_counted(found.lost)} accepted spans: the disk took no more")
+        lines.append(f"lost       {_counted(found.lost)} accepted spans: the disk was full")
     if found.forwarded is not None:
         failed = found.forward_failed
         lines.append(f"forwarded  {_counted(found.forwarded)} exports, {failed} failed")
     if found.disk_cap_reached:
-        lines.append("stopped    taking more at --max-disk")
+        lines.append("stopped    collecting at --max-disk")
     lines += [
         f"scraping   {shown(p.replica, 60)}: {shown(p.text, 80)}"
         for p in found.scrape_problems[:_NAMED]
     ]
     if not found.accepted and not found.samples:
-        lines.append("nothing    arrived: is the server's exporter on, and does it point here?")
+        lines.append("nothing    arrived: check that the server's exporter is on and points here")
     return lines
 
 
 def _at_wrong_doors(found: Collected) -> list[str]:
     doors = (found.wrong_doors or {}).items()
-    return [f"wrong door {_counted(n)} times: {shown(what, 120)}" for what, n in doors]
+    return [f"wrong port {_counted(n)} times: {shown(what, 120)}" for what, n in doors]
 
 
 def _counted(number: int) -> str:

@@ -75,7 +75,7 @@ def _differs(page: Page, comparison: Comparison) -> None:
     if comparison.same_run:
         page.headed(Span("THE SAME RUN:", "bold yellow"), "A and B hold the same requests.")
     if not comparison.differs:
-        page.line("Nothing that was stored of the two differs.")
+        page.line("Nothing that the two runs store differs.")
     else:
         page.line(f"{'What differs':<{_WHAT}}  {'A':<29} B")
     for fact in comparison.differs:

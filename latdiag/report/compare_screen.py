@@ -112,7 +112,7 @@ def _row(page: Page, label: str, values: Sequence[float | None], apart: Differen
 
 def _foot(comparison: Comparison) -> str:
     a, b = len(comparison.a.caveats), len(comparison.b.caveats)
-    return f"{a} notes on A, {b} on B: --notes. All figures: --full."
+    return f"Notes: {a} on A, {b} on B (--notes). All figures: --full."
 
 
 def in_full(page: Page, comparison: Comparison) -> None:

@@ -17,7 +17,7 @@ def end_lines(report: Mapping[str, Any]) -> Iterator[str]:
                 f" {p99:.3f} ms (p99), {worst:.3f} ms (max)"
             )
     if report["lateness"] and not report["lateness"]["n"]:
-        yield "no token was asked for"
+        yield "no token was requested"
     if report["spans"]:
         told = report["spans"]
         more = [f"{told[name]} {name} on purpose" for name in ("lost", "repeated") if name in told]

@@ -34,7 +34,9 @@ def words_text(entries: Iterable[Entry]) -> str:
         filled(", ".join(words), f"{_PLURALS[kind]:<13}", " " * 13)
         for kind, words in _by_kind(entries).items()
     ]
-    return "\n".join(["latdiag explain WORD, with one of", "", *parts, "", "and json-schema."])
+    return "\n".join(
+        ["latdiag explain WORD, where WORD is one of:", "", *parts, "", "and json-schema."]
+    )
 
 
 def text_of(entry: Entry) -> str:

@@ -22,7 +22,7 @@ def invalid(page: Page, broken: Sequence[InvalidBecause]) -> None:
         return
     for rule in broken:
         page.headed(Span("INVALID:", "bold red"), page.word(rule.text or rule.rule, 300))
-    page.paragraph("The numbers below are not those of the server. See `latdiag explain invalid`.")
+    page.paragraph("The numbers below may not describe the server. See `latdiag explain invalid`.")
     page.gap()
 
 
@@ -100,7 +100,7 @@ def self_audit(page: Page, result: Result) -> None:
 def _reading(page: Page, reading: Reading) -> str:
     title = _TITLES.get(reading.rule) or page.word(reading.title or reading.rule, 60)
     if reading.reading is None:
-        return f"{title}: no reading ({page.word(reading.reason or 'not measured', 120)})"
+        return f"{title}: not measured ({page.word(reading.reason or 'not measured', 120)})"
     unit = page.word(reading.unit, 12)
     text = f"{title} {quantity(reading.reading, unit)}"
     if reading.limit is not None:

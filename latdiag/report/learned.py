@@ -23,11 +23,11 @@ def learned(page: Page, result: Result) -> None:
     if found is None:
         return
     page.gap()
-    page.line("What the probe learned of the server, beyond the workload itself")
+    page.line("What the probe learned about the server, apart from the workload")
     _prompts(page, found)
     for label, text in (
-        ("opening a connection", _range(found.connect_ms, "no request opened one")),
-        ("round trip of TCP", _range(found.round_trip_ms, "no time stamps of it")),
+        ("opening a connection", _range(found.connect_ms, "no request opened a connection")),
+        ("round trip of TCP", _range(found.round_trip_ms, "no time stamps")),
         ("path behind the first hop", _path(page, found.path_ms)),
         ("a decode step alone", _step(found)),
         ("  each further request", f"+{quantity(found.step_per_stream_ms, 'ms')}"),
@@ -83,7 +83,7 @@ def _path(page: Page, path: PathBand | None) -> str:
     if path is None:
         return f"{_UNKNOWN}: no cheap GET was answered"
     text = f"{interval(page, path.value, path.lo, path.hi, 'ms')}, {path.n} GETs"
-    what = "more than HTTP takes, so a gateway or a longer way" if path.is_way else "HTTP alone"
+    what = "more than HTTP takes: a gateway or a longer path" if path.is_way else "normal for HTTP"
     return f"{text}: {what}"
 
 
@@ -99,12 +99,12 @@ def _delivery(bursts_ms: float | None) -> str:
 
 def _admitted(requests: int | None) -> str:
     """The design stops at the first burst where some had to wait; None: no burst had to."""
-    return "all that the probe tried" if requests is None else f"{requests}; others wait"
+    return "no limit found by the probe" if requests is None else f"{requests}; others wait"
 
 
 def _transfer(transfer: TransferTime | None) -> str:
     if transfer is None:
-        return "none between the first token and the second"
+        return "none seen between the first and the second token"
     text = f"{quantity(transfer.value, 'ms')} (median of {transfer.n} requests)"
     text += f"; {quantity(transfer.per_1000_tokens, 'ms')} per 1 000 tokens"
     return text + ("" if transfer.proven else "; it may be something else")
@@ -114,13 +114,13 @@ def _sharing(found: Learned) -> str:
     """What running streams lose to a long prompt, in shares of the prompt's own time."""
     verdict = found.prefill_stops_decode
     if verdict == "separate":
-        return "Long prompts do not slow running requests: prefill may run on another server."
+        return "Long prompts do not slow running requests down: prefill may run on another server."
     if verdict != "shared":
-        return "It is not known whether long prompts slow running requests."
+        return "Whether long prompts slow running requests down was not measured."
     lost, pause = found.prefill_stops_decode_share, found.prefill_pause_share
     parts = []
     if lost is not None:
         parts.append(f"{100 * lost:.0f} % of their time")
     if pause is not None:
         parts.append(f"at most {100 * pause:.0f} % of it in one pause")
-    return "Long prompts slow running requests" + (f" ({', '.join(parts)})" if parts else "")
+    return "Long prompts slow running requests down" + (f" ({', '.join(parts)})" if parts else "")

@@ -194,7 +194,7 @@ def _notes(
         page.paragraph(f"{', '.join(labels)}: {reason}", "not stated: ", "  ")
     bare = [_label(page, n) for n, m in shown.items() if any(map(_is_bare, m.statistics.values()))]
     if bare:
-        text = f"{', '.join(bare)}: values depend on each other, too few count (eff)"
+        text = f"{', '.join(bare)}: values depend on each other: too few effective samples"
         page.paragraph(text, "no interval: ", "  ")
     left: dict[str, list[str]] = {}
     for name, metric in found.items():

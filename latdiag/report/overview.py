@@ -177,7 +177,7 @@ def _heard(page: Page, result: Result) -> Iterator[str]:
             yield page.fit(servers.sender(page, sender, None), WIDTH)
     elif result.collected is not None:
         for one in result.collected.senders or ():
-            mark = "" if one.known else " (no stack known here)"
+            mark = "" if one.known else " (unknown stack)"
             name = page.word(one.service or one.sender, 40)
             yield f"{name}{mark}: {_counted(one.spans)} spans"
     if result.aggregates is not None:
@@ -202,13 +202,15 @@ def validity(result: Result) -> Block | None:
     stamps = f"{source.get(audit.stamp_source or '', 'unknown')} time stamps"
     broken = sum(1 for each in ruled if each.broken)
     if broken:
-        text = f"Valid; of its {len(ruled)} limits the client broke {broken}: a metric is refused"
+        text = (
+            f"Valid, but the client broke {broken} of {len(ruled)} limits: a metric is not stated"
+        )
     elif len(read) == len(ruled) and read:
-        text = f"Valid: the client kept all {len(ruled)} limits of its self-audit"
+        text = f"Valid: the client met all {len(ruled)} limits of its self-audit"
     elif read:
-        text = f"Valid: the client kept the {len(read)} limits that apply to it"
+        text = f"Valid: the client met the {len(read)} self-audit limits that apply"
     else:
-        text = "Not audited: this client recorded nothing of itself"
+        text = "Not audited: the client recorded nothing about itself"
     return Block(lambda page, room: page.line(f"{text}; {stamps}."), 1, 3, apart=True)
 
 

@@ -42,7 +42,7 @@ def page(table: pd.DataFrame, chosen: pd.DataFrame, ascii_only: bool, hint: bool
         return out
     out.gap()
     heads = ("start (UTC)", "request", "ISL", "OSL", "TTFT", "TPOT", "E2E")
-    out.line(_columns(*heads), "  most of it")
+    out.line(_columns(*heads), "  largest part")
     parts = list(table.attrs["grades"])
     names = {part: _short(part) for part in parts}
     for row in chosen.to_dict("records"):

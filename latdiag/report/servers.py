@@ -52,7 +52,7 @@ def _spans(page: Page, found: SpanEvidence) -> None:
         if count
     )
     text = f"{found.joined} of {found.requests} requests joined to spans ({by or 'none'})"
-    text += f", {found.told} of them in the breakdown"
+    text += f", {found.told} of them used in the breakdown"
     lost = _lost(found)
     if found.duplicates:
         lost.append(f"{found.duplicates} spans twice")
@@ -80,7 +80,7 @@ def sender(page: Page, found: SenderSpans, clock: SenderClock | None) -> str:
     if clock is None or clock.offset_ms is None or clock.half_width_ms is None:
         return text
     offset, half = quantity(clock.offset_ms, "ms"), quantity(clock.half_width_ms, "ms")
-    return f"{text}; clock {offset} from the client's, known to {half}"
+    return f"{text}; clock {offset} relative to the client's, +- {half}"
 
 
 def _replies(page: Page, found: ReplyEvidence) -> None:
@@ -109,9 +109,9 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
     n, finished = len(replicas), max(found.finished.values(), default=0)
     text = f"{n} server{'' if n == 1 else 's'}, "
     if found.verdict in ("own", "others"):
-        text += f"{min(found.own, finished)} of {finished} finished requests are ours"
+        text += f"{min(found.own, finished)} of {finished} finished requests are this client's"
     else:
-        text += page.word(found.why or "whose requests they counted is not known", 300)
+        text += page.word(found.why or "it is not known whose requests they counted", 300)
     whose = " of the whole probe" if found.of == "probe" else ""
     times = _times(page, found.claims)
     if times:

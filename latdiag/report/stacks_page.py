@@ -95,8 +95,9 @@ def table_lines(known: Sequence[Stack]) -> Iterator[str]:
         yield f"  {stack.layer}, {stack.provenance}, {shown(stack.versions, 50)}"
     yield ""
     yield from textwrap.wrap(
-        "S spans, R fields or headers of replies, M /metrics; small letters: known from"
-        " documents alone, counts one rung lower. `latdiag stacks URL` says what is on there.",
+        "S: spans. R: fields or headers of replies. M: /metrics. Lower case: known only from"
+        " documentation, counts one grade lower. `latdiag stacks URL` shows what is on at a"
+        " server.",
         WIDTH,
     )
 
@@ -117,8 +118,8 @@ class _Switch:
     def line(self) -> str:
         if self.state == "on":
             return f"on: {self.what}"
-        known = {"off": "off", "unknown": "GETs cannot see"}[self.state]
-        return f"{known}: {self.what}; on with {self.flag}"
+        known = {"off": "off", "unknown": "not visible to GETs"}[self.state]
+        return f"{known}: {self.what}; turn on with {self.flag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +174,8 @@ def found_lines(
     if not found:
         yield ""
         yield from textwrap.wrap(
-            "No stack that latdiag knows shows itself by these GETs. Its replies or spans may"
-            " still tell: `latdiag probe` looks at replies. `latdiag stacks` lists what is known.",
+            "These GETs show no stack that latdiag knows. Replies or spans may still show one:"
+            " `latdiag probe` looks at replies. `latdiag stacks` lists the known stacks.",
             WIDTH,
         )
 

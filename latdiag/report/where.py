@@ -22,10 +22,10 @@ INTERVALS = {
 }
 GRADES = {
     "A": "measured per request",
-    "B": "from the server's aggregates, or its documents",
+    "B": "from the server's metrics or documentation",
     "C": "identified by a probe",
-    "D": "a physical bound",
-    "E": "cannot be told apart",
+    "D": "only a physical bound",
+    "E": "cannot be separated",
 }
 _BAR, _WIDE_BAR = 22, 39
 #: Colour of the one coloured word.
@@ -41,7 +41,7 @@ def split(page: Page, result: Result) -> None:
     if found is None:
         return
     page.gap()
-    title = f"TTFT as this client can prove it, {found.n} requests"
+    title = f"TTFT as the client can prove it, {found.n} requests"
     page.line(f"{title:<51}{'median within':<18}{'mean':>10}")
     parts = {"client": found.client, "network": found.network, "server": found.server}
     whole = sum(part.mean_ms for part in parts.values() if part is not None)

@@ -19,13 +19,13 @@ def claims(page: Page, why: Why) -> None:
         page.paragraph("INVALID: the client broke a rule of its self-audit.", "", "  ")
     if not why.claims:
         page.paragraph(
-            f"{component}: no evidence of this run speaks of it; its time, if there is any, is"
-            " inside the other components.",
+            f"{component}: no evidence in this run measures it; its time, if any, is inside the"
+            " other components.",
             "",
             "  ",
         )
         return
-    page.line(f"{component}: every claim on it")
+    page.line(f"Every claim on {component}")
     for population, about in why.result.breakdowns.items():
         mine = [claim for claim in why.claims if claim.population == population]
         if mine:
@@ -56,7 +56,7 @@ def _claim(page: Page, claim: Claim, insufficient: bool) -> None:
     word = "used" if claim.used else "lost"
     grade = page.word(claim.grade, 1)
     page.paragraph(members, f"  {word:<5}{figures:<20}{grade}  ", " " * 30)
-    text = page.word(claim.evidence or "no evidence was named", 300)
+    text = page.word(claim.evidence or "no evidence was stated", 300)
     if claim.why:
         text += f"; {page.word(claim.why, 200)}"
     page.paragraph(text, " " * 7)

@@ -115,7 +115,7 @@ def _lost(process: Child, words: IO[bytes]) -> LatdiagError:
     lines = words.read().decode(errors="replace").strip().splitlines()
     last = f": {shown(lines[-1], 300)}" if lines else ""
     text = f"the measuring process ended without an answer ({process.end_words}){last}"
-    return LocalFault(text, "see whether memory is short on this machine, then try again")
+    return LocalFault(text, "check whether this machine is short of memory, then try again")
 
 
 # ---------------------------------------------------------------------- in the process

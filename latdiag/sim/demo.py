@@ -21,12 +21,12 @@ from latdiag.sim.telemetry import Telemetry
 #: What each fault does, for people.
 MEANINGS = {
     "healthy": "a small server with nothing wrong: short queues, steps and prompts",
-    "queue": "too few seats in the batch: requests wait before anything is computed for them",
+    "queue": "a small batch: requests wait before anything is computed for them",
     "prefill": "prompts take long to compute, replies are fast",
     "decode": "every step of the replies is slow",
-    "interference": "the prompts of others stop or stretch the steps of running replies",
-    "kv-transfer": "prefill and decode are apart, and the KV cache takes long to get across",
-    "network": "a long way between client and server, which itself is fast",
+    "interference": "other requests' prompts stop or stretch the steps of running replies",
+    "kv-transfer": "prefill and decode run on separate servers; moving the KV cache takes long",
+    "network": "a long network path to a fast server",
 }
 
 

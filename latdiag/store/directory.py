@@ -77,11 +77,11 @@ class RunDirectory:
         states = {w["writer"]: w.get("state") for w in self.writers}
         reasons = [why for w in self.writers if (why := _cut(w))]
         reasons += [
-            f"writer {shown(name, 80)} left rows but no word about itself"
+            f"writer {shown(name, 80)} left rows but no summary"
             for name in sorted(self._row_writers() - states.keys())
         ]
         if not reasons and not states:
-            reasons.append("no writer ever began: there is only run.json")
+            reasons.append("no writer process started: there is only run.json")
         return reasons
 
     def requests(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
@@ -157,7 +157,7 @@ def _header(place: Place) -> Mapping[str, object]:
     except ValueError as error:
         raise RunFault(
             f"{place.name}/run.json cannot be read: {shown(error)}",
-            "the run was damaged after it was made; take another copy",
+            "the run was damaged after it was made; use another copy",
             run=place.name,
         ) from error
     version = header.get("schema")
@@ -169,7 +169,7 @@ def _header(place: Place) -> Mapping[str, object]:
         )
     if version > SCHEMA_VERSION:
         raise RunFault(
-            f"{place.name} is of schema {version}, and this latdiag reads up to {SCHEMA_VERSION}",
+            f"{place.name} is of schema {version}, but this latdiag reads up to {SCHEMA_VERSION}",
             "read it with the latdiag that made it, or a newer one",
             run=place.name,
         )
@@ -184,17 +184,17 @@ def _cut(writer: Mapping[str, object]) -> str:
     name, counts = shown(writer["writer"], 80), writer.get("counts")
     lost = counts.get("lost") if isinstance(counts, Mapping) else None
     if writer.get("ended") == "disk":
-        how = f", and lost {lost} of what it took" if lost else ""
-        return f"writer {name} could not write any more{how}"
+        how = f", and lost {lost} of its rows" if lost else ""
+        return f"writer {name} could no longer write{how}"
     if lost:
-        return f"writer {name} lost {lost} of what it took"
+        return f"writer {name} lost {lost} of its rows"
     return "" if writer.get("state") == "closed" else f"writer {name} never closed"
 
 
 def _unlike(run: str, file: str, error: Unlike) -> RunFault:
     return RunFault(
         f"{run}/{file} is not as latdiag writes it: {error}",
-        "take another copy of the run, or mend the file",
+        "use another copy of the run, or repair the file",
         run=run,
     )
 

@@ -31,19 +31,20 @@ if TYPE_CHECKING:
 #: How often the laws are drawn again for the intervals.
 _DRAWS = 100
 
-_CLIENT = "due and sent, user and kernel transmit stamps of this client"
+_CLIENT = "this client's due and send times, user and kernel transmit stamps"
 _QUEUE = Origin(
     "C",
-    "until the first token, beyond what the same prompt takes alone: admission and others' work",
+    "time to the first token beyond what the same prompt takes alone: admission and other"
+    " requests' work",
 )
-_OWN = "designed prompts alone (S3, S5), by input length"
+_OWN = "designed prompts, alone (S3, S5), by input length"
 _PARSE = Origin(
     "C",
-    "refused requests of growing length (S1): a lower bound, since nothing says how far one gets"
-    " before it is refused",
+    "refused requests of growing length (S1): a lower bound, because a request may be refused"
+    " before the frontend is done",
 )
-_DECODE = "kernel receive stamps, first to last token; time on links between steps is inside"
-_LEAVES = Origin("C", "the laws of designed stages, applied to each request")
+_DECODE = "kernel receive stamps, first to last token; includes time on links between steps"
+_LEAVES = Origin("C", "the laws learned in designed stages, applied to each request")
 
 
 def explain(seen: Observations) -> tuple[Parts, Laws] | None:
@@ -121,7 +122,7 @@ def _claims(
     if laws.transfer is not None:
         origins["interconnect"] = Origin(
             "C",
-            "from the first token to the second, beyond a step: alone in"
+            "from the first token to the second, beyond one step; seen alone in"
             f" {laws.transfer.n} designed requests too (S3, S5)",
         )
     claims = [Claim(MASK["client"], columns["client"], (Origin("A", _CLIENT),))]
@@ -153,7 +154,7 @@ def _claims(
 
 def _stream_origin(laws: Laws) -> Origin:
     if laws.transfer is not None and not laws.transfer.proven:
-        return Origin("E", f"{_DECODE}; the second token comes late, and nothing says why")
+        return Origin("E", f"{_DECODE}; the second token arrives late, and nothing shows why")
     shaken = laws.path is not None and laws.path.jitter_ns > laws.step.base
     return Origin("C" if shaken or laws.bursts_ns or laws.transfer is not None else "A", _DECODE)
 

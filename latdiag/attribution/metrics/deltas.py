@@ -209,11 +209,11 @@ def _window(rows: list[Sample], begin: str, end: str) -> tuple[int, int] | str:
     """The instants of the two scrapes of a replica, or why there are none."""
     ends = {row.at_ns for row in rows if row.edge == end}
     if not ends:
-        return f"it was not scraped at the edge {end}"
+        return f"it was not scraped at the end of the window ({end})"
     end_ns = max(ends)
     begins = {row.at_ns for row in rows if row.edge == begin and row.at_ns < end_ns}
     if not begins:
-        return f"it was not scraped at the edge {begin} before"
+        return f"it was not scraped at the start of the window ({begin})"
     return max(begins), end_ns
 
 
@@ -227,7 +227,7 @@ def _differences(
             series.setdefault((row.name, row.labels), []).append(row)
     starts = [held for (name, _), held in series.items() if name == PROCESS_START]
     if any(_restarted(held) for held in starts):
-        return [], [Left(replica, "", (), "its process was started anew in the window")]
+        return [], [Left(replica, "", (), "its process restarted during the window")]
     found: list[Delta] = []
     left: list[Left] = []
     reset = ""
@@ -243,7 +243,7 @@ def _differences(
     if reset and not starts:
         # Without a start time one reset may stand for all: the others can have grown past their
         # old values since.
-        why = f"{reset} fell, and nothing says that its process was not started anew"
+        why = f"{reset} fell, so its process may have restarted"
         return [], [Left(replica, "", (), why)]
     return found, left
 
@@ -252,14 +252,14 @@ def _restarted(held: list[Sample]) -> bool:
     return any(abs(b.value - a.value) > _SAME_START_S for a, b in pairwise(held))
 
 
-_FELL = "its count fell in the window: it was reset"
+_FELL = "its count fell during the window: it was reset"
 
 
 def _difference(held: list[Sample], begin_ns: int, end_ns: int) -> Delta | str:
     """What a series gained over its samples in time order, or why that cannot be said."""
     last = held[-1]
     if last.at_ns != end_ns:
-        return "it is not there at the end"
+        return "it is missing at the end"
     first = held[0] if held[0].at_ns == begin_ns else None
     if any((a.kind, a.bounds) != (b.kind, b.bounds) for a, b in pairwise(held)):
         return "its type or its buckets changed"
@@ -273,10 +273,10 @@ def _difference(held: list[Sample], begin_ns: int, end_ns: int) -> Delta | str:
     if any(min(_gained(a, b)) < 0 for a, b in pairwise(held)):
         return _FELL
     if fell:
-        return "its sum fell though its count did not: it took in negative values"
+        return "its sum fell but its count did not: it recorded negative values"
     gained = _gained(first, last) if first else last.counts
     if any(later < earlier for earlier, later in pairwise(gained)):
-        return "its buckets were not read at one instant"
+        return "its buckets were not all read at the same time"
     total = max(0.0, last.value - before)
     return Delta(*common, total, gained[-1], last.bounds, tuple(gained))
 

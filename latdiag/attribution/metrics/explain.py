@@ -27,8 +27,8 @@ from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.frame import Frame
 from latdiag.model.units import NS_PER_S
 
-_BY_RANK = "the sum is measured, which request has how much of it goes by rank"
-_USER_STREAM = Origin("A", "user stamps of this client, first to last token")
+_BY_RANK = "the sum is measured; latdiag divides it among requests by rank"
+_USER_STREAM = Origin("A", "this client's user-space stamps, first to last token")
 
 
 # ---------------------------------------------------------------------- into parts
@@ -58,7 +58,7 @@ def explain(
     merged = {share.members for told in used for share in told.shares if share.members}
     is_bound = behind_gateway and len(merged) == 1 and PHASES[0] in next(iter(merged))
     if not is_bound and (merged or PHASES[0] not in known):
-        return "they do not tell how long requests were queued"
+        return "they do not state how long requests were queued"
     pieces = []
     for at, told in enumerate(windows):
         mine = np.flatnonzero(held.place == at)
@@ -171,7 +171,7 @@ def _divided(
     if phases > room:
         words = " and ".join(name for name in known if name != "frontend")
         return (
-            f"{words} took {phases / NS_PER_S:.2f} s by the metrics, and the client waited"
+            f"by the metrics {words} took {phases / NS_PER_S:.2f} s, but the client waited only"
             f" {room / NS_PER_S:.2f} s behind the first hop"
         )
     for at, share in enumerate(named):
@@ -236,10 +236,10 @@ def _parts(
                 drawn=np.array(ways[1:], dtype=float),
             )
         )
-    left = "until the first token, less what the metrics tell"
+    left = "time to the first token, minus what the metrics state"
     if rest:
         ways = [behind - sum(way[name][:n] for name in handed) for way in piece.ways]
-        origin = Origin("E" if len(rest) > 1 else "B", f"behind the first hop {left}")
+        origin = Origin("E" if len(rest) > 1 else "B", f"from the first hop on: {left}")
         drawn = np.array(ways[1:], dtype=float)
         claims.append(Claim(mask_of(rest), ways[0], (origin,), drawn=drawn))
     stream = STREAM if held.all_kernel else _USER_STREAM
@@ -247,11 +247,11 @@ def _parts(
     merges = {
         member: each for each in (rest, *handed.values()) if len(each) > 1 for member in each
     }
-    nobody = Origin("B", f"end to end less everything that is told or stamped; {left}")
+    nobody = Origin("B", f"the total minus everything that is stated or stamped; {left}")
     ledger = Ledger(
         claims,
         remainder=AFTER_THE_STREAM if rest else nobody,
-        leaf_origin=Origin("B", f"metrics of nothing but it: {_BY_RANK}"),
+        leaf_origin=Origin("B", f"metrics that cover only this: {_BY_RANK}"),
         merges=merges,
         filled=frozenset({"client_ttft", "decode"} if rest else {"decode"}),
         moves=_moves(rows, piece, list(handed), rest[0] if rest else "unattributed"),

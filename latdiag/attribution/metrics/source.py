@@ -47,7 +47,7 @@ _MOST_WINDOWS = 1000
 _VERDICTS = ("contradictory", "uncounted", "others", "own")
 #: What metrics and spans mean the same by; decode the client's own stamps may take part in.
 _COMPARED = ("queue", "prefill", "interconnect")
-_CLOCKS = "the requests are of several clocks, which cannot be set against the scrapes"
+_CLOCKS = "the requests use several clocks, which cannot be compared with the scrapes"
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _traffic(
         role = each.role or "unified"
         finished[role] = finished.get(role, 0) + each.finished
     evidence = replace(
-        _evidence([], (), {}, "no request of ours lies between the scrapes", False),
+        _evidence([], (), {}, "none of this client's requests lies between the scrapes", False),
         of="traffic",
         finished=finished,
         replicas=servers,
@@ -233,7 +233,7 @@ def _parts(
     """The parts out of what the servers say of components."""
     why = _why_not(seen)
     if designed or why:
-        return None, "they hold the designed requests too" if designed else why, {}
+        return None, "they include the designed requests" if designed else why, {}
     rows, others = frame.answered(), frame.answered(workload=False)
     told = [each.told for each in seen]
     left_out = int((sent.served & sent.workload).sum()) - rows.n
@@ -253,7 +253,7 @@ def _why_not(seen: Sequence[_Seen]) -> str | None:
     if worst.found.traffic.verdict == "others" and _in_parts(worst):
         return (
             f"each of {len(worst.deltas.replicas)} servers finished all {worst.own.n} requests:"
-            " they serve parts of them (prefill, decode), and nothing says which"
+            " they share the work (prefill, decode), and nothing shows who does which part"
         )
     return worst.found.traffic.text
 

@@ -133,20 +133,21 @@ def traffic(deltas: Deltas, signals: Sequence[Signal], found: list[Total], own: 
     # a gauge says that was last set while something ran.
     drained = fewest == most == own.n and not own.in_flight
     bias = 0.0 if drained else min(1.0, in_flight / max(1, fewest))
-    counted = ", ".join(f"{n} ({role})" for role, n in sorted(finished.items()))
+    roles = sorted(finished.items())
+    counted = ", ".join(f"{n} ({role})" if role != "unified" else f"{n}" for role, n in roles)
     if fewest < own.n - in_flight:
         text = (
-            f"the servers that were scraped finished {counted} requests, the client {own.n}:"
-            " others must have served the rest, so nothing is claimed of their sums"
+            f"the scraped servers finished {counted} requests, but this client {own.n}: other"
+            " servers must have served the rest, so these sums are not used"
         )
         return Traffic("contradictory", finished, in_flight, bias, text)
     if most > own.n + in_flight:
         text = (
-            f"the servers finished {counted} requests, of which {own.n} are the client's own:"
-            " what those took is bounded only"
+            f"the servers finished {counted} requests, of which {own.n} are this client's: the"
+            " time of those has only bounds"
         )
         return Traffic("others", finished, in_flight, bias, text)
-    text = f"the servers finished {counted} requests, the client {own.n}"
+    text = f"the servers finished {counted} requests, this client {own.n}"
     return Traffic("own", finished, in_flight, bias, text)
 
 

@@ -223,7 +223,7 @@ def _parts(book: _Book, left_out: int) -> Parts:
     left = np.where(seen.kernel, np.maximum(book.left, 0), 0)
     claims = client_claims(seen)
     claims += [_claim(each, merges) for each in book.early]
-    behind = "behind the first hop until the first token, less what replies state"
+    behind = "from the first hop to the first token, minus what replies state"
     claims.append(Claim(mask_of(rest), left, (Origin("E" if key in merges else "D", behind),)))
     claims += [_claim(each, merges, late=True) for each in late]
     decode = [o for each in late if _key(each, merges) == "decode" for o in _origin(each, merges)]
@@ -239,10 +239,10 @@ def _parts(book: _Book, left_out: int) -> Parts:
     keys = {_key(each, merges) for each in book.early}
     ledger = Ledger(
         claims,
-        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        remainder=Origin("A", "the total minus everything that is stated or stamped"),
         leaf_origin=Origin(
             max((_grade(t) for t in book.early + late if t.is_leaf), default="A"),
-            "times in replies of nothing but it",
+            "times in replies that cover only this",
         ),
         merges=merges,
         moves=_moves(book, key, left, keys - {key} if book.apart else set()),

@@ -132,7 +132,7 @@ def _parts(
         left = left - way[0]
     ledger = Ledger(
         claims,
-        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        remainder=Origin("A", "the total minus everything that is stated or stamped"),
         leaf_origin=LEAF_ORIGIN,
         merges=merges,
         moves=list(
@@ -145,7 +145,7 @@ def _parts(
     return parts
 
 
-LEAF_ORIGIN = Origin("A", "spans that hold nothing but it")
+LEAF_ORIGIN = Origin("A", "spans that cover only this")
 
 
 def server_claims(
@@ -309,7 +309,7 @@ def server_only(found: Spans) -> tuple[Parts | None, Findings]:
     )
     ledger = Ledger(
         server_claims(told, table, place, len(keep), merges, facts.all_kept),
-        remainder=Origin("A", "the whole less everything that is stated or stamped"),
+        remainder=Origin("A", "the total minus everything that is stated or stamped"),
         leaf_origin=LEAF_ORIGIN,
         merges=merges,
     )

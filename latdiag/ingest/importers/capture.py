@@ -212,7 +212,7 @@ def _check_there(captures: Sequence[Capture], wanted: frozenset[str]) -> None:
         named = ", ".join(shown(name, 60) for name in sorted(there - {""})[:20])
         raise UsageFault(
             f"there is no scenario {shown(', '.join(missing))}",
-            f"those that are there: {named}" if named else "leave --scenario out",
+            f"those that are there: {named}" if named else "leave out --scenario",
         )
 
 
@@ -309,7 +309,7 @@ class _Reading:
         for sender, sent in rows.senders.seen.items():
             self.imported.senders[sender] += sent.spans
         refused: Counter[str] = Counter(
-            {f"beyond the bounds on {why}": n for why, n in rows.refused.items()}
+            {f"over the limit on {why}": n for why, n in rows.refused.items()}
         )
         self._skip("span", refused)
         if counts.broken:
@@ -365,7 +365,7 @@ class _Reading:
         self._skip("sample", dropped)
         n = row_count(columns)
         if at_ns is None:
-            self.imported.skipped["instant of a scrape: it states none"] += 1
+            self.imported.skipped["scrape without a time"] += 1
             columns |= {"window_start_ns": [None] * n, "window_end_ns": [None] * n}
         return columns | {"clock_id": [clock_id] * n}
 

@@ -137,7 +137,7 @@ class ClientRows:
             if name is not None and hash(name) not in self._known:
                 self._known |= {hash(name), hash(row.scalars.trace_id)}
                 return name
-        raise Rejected("no id that no other request has")
+        raise Rejected("no unique request id")
 
     def take(self) -> dict[str, object]:
         """The rows so far as columns for ``RunWriter.write_part``, by when they were sent."""
@@ -189,14 +189,14 @@ def _parsed(line: bytes) -> dict[str, object]:
     except (ValueError, RecursionError):
         raise Rejected("no JSON") from None
     if not isinstance(fields, dict):
-        raise Rejected("no JSON object")
+        raise Rejected("not a JSON object")
     return fields
 
 
 def _scenario(value: object) -> str | None:
     if value is None or (isinstance(value, str) and len(value) <= _ID_LIMIT):
         return value
-    raise Rejected(f"a scenario that is no text of at most {_ID_LIMIT} characters")
+    raise Rejected(f"a scenario that is not text of at most {_ID_LIMIT} characters")
 
 
 def _row(fields: dict[str, object], scenario: str | None) -> _Row:
@@ -250,7 +250,7 @@ def _stated(value: object) -> int | None:
     """An instant, None for none. Raises Rejected for what is no instant."""
     at_ns = instant(value)
     if at_ns is None and value is not None:
-        raise Rejected("an instant that is not in nanoseconds since 1970")
+        raise Rejected("a time that is not in nanoseconds since 1970")
     return at_ns
 
 
@@ -258,16 +258,16 @@ def _chunks(value: object) -> tuple[array[int], list[int]]:
     """(Instants, characters) of the chunks."""
     chunks = [] if value is None else value
     if not isinstance(chunks, list):
-        raise Rejected("chunks that are no list")
+        raise Rejected("chunks that are not a list")
     if len(chunks) > CHUNKS:
         raise Rejected(f"more than {CHUNKS:,} chunks")
     arrivals, characters = array("q"), []
     for chunk in chunks:
         if not isinstance(chunk, list) or len(chunk) < 2:
-            raise Rejected("a chunk that is no [instant, characters]")
+            raise Rejected("a chunk that is not [instant, characters]")
         at_ns = _stated(chunk[0])
         if at_ns is None or type(chunk[1]) is not int or chunk[1] < 0:
-            raise Rejected("a chunk that is no [instant, characters]")
+            raise Rejected("a chunk that is not [instant, characters]")
         arrivals.append(at_ns)
         characters.append(min(chunk[1], _MOST_TOKENS))
     return arrivals, characters
@@ -275,7 +275,7 @@ def _chunks(value: object) -> tuple[array[int], list[int]]:
 
 def _check_order(instants: list[int]) -> None:
     if any(later < earlier for earlier, later in pairwise(instants)):
-        raise Rejected("instants that run backwards")
+        raise Rejected("times that run backwards")
     if instants[-1] - instants[0] > _LONGEST_NS:
         raise Rejected("a request of more than 7 days")
 

@@ -138,7 +138,7 @@ def _id(size: int, value: Any, name: str) -> bytes:
             plain = b""
         if len(plain) == size:
             return plain
-    raise ValueError(f"{name} is no id of {size} bytes")
+    raise ValueError(f"{name} is not an id of {size} bytes")
 
 
 def _base64(value: Any, name: str) -> bytes:
@@ -147,7 +147,7 @@ def _base64(value: Any, name: str) -> bytes:
         plain = _text(value, name).rstrip("=").replace("-", "+").replace("_", "/")
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError:
-        raise ValueError(f"{name} is no base64") from None
+        raise ValueError(f"{name} is not base64") from None
 
 
 def _instant(value: Any, name: str) -> int:
@@ -181,7 +181,7 @@ def _double(value: Any, name: str) -> float:
             return float(value)
         except ValueError:
             pass
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _bool(value: Any, name: str) -> bool:
@@ -199,7 +199,7 @@ def _enum(prefix: str, names: tuple[str, ...], value: Any, name: str) -> int:
         return names.index(short) if short in names else 0
     if isinstance(value, int) and not isinstance(value, bool):
         return value if 0 <= value < 2**31 else 0
-    raise ValueError(f"{name} is no enum")
+    raise ValueError(f"{name} is not an enum")
 
 
 # ---------------------------------------------------------------------- fields

@@ -33,7 +33,7 @@ class Endpoints:
             if self.token or self.allow_unauthenticated or is_loopback(host):
                 continue
             raise UsageFault(
-                f"{host}:{port} can be reached from other machines, and no token guards it",
+                f"{host}:{port} can be reached from other machines, and no token protects it",
                 "give --token-env NAME, or --allow-unauthenticated",
             )
 
@@ -45,7 +45,7 @@ def address_of(text: str, port: int) -> str:
     """
     if "://" in text:
         raise UsageFault(
-            f"{shown(text, 80)} is a URL, and HOST:PORT is wanted", "leave the http:// away"
+            f"{shown(text, 80)} is a URL; HOST:PORT is needed", "leave out the http://"
         )
     host, colon, given = text.rpartition(":")
     if not colon or text.endswith("]") or (text.count(":") > 1 and not text.startswith("[")):
@@ -60,5 +60,5 @@ def address_of(text: str, port: int) -> str:
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535 or set(host) & set("/@ \t\0"):
-        raise UsageFault(f"{shown(address, 80)} is no HOST:PORT", "write it as 127.0.0.1:4317")
+        raise UsageFault(f"{shown(address, 80)} is not HOST:PORT", "write it as 127.0.0.1:4317")
     return host, int(port)

@@ -51,10 +51,10 @@ class Destination:
             parts = urlsplit(url)
             port, host = parts.port, parts.hostname
         except ValueError:  # what is no URL is not shown: no secret could be told from it
-            raise UsageFault("the address to forward to is no URL", remedy) from None
+            raise UsageFault("the address to forward to is not a URL", remedy) from None
         name = shown(without_credentials(url), 200)
         if parts.scheme not in ("http", "https", "grpc", "grpcs") or not host:
-            raise UsageFault(f"{name} is no address to forward to", remedy)
+            raise UsageFault(f"{name} is not an address to forward to", remedy)
         if parts.username or parts.password or parts.query:
             raise UsageFault(f"{name}: user, password and query are not sent", remedy)
         path = parts.path.rstrip("/")
@@ -157,7 +157,7 @@ class Forwarding:
     def add(self, export: Export) -> None:
         """Pass ``export`` on, some time."""
         if self._bytes + len(export.body) > _MAX_BYTES or self._queue.full():
-            self._fail("exports come faster than they can be passed on")
+            self._fail("exports arrive faster than they can be forwarded")
             return
         self._bytes += len(export.body)
         self._queue.put_nowait(export)
@@ -171,7 +171,7 @@ class Forwarding:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while not self._queue.empty():
             self._queue.get_nowait()
-            self._fail("the run ended before it was passed on")
+            self._fail("the run ended before it was forwarded")
         if self._http is not None:
             await self._http.aclose()
         if self._channel is not None:
@@ -184,7 +184,7 @@ class Forwarding:
                 async with asyncio.timeout(_TIMEOUT_S):
                     reason = await (self._by_grpc if self._channel else self._by_http)(export)
             except asyncio.CancelledError:
-                self._fail("the run ended before it was passed on")
+                self._fail("the run ended before it was forwarded")
                 raise
             except Exception as fault:  # whatever a foreign server makes the library do
                 reason = f"{type(fault).__name__}: {fault}"
@@ -234,7 +234,7 @@ async def _as_message(export: Export) -> bytes:
     if export.form == "protobuf":
         return bytes(body)
     if export.signal != "traces":
-        raise Refusal("signal", f"{export.signal} in JSON cannot be passed on by gRPC")
+        raise Refusal("signal", f"{export.signal} in JSON cannot be forwarded over gRPC")
     return bytes(await _stepped(repacking(JsonText(body, Budget()))))
 
 

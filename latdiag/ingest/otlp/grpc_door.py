@@ -190,7 +190,7 @@ class GrpcDoor:
 
     def _other(self, export: Export) -> bytes:
         if not self._intake.other(export):
-            text = f"{export.signal} are not taken here, only traces"
+            text = f"{export.signal} are not accepted here, only traces"
             raise Refusal("signal", text)
         return b""
 

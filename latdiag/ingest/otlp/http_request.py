@@ -62,14 +62,16 @@ def why_not(request: Request, intake: Intake) -> Refusal | None:
     if no is not None:
         return no
     if request.plain_path not in PATHS:
-        return intake.turned_away(Refusal("path", "spans are taken at /v1/traces"))
+        return intake.turned_away(Refusal("path", "spans are accepted at /v1/traces"))
     if request.method != "POST":
         return intake.turned_away(Refusal("method", "exports are sent by POST"))
     if request.form is None:
         kinds = " or ".join(http_reply.FORMS)
         return intake.turned_away(Refusal("type", f"the content type must be {kinds}"))
     if request.wrapping is None:
-        return intake.turned_away(Refusal("encoding", "the content may be encoded by gzip only"))
+        return intake.turned_away(
+            Refusal("encoding", "gzip is the only content encoding accepted")
+        )
     length = headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > MAX_BODY:
         return intake.turned_away(too_large(int(length[:20]), MAX_BODY))

@@ -81,14 +81,14 @@ class Intake:
         A request with an Origin comes from a web page: no exporter sends one.
         """
         if origin is not None:
-            return self.turned_away(Refusal("origin", "requests of web pages are not taken"))
+            return self.turned_away(Refusal("origin", "requests from web pages are not accepted"))
         if self._token is None:
             return None
         scheme, _, shown = (authorization or "").partition(" ")
         right = hmac.compare_digest(shown.strip().encode(), self._token.encode())
         if scheme.lower() == "bearer" and right:
             return None
-        return self.turned_away(Refusal("token", "a bearer token is needed, and this is not it"))
+        return self.turned_away(Refusal("token", "a valid bearer token is required"))
 
     def turned_away(self, refusal: Refusal) -> Refusal:
         """Count an export that is not taken."""
@@ -192,7 +192,7 @@ class Intake:
     def _reply(self, form: str, refused: dict[str, int]) -> bytes:
         rejected = sum(refused.values())
         reasons = ", ".join(f"{spans} for {_WHY[why]}" for why, spans in sorted(refused.items()))
-        text = f"{rejected} spans are not taken: {reasons}"
+        text = f"{rejected} spans were rejected: {reasons}"
         if form == "json":
             # 64-bit integers are text in the JSON form of protobuf.
             partial = {"rejectedSpans": str(rejected), "errorMessage": text}
@@ -209,7 +209,7 @@ class Intake:
 #: Why a span is refused alone, for its sender.
 _WHY = {
     "attributes": f"more than {MAX_ATTRIBUTES:,} attributes",
-    "ids": "an id that is none",
-    "malformed": "what is no Span",
-    "times": "an instant beyond 63 bits",
+    "ids": "an invalid id",
+    "malformed": "something that is not a Span",
+    "times": "a time beyond 63 bits",
 }

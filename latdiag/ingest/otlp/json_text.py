@@ -84,7 +84,7 @@ class JsonText:
         except RecursionError:
             raise _refused("it is nested too deep") from None
         except ValueError as fault:
-            raise _refused(str(fault)[:200] or "it is no JSON") from None
+            raise _refused(str(fault)[:200] or "it is not JSON") from None
 
     def _group(self, at: _Cursor) -> Steps[None]:
         group = Group([], [])

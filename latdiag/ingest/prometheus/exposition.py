@@ -129,7 +129,7 @@ def read_exposition(text: str, families: frozenset[str], *, content_type: str = 
     dropped: Counter[str] = Counter()
     types, lines, any_line = _cut(text, families, dropped)
     if not any_line and text.strip():
-        raise ValueError("the reply is no Prometheus exposition: no line of it is a sample")
+        raise ValueError("the reply is not in Prometheus format: none of its lines is a sample")
     plain: dict[tuple[str, Labels], Series] = {}
     grouped: dict[tuple[str, Labels], _Histogram] = {}
     for name, labels, value in _samples(lines, dropped):

@@ -126,7 +126,7 @@ class Scraper:
             problems.append(Problem(replica, str(fault)))
             return
         if not rows["kind"]:
-            problems.append(Problem(replica, "none of its metrics is known here"))
+            problems.append(Problem(replica, "latdiag knows none of its metrics"))
         for name, values in rows.items():
             columns.setdefault(name, []).extend(values)
         problems += [Problem(replica, why, count) for why, count in sorted(dropped.items())]
@@ -166,7 +166,7 @@ class Scraper:
         """The body, inflated; never more than the bounds in memory."""
         encoding = response.headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip"):
-            raise _Refused("the reply is encoded in a way that was not asked for")
+            raise _Refused("the reply has an encoding that was not requested")
         inflate = zlib.decompressobj(31) if encoding.endswith("gzip") else None
         body = bytearray()
         async for chunk in response.aiter_raw(1 << 16):

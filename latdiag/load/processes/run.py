@@ -244,8 +244,8 @@ class _Load:
             worker.dead_reader = child
 
     def _fault(self, worker: _Worker, what: str, child: Child) -> None:
-        text = f"the {what} process of {worker.name} ended before its time ({child.end_words})"
-        remedy = "what reached the disk is kept; see whether the machine ran out of memory"
+        text = f"the {what} process of {worker.name} ended unexpectedly ({child.end_words})"
+        remedy = "what reached the disk is kept; check whether this machine ran out of memory"
         self._end.faults.append(Fault.of(LocalFault(text, remedy)))
 
     def _order(self, order: Go | Cut) -> None:

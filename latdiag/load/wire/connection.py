@@ -203,7 +203,7 @@ class Connection:
         """One read. Timing-critical: parse HTTP framing, hand on the bytes, nothing else."""
         exchange = self.exchange
         if exchange is None:
-            raise ExchangeFault(Outcome.PROTOCOL, "the server sent bytes that nobody asked for")
+            raise ExchangeFault(Outcome.PROTOCOL, "the server sent bytes that were not requested")
         fault: ExchangeFault | None = None
         ended = False
         self._reads += 1
@@ -260,7 +260,7 @@ class Connection:
         if not self._headers_complete and self._framing_bytes > HEADERS_LIMIT:
             return _too_many_headers()
         if self._framing_bytes > FRAMING_LIMIT:
-            text = "the reply goes on for 8 MiB without anything in it"
+            text = "8 MiB of the reply hold no content"
             return ExchangeFault(Outcome.PROTOCOL, text)
         return None
 
@@ -364,7 +364,7 @@ class Connection:
             if low == b"content-length":
                 framed = True
                 if int(value) > REPLY_LIMIT and self.sink is not _unread:
-                    text = "the reply says that it is larger than 256 MiB"
+                    text = "the reply announces more than 256 MiB"
                     raise ExchangeFault(Outcome.PROTOCOL, text)
             elif low == b"transfer-encoding":
                 framed = framed or value.lower().endswith(b"chunked")

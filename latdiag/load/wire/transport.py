@@ -325,13 +325,13 @@ class StampedTransport(httpx.AsyncBaseTransport):
             deadline_ns, limit_ns, stream, connection = limit
             if now <= deadline_ns or connection.exchange is not exchange:
                 continue
-            text = f"no end of the reply within {limit_ns / 1e9:.3g} s"
+            text = f"the reply did not end within {limit_ns / 1e9:.3g} s"
             if stream is not None:
                 if stream.last_ns + limit_ns > now:  # something came since
                     later_ns = stream.last_ns + limit_ns
                     self._limits[exchange] = limit._replace(deadline_ns=later_ns)
                     continue
-                text = f"nothing came for {limit_ns / 1e9:.3g} s"
+                text = f"nothing arrived for {limit_ns / 1e9:.3g} s"
             self._receiver.fail(connection, ExchangeFault(Outcome.TIMEOUT, text))
         self._expiry = loop.call_later(0.1, self._expire)
 

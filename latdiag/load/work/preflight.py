@@ -82,7 +82,9 @@ def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
         _ = parts.port
     except ValueError as fault:
         # Not its own words: they quote what stands for the port, which may be of a password.
-        what = "its port is no number up to 65535" if "port" in str(fault).lower() else "its host"
+        what = (
+            "its port is not a number up to 65535" if "port" in str(fault).lower() else "its host"
+        )
         text = f"the URL is malformed: {what}"
         raise UsageFault(text, "write for example http://127.0.0.1:8000") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -99,7 +101,7 @@ def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
     if path:
         if dialect is None:
             raise UsageFault(
-                f"no dialect is known for the path {shown(path, 60)!r}",
+                f"latdiag knows no API at the path {shown(path, 60)!r}",
                 "known: " + ", ".join(d.path for d in DIALECTS.values()),
             )
         base = root.removesuffix(path.rstrip("/"))
@@ -175,7 +177,9 @@ class Preflight:
                 "name one with --model, and check host, port and path of the URL",
             )
         if not self._usable(model):
-            raise TargetFault(f"{where} lists a model by no usable name", "name one with --model")
+            raise TargetFault(
+                f"{where} lists a model without a usable name", "name one with --model"
+            )
         said = clean(headers.get("server", ""), b"", self._target.secrets)
         return model, len(listed), said[:80] or None
 
@@ -307,11 +311,14 @@ class Preflight:
         url = without_credentials(self._target.url)
         remedy = {
             "dns": "check the host name",
-            "refused": "is the server up, and is this its port?",
-            "tls": "check the certificate; --insecure skips verification; "
-            "or does the server speak plain http?",
-            "timeout": "is the host reachable from here? --timeout waits longer",
-        }.get(exchange.fault, "is this an HTTP server? check scheme and port")
+            "refused": "check that the server is running, and its port",
+            "tls": "check the certificate (--insecure skips verification), or use http:// if the"
+            " server has no TLS",
+            "timeout": "check that the host can be reached from this machine; a longer --timeout"
+            " waits longer",
+        }.get(
+            exchange.fault, "check that this is an HTTP server, and the scheme and port of the URL"
+        )
         return TargetFault(f"{url}: {shown(exchange.fault_text or text)}", remedy)
 
     def _check_status(self, status: int, said: str, url: str) -> None:
@@ -320,7 +327,7 @@ class Preflight:
         said = said.removeprefix(f"HTTP {status}").removeprefix(": ")
         detail = f" ({said})" if said else ""
         if status in (401, 403):
-            what = "wants a key" if status == 401 else "forbids it"
+            what = "requires an API key" if status == 401 else "forbids it"
             raise TargetFault(
                 f"{where} {what}: HTTP {status}{detail}",
                 "give the name of the variable that holds the key: --api-key-env NAME",
@@ -329,7 +336,8 @@ class Preflight:
             raise TargetFault(f"nothing at {where}: HTTP 404{detail}", self._other_paths())
         if 300 <= status < 400:
             raise TargetFault(
-                f"{where} redirects, which is not followed for POST: HTTP {status}{detail}",
+                f"{where} redirects, and latdiag does not follow redirects of a POST:"
+                f" HTTP {status}{detail}",
                 "give the final URL",
             )
 

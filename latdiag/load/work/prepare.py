@@ -143,7 +143,9 @@ async def prepare(wish: Wish) -> Prepared:
     closed = wish.rate is None
     if not closed and wish.concurrency is not None:
         raise UsageFault(
-            "--rate is an open loop, --concurrency a closed one", "give one of the two"
+            "--rate and --concurrency exclude each other: one is an open loop, the other a"
+            " closed loop",
+            "give only one of them",
         )
     # Before the first request: what is nonsense should cost nothing.
     _check_wish(wish)
@@ -274,14 +276,16 @@ def _check(answer: Answer, target: Target) -> None:
 def _check_wish(wish: Wish) -> None:
     """UsageFault for what no server could make sense of."""
     if "stream" in (wish.overlay or {}):
-        raise UsageFault("--body-json sets stream", "leave it out: only streams have instants")
+        raise UsageFault(
+            "--body-json sets stream", "leave it out: latdiag always asks for a stream"
+        )
     if wish.timeout_ns <= 0:
         raise UsageFault("--timeout is 0: every request would fail", "give for example 60s")
     if wish.duration_ns is not None and wish.duration_ns <= 0:
         raise UsageFault("--duration is 0: nothing would be sent", "give for example 30s")
     if wish.prompts is None and wish.shared_prefix >= wish.isl.mean > 0 and wish.shared_prefix:
         raise UsageFault(
-            f"a shared prefix of {wish.shared_prefix} tokens leaves nothing of an input of"
+            f"a shared prefix of {wish.shared_prefix} tokens leaves no room in an input of"
             f" {wish.isl.mean:g}",
             "make --isl longer or --shared-prefix shorter",
         )
@@ -304,7 +308,7 @@ def _realtime(priority: str, url: str) -> bool:
         if priority == "auto":
             return False
         raise UsageFault(
-            "this user may not have real-time priority here",
+            "this user may not use real-time priority on this machine",
             "run as root or with CAP_SYS_NICE, or leave --priority auto",
         ) from fault
     return True
@@ -314,7 +318,9 @@ def _workers(asked: int | None, slots: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if asked is not None:
         if not 1 <= asked <= _MAX_WORKERS:
-            raise UsageFault(f"--workers must be 1 to {_MAX_WORKERS}", "leave it to latdiag")
+            raise UsageFault(
+                f"--workers must be 1 to {_MAX_WORKERS}", "leave it out, and latdiag chooses"
+            )
         return min(asked, slots) if slots else asked
     wanted = -(-slots // STREAMS_PER_READER) if slots else 1
     return max(1, min(wanted, (cores or 2) - 1))

@@ -37,11 +37,13 @@ class OpenLoop:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.rate) and self.rate > 0):
-            raise UsageFault(f"a rate of {self.rate} requests/s cannot be", "give one above 0")
+            raise UsageFault(
+                f"a rate of {self.rate} requests/s is not possible", "give a rate above 0"
+            )
         if self.kind not in get_args(Arrivals):
-            raise UsageFault(f"{self.kind!r} is no kind of arrivals", "poisson or constant")
+            raise UsageFault(f"{self.kind!r} is not a kind of arrivals", "use poisson or constant")
         if self.ramp_ns < 0:
-            raise UsageFault("a ramp cannot take less than no time", "leave --ramp out for none")
+            raise UsageFault("a ramp cannot be negative", "leave out --ramp for no ramp")
 
     @classmethod
     def parse(cls, text: str, *, ramp_ns: int = 0, seed: int = 0) -> OpenLoop:
@@ -112,7 +114,7 @@ class ClosedLoop:
                 f"a concurrency of {self.concurrency} sends nothing", "give a number from 1 up"
             )
         if self.ramp_ns < 0:
-            raise UsageFault("a ramp cannot take less than no time", "leave --ramp out for none")
+            raise UsageFault("a ramp cannot be negative", "leave out --ramp for no ramp")
 
     def starts(self) -> list[int]:
         """The start of each slot; length ``concurrency``."""

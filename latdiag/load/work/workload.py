@@ -52,13 +52,16 @@ class Workload:
         if unknown:
             raise ValueError(f"unknown extras: {sorted(unknown)}")
         if self.shared_prefix < 0:
-            raise UsageFault("a shared prefix cannot be shorter than nothing", "give 0 or more")
+            raise UsageFault("a shared prefix cannot be negative", "give 0 or more")
         if self.token_ids and not self.dialect.takes_token_ids:
             raise UsageFault(
                 f"{self.dialect.path} takes text, not token ids", "use --path /v1/completions"
             )
         if self.shared_prefix and self.prompts is not None:
-            raise UsageFault("prompts of a file get no shared prefix", "put it into the file")
+            raise UsageFault(
+                "--shared-prefix does not apply to prompts from a file",
+                "put the prefix into the prompts of the file",
+            )
         for prompt in self.prompts or ():
             self._check(prompt)
         object.__setattr__(self, "isl", self.isl.seeded(self.seed, "isl"))
