@@ -124,7 +124,7 @@ def refuse_unlike(a: Sequence[Measured], b: Sequence[Measured]) -> None:
     """UnlikeRuns where the sides are not the same workload."""
     if what := unlike(differs(a, b)):
         raise UnlikeRuns(
-            f"A and B are not the same workload: {what}",
+            f"A and B are different workloads: {what}",
             "compare runs that differ in one thing only, or add --force to compare them anyway",
         )
 

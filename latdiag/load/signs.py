@@ -70,7 +70,7 @@ def glimpses_of(
             f"{_WHY.get(first.fault, first.fault)}",
             _REMEDIES.get(
                 first.fault,
-                "check that this is an HTTP server, and the scheme and port of the URL",
+                "check scheme and port: this may not be an HTTP server",
             ),
         )
     if first.status in (401, 403) and all(each.status != 200 for each in glimpses):

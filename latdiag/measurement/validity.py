@@ -37,7 +37,7 @@ _WORDS = {
     "first_censored": ("share of first tokens with an overwritten stamp", "%"),
     "reader_cpu": ("CPU of a reader in its busiest 5 s", "%"),
     "run_queue": ("time that a reader waited for a core used by other programs", "%"),
-    "rows_lost": ("requests that began and have no recorded end", "rows"),
+    "rows_lost": ("number of requests without a recorded end", "rows"),
     "clock_step": ("share of requests during a clock step", "%"),
     "loop_lag": ("lag of the event loop (p99)", "ms"),
 }

@@ -286,9 +286,8 @@ _ALL = (
         "No spans arrived for {rows} of {requests} requests; the spans describe only the others.",
         "Wait longer for late spans (--wait of `load` and `probe`), and let the server sample"
         " every trace that asks for it (traceparent flags 01).",
-        "latdiag joins requests to spans by trace id, or else by request or response id. For"
-        " requests without spans it would have to guess, so it leaves them out and counts"
-        " them.",
+        "Requests are joined to spans by trace id, or else by request or response id. Requests"
+        " without spans are left out and counted; anything else would be a guess.",
     ),
     CaveatRow(
         "LD412",

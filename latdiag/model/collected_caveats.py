@@ -106,7 +106,7 @@ COLLECTED = (
         "LD426",
         "latdiag could not forward {n} exports to the --forward collector ({why}).",
         "Check that the collector accepts OTLP at that port; latdiag does not retry.",
-        "latdiag forwards a copy: this run has the spans in any case.",
+        "The collector gets a copy: this run has the spans in any case.",
     ),
     CaveatRow(
         "LD427",

@@ -275,7 +275,7 @@ def test_rows_lost(peer: Peer, tmp_path: Path) -> None:
     assert states["w0"]["ended"] == "reader_lost" and states["w1"]["counts"]["lost"] == 0
     assert (rows["worker"] == "w1").sum() == 200, "the other reader goes on"
     assert set(rows[rows["worker"] == "w1"]["outcome"]) == {"ok"}
-    assert Run.open(str(run)).cut_short == [f"writer w0 lost {reading:.0f} of what it took"]
+    assert Run.open(str(run)).cut_short == [f"writer w0 lost {reading:.0f} of its rows"]
 
 
 #: Two seconds after the first sample of the process that samples: however long it took to start.

@@ -302,7 +302,7 @@ def test_a_model_named_like_the_key_is_not_taken(
 
     with serving(script) as peer:
         ended = called(capsys, tmp_path, peer.url, "--api-key-env", "CANARY_KEY")
-    assert ended.code == 15 and "no usable name" in ended.err
+    assert ended.code == 15 and "without a usable name" in ended.err
     assert_silent(ended.out + ended.err)
 
 

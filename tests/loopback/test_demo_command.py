@@ -111,7 +111,7 @@ def test_a_server_that_dies_is_said(tmp_path: Path) -> None:
     assert len(server) == 1
     os.kill(server[0], signal.SIGKILL)
     ended = command.end()
-    assert ended.code == 16 and "the demo server ended by itself" in ended.err
+    assert ended.code == 16 and "the demo server stopped unexpectedly" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def _begun(run: Path) -> int:
     ("options", "words"),
     [
         (("--rate", "3", "--concurrency", "2"), "open loop"),
-        (("--rate", "constant:3"), "random instants"),
+        (("--rate", "constant:3"), "random times"),
         (("--rate", "fast"), "is not a rate"),
         (("--isl", "long"), "is not a token length"),
         (("--body-json", '{"max_tokens": 5}'), "sets max_tokens"),

@@ -79,8 +79,8 @@ def _drip(wire: Wire, _: Asked) -> None:
 FAULTS = {
     "redirect": (reply(b"", "Location: http://127.0.0.1:1/", status="307 Moved"), "redirect"),
     "not found": (reply(b"no", status="404 Not Found"), "HTTP 404"),
-    "no exporter": (reply(b"<html>hello</html>"), "no Prometheus exposition"),
-    "no known family": (reply(b"# TYPE b gauge\nb 1\n"), "none of its metrics is known"),
+    "no exporter": (reply(b"<html>hello</html>"), "not in Prometheus format"),
+    "no known family": (reply(b"# TYPE b gauge\nb 1\n"), "latdiag knows none of its metrics"),
     "bomb": (reply(bomb(40), "Content-Encoding: gzip"), "longer than 32 MiB"),
     "not gzip": (reply(TEXT, "Content-Encoding: gzip"), "but it is not"),
     "half gzip": (reply(gzip.compress(TEXT)[:-9], "Content-Encoding: gzip"), "ends early"),

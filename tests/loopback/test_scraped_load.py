@@ -135,7 +135,7 @@ def test_counters_that_begin_anew_say_nothing(tmp_path: Path) -> None:
     said = ended.result["aggregates"]
     assert said["verdict"] == "uncounted" and said["claims"] == []
     (replica,) = said["replicas"]
-    assert replica["left_out"] == "its process was started anew in the window"
+    assert replica["left_out"] == "its process restarted during the window"
     assert {"LD416", "LD419"} <= codes(ended) and ended.result["breakdown"] == {}
 
 
@@ -214,4 +214,4 @@ def test_one_of_two_replicas_is_not_enough(tmp_path: Path) -> None:
         ended = load(tmp_path, url, page(one), n=60)
     assert ended.result["aggregates"]["verdict"] == "contradictory"
     assert ended.result["aggregates"]["claims"] == []
-    assert "others must have served the rest" in ended.result["aggregates"]["why"]
+    assert "other servers must have served the rest" in ended.result["aggregates"]["why"]

@@ -109,7 +109,7 @@ def test_an_unknown_server_is_no_stack(capsys: pytest.CaptureFixture[str]) -> No
     with serving(replying(models)) as peer:
         assert document(capsys, peer.url)["stacks"] == []
         code, out, _ = stacks(capsys, peer.url)
-    assert code == 0 and "No stack that latdiag knows" in out
+    assert code == 0 and "These GETs show no stack that latdiag knows" in out
 
 
 def test_llamacpp_is_found_by_two_vague_signs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,9 @@ def test_nothing_listens(capsys: Captured, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     ended = called(capsys, tmp_path, f"http://127.0.0.1:{port}")
-    refused(ended, f"cannot connect to 127.0.0.1 port {port}: Connection refused", "server up")
+    refused(
+        ended, f"cannot connect to 127.0.0.1 port {port}: Connection refused", "server is running"
+    )
 
 
 def test_a_name_that_does_not_exist(capsys: Captured, tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_a_server_that_does_not_take_the_connection(capsys: Captured, tmp_path: 
         ended = called(capsys, tmp_path, url, "--timeout", "300ms")
         for sock in waiting:
             sock.close()
-    refused(ended, "no connection to 127.0.0.1 port .* within 0.3 s", "reachable", url)
+    refused(ended, "no connection to 127.0.0.1 port .* within 0.3 s", "can be reached", url)
 
 
 def test_a_server_that_closes_at_once(capsys: Captured, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_https_to_a_server_of_plain_http(capsys: Captured, tmp_path: Path) -> No
     with serving(fine, greeting=greeting) as peer:
         url = peer.url.replace("http:", "https:")
         ended = called(capsys, tmp_path, url)
-    refused(ended, "TLS with 127.0.0.1 failed: wrong version", "plain http", url)
+    refused(ended, "TLS with 127.0.0.1 failed: wrong version", "use http://", url)
 
 
 def test_http_to_a_server_of_tls(capsys: Captured, tmp_path: Path, authority: Authority) -> None:
@@ -117,7 +117,7 @@ def test_a_handshake_without_an_answer(capsys: Captured, tmp_path: Path) -> None
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         ended = called(capsys, tmp_path, url, "--timeout", "300ms")
-    refused(ended, "no connection to 127.0.0.1 port .* within 0.3 s", "reachable", url)
+    refused(ended, "no connection to 127.0.0.1 port .* within 0.3 s", "can be reached", url)
 
 
 def test_a_handshake_that_is_broken_off(capsys: Captured, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def compared(a: SideRows, b: SideRows, metrics: Sequence[str] = (), seed: int = 
 
 
 def components(a: SideRows, b: SideRows, population: str = "mean", seed: int = 0) -> Any:
-    shared = "same run is on both sides" if set(a.identities) & set(b.identities) else None
+    shared = "both sides are the same run" if set(a.identities) & set(b.identities) else None
     found = compare_parts(population, a, b, seed, shared)
     return {} if found is None else found.to_json()
 

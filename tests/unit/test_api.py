@@ -183,7 +183,7 @@ def test_a_process_that_says_nothing_sensible_is_a_fault_too(
 
 def test_unlike_runs_are_compared_only_by_force(saved: Path, tmp_path: Path) -> None:
     other = tmp_path / unpack(RUNS / "probe-queue.run.tar.gz", tmp_path)
-    with pytest.raises(UnlikeRuns, match="not the same workload") as caught:
+    with pytest.raises(UnlikeRuns, match="different workloads") as caught:
         latdiag.compare_runs(saved, str(other))
     assert "force=" in caught.value.remedy and "--" not in caught.value.remedy
     comparison = latdiag.compare_runs(saved, str(other), metrics="ttft", force=True, seed=3)

@@ -32,7 +32,7 @@ def test_facts_come_with_their_units() -> None:
     assert "3.1 % of the prompt tokens" in warm.text and "(7 of 240 requests)" in warm.text
     assert "90 %" in caveat("LD105", share=0.9, rows=7, requests=240).text
     connect = caveat("LD502", connect=12_345_678)
-    assert "holds 12.3 ms of DNS" in connect.text
+    assert "includes 12.3 ms of DNS" in connect.text
 
 
 def test_a_remedy_can_hold_a_fact() -> None:
@@ -54,4 +54,4 @@ def test_an_unknown_code_is_refused() -> None:
 def test_a_hostile_fact_cannot_act_on_a_terminal(model: str) -> None:
     text = caveat("LD108", model=model + "\x1b[31m\u202e{offered}", offered=3).text
     assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text)
-    assert "is the first of 3 that" in text and len(text) < 400
+    assert "the first in the server's list of 3" in text and len(text) < 400

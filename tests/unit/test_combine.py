@@ -206,7 +206,9 @@ def test_where_few_spans_contradict_the_probe_the_probe_is_said_to_be_used() -> 
     weak = replace(weak, parts={**weak.parts, "queue": weak.parts["queue"] + 10**10})
     union = together([Account(Rank.SPANS, strong), Account(Rank.LAWS, weak)])
     assert union.parts is weak and union.ranks == (Rank.LAWS,)
-    assert "uses the probe's own stages, not the servers' spans" in union.caveats[0].text
+    assert (
+        "use the probe's own stages, which the servers' spans contradict" in union.caveats[0].text
+    )
 
 
 def test_spans_of_most_requests_stand_for_all() -> None:

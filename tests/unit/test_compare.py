@@ -137,7 +137,7 @@ def test_unlike_workloads_are_refused_with_13_unless_forced(
     assert words in forced["caveats"][0]["text"]
     text = said(capsys, one, other, "--force", "--full")
     assert "! not the same workload" in text and "LD121" in text
-    assert "Note LD121: A and B are not the same workload" in said(capsys, one, other, "--force")
+    assert "Note LD121: A and B are different workloads" in said(capsys, one, other, "--force")
 
 
 def test_lengths_that_came_out_otherwise_are_unlike_too(
@@ -146,7 +146,7 @@ def test_lengths_that_came_out_otherwise_are_unlike_too(
     rows = [replace(r, isl=300) for r in load(60, seed=2)]
     one, other = with_header(tmp_path, "a.run", load(60)), with_header(tmp_path, "b.run", rows)
     text = result(capsys, one, other, code=13)["error"]["text"]
-    assert "ISL as it came 256.0 against 300.0" in text
+    assert "ISL (actual) 256.0 against 300.0" in text
     # A few tokens more, or lengths that are drawn from the same wide law, are no other work.
     random = np.random.default_rng(1)
     drawn = [replace(r, isl=int(random.lognormal(5.5, 0.7))) for r in load(60, seed=3)]
@@ -222,7 +222,7 @@ def test_an_invalid_run_is_12_and_still_shown(
     good = save(tmp_path / "good.run", probe(WAITS, seed=4), late_ms=0.0)
     text = said(capsys, good, late, "--full", code=12)
     assert text.startswith("INVALID: B: ") and "end to end" in text
-    assert said(capsys, good, late, code=12).startswith("INVALID: (B) Late sending")
+    assert said(capsys, good, late, code=12).startswith("INVALID: (B) Effect of late sending")
     found = result(capsys, good, late, code=12)
     assert not found["valid"] and found["compared"]["a"]["valid"]
     assert not found["compared"]["b"]["valid"]
@@ -234,7 +234,7 @@ def test_caveats_of_each_side_are_kept(runs: Path, capsys: pytest.CaptureFixture
         assert {"LD401", "LD402"} <= {c["code"] for c in found["caveats"]}
     args = (runs / "a.run", runs / "b.run")
     assert "caveats LD401, LD402" in said(capsys, *args, "--full")
-    assert "2 notes on A, 2 on B: --notes" in said(capsys, *args)
+    assert "Notes: 2 on A, 2 on B (--notes)" in said(capsys, *args)
     assert said(capsys, *args, "--notes").count("LD402 ") == 2
 
 
@@ -269,4 +269,4 @@ def test_failures_only_are_a_comparison_without_figures(
     assert found["a"]["failed"] == 40 and found["components"] == {}
     assert found["metrics"]["ttft"]["mean"]["difference"]["refused"]
     text = said(capsys, failed, other, "--force")
-    assert text.startswith("No answer: one side holds no request whose time could be broken down.")
+    assert text.startswith("No answer: on one side, no request's time could be broken down.")

@@ -132,7 +132,7 @@ def test_the_same_run_on_both_sides_has_no_interval() -> None:
     one, other = (load(400, 0.0)(rng, 0.0)[0] for _ in "ab")
     for sides in ((side(one), side(one)), (side(one), side(one, other))):
         found = compared(*sides, (), 0)["components"]["mean"]["total"]["difference"]
-        assert found["lo"] is None and "same run is on both sides" in found["method"]
+        assert found["lo"] is None and "both sides are the same run" in found["method"]
     assert components(side(one), side(one))["total"]["difference"]["value"] == 0.0
 
 

@@ -162,7 +162,7 @@ def test_a_run_of_failures_only_is_a_finding(
     path = save(tmp_path / "f.run", rows, designed=False)
     found = result(capsys, path)
     assert found["verdict"]["kind"] == "insufficient" and found["errors"]
-    assert "no evidence of this run speaks of it" in " ".join(
+    assert "no evidence in this run measures it" in " ".join(
         said(capsys, path, "--why", "decode").split()
     )
 

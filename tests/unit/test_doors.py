@@ -94,7 +94,7 @@ def test_several_are_listed_and_none_is_taken(monkeypatch: pytest.MonkeyPatch) -
     ):
         find.the_server()
     assert all(str(port) in fault.value.text for port in ports)
-    assert "wants an API key" in fault.value.text
+    assert "requires an API key" in fault.value.text
     assert f"latdiag probe http://127.0.0.1:{ports[0]}/v1" in fault.value.remedy
 
 

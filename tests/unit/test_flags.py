@@ -32,7 +32,7 @@ def flag_of(
 )
 def test_the_flag_of_the_best_channel_is_named(stack: str, flag: str) -> None:
     said = flag_of(stack)
-    assert " can state it (" in said and flag in said
+    assert " report it (" in said and flag in said
 
 
 def test_an_engine_speaks_of_its_queue_and_the_gateway_before_it_does_not() -> None:

@@ -31,7 +31,7 @@ S = NS0
 REJECTED = {
     "no JSON": "{",
     "no JSON, too deep": "[" * 100_000,
-    "no JSON object": "[1]",
+    "not a JSON object": "[1]",
     "no send_ns": line(1, send_ns=None),
     "instant: bool": line(1, send_ns=True),
     "instant: float": line(1, send_ns=float(S)),

@@ -195,7 +195,7 @@ def test_ids_in_base64_are_the_ids_in_hex() -> None:
 
 @pytest.mark.parametrize("bad", ["0" * 31, "z" * 32, "0" * 33, " " * 32, 7, ["a"], "é" * 32])
 def test_what_is_no_id_is_refused(bad: Any) -> None:
-    with pytest.raises(ValueError, match="traceId is no id of 16 bytes"):
+    with pytest.raises(ValueError, match="traceId is not an id of 16 bytes"):
         one_span(traceId=bad)
 
 

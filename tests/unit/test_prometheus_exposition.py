@@ -126,7 +126,7 @@ def test_what_is_malformed_is_counted_and_the_rest_stands(body: str, reason: str
 
 def test_a_text_that_is_none_is_refused() -> None:
     for text in ("<html>not found</html>", "{}", '{"detail":"Not Found"}', "# only\n# comments\n"):
-        with pytest.raises(ValueError, match="no Prometheus exposition"):
+        with pytest.raises(ValueError, match="not in Prometheus format"):
             read(text)
     assert read("") == ([], Counter())
 

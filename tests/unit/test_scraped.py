@@ -193,7 +193,7 @@ def test_a_load_with_metrics_is_taken_apart(tmp_path: Path) -> None:
     lost = [claim for claim in result["claims"]["prefill"] if not claim["used"]]
     assert {tuple(claim["of"]) for claim in lost} == {("queue", "prefill", "frontend", "gateway")}
     assert text_of(result) == (
-        "Metrics: 1 server, 100 of 100 finished requests are ours; frontend 5.00 ms, queue"
+        "Metrics: 1 server, 100 of 100 finished requests are this client's; frontend 5.00 ms, queue"
         " 40.0 ms, prefill 20.0 ms, decode 45.0 ms (mean, B)"
     )
 
@@ -206,7 +206,7 @@ def test_a_verb_without_usable_metrics_stays_as_it_was(tmp_path: Path) -> None:
     result = result_of(Run.open(run_of(tmp_path / "b.run", 40)), "load").to_json()
     assert result["breakdown"] == {} and result["aggregates"]["verdict"] == "contradictory"
     assert "LD416" in codes(result)
-    assert text_of(result).startswith("Metrics: 1 server, the servers that were scraped finished")
+    assert text_of(result).startswith("Metrics: 1 server, the scraped servers finished")
 
 
 def test_other_peoples_requests_leave_bounds(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_other_peoples_requests_leave_bounds(tmp_path: Path) -> None:
     assert queue["mean_ms"] is None
     assert queue["lo_ms"] <= 1e3 * QUEUE <= queue["hi_ms"] == pytest.approx(1.5e3 * QUEUE)
     assert result["breakdown"]["mean"]["queue"]["grade"] == "E"
-    assert "100 of 150 finished requests are ours; frontend at most" in text_of(result)
+    assert "100 of 150 finished requests are this client's; frontend at most" in text_of(result)
     (replica,) = found["replicas"]
     # Of all that it finished it says what it took, whosever that was.
     alone = next(claim for claim in replica["claims"] if claim["of"] == ["queue"])
@@ -271,7 +271,7 @@ def test_a_restart_leaves_a_server_out(tmp_path: Path) -> None:
     result = result_of(Run.open(made), "diagnose").to_json()
     first, second = result["aggregates"]["replicas"]
     assert first["left_out"] is None and first["finished"] == 50
-    assert second["left_out"] == "its process was started anew in the window"
+    assert second["left_out"] == "its process restarted during the window"
     assert {"LD416", "LD419"} <= codes(result) and result["aggregates"]["claims"] == []
     assert result["breakdown"]["mean"]["queue"]["grade"] == "E"
     assert text_of(result).endswith("1 left out")

@@ -115,7 +115,7 @@ def test_vllm_s_queue_and_prefill_have_the_spans_share(tmp_path: Path, scenario:
     assert window["name"] == scenario and window["own"] == len(rows)
     assert {"LD413"} <= codes(result).keys() and not {"LD416", "LD417"} & codes(result).keys()
     assert "evidence" not in result and [s["name"] for s in result["stacks"]] == ["vllm"]
-    said = f"Metrics: 1 server, {len(rows)} of {len(rows)} finished requests are ours;"
+    said = f"Metrics: 1 server, {len(rows)} of {len(rows)} finished requests are this client's;"
     assert said in text_of(result) and "(mean, B)" in " ".join(text_of(result).split())
 
 
@@ -214,7 +214,7 @@ def test_beside_spans_metrics_lose_and_agree(tmp_path: Path, source: Path, scena
     claims = [c for c in result["claims"]["queue"] if c["population"] == "mean"]
     used = next(claim for claim in claims if claim["used"])
     lost = next(claim for claim in claims if not claim["used"] and claim["grade"] == "B")
-    assert used["grade"] == "A" and lost["why"] == "a lower rung of evidence"
+    assert used["grade"] == "A" and lost["why"] == "weaker evidence"
     assert lost["share"] == pytest.approx(used["share"], abs=0.01)
 
 
@@ -224,7 +224,9 @@ def test_metrics_that_were_swapped_contradict_the_spans(tmp_path: Path) -> None:
         return text.replace(one, "\0").replace(two, one).replace("\0", two)
 
     result = without_spans(TP1, tmp_path, "c64", spans=True, change=swapped)
-    assert codes(result)["LD417"].startswith("The metrics do not fit the spans: queue: 245.5 ms")
+    assert codes(result)["LD417"].startswith(
+        "The metrics do not agree with the spans: queue: 245.5 ms"
+    )
     assert grades(result)["queue"] == "A"
 
 
@@ -244,7 +246,7 @@ def restarted(text: str) -> str:
     ("change", "code", "words"),
     [
         (changed_after(lambda text: None), "LD416", "no server was scraped both before and after"),
-        (changed_after(restarted), "LD419", "its process was started anew in the window"),
+        (changed_after(restarted), "LD419", "its process restarted during the window"),
     ],
     ids=["no second scrape", "restart"],
 )
@@ -256,7 +258,7 @@ def test_without_a_whole_window_nothing_is_claimed(
     assert not found["used"] and found["claims"] == [] and found["verdict"] == "uncounted"
     assert words in codes(result)[code] and "LD416" in codes(result)
     assert result["breakdown"] == {}
-    assert "Metrics: 1 server" in text_of(result) and "are ours" not in text_of(result)
+    assert "Metrics: 1 server" in text_of(result) and "are this client's" not in text_of(result)
 
 
 def test_longer_phases_than_the_client_saw_are_a_contradiction(tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def test_headers_for_metrics_say_to_whom_they_go(
     for urls, text, why in (
         (two, f"{name}: CREDENTIALS", "to which of 2 servers"),
         (two, f"http://b {name}: CREDENTIALS", "no --metrics has"),
-        ((), f"{name}: CREDENTIALS", "there is none"),
+        ((), f"{name}: CREDENTIALS", "none is given"),
         (one, name, "was given"),
         (one, "Host: CREDENTIALS", "latdiag's own"),
     ):

@@ -55,7 +55,7 @@ def test_lines_bare_wrapped_and_broken(tmp_path: Path, ending: str) -> None:
     path = written(tmp_path / ending, "\n".join(lines).encode("latin-1"))
     assert names(path, counts) == ["bare", "wrapped", "jaeger", "last"]
     assert (counts.exports, counts.other, counts.broken) == (4, 3, 5)
-    assert counts.fault == "it is no JSON" and not counts.stopped
+    assert counts.fault == "it is not JSON" and not counts.stopped
 
 
 @pytest.mark.parametrize("indent", [None, 2])

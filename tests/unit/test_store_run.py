@@ -103,7 +103,7 @@ def test_attempts_in_flight_are_cut_by_client(tmp_path: Path) -> None:
     assert batch.lists["arrivals_ns"].values.tolist() == [7, 8, 9, 7, 8, 9]
     assert [*batch.texts, *batch.ints] == []
     assert run.frame(["outcome"])["outcome"].tolist() == ["cut_by_client"] * 2
-    assert run.cut_short == ["writer w left rows but no word about itself"]
+    assert run.cut_short == ["writer w left rows but no summary"]
 
 
 def test_a_part_wins_over_an_open_file(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_run_may_be_read_while_it_is_written(
 
 def test_a_run_that_never_got_going(tmp_path: Path) -> None:
     run = Run.open(new_run(tmp_path))
-    assert run.cut_short == ["no writer ever began: there is only run.json"]
+    assert run.cut_short == ["no writer process started: there is only run.json"]
     assert list(run.batches()) == []
     assert clocks(run) == []
     frame = run.frame()
@@ -173,8 +173,8 @@ def test_writers_that_did_not_close(tmp_path: Path) -> None:
     assert run.cut_short == [
         "writer broken never closed",
         "writer open never closed",
-        "writer evidence-only left rows but no word about itself",
-        "writer parts-only left rows but no word about itself",
+        "writer evidence-only left rows but no summary",
+        "writer parts-only left rows but no summary",
     ]
     assert len(run.caveats) == 1
     assert run.caveats[0].startswith(f"{path}/writers/broken.json cannot be read")
@@ -221,7 +221,7 @@ def with_schema(path: str, version: Any) -> None:
 def test_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
     path = new_run(tmp_path)
     with_schema(path, SCHEMA_VERSION + 1)
-    says = f"is of schema {SCHEMA_VERSION + 1}, and this latdiag reads up to {SCHEMA_VERSION}"
+    says = f"is of schema {SCHEMA_VERSION + 1}, but this latdiag reads up to {SCHEMA_VERSION}"
     with pytest.raises(RunFault, match=says) as caught:
         Run.open(path)
     assert caught.value.exit_code == 2

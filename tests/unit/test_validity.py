@@ -62,7 +62,7 @@ def test_at_its_limit_no_rule_is_broken() -> None:
         (
             "schedule_lag",
             {"lag_ns": 1.01e6},
-            "late sending adds to TTFT is 1.01 ms, more than 1 ms",
+            "effect of late sending on TTFT is 1.01 ms, more than 1 ms",
         ),
         (
             "first_censored",
@@ -71,8 +71,12 @@ def test_at_its_limit_no_rule_is_broken() -> None:
         ),
         ("censored", {"censored_share": 0.0123}, "overwritten stamp is 1.23 %, more than 1 %"),
         ("reader_cpu", {"reader_cpu_worst_5s": 0.99}, "busiest 5 s is 99 %, more than 80 %"),
-        ("run_queue", {"run_queue_share": 0.5}, "others held is 50 %, more than 2 %"),
-        ("rows_lost", {"rows_lost": 1234}, "not recorded is 1234 rows, more than 0 rows"),
+        ("run_queue", {"run_queue_share": 0.5}, "other programs is 50 %, more than 2 %"),
+        (
+            "rows_lost",
+            {"rows_lost": 1234},
+            "without a recorded end is 1234 rows, more than 0 rows",
+        ),
         ("clock_step", {"clock_step_share": 1.0}, "clock step is 100 %, more than 1 %"),
         ("loop_lag", {"loop_lag_p99_ns": 5.1e6}, "event loop (p99) is 5.1 ms, more than 5 ms"),
     ],

@@ -316,9 +316,7 @@ class Preflight:
             " server has no TLS",
             "timeout": "check that the host can be reached from this machine; a longer --timeout"
             " waits longer",
-        }.get(
-            exchange.fault, "check that this is an HTTP server, and the scheme and port of the URL"
-        )
+        }.get(exchange.fault, "check scheme and port: this may not be an HTTP server")
         return TargetFault(f"{url}: {shown(exchange.fault_text or text)}", remedy)
 
     def _check_status(self, status: int, said: str, url: str) -> None:

@@ -47,13 +47,13 @@ def test_a_censored_first_token_decides_only_where_it_can() -> None:
 def test_a_bound_that_no_row_can_answer() -> None:
     found = measured([answer(0, 10)], "response_time.p95<1s")
     assert found.counts.undecided == 1
-    assert "for no request" in (found.reading("slo_attainment").refused or "")
+    assert "not known for any request" in (found.reading("slo_attainment").refused or "")
     assert found.reading("goodput").refused
 
 
 def test_goodput_needs_a_bound_on_requests() -> None:
     found = measured([answer(0, 10)], "errors<1%", "itl.p99<1s")
-    assert "no objective" in (found.reading("goodput").refused or "")
+    assert "no SLO" in (found.reading("goodput").refused or "")
 
 
 def test_a_percentile_that_only_an_objective_names_is_computed() -> None:
