@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     "--workers",
     type=int,
     metavar="N",
-    help="Number of reader processes. [default: by number of cores]",
+    help="Number of reader processes. [default: by load and cores]",
 )
 @target_options
 @gather_options

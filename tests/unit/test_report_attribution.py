@@ -183,7 +183,7 @@ def test_what_could_not_be_learned_is_said_to_be_unknown() -> None:
     assert "KV transfer none seen between" in text and "tokens arrive one at a time" in text
     bare = learned_of(prefill_stops_decode="shared", prefill_stops_decode_share=None,
                       prefill_pause_share=None)  # fmt: skip
-    assert "Long prompts slow running requests\n" in bare
+    assert "Long prompts slow running requests down\n" in bare
     page = Page(ascii_only=True)
     learned_section(page, Result(verb="probe"))
     assert page.lines == []

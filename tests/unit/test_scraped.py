@@ -193,8 +193,8 @@ def test_a_load_with_metrics_is_taken_apart(tmp_path: Path) -> None:
     lost = [claim for claim in result["claims"]["prefill"] if not claim["used"]]
     assert {tuple(claim["of"]) for claim in lost} == {("queue", "prefill", "frontend", "gateway")}
     assert text_of(result) == (
-        "Metrics: 1 server, 100 of 100 finished requests are this client's; frontend 5.00 ms, queue"
-        " 40.0 ms, prefill 20.0 ms, decode 45.0 ms (mean, B)"
+        "Metrics: 1 server, 100 of 100 finished requests are this client's; frontend 5.00 ms,"
+        " queue 40.0 ms, prefill 20.0 ms, decode 45.0 ms (mean, B)"
     )
 
 

@@ -143,9 +143,7 @@ async def prepare(wish: Wish) -> Prepared:
     closed = wish.rate is None
     if not closed and wish.concurrency is not None:
         raise UsageFault(
-            "--rate and --concurrency exclude each other: one is an open loop, the other a"
-            " closed loop",
-            "give only one of them",
+            "--rate is an open loop, --concurrency a closed loop", "give only one of them"
         )
     # Before the first request: what is nonsense should cost nothing.
     _check_wish(wish)
