@@ -151,7 +151,7 @@ def not_http(wire: Wire, _asked: Asked) -> None:
 
 
 # ---------------------------------------------------------------------- broken streams
-@fault("timeout", f"^no end of the reply within {TIMEOUT_S:.3g} s$", outputs=-1)
+@fault("timeout", f"^the reply did not end within {TIMEOUT_S:.3g} s$", outputs=-1)
 def endless(wire: Wire, _asked: Asked) -> None:
     wire.head()
     while True:
@@ -159,19 +159,19 @@ def endless(wire: Wire, _asked: Asked) -> None:
         time.sleep(0.05)
 
 
-@fault("timeout", "^no end of the reply within", outputs=3)
+@fault("timeout", "^the reply did not end within", outputs=3)
 def stalls(wire: Wire, _asked: Asked) -> None:
     wire.head()
     wire.chunk(ROLE, *tokens(3))
     wire.hang()
 
 
-@fault("timeout", "^no end of the reply within", None)
+@fault("timeout", "^the reply did not end within", None)
 def never_answers(wire: Wire, _asked: Asked) -> None:
     wire.hang()
 
 
-@fault("timeout", "^no end of the reply within", None)
+@fault("timeout", "^the reply did not end within", None)
 def half_a_head(wire: Wire, _asked: Asked) -> None:
     wire.send(b"HTTP/1.1 200 OK\r\nContent-")
     wire.hang()
@@ -235,7 +235,7 @@ def chunk_of_2_to_the_63(wire: Wire, _asked: Asked) -> None:
     wire.close()
 
 
-@fault("protocol", "^the reply says that it is larger than 256 MiB$")
+@fault("protocol", "^the reply announces more than 256 MiB$")
 def length_of_2_to_the_62(wire: Wire, _asked: Asked) -> None:
     wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4611686018427387904\r\n\r\n" + tokens(1)[0])
     wire.hang()
@@ -286,7 +286,7 @@ def endless_patience(wire: Wire, _asked: Asked) -> None:
         wire.send(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
 
-@fault("protocol", "^the reply goes on for 8 MiB without anything in it$", outputs=1)
+@fault("protocol", "^8 MiB of the reply hold no content$", outputs=1)
 def endless_trailer(wire: Wire, _asked: Asked) -> None:
     wire.head()
     wire.send(chunked(tokens(1)[0]) + b"0\r\nX-Much: ")
@@ -327,7 +327,7 @@ def bomb(wire: Wire, _asked: Asked) -> None:
     wire.reply(200, gzip.compress(bytes(48 << 20)), "Content-Encoding: gzip")
 
 
-@fault("protocol", "^the reply is encoded as zstd, which was not asked for$")
+@fault("protocol", "^the reply is encoded as zstd, which was not requested$")
 def unknown_encoding(wire: Wire, asked: Asked) -> None:
     wire.head("Content-Encoding: zstd")
     wire.chunk(*whole(asked))

@@ -42,7 +42,7 @@ def test_a_server_that_fails_is_left_alone_and_the_run_is_kept(tmp_path: Path) -
     assert set(found.stage) == {"S3", "S5"}
     assert (found.outcome == "http_error").sum() >= 3
     (cut,) = cuts(ended)
-    assert "more than 20 % of the requests failed, so it stopped" in cut
+    assert "more than 20 % of the requests failed, so latdiag stopped" in cut
 
 
 def test_failures_of_small_stages_add_up(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def _check_full(ended: Ended, run: Path, why: str) -> None:
         assert isinstance(counts, dict)
         done = (rows["outcome"] != "cut_by_client").sum()
         assert counts["lost"] == counts["begun"] - counts["rows"] and counts["rows"] == done
-        assert f"could not write any more, and lost {counts['lost']} of" in reason
+        assert f"could no longer write, and lost {counts['lost']} of" in reason
     else:
         assert writer["ended"] is None and "never closed" in reason
 

@@ -84,7 +84,7 @@ FAULTS = {
     "bomb": (reply(bomb(40), "Content-Encoding: gzip"), "longer than 32 MiB"),
     "not gzip": (reply(TEXT, "Content-Encoding: gzip"), "but it is not"),
     "half gzip": (reply(gzip.compress(TEXT)[:-9], "Content-Encoding: gzip"), "ends early"),
-    "other encoding": (reply(TEXT, "Content-Encoding: br"), "not asked for"),
+    "other encoding": (reply(TEXT, "Content-Encoding: br"), "not requested"),
     "cut": (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\na 1", "RemoteProtocolError"),
     "no http": (b"hello\r\n\r\n", "RemoteProtocolError"),
     "openmetrics without end": (

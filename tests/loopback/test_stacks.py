@@ -136,7 +136,7 @@ def test_a_key_is_asked_for_and_stays_at_home(capsys: pytest.CaptureFixture[str]
     with pytest.MonkeyPatch.context() as patch, serving(script) as peer:
         patch.setenv("KEY", "open-sesame")
         code, _, err = stacks(capsys, peer.url)
-        assert code == 15 and "wants a key" in err and "--api-key-env" in err
+        assert code == 15 and "requires an API key" in err and "--api-key-env" in err
         with serving(replying({})) as other:
             args = (peer.url, "--api-key-env", "KEY", "--metrics", other.url)
             (one,) = document(capsys, *args)["stacks"]

@@ -67,7 +67,7 @@ def test_a_server_that_never_answers(capsys: Captured, tmp_path: Path) -> None:
     begun = time.monotonic()
     with serving(lambda wire, _: wire.hang()) as peer:
         ended = called(capsys, tmp_path, peer.url, "--timeout", "300ms")
-    refused(ended, "nothing came for 0.3 s", "--timeout", peer.url)
+    refused(ended, "nothing arrived for 0.3 s", "--timeout", peer.url)
     assert time.monotonic() - begun < 10
 
 
@@ -118,7 +118,7 @@ def page(body: str, kind: str = "text/event-stream") -> Script:
 
 
 NO = {
-    "401": (failing(401, "Wrong key"), r"wants a key: HTTP 401 \(Wrong key\)", "--api-key-env"),
+    "401": (failing(401, "Wrong key"), r"requires an API key: HTTP 401 \(Wrong key\)", "--api-key-env"),
     "403": (failing(403, ""), "forbids it: HTTP 403$", "--api-key-env"),
     "404": (failing(404, "No"), r"nothing at \S+/v1/chat/completions: HTTP 404", "completions"),
     "307": (failing(307, "", "Location: /v2"), "redirect to /v2 not followed", "final URL"),
@@ -171,7 +171,7 @@ def test_a_model_of_an_unusable_name(capsys: Captured, tmp_path: Path, name: str
     listed = json.dumps({"data": [{"id": name}]})
     with serving(lambda wire, _: wire.reply(200, listed)) as peer:
         ended = called(capsys, tmp_path, peer.url)
-    refused(ended, "lists a model by no usable name$", "--model")
+    refused(ended, "lists a model without a usable name$", "--model")
 
 
 def test_a_list_of_models_without_end_is_not_read_to_its_end(

@@ -262,8 +262,8 @@ def test_more_than_the_client_waited_is_a_contradiction() -> None:
     told = window(50, share("queue", np.full(50, 90 * MS)), share("prefill", np.full(50, 11 * MS)))
     found = aggregates_parts.explain(rows, NOBODY, [told])
     assert found == (
-        "queue and prefill took 5.05 s by the metrics, and the client waited 5.00 s behind the"
-        " first hop"
+        "by the metrics queue and prefill took 5.05 s, but the client waited only 5.00 s behind"
+        " the first hop"
     )
 
 
