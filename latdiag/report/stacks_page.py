@@ -119,7 +119,7 @@ class _Switch:
         if self.state == "on":
             return f"on: {self.what}"
         known = {"off": "off", "unknown": "not visible to GETs"}[self.state]
-        return f"{known}: {self.what}; turn on with {self.flag}"
+        return f"{known}: {self.what}; on with {self.flag}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,7 +281,7 @@ class Connection(asyncio.BufferedProtocol):
                 return http_reply.taken(reply, form, close)
             if intake.other(export):
                 return http_reply.taken(b"{}" if form == "json" else b"", form, close)
-            raise Refusal("signal", f"{signal} are not taken here, only traces at /v1/traces")
+            raise Refusal("signal", f"{signal} are not accepted here, only traces at /v1/traces")
         except Refusal as no:
             return http_reply.refused(no, form, close)
         except Exception as fault:
