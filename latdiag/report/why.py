@@ -25,7 +25,7 @@ def claims(page: Page, why: Why) -> None:
             "  ",
         )
         return
-    page.line(f"Every claim on {component}")
+    page.line(f"{component}: all claims on it")
     for population, about in why.result.breakdowns.items():
         mine = [claim for claim in why.claims if claim.population == population]
         if mine:

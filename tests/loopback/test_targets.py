@@ -118,7 +118,11 @@ def page(body: str, kind: str = "text/event-stream") -> Script:
 
 
 NO = {
-    "401": (failing(401, "Wrong key"), r"requires an API key: HTTP 401 \(Wrong key\)", "--api-key-env"),
+    "401": (
+        failing(401, "Wrong key"),
+        r"requires an API key: HTTP 401 \(Wrong key\)",
+        "--api-key-env",
+    ),
     "403": (failing(403, ""), "forbids it: HTTP 403$", "--api-key-env"),
     "404": (failing(404, "No"), r"nothing at \S+/v1/chat/completions: HTTP 404", "completions"),
     "307": (failing(307, "", "Location: /v2"), "redirect to /v2 not followed", "final URL"),
