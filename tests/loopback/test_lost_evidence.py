@@ -60,7 +60,7 @@ def test_spans_that_cannot_be_written_are_counted_and_told(tmp_path: Path) -> No
     assert (state["state"], state["ended"], state["counts"]["lost"]) == ("open", "disk", lost)
     assert lost >= 3000
     assert words_of(run)["LD432"] == (
-        f"{lost} rows of spans or metrics that came could not be written: they are lost."
+        f"{lost} rows of spans or metrics that arrived could not be written and are lost."
     )
     assert Run.open(run).cut_short
 
