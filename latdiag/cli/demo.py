@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 )
 @click.option("--draw", is_flag=True, help="Draw all constants at random; the fault stays.")
 @click.option(
-    "--truth", metavar="FILE", help="Write where each request's time really went, as JSON lines."
+    "--truth",
+    metavar="FILE",
+    help="Write where each request's time really went, as JSON lines; a gateway's to FILE.gateway.",
 )
 @click.option(
     "--otlp", metavar="URL", help="Send spans to this URL, as vLLM does (OTLP over HTTP)."
@@ -70,7 +72,9 @@ def demo(
 ) -> int:
     """Serve a simulated LLM with a FAULT until Ctrl-C, to try latdiag.
 
-    FAULT: healthy, queue, prefill, decode, interference, kv-transfer or network.
+    FAULT: healthy, queue, prefill, decode, interference, kv-transfer, network,
+    or of a gateway in front: gateway, gateway-tokens, gateway-flush,
+    gateway-queue.
 
     \b
     latdiag demo queue

@@ -168,7 +168,8 @@ PROBE_TERMS = (
         "The demo stack",
         "A simulated LLM server on this machine with a known fault: `latdiag demo queue`"
         " serves one, `latdiag probe demo:queue` starts and probes one. Faults: healthy,"
-        " queue, prefill, decode, interference, kv-transfer, network. It knows where every"
+        " queue, prefill, decode, interference, kv-transfer, network; and with a gateway in"
+        " front: gateway, gateway-tokens, gateway-flush, gateway-queue. It knows where every"
         " nanosecond of each request went, which is how latdiag itself is tested.",
         also=("demo stack", "demo:FAULT", "truth", "fault"),
         see=("designed stage", "verdict"),

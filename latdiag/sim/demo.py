@@ -1,6 +1,7 @@
 """The demo stack as others use it: a faulty server by name, for the time of a block.
 
-The server, and a relay in front of it where its network is slow, are processes of their own.
+The server is a process of its own, and so are a gateway in front of it where there is one, and a
+relay in front of both where the network is slow.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from latdiag.sim import relay, server
+from latdiag.sim import gateway, relay, server
 from latdiag.sim.loop import LateFigures
 from latdiag.sim.params import FAULTS, Params, echo
 from latdiag.sim.process import Child, running
@@ -27,13 +28,17 @@ MEANINGS = {
     "interference": "other requests' prompts stop or stretch the steps of running replies",
     "kv-transfer": "prefill and decode run on separate servers; moving the KV cache takes long",
     "network": "a long network path to a fast server",
+    "gateway": "a gateway in front takes long over each POST, and nothing over a GET",
+    "gateway-tokens": "a gateway in front takes longer over each token than the server",
+    "gateway-flush": "a gateway in front holds the stream back and lets it go in bursts",
+    "gateway-queue": "a gateway in front lets too few requests through at once",
 }
 
 
 class DemoReport(TypedDict, total=False):
     """What there was of a demo, empty until it has ended. ``lateness``: of the tokens against the
-    schedule; ``relay_lateness``: of the bytes that the relay passed on, None without one;
-    ``spans``: see ``spans.Exporter.close``, None without an exporter."""
+    schedule; ``relay_lateness``: of the bytes that the relay, or else the gateway, passed on, None
+    without either; ``spans``: see ``spans.Exporter.close``, None without an exporter."""
 
     lateness: LateFigures | None
     relay_lateness: LateFigures | None
@@ -82,10 +87,11 @@ def serving(
 ) -> Iterator[Demo]:
     """A demo server with these constants; see ``running_demo``."""
     slow = params.network_ms > 0 or params.network_jitter_ms > 0
+    hidden = slow or params.has_gateway
     setup = server.Setup(
         params=params,
         seed=seed,
-        port=0 if slow else port,
+        port=0 if hidden else port,
         model=model,
         truth=None if truth is None else str(truth.absolute()),
         otlp=None if otlp is None else traces_url(otlp),
@@ -99,9 +105,21 @@ def serving(
         with contextlib.ExitStack() as stack:
             behind = stack.enter_context(running("server", setup.to_json(), failure=failure))
             ended.append(behind)
+            if params.has_gateway:
+                front = gateway.Setup(
+                    upstream=behind.port,
+                    delay_ms=params.gateway_ms,
+                    token_ms=params.gateway_token_ms,
+                    flush_ms=params.gateway_flush_ms,
+                    admits=params.gateway_admits,
+                    port=0 if slow else port,
+                    truth=None if truth is None else f"{truth.absolute()}.gateway",
+                )
+                given = gateway.arguments(front)
+                ended.append(stack.enter_context(running("gateway", given, failure=failure)))
             if slow:
                 way = relay.Setup(
-                    upstream=behind.port,
+                    upstream=ended[-1].port,
                     delay_ms=params.network_ms,
                     jitter_ms=params.network_jitter_ms,
                     port=port,
@@ -118,7 +136,7 @@ def serving(
 
 def _report(ended: list[Child]) -> DemoReport:
     behind, *between = [child.report for child in ended]
-    passed_on = between[0] if between else None
+    passed_on = between[-1] if between else None
     return {
         "lateness": behind.lateness if behind else None,
         "relay_lateness": passed_on.lateness if passed_on else None,
@@ -142,13 +160,14 @@ def running_demo(
     """The URL (``http://127.0.0.1:PORT/v1``) of a demo server with a fault, for the block's time.
 
     ``params``: in place of the fault's own. ``truth``: a file that gets a line of JSON for each
-    finished request, see ``truth.Truth.line``. ``otlp``: URL of a collector (OTLP over HTTP)
-    for its spans, of two servers where prefill and decode are apart; those have ``/metrics`` of
-    their own too, at ``/prefill/metrics`` and ``/decode/metrics``. ``telemetry``: what is wrong
-    with what is said, which changes nothing that is done. ``timings``: each reply states the
-    times of its request, as vLLM's do where they are asked to. It ends with the block, and with
-    this process however that ends. Raises ValueError for an unknown fault or such a URL, OSError
-    where a process does not start.
+    finished request, see ``truth.Truth.line``; what a gateway in front did to it is in a file
+    beside it, with ``.gateway`` behind its name, see ``gateway.Visit.line``. ``otlp``: URL of a
+    collector (OTLP over HTTP) for its spans, of two servers where prefill and decode are apart;
+    those have ``/metrics`` of their own too, at ``/prefill/metrics`` and ``/decode/metrics``.
+    ``telemetry``: what is wrong with what is said, which changes nothing that is done.
+    ``timings``: each reply states the times of its request, as vLLM's do where they are asked to.
+    It ends with the block, and with this process however that ends. Raises ValueError for an
+    unknown fault or such a URL, OSError where a process does not start.
     """
     constants = params_of(fault) if params is None else params
     with serving(

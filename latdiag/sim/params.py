@@ -45,6 +45,10 @@ class Params:
     first_token: str = "prefill"  # "prefill": token 1 leaves before the transfer; "decode": after
     network_ms: float = 0.0  # one-way delay of the relay in front
     network_jitter_ms: float = 0.0  # exponential, on top of it, order kept
+    gateway_ms: float = 0.0  # of each POST in the gateway in front; GETs pass at once
+    gateway_token_ms: float = 0.0  # its work on each token, one after the other in a stream
+    gateway_flush_ms: float = 0.0  # it holds a stream back, and lets it go by this timer
+    gateway_admits: int = 0  # POSTs that it lets through at once; 0: all
     max_model_len: int = 32_768
     refuses: frozenset[str] = frozenset()  # of REFUSABLE
     eos_mean: int | None = None  # mean length of a reply that may end by itself
@@ -64,6 +68,16 @@ class Params:
             raise ValueError("eos_mean must be at least 1")
         if not self.refuses <= REFUSABLE:
             raise ValueError(f"cannot refuse {sorted(self.refuses - REFUSABLE)}")
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether a gateway stands in front."""
+        return bool(
+            self.gateway_ms
+            or self.gateway_token_ms
+            or self.gateway_flush_ms
+            or self.gateway_admits
+        )
 
     def to_json(self) -> str:
         """As one line of JSON; ``from_json`` reads it back."""
@@ -136,7 +150,17 @@ FAULTS: dict[str, Params] = {
         kv_us=250.0,
     ),
     "network": Params(overhead_ms=0.7, weights_ms=2.3, network_ms=120.0, network_jitter_ms=4.0),
+    # A key is checked, or a guardrail asked, before each POST goes on.
+    "gateway": Params(gateway_ms=300.0),
+    # The gateway works on each token for longer than a step takes: streams pile up in it.
+    "gateway-tokens": Params(gateway_token_ms=18.0),
+    # 36 tokens at 16 ms come in three bursts and a rest.
+    "gateway-flush": Params(overhead_ms=2.0, weights_ms=13.5, gateway_flush_ms=200.0),
+    # One POST at a time, and some three that want through.
+    "gateway-queue": Params(overhead_ms=2.0, weights_ms=11.0, gateway_admits=1),
 }
+#: The faults of the server alone, without a gateway in front.
+OF_SERVER = tuple(name for name, params in FAULTS.items() if not params.has_gateway)
 
 #: A mean request of the load that the draws are sized for: tokens in, decode steps.
 _PROMPT, _STEPS = 300, 35
@@ -274,6 +298,35 @@ def _network(params: Params, rng: random.Random) -> Params:
     )
 
 
+def _gateway(params: Params, rng: random.Random) -> Params:
+    """Each POST takes 1.5 times its decode or more in the gateway."""
+    return replace(
+        _with_step(params, rng, _spread(rng, 3.0, 8.0)), gateway_ms=_spread(rng, 250, 600)
+    )
+
+
+def _gateway_tokens(params: Params, rng: random.Random) -> Params:
+    """Work on a token takes 2.5 to 5 steps."""
+    step_ms = _spread(rng, 3.0, 8.0)
+    token_ms = round(step_ms * rng.uniform(2.5, 5.0), 2)
+    return replace(_with_step(params, rng, step_ms), gateway_token_ms=token_ms)
+
+
+def _gateway_flush(params: Params, rng: random.Random) -> Params:
+    """Four bursts or more of a mean reply."""
+    step_ms = _spread(rng, 8.0, 30.0)
+    flush_ms = round(step_ms * rng.uniform(5.0, 9.0), 1)
+    return replace(_with_step(params, rng, step_ms), gateway_flush_ms=flush_ms)
+
+
+def _gateway_queue(params: Params, rng: random.Random) -> Params:
+    """As many seats as ``_queue`` with one or two, in the gateway."""
+    seats = rng.choice((1, 2))
+    least_ms, most_ms = {1: (240, 350), 2: (430, 800)}[seats]
+    step_ms = _spread(rng, least_ms, most_ms) / (_STEPS + 1)
+    return replace(_with_step(params, rng, step_ms), gateway_admits=seats)
+
+
 _SICK: dict[str, Callable[[Params, random.Random], Params]] = {
     "healthy": lambda params, rng: params,
     "queue": _queue,
@@ -282,6 +335,10 @@ _SICK: dict[str, Callable[[Params, random.Random], Params]] = {
     "interference": _interference,
     "kv-transfer": _kv_transfer,
     "network": _network,
+    "gateway": _gateway,
+    "gateway-tokens": _gateway_tokens,
+    "gateway-flush": _gateway_flush,
+    "gateway-queue": _gateway_queue,
 }
 
 #: The fields that are a fault; the others of its draw only fit the server to it.
@@ -293,6 +350,10 @@ _CAUSES: dict[str, tuple[str, ...]] = {
     "interference": ("chunked", "token_budget", "compute_us", "attention_ns"),
     "kv-transfer": ("disaggregated", "kv_setup_ms", "kv_us", "first_token"),
     "network": ("network_ms", "network_jitter_ms"),
+    "gateway": ("gateway_ms",),
+    "gateway-tokens": ("gateway_token_ms",),
+    "gateway-flush": ("gateway_flush_ms",),
+    "gateway-queue": ("gateway_admits",),
 }
 #: Where prefill and decode are apart, no prompt disturbs a decode, and who lacks a seat waits
 #: between the two (interconnect.wait), not in the queue.
@@ -308,6 +369,8 @@ def draw(fault: str, seed: int) -> Params:
 def can_be_both(first: str, second: str) -> bool:
     """Whether one server can have both faults."""
     pair = {first, second}
+    if not pair <= set(OF_SERVER):
+        return False
     return len(pair - {"healthy"}) == 2 and not ("kv-transfer" in pair and pair & _APART)
 
 

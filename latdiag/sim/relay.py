@@ -83,6 +83,10 @@ class Pair:
         for end in self.ends:
             end.watch()
 
+    @property
+    def to_client(self) -> End:
+        return self.ends[0]
+
     def ready_of(self, end: End) -> Callable[[int], None]:
         def ready(mask: int) -> None:
             if mask & WRITE and self.open:
@@ -175,6 +179,9 @@ class Pair:
 class Relay:
     """All connections. ``run`` returns when ``stop`` was called, or stdin is at its end."""
 
+    #: what stands for a connection; a gateway has one of its own
+    pair: type[Pair] = Pair
+
     def __init__(self, setup: Setup, listener: socket.socket) -> None:
         self._delay_ns = setup.delay_ms * 1e6
         self._jitter_ns = setup.jitter_ms * 1e6
@@ -236,7 +243,7 @@ class Relay:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             want_stamps(sock)
-        self.pairs.add(Pair(self, client, server))
+        self.pairs.add(self.pair(self, client, server))
 
 
 def main() -> None:

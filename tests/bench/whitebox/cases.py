@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import combinations
 
-from latdiag.sim.params import FAULTS, Params, can_be_both, draw, draw_two
+from latdiag.sim.params import OF_SERVER, Params, can_be_both, draw, draw_two
 
-_PAIRS = [pair for pair in combinations(FAULTS, 2) if can_be_both(*pair)]
+_PAIRS = [pair for pair in combinations(OF_SERVER, 2) if can_be_both(*pair)]
 
 
 def case(seed: int) -> tuple[tuple[str, ...], Params]:
@@ -17,7 +17,7 @@ def case(seed: int) -> tuple[tuple[str, ...], Params]:
     if seed % 4 == 3:
         pair = _PAIRS[seed // 4 % len(_PAIRS)]
         return pair, draw_two(*pair, seed)
-    names = tuple(FAULTS)
+    names = OF_SERVER
     fault = names[(seed - seed // 4) % len(names)]
     params = draw(fault, seed)
     if fault == "prefill" and seed % 2:

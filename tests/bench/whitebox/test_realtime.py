@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from latdiag.sim.demo import running_demo
-from latdiag.sim.params import FAULTS, draw
+from latdiag.sim.params import OF_SERVER, draw
 from latdiag.sim.telemetry import telemetry_of
 from latdiag.store.run import Run
 
@@ -28,7 +28,7 @@ from .attributed import attributed, told
 pytestmark = pytest.mark.bench
 
 ALL = "skew=500,step=200,drift,lost,repeated,unordered"
-CHOSEN = os.environ.get("LATDIAG_BENCH_FAULTS", ",".join(FAULTS)).split(",")
+CHOSEN = os.environ.get("LATDIAG_BENCH_FAULTS", ",".join(OF_SERVER)).split(",")
 COLUMNS = ["request_id", "sent_ns", "wire_ns", "done_ns", "outcome"]
 
 

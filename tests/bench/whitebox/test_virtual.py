@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from latdiag.sim.params import FAULTS, Params, draw
+from latdiag.sim.params import OF_SERVER, Params, draw
 from latdiag.sim.telemetry import Telemetry, telemetry_of
 
 from . import score
@@ -92,7 +92,7 @@ def wrong(errors: list[score.Error]) -> list[score.Error]:
 
 
 @pytest.mark.parametrize("name", TOLD, ids=lambda name: name or "right")
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", OF_SERVER)
 def test_every_component_is_within_a_point_of_the_books(
     fault: str, name: str, tmp_path: Path
 ) -> None:
@@ -102,7 +102,7 @@ def test_every_component_is_within_a_point_of_the_books(
     assert not wrong(errors), score.table(errors)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", OF_SERVER)
 def test_what_is_only_said_late_twice_or_by_a_wrong_clock_changes_nothing(
     fault: str, tmp_path: Path
 ) -> None:
@@ -117,7 +117,7 @@ def test_what_is_only_said_late_twice_or_by_a_wrong_clock_changes_nothing(
         assert result["by"] == results[0]["by"]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", OF_SERVER)
 def test_books_of_another_server_are_noticed(fault: str, tmp_path: Path) -> None:
     """A judge that any books would satisfy judges nothing."""
     it, other = drawn(fault, 1), drawn("decode" if fault != "decode" else "queue", 1)
