@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--truth",
     metavar="FILE",
-    help="Write where each request's time really went, as JSON lines; a gateway's to FILE.gateway.",
+    help="Write where each request's time really went, as JSON lines; a gateway's in FILE.gateway",
 )
 @click.option(
     "--otlp", metavar="URL", help="Send spans to this URL, as vLLM does (OTLP over HTTP)."
