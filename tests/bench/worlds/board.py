@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +40,30 @@ def play(
     what: Sequence[Task], processes: int = PROCESSES, seen: Callable[[Record], None] | None = None
 ) -> list[Record]:
     """All of them, in the order given. ``seen``: told of each as it is there."""
-    context = multiprocessing.get_context("spawn")
-    found = []
     if processes <= 1:
-        each: Iterable[Record] = map(worked, what)
-        found = _collected(each, seen)
+        found = _collected(map(worked, what), seen)
     else:
-        with context.Pool(processes) as pool:
-            found = _collected(pool.imap(worked, what, chunksize=2), seen)
+        context = multiprocessing.get_context("spawn")
+        # An executor raises where a process cannot start; a Pool would start it again for ever.
+        with _importable(), ProcessPoolExecutor(processes, context) as pool:
+            found = _collected(pool.map(worked, what, chunksize=2), seen)
     answer = baselines.commonest(record.book for record in found)
     for record in found:
         record.judged[COMMONEST] = judge(answer, record.book)
     return found
+
+
+@contextmanager
+def _importable() -> Iterator[None]:
+    """New processes import by this one's path, on which pytest puts neither the repository nor
+    the folder by which it names this package."""
+    named_from = Path(__file__).parents[__name__.count(".")]
+    before = list(sys.path)
+    sys.path[:0] = [str(_ROOT), str(named_from)]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _collected(records: Iterable[Record], seen: Callable[[Record], None] | None) -> list[Record]:
