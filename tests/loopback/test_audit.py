@@ -210,7 +210,7 @@ def test_reader_cpu(tmp_path: Path) -> None:
     """Millions of HTTP chunks of one byte keep a reader busy all the time."""
     if not favoured():
         pytest.skip("a reader that shares its core with others' work cannot use it up")
-    body = json.dumps({"dust": 6.0})
+    body = json.dumps({"dust": 3.0})
     with streaming() as peer:
         options = ("--concurrency", "2", "--requests", "2", "--osl", "3", "--body-json", body)
         ended, run = finish(peer.url, tmp_path, *options, "--workers", "1")

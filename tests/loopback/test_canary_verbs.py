@@ -8,6 +8,7 @@ parquet decodes to, and the command lines of all its processes, sampled while th
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import resource
@@ -18,12 +19,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from latdiag.cli import run
 
 from .invoke import PATIENCE_S, ROOT
 from .peers import Asked, Script, Wire, event, serving, well
@@ -73,17 +76,22 @@ class Watched:
 
     def everything(self) -> str:
         """All that it left: streams, every file, what parquet holds, and command lines."""
-        import pyarrow.parquet as pq
+        return "\n".join((*self.lines, contents(self.folder)))
 
-        found = ["\n".join(self.lines)]
-        for file in sorted(self.folder.rglob("*")):
-            found.append(str(file.relative_to(self.folder)))
-            if file.is_file() and file.name != "prompts.jsonl":
-                found.append(file.read_bytes().decode("utf-8", "replace"))
-                if file.suffix == ".parquet":
-                    table = pq.read_table(file)
-                    found.append(repr(table.to_pylist()) + repr(table.schema.metadata))
-        return "\n".join(found)
+
+def contents(folder: Path) -> str:
+    """Every file below it, and what parquet holds."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for file in sorted(folder.rglob("*")):
+        found.append(str(file.relative_to(folder)))
+        if file.is_file() and file.name != "prompts.jsonl":
+            found.append(file.read_bytes().decode("utf-8", "replace"))
+            if file.suffix == ".parquet":
+                table = pq.read_table(file)
+                found.append(repr(table.to_pylist()) + repr(table.schema.metadata))
+    return "\n".join(found)
 
 
 @contextmanager
@@ -130,6 +138,17 @@ def ran(folder: Path, *arguments: str, before_exec: Callable[[], None] | None = 
     assert_silent(command.everything(), WATCHED)
     assert "Traceback" not in command.err()
     return command
+
+
+def shown(folder: Path, *arguments: str) -> None:
+    """A command that starts no process and knows no secret but what its run may hold: within
+    this process, looked through as others are."""
+    out, err = io.StringIO(), io.StringIO()
+    with chdir(folder / "work"), redirect_stdout(out), redirect_stderr(err):
+        run(list(arguments))
+    said = out.getvalue() + err.getvalue()
+    assert said and "Traceback" not in said
+    assert_silent(said + contents(folder), WATCHED)
 
 
 # ---------------------------------------------------------------------- servers that echo
@@ -257,7 +276,7 @@ def test_requests_to_a_server_that_echoes(verb: str, reply: str, tmp_path: Path)
     if (tmp_path / "work/it.run").exists():
         assert "withheld" in command.everything()
         for line in (("diagnose",), ("diagnose", "--json"), ("compare", "it.run")):
-            ran(tmp_path, *line, "it.run")
+            shown(tmp_path, *line, "it.run")
 
 
 @pytest.mark.parametrize("verb", ["load", "probe", "stacks"])
@@ -319,7 +338,7 @@ def test_collecting_from_servers_that_echo(tmp_path: Path) -> None:
     assert_silent(command.everything(), WATCHED)
     assert "llm_request" in command.everything() and "withheld" in command.everything()
     for end in ((), ("--json",)):
-        ran(tmp_path, "-vv", "diagnose", "it.run", *end)
+        shown(tmp_path, "-vv", "diagnose", "it.run", *end)
 
 
 def test_an_import_of_a_capture_that_echoes(tmp_path: Path) -> None:
@@ -341,7 +360,7 @@ def test_an_import_of_a_capture_that_echoes(tmp_path: Path) -> None:
         (capture / "metrics" / f"c1.decode.{edge}.prom").write_text(exposition(asked))
     command = ran(tmp_path / "run", "-vv", "import", str(capture), "--out", "it.run")
     assert command.code == 0, command.err()
-    ran(tmp_path / "run", "diagnose", "it.run")
+    shown(tmp_path / "run", "diagnose", "it.run")
 
 
 def test_a_demo_and_what_it_starts(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from latdiag.ingest.otlp.grpc_door import GrpcDoor
 from latdiag.ingest.otlp.http_door import HttpDoor
 from latdiag.ingest.otlp.limits import MAX_CONNECTIONS
 from latdiag.model.document import document
+from tests.profiles import repetitions
 
 from .otlp_oracle import expected
 from .otlp_sender import export, mutants
@@ -330,15 +331,18 @@ def test_half_open_grpc_connections_hold_up_nobody(tmp_path: Path) -> None:
             peer.close()
 
 
+@pytest.mark.repeated
 def test_ten_thousand_payloads(tmp_path: Path) -> None:
+    """So many in the profile ``ci``: four of five over HTTP, the others by gRPC."""
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
         ExportTraceServiceResponse,
     )
 
+    posted, called = repetitions(8000), repetitions(2000)
     spans, malformed, answers = 0, 0, {200: 0, 400: 0}
     with receiving(tmp_path) as (collector, run):
         connection = http.client.HTTPConnection(str(collector.http), timeout=20)
-        for number, body in enumerate(mutants(seed=11, count=8000)):
+        for number, body in enumerate(mutants(seed=11, count=posted)):
             packed = PROTOBUF | {"Content-Encoding": "gzip"} if number % 4 == 0 else PROTOBUF
             wire = gzip.compress(body, 1) if number % 4 == 0 else body
             connection.request("POST", "/v1/traces", wire, packed)
@@ -353,16 +357,16 @@ def test_ten_thousand_payloads(tmp_path: Path) -> None:
                 partial = ExportTraceServiceResponse.FromString(said).partial_success
                 assert wanted.malformed <= partial.rejected_spans <= wanted.spans
         connection.close()
-        by_grpc = sent("fuzz", collector.grpc, 12, 2000)
+        by_grpc = sent("fuzz", collector.grpc, 12, called)
         found = collector.finish(0)
-    assert min(answers.values()) > 1000
+    assert min(answers.values()) > posted // 8
     assert set(by_grpc["answers"]) == {"OK", "INVALID_ARGUMENT"}
     assert found.accepted + sum(found.refused.values()) == spans + by_grpc["spans"]
     assert found.refused_exports["malformed"] == (
         answers[400] + by_grpc["answers"]["INVALID_ARGUMENT"]
     )
-    assert len(rows_of(run)) == found.rows == found.accepted > 5000
-    assert found.refused["ids"] > 0
+    assert len(rows_of(run)) == found.rows == found.accepted > (posted + called) // 2
+    assert found.refused.get("ids", 0) > 0 or posted < 8000, "rare"
     assert found.refused["malformed"] == malformed + by_grpc["malformed"] > 0
 
 

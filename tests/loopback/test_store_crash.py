@@ -98,7 +98,7 @@ def test_kill_loses_nothing_that_was_written(tmp_path: Path, after: int) -> None
 
 def test_a_run_is_read_while_it_is_written(tmp_path: Path) -> None:
     path = create_run(str(tmp_path / "a.run"), header())
-    with writing(path, steps=150) as process:
+    with writing(path, steps=60) as process:
         assert process.stdout
         known = 0
         for line in process.stdout:
@@ -108,7 +108,7 @@ def test_a_run_is_read_while_it_is_written(tmp_path: Path) -> None:
             run = Run.open(path)
             assert len(read(run)) >= known
             assert run.caveats == []
-    assert len(read(Run.open(path))) == known == 450
+    assert len(read(Run.open(path))) == known == 180
 
 
 def _fill(path: str, parts: int = 10_000) -> LocalFault:
