@@ -8,7 +8,8 @@ contract (types, list lengths, absurd sizes): numbers from such a run would be w
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from latdiag.model.errors import RunFault
 from latdiag.model.text import shown
 from latdiag.store.arrays import arrow_type, cuts, items_of, lengths_of, lists_of, unequal_row
 from latdiag.store.faults import local_fault
-from latdiag.store.memory import BATCH_MEMORY, Budget, bounded
+from latdiag.store.memory import BATCH_MEMORY, Budget, within
 from latdiag.store.place import Place
 from latdiag.store.schema import KEYS, MAX_LIST, MAX_MAP, MAX_TEXT, TABLES
 
@@ -65,18 +66,16 @@ def read_part(
         raise _against(file, f"has {size} bytes, and at most {MAX_FILE_BYTES} are read")
     budget.add(size)
     with _damage(file, "all of it is lost"):
-        with bounded():
-            parquet = _opened(source)
+        parquet = within(lambda: _opened(source))
         present = _checked(parquet, file, size, table, columns)
     done = 0
     with parquet:
         for group in range(parquet.metadata.num_row_groups):
             with _damage(file, f"its rows from {done} on are lost"):
-                raws = _group(parquet, group, present, rows, file)
+                following = _group(parquet, group, present, rows, file, table, columns)
             while True:
-                with _damage(file, f"its rows from {done} on are lost"), bounded():
-                    raw = next(raws, None)
-                    batch = None if raw is None else _declared(raw, table, columns)
+                with _damage(file, f"its rows from {done} on are lost"):
+                    batch = within(following)
                 if batch is None:
                     break
                 if not budget.spend(batch.nbytes):
@@ -183,8 +182,12 @@ def _same(found: Any, declared: Any) -> bool:
     return bool(found == declared)
 
 
-def _group(parquet: Any, group: int, present: list[str], rows: int, file: str) -> Iterator[Any]:
-    """Batches of one row group, fewer rows each where its lists are long."""
+def _group(
+    parquet: Any, group: int, present: list[str], rows: int, file: str, table: str,
+    columns: Sequence[str],
+) -> Callable[[], Any]:  # fmt: skip
+    """A call for each batch of one row group, fewer rows each where its lists are long; None at
+    its end. After a MemoryError the next call is for the same batch."""
     # Not a word of the columns' own metadata: asking for it ends the process where it is damaged
     # (a C++ exception that pyarrow does not catch). That of the group as a whole is safe.
     meta = parquet.metadata.row_group(group)
@@ -194,10 +197,26 @@ def _group(parquet: Any, group: int, present: list[str], rows: int, file: str) -
         raise _against(file, f"has {meta.total_byte_size} bytes in one group of rows")
     mean = meta.total_byte_size / max(1, meta.num_rows)
     size = max(1, min(rows, int(BATCH_BYTES / max(1.0, mean))))
-    batches: Iterator[Any] = parquet.iter_batches(
-        size, row_groups=[group], columns=present, use_threads=False
-    )
-    return batches
+    raws: Iterator[Any] | None = None
+    given = 0
+
+    def following() -> Any:
+        nonlocal raws, given
+        try:
+            if raws is None:
+                all_ = parquet.iter_batches(
+                    size, row_groups=[group], columns=present, use_threads=False
+                )
+                raws = itertools.islice(all_, given, None)
+            raw = next(raws, None)
+            batch = None if raw is None else _declared(raw, table, columns)
+        except MemoryError:
+            raws = None
+            raise
+        given += 1
+        return batch
+
+    return following
 
 
 def _declared(batch: Any, table: str, columns: Sequence[str]) -> Any:

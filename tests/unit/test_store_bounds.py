@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,42 @@ def test_the_bound_ends_with_the_batch() -> None:
         np.ones(2 * memory.BATCH_MEMORY, np.int8)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
     np.ones(memory.BATCH_MEMORY, np.int8)
+
+
+def test_what_others_reserve_meanwhile_refuses_no_sound_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that begins, or an allocator that grows, reserves 128 MiB and keeps them."""
+    path = create_run(str(tmp_path / "a.run"), header())
+    writer = RunWriter(path, "w")
+    ids = [f"r{i}" for i in range(N)]
+    writer.write_part({"request_id": ids, "attempt": [1] * N, "error": ["x" * 2000] * N})
+    writer.write_state(state())
+    kept: list[mmap.mmap] = []
+    calls: list[int] = []
+    late: set[int] = set()
+    real = memory.bounded
+
+    @contextlib.contextmanager
+    def beside() -> Iterator[None]:
+        with real():
+            calls.append(1)
+            if len(calls) in late:
+                # All but what Python itself needs to go on.
+                kept.append(mmap.mmap(-1, memory.BATCH_MEMORY - 2**20, mmap.MAP_PRIVATE))
+            yield
+
+    monkeypatch.setattr(memory, "bounded", beside)
+    for number in (1, 2, 3):
+        calls.clear()
+        late = {number}
+        assert sum(batch.n for batch in Run.open(path).batches(["error"], rows=N // 4)) == N
+    assert len(kept) == 3
+    # What is too large for itself is refused, whatever others do.
+    with pytest.raises(MemoryError):
+        memory.within(lambda: np.ones(2 * memory.BATCH_MEMORY, np.int8))
+    calls.clear()
+    late = {1, 2, 3}
+    with pytest.raises(MemoryError):
+        memory.within(lambda: np.ones(2 * memory.BATCH_MEMORY, np.int8))
+    assert len(calls) == 3
