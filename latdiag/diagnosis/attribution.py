@@ -45,9 +45,12 @@ def attribute(
     valid: bool,
     failed: float = 0.0,
     servers: Sequence[Account] = (),
+    listened: frozenset[str] = frozenset(),
+    requests: int = 0,
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts.
+    ``listened``: the channels that were open to them. ``requests``: those that succeeded.
 
     The account that ranks first is used, made finer by the others, which are kept as claims beside
     it.
@@ -66,7 +69,11 @@ def attribute(
     well = health(seen, probed) if seen is not None and laws is not None else None
     limit = admitted(seen) if seen is not None else None
     given = frozenset(account.rank for account in servers)
-    case = Case(shares, parts, valid, fine, well, failed, limit, laws is not None, given)
+    case = Case(
+        *(shares, parts, valid, fine, well, failed, limit, laws is not None, given),
+        requests=requests,
+        listened=listened,
+    )
     return Attribution(
         breakdowns=shares,
         leaves=fine,

@@ -26,6 +26,15 @@ _SPLITS = {
     "given": "The servers' evidence in this run does not separate them either; a server on the"
     " path that reports no times may be the reason.",
 }
+#: What to do about connections that are opened for a request each.
+_REUSED = (
+    "latdiag reuses connections, but requests that overlap need one each, and a server may close"
+    " idle ones: see its keep-alive timeout."
+)
+_FRESH = (
+    "To see what a client with kept-alive connections sees, use `latdiag load --connections reuse`"
+    " and let the server keep connections open."
+)
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
 #: Reasons that one caveat names.
@@ -80,7 +89,9 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
     if prompts and sent > prompts:
         out.append(caveat("LD116", prompts=prompts, requests=sent))
     if n and found.fresh > n / 2:
-        out.append(caveat("LD502", connect=round(found.connect_mean_ns)))
+        reused = section(header, "plan").get("connections") == "reuse"
+        more = _REUSED if reused else _FRESH
+        out.append(caveat("LD502", connect=round(found.connect_mean_ns), more=more))
     if result.verdict is not None:
         out += _attribution_caveats(result, found)
     if n:
@@ -150,7 +161,7 @@ def _attribution_caveats(result: Result, found: Digest) -> list[Caveat]:
     if found.designed and result.learned is None:
         out.append(caveat("LD403", rows=found.designed))
     if result.learned is not None:
-        spoken = result.evidence or result.replies or result.aggregates
+        spoken = result.evidence or result.replies or result.aggregates or result.collected
         more = "" if spoken else ", or measure with its spans (--otlp) or metrics (--metrics URL)"
         out.append(caveat("LD404", more=more))
     mean, tail = result.breakdown("mean"), result.breakdown("p95_tail")

@@ -28,6 +28,7 @@ from latdiag.measurement.validity import (
     unlimited_readings,
 )
 from latdiag.model.units import ms
+from latdiag.stats.estimate import quantiles, rank
 
 if TYPE_CHECKING:
     from latdiag.measurement.digest import Digest
@@ -161,11 +162,17 @@ def split_of(found: Digest) -> TtftSplit:
 
 
 def _part(values: NDArray[np.int64], lo: NDArray[np.int64], hi: NDArray[np.int64]) -> SplitPart:
-    p50, p95 = np.quantile(values, [0.5, 0.95])
+    # By the rule of every percentile: an order statistic, or none where too few lie beyond it.
+    p50, p95 = (found.value for found in quantiles(values, (0.5, 0.95)))
     return SplitPart(
-        p50_ms=ms(float(p50)),
-        p95_ms=ms(float(p95)),
+        p50_ms=ms(p50) if p50 is not None else None,
+        p95_ms=ms(p95) if p95 is not None else None,
         mean_ms=ms(float(values.mean())),
-        lo=ms(float(np.median(lo))),
-        hi=ms(float(np.median(hi))),
+        lo=ms(_middle(lo)),
+        hi=ms(_middle(hi)),
     )
+
+
+def _middle(values: NDArray[np.int64]) -> float:
+    """The median by the rule of ``quantiles``, so that it lies between bounds as they do."""
+    return float(np.sort(values)[rank(len(values), 0.5) - 1])

@@ -42,7 +42,8 @@ class Collected:
     ``refused``: spans by reason; ``refused_exports``: exports by reason; ``other_signals``:
     exports that are no spans; ``wrong_doors``: connections by what they spoke instead. ``rows``,
     ``samples``, ``bytes``: as written. ``forwarded``: None where nothing is passed on.
-    ``scrapes``: by label. ``senders``: those with most spans."""
+    ``scrapes``: by label. ``senders``: those with most spans. ``takes_spans``: None in runs that
+    do not say whether a door was open to spans."""
 
     duration_ns: int | None = field(default=None, metadata=OPTIONAL)
     stopped: int | None = field(default=None, metadata=OPTIONAL)
@@ -67,6 +68,7 @@ class Collected:
     unknown_spans: int
     senders: tuple[Sender, ...] | None = field(default=None, metadata=OPTIONAL)
     wrong_doors: Mapping[str, int] | None = field(default=None, metadata=OPTIONAL)
+    takes_spans: bool | None = field(default=None, metadata=OPTIONAL)
 
     @classmethod
     def read(cls, counts: Mapping[str, object]) -> Collected:
@@ -96,7 +98,15 @@ class Collected:
             unknown_spans=_count(counts.get("unknown_spans"), sum(s.spans for s in unknown)),
             senders=senders,
             wrong_doors=_counts(counts.get("wrong_doors")) or None,
+            takes_spans=takes if isinstance(takes := counts.get("takes_spans"), bool) else None,
         )
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """What the servers could send here, whether it came or not: spans, metrics."""
+        metrics = bool(self.samples or self.scrapes or self.scrape_problems)
+        spans = self.takes_spans if self.takes_spans is not None else not metrics
+        return frozenset(("spans",) * (spans or self.exports > 0) + ("metrics",) * metrics)
 
     def brief(self) -> Collected:
         """Without what was written, and who sent it: the account beside a run's own result."""
@@ -134,11 +144,13 @@ def caveats(found: Collected) -> Iterator[Caveat]:
     if found.scrape_problems:
         first = found.scrape_problems[0]
         url, why = shown(first.replica or "?", 120), shown(first.text or "?", 160)
-        yield caveat("LD425", n=len(found.scrape_problems), url=url, why=why)
+        others = len(found.scrape_problems) - 1
+        more = f" (and {others} more failure{'s' * (others > 1)})" if others else ""
+        yield caveat("LD425", url=url, why=why, more=more)
     if found.forward_failed:
         why = shown(found.forward_failure or "no reason given", 160)
         yield caveat("LD426", n=found.forward_failed, why=why)
-    if not found.accepted and not found.samples:
+    if "spans" in found.channels and not found.accepted:
         yield caveat("LD424")
 
 

@@ -194,7 +194,7 @@ def _sentence(mean: PopulationDifference) -> str:
     sides = f"{_interval(whole)} end to end (mean of a request: A {a}, B {b})"
     if whole.contains_zero is None:
         why = (whole.lacking or "").removeprefix("no interval; ")
-        return f"This may be noise, for there is no interval: {sides}. {why[0].upper()}{why[1:]}."
+        return f"No interval, so this may be noise: {sides}. {why[0].upper()}{why[1:]}."
     if whole.contains_zero:
         text = f"No difference beyond noise: {sides}."
     else:

@@ -49,11 +49,12 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     result = _naming(result, read.gateways, "headers of its replies")
     receivers = collected(run.writers)
     said = [each for one in receivers for each in caveats_of_receiver(one)]
+    listened = frozenset().union(*(one.channels for one in receivers))
     if receivers:
         result = replace(result, collected=receivers[0].brief())
     spoken = any(account.is_of_single_requests for account in accounts)
     if spoken or verb in ("probe", "diagnose"):
-        attributed = _attribute(result, found, accounts)
+        attributed = _attribute(result, found, accounts, listened)
         result = _with_attribution(result, attributed)
         said += [*_caveats_of_requests(accounts, result), *attributed.caveats]
     result = _with_evidence(result, accounts)
@@ -100,7 +101,9 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
 
 
 # ---------------------------------------------------------------------- where the time went
-def _attribute(result: Result, found: Digest, accounts: Sequence[Account]) -> Attribution:
+def _attribute(
+    result: Result, found: Digest, accounts: Sequence[Account], listened: frozenset[str]
+) -> Attribution:
     """A probe's designed stages teach the laws; any other load is explained without."""
     counts = found.measurement.counts
     failed = sum(counts.failed.values()) / counts.requests if counts.requests else 0.0
@@ -109,7 +112,9 @@ def _attribute(result: Result, found: Digest, accounts: Sequence[Account]) -> At
     for account in accounts:
         if isinstance(account.evidence, MetricEvidence) and account.evidence.of == "traffic":
             whole = replace(whole, interval="server")  # no client was there
-    return attribution.attribute(whole, found.observations, result.valid, failed, accounts)
+    return attribution.attribute(
+        whole, found.observations, result.valid, failed, accounts, listened, counts.ok
+    )
 
 
 def _with_attribution(result: Result, said: Attribution) -> Result:
@@ -159,7 +164,8 @@ def _with_evidence(result: Result, accounts: Sequence[Account]) -> Result:
     if verdict is not None and result.parts is not None and not measured and result.valid:
         names = [stack.name for stack in result.stacks]
         given = {_CHANNEL[account.rank] for account in accounts if account.rank in _CHANNEL}
-        if flag := flags.to_measure(names, verdict, result.breakdowns, given):
+        heard = result.collected.channels if result.collected is not None else ()
+        if flag := flags.to_measure(names, verdict, result.breakdowns, given, heard):
             verdict = replace(verdict, sure=f"{verdict.sure} {flag}".lstrip())
     result = replace(result, verdict=verdict)
     for account in accounts:

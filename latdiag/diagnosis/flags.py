@@ -37,16 +37,18 @@ def to_measure(
     verdict: Verdict,
     breakdowns: Mapping[str, Breakdown],
     given: Container[str] = (),
+    listened: Container[str] = (),
 ) -> str:
     """One sentence; empty where none of ``stacks``, by name, is known or can say more. ``given``:
-    the channels that the run has evidence of."""
+    the channels that the run has evidence of; ``listened``: those that it was open to."""
     found = [stack for stack in catalogue.stacks() if stack.name in stacks]
     leaves = of(*_asked_after(verdict, breakdowns))
     for stack in sorted(found, key=lambda each: each.layer != "engine"):
         more = [each for each in tells(stack, leaves) if _channel(stack, each) not in given]
         switches = sorted(more, key=lambda each: _rank(stack, each))
         if switches:
-            flag, here = switches[0].flag, _HERE[_channel(stack, switches[0])]
+            flag, by = switches[0].flag, _channel(stack, switches[0])
+            here = _HERE["replies" if by in listened else by]
             # Some flags say themselves what to give here.
             here = "" if flag.endswith(" here") or flag.startswith("--body-json") else here
             return f"Let {stack.title} report it ({switches[0].what}): {flag}{here}."

@@ -171,7 +171,7 @@ def _lacking(moved: Deviates, held: _Held, needs: int) -> str | None:
         return moved.refused
     effective = moved.n_effective(len(held.values))
     if effective < needs:
-        return f"{len(held.values)} values are worth {effective} independent ones, {needs} needed"
+        return f"{len(held.values)} values count as {effective} independent; {needs} are needed"
     return None
 
 

@@ -167,10 +167,11 @@ class SelfAudit:
 
 @dataclass(frozen=True, slots=True)
 class SplitPart:
-    """One part of TTFT. ``lo``, ``hi``: ms, the median of what the stamps prove at each end."""
+    """One part of TTFT. ``lo``, ``hi``: ms, the median of what the stamps prove at each end.
+    A percentile is None where there are too few requests for it."""
 
-    p50_ms: float
-    p95_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
     mean_ms: float
     lo: float
     hi: float

@@ -97,6 +97,10 @@ _SPLIT_BY_SPANS = (
 _SPLIT_BY_METRICS = (
     "Measure again with the server's metrics (--metrics URL): they state the mean of {}."
 )
+_NO_SPANS = (
+    "latdiag listened for spans (--otlp), but got none of these requests: turn on the server's"
+    " exporter and point it at this machine (`latdiag stacks URL` names the flag)."
+)
 _SPLIT_BY_MORE = (
     "The servers' evidence in this run does not separate {}: look for a server on the path"
     " that reports no times."
@@ -124,6 +128,10 @@ class Case:
     probed: bool = False
     #: evidence of the run, whether the breakdown rests on it or not
     given: frozenset[Rank] = frozenset()
+    #: requests that succeeded, explained or not
+    requests: int = 0
+    #: what latdiag listened for: spans, metrics
+    listened: frozenset[str] = frozenset()
 
 
 def verdict(case: Case) -> Verdict:
@@ -131,7 +139,7 @@ def verdict(case: Case) -> Verdict:
     mean, tail = case.breakdowns.get("mean"), case.breakdowns.get("p95_tail")
     if mean is None or mean.n < _MIN_ROWS or mean.total_ns <= 0:
         explained = 0 if mean is None or mean.total_ns <= 0 else mean.n
-        return _too_few(explained, case.parts.interval == "server")
+        return _too_few(explained, case)
     speaking = tail if tail is not None and tail.insufficient is None else None
     population = "p95_tail" if speaking else "mean"
     if not case.valid:
@@ -240,19 +248,26 @@ def _advice(case: Case, chosen: Mapping[str, Share], first: str, leaf: str | Non
     return _following(case, first, chosen, leaf)
 
 
-def _too_few(n: int, listening: bool) -> Verdict:
+def _too_few(n: int, case: Case) -> Verdict:
+    sentence = (
+        f"The time of {n} requests could be explained; a verdict needs {_MIN_ROWS} requests."
+    )
     more = (
         "Send more requests (a longer --duration of `latdiag load`, a larger --budget of"
         " `latdiag probe`), and check whether requests failed."
     )
-    if listening:
+    if case.parts.interval == "server":
         more = "Collect for longer (`latdiag collect --duration`), and check that spans arrive."
+    elif case.requests >= _MIN_ROWS:
+        # More of the same would not help.
+        sentence = f"Fewer than {_MIN_ROWS} of {case.requests} requests could be explained."
+        more = "--notes says which evidence the others lack, and how to get it."
     return Verdict(
         None,
         "mean",
         "insufficient",
         "insufficient",
-        f"The time of {n} requests could be explained; a verdict needs {_MIN_ROWS} requests.",
+        sentence,
         more,
     )
 
@@ -272,9 +287,9 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
     chosen = about.shares
     one, other = (_noun(name, chosen) for name in (first, second))
     sentence = (
-        f"No single part clearly leads: {one} {_takes(chosen[first])}"
-        f" {_amount(chosen[first], about)} and {other} {_amount(chosen[second], about)} of the"
-        f" {_whole(about)} of {_who(population)} (mean {_ms(about.total_ns, about)},"
+        f"The two largest parts are {one} with {_amount(chosen[first], about)} and {other} with"
+        f" {_amount(chosen[second], about)} of the {_whole(about)} of {_who(population)} (mean"
+        f" {_ms(about.total_ns, about)},"
         f" {_confidence(chosen[first])})."
     )
     return Verdict(
@@ -364,8 +379,8 @@ def _splitting(case: Case, members: Sequence[str]) -> str:
     if not case.probed and not listening and "queue" in members:
         return _SPLIT_BY_PROBE
     if Rank.SPANS not in case.given:
-        return _SPLIT_BY_SPANS.format(named)
-    if not case.given & {Rank.METRICS, Rank.TOTALS}:
+        return _NO_SPANS if "spans" in case.listened else _SPLIT_BY_SPANS.format(named)
+    if not case.given & {Rank.METRICS, Rank.TOTALS} and "metrics" not in case.listened:
         return _SPLIT_BY_METRICS.format(named)
     return _SPLIT_BY_MORE.format(named)
 

@@ -343,6 +343,7 @@ class _Life:
             unknown_spans=sum(one.spans for one in unknown),
             cpu_ns=time.process_time_ns(),
             wrong_doors=dict(intake.tally.wrong_doors),
+            takes_spans=self._plan.otlp is not None,
         )
 
     def _lost(self) -> int:

@@ -120,7 +120,8 @@ class Account:
     ``other_signals``: exports that are no spans. ``wrong_doors``: connections that spoke another
     protocol than their door, by the words for that. ``rows``, ``samples``, ``bytes``: as written.
     ``forwarded``: None where nothing is passed on. ``scrapes``: by label. ``senders``: those with
-    most spans; ``senders_total`` and what follows are of all.
+    most spans; ``senders_total`` and what follows are of all. ``takes_spans``: whether a door was
+    open to them, or metrics were scraped only.
     """
 
     exports: int
@@ -145,6 +146,7 @@ class Account:
     unknown_spans: int
     cpu_ns: int
     wrong_doors: dict[str, int]
+    takes_spans: bool = True
 
 
 @message

@@ -345,8 +345,7 @@ _ALL = (
         "LD502",
         "Most requests opened their own connection, so their TTFT includes {connect:ms} ms of"
         " DNS, TCP and TLS (mean).",
-        "To see what a client with kept connections sees, use --connections reuse of `latdiag"
-        " load` and let the server keep connections open.",
+        "{more}",
         "TTFT starts when the client starts work on the request. On a new connection it"
         " includes name resolution, TCP connect and TLS handshake.",
     ),

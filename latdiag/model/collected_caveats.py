@@ -87,7 +87,7 @@ COLLECTED = (
     ),
     CaveatRow(
         "LD424",
-        "No server sent spans or metrics.",
+        "No server sent spans.",
         "Turn on the server's exporter and point it at this machine (`latdiag stacks URL`"
         " names the flag). An exporter that found no receiver may wait two minutes before it"
         " tries again.",
@@ -97,7 +97,7 @@ COLLECTED = (
     ),
     CaveatRow(
         "LD425",
-        "Scraping metrics failed at {url}: {why}. Different failures in this run: {n}.",
+        "Scraping metrics failed at {url}: {why}{more}.",
         "Try the URL with curl. A scrape may take 5 s and 32 MiB; redirects are not followed.",
         "A failed scrape leaves a gap. If the one at the start or the end of a load is"
         " missing, nothing can be subtracted, and that server's metrics say nothing.",

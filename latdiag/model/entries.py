@@ -12,6 +12,8 @@ from latdiag.model.metrics import METRICS
 
 #: What a statistic or a percentile adds to a metric's name: ``ttft.p95``.
 _STATISTIC = re.compile(r"\.(p\d+(\.\d+)?|mean)$")
+#: Where a fact stands in a caveat's template.
+_PLACE = re.compile(r"\{(\w+)[^}]*\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ def all_entries() -> list[Entry]:
         entries.append(Entry(m.name, "metric", m.title, m.meaning, facts))
     entries += _components()
     for c in caveats.CAVEATS.values():
-        facts = {"says": c.text, "try": c.remedy}
+        facts = {"says": _plain(c.text), "try": _plain(c.remedy)}
+        if _PLACE.fullmatch(c.remedy):
+            del facts["try"]  # another one for each case
         entries.append(Entry(c.code, "caveat", c.code, c.meaning, facts))
     for name, meaning in terms.OUTCOMES.items():
         entries.append(Entry(name, "outcome", str(name), meaning, see=("outcome",)))
@@ -46,6 +50,11 @@ def all_entries() -> list[Entry]:
     for code, meaning in terms.EXIT_CODES.items():
         entries.append(Entry(str(code), "exit code", str(code), meaning))
     return entries
+
+
+def _plain(template: str) -> str:
+    """A caveat's template for people: ``<rows> of <requests> requests``."""
+    return _PLACE.sub(r"<\1>", template)
 
 
 def _components() -> Iterator[Entry]:

@@ -128,15 +128,20 @@ def _of_load(result: Result) -> Answer:
         if (value := _median(result, name)) is not None
     ]
     middle = f": {' and '.join(times)} at the median" if times else ""
+    following = _NOT_HEARD if result.collected is not None else _NEXT_LOAD
     sentence = (
         f"{ok} requests{middle}. A load measures how long requests take, not where the time goes."
     )
-    return Answer("MEASURED", "bold", sentence.replace(GLUE, " "), _NEXT_LOAD)
+    return Answer("MEASURED", "bold", sentence.replace(GLUE, " "), following)
 
 
 _NEXT_LOAD = (
     "To see where the time goes, run `latdiag probe URL`, or this load with --otlp or"
     " --metrics URL."
+)
+_NOT_HEARD = (
+    "latdiag listened, but no server sent what would show where the time goes: see --notes."
+    " `latdiag probe URL` finds it from outside."
 )
 
 

@@ -19,12 +19,21 @@ _WEIGHTY = frozenset(
 #: What stamps in user space may be late by, as LD201 says.
 _USER_STAMPS_NS = 5 * NS_PER_MS
 #: Notes on a screen; lines of each.
-_SHOWN, _LINES = 2, 2
+_SHOWN, _LINES = 2, 3
 
 
 def weighty(result: Result) -> list[Caveat]:
     """The notes that belong on the screen."""
-    return [each for each in result.caveats if each.code in _WEIGHTY or _late(result, each.code)]
+    return [
+        each
+        for each in result.caveats
+        if each.code in _WEIGHTY or _late(result, each.code) or _missed(result, each.code)
+    ]
+
+
+def _missed(result: Result, code: str) -> bool:
+    """Whether scrapes failed and no metrics came, though they were asked for."""
+    return code == "LD425" and result.collected is not None and not result.collected.samples
 
 
 def _late(result: Result, code: str) -> bool:

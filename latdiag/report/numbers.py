@@ -33,6 +33,12 @@ _LABELS = {
 }
 _COLUMNS = ("p50", "p90", "p95", "p99", "mean")
 _LABEL_WIDTH, _COLUMN_WIDTH, _N_WIDTH = 11, 12, 8
+#: Why values are left out, in words.
+_LEFT_OUT = {
+    "multi_token": "of several tokens",
+    "tokens_unknown": "of an unknown number of tokens",
+    "clock_step": "during a clock step",
+}
 
 
 def metrics(page: Page, result: Result) -> None:
@@ -199,7 +205,11 @@ def _notes(
     left: dict[str, list[str]] = {}
     for name, metric in found.items():
         counts = metric.left_out.items()
-        said = ", ".join(f"{count} {page.word(what, 60)}" for what, count in counts if count)
+        said = ", ".join(
+            f"{count} {_LEFT_OUT.get(what) or page.word(what, 60)}"
+            for what, count in counts
+            if count
+        )
         if said:
             left.setdefault(said, []).append(_label(page, name))
     for said, labels in left.items():

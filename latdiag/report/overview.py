@@ -208,7 +208,7 @@ def validity(result: Result) -> Block | None:
     elif len(read) == len(ruled) and read:
         text = f"Valid: the client met all {len(ruled)} limits of its self-audit"
     elif read:
-        text = f"Valid: the client met the {len(read)} self-audit limits that apply"
+        text = f"Valid: the client met all {len(read)} limits that apply"
     else:
         text = "Not audited: the client recorded nothing about itself"
     return Block(lambda page, room: page.line(f"{text}; {stamps}."), 1, 3, apart=True)

@@ -76,7 +76,7 @@ def sender(page: Page, found: SenderSpans, clock: SenderClock | None) -> str:
     stack = page.word(found.stack or "unknown stack", 30)
     roles = [role for role in found.roles if role != "unified"]
     what = f"{stack} ({', '.join(page.word(role, 12) for role in roles)})" if roles else stack
-    text = f"{what} {name}: {found.spans} spans of {found.requests} requests"
+    text = f"{what} {name}: {_many(found.spans, 'span')} of {_many(found.requests, 'request')}"
     if clock is None or clock.offset_ms is None or clock.half_width_ms is None:
         return text
     offset, half = quantity(clock.offset_ms, "ms"), quantity(clock.half_width_ms, "ms")
@@ -120,6 +120,10 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
     if gone:
         text += f"; {gone} left out"
     page.paragraph(text, "Metrics: ", "  ")
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def brief(page: Page, found: ReplicaMetrics) -> str:

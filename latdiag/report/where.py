@@ -55,7 +55,7 @@ def split(page: Page, result: Result) -> None:
 
 def _part(page: Page, name: str, part: SplitPart, whole: float) -> None:
     bar = page.bar(part.mean_ms / whole if whole else 0.0, _WIDE_BAR)
-    bounds = _ms_bounds(part.lo, part.hi)
+    bounds = _ms_bounds(part.lo, part.hi) if part.p50_ms is not None else ""
     mean = quantity(part.mean_ms, "ms")
     page.line(f"  {name:<9}{bar:<{_WIDE_BAR}} {bounds:<17}{mean:>10}")
 
@@ -165,9 +165,7 @@ def verdict(page: Page, result: Result) -> None:
     bottleneck = found.kind == "bottleneck"
     word = _subject(page, result, found) if bottleneck else page.word(found.kind, 30)
     style = _STYLES.get(found.kind, "bold yellow")
-    confidence, sentence = page.word(found.confidence, 20), page.word(found.sentence, 500)
-    head = Span(word.upper().replace("_", " "), style)
-    page.headed(head, f"({confidence}). {sentence}")
+    page.headed(Span(f"{word.upper().replace('_', ' ')}:", style), page.word(found.sentence, 500))
     if found.next:
         page.paragraph(page.word(found.next, 500), "Next: ", "  ")
 

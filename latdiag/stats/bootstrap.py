@@ -214,6 +214,4 @@ def _refused(spread: Spread, n: int, worth: float, whole: bool) -> str | None:
     effective, bound = int(n * worth * (1 + 1e-9)), sample_bound(0.5)
     if whole or not (spread.freedom < 1 or (spread.serial and effective < bound)):
         return None
-    return (
-        f"{n} dependent values count as {max(1, effective)} independent ones, {bound} are needed"
-    )
+    return f"{n} dependent values count as {max(1, effective)} independent; {bound} are needed"

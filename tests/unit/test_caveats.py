@@ -31,7 +31,7 @@ def test_facts_come_with_their_units() -> None:
     warm = caveat("LD105", share=0.0314, rows=7, requests=240)
     assert "3.1 % of the prompt tokens" in warm.text and "(7 of 240 requests)" in warm.text
     assert "90 %" in caveat("LD105", share=0.9, rows=7, requests=240).text
-    connect = caveat("LD502", connect=12_345_678)
+    connect = caveat("LD502", connect=12_345_678, more="Keep them.")
     assert "includes 12.3 ms of DNS" in connect.text
 
 

@@ -102,7 +102,7 @@ def test_two_runs_that_lie_apart_are_no_thousand_rows() -> None:
     near, far = (components(one, side(*runs))["queue"] for runs in (steady, apart))
     assert near["b"]["n_effective"] > 300 and near["difference"]["lo"] is not None
     assert far["b"]["n_effective"] < 11 and far["difference"]["lo"] is None
-    assert "independent ones, 11 are needed" in far["difference"]["method"]
+    assert "independent; 11 are needed" in far["difference"]["method"]
 
 
 # ---------------------------------------------------------------------- refusals
@@ -124,7 +124,7 @@ def test_few_or_dependent_rows_have_a_difference_but_no_interval() -> None:
     assert "A: 20 requests; 30 are needed" in found["method"] and "B:" not in found["method"]
     walk = side(*load(200, 0.995)(rng, 0.0)), side(*load(200, 0.995)(rng, 0.0))
     found = components(*walk)["queue"]["difference"]
-    assert found["lo"] is None and "independent ones, 11 are needed" in found["method"]
+    assert found["lo"] is None and "independent; 11 are needed" in found["method"]
 
 
 def test_the_same_run_on_both_sides_has_no_interval() -> None:

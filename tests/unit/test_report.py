@@ -352,9 +352,9 @@ def test_a_metric_that_equals_another_is_not_printed_twice() -> None:
 def test_the_verdict_names_every_member_of_a_merged_class() -> None:
     result = _result("probe")
     result["verdict"].update(dominant="gateway", confidence="bounded")
-    assert "\nGATEWAY+FRONTEND+QUEUE+PREFILL (bounded). " in _text(result)
+    assert "\nGATEWAY+FRONTEND+QUEUE+PREFILL: " in _text(result)
     result["verdict"].update(kind="at_limit", dominant="decode")
-    assert "\nAT LIMIT (bounded). " in _text(result)
+    assert "\nAT LIMIT: " in _text(result)
 
 
 def test_colour_is_on_the_verdict_and_on_invalid_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +363,7 @@ def test_colour_is_on_the_verdict_and_on_invalid_only(monkeypatch: pytest.Monkey
     styled = re.compile(r"\x1b\[[0-9;]+m([^\x1b]*)\x1b\[0m")
     probe = _result("probe")
     probe["verdict"].update(kind="bottleneck", dominant="decode")
-    assert styled.findall(_printed(probe, **look)) == ["DECODE"]
+    assert styled.findall(_printed(probe, **look)) == ["DECODE:"]
     assert styled.findall(_printed(_result("invalid"), **look)) == ["INVALID:"]
     assert styled.findall(_printed(_result("load"), **look)) == []
 

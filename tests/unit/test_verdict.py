@@ -134,7 +134,7 @@ def test_a_leader_leads_only_beyond_doubt() -> None:
     assert "(decode) takes 52 % [52, 52] of the end-to-end time of all requests" in sure.sentence
     assert "(mean 52.2 ms of 100 ms, measured)" in sure.sentence
     assert open_.kind == "ambiguous" and open_.dominant is None
-    assert "No single part clearly leads" in open_.sentence and " % " in open_.sentence
+    assert "The two largest parts are" in open_.sentence and " % " in open_.sentence
 
 
 def test_the_merged_class_is_named_whole_and_the_next_step_splits_it() -> None:
