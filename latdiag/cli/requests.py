@@ -42,7 +42,8 @@ def requests(
     """List the requests of RUN's workload: when each was sent and where its time went, offline.
 
     Prints the 10 slowest as a table; --csv and --json print all requests in the order in which
-    they were sent.
+    they were sent. There a component may be negative: the request took less than a probe or
+    metrics estimate for its length (docs/api.md).
 
     \b
     latdiag requests latdiag-runs/NAME.run

@@ -214,8 +214,7 @@ _ALL = (
         "LD204",
         "The server's kernel delayed its ACK on {rows} of {requests} requests, so their"
         " network time is known only as an interval.",
-        "Read the interval of the network time. `latdiag load --connections fresh` makes it"
-        " narrower.",
+        "--full shows the interval. `latdiag load --connections fresh` makes it narrower.",
         "An ACK gives only an upper bound for the time to the server: on a reused connection"
         " it may be held back for 40 ms, or sent with the reply. The network time then lies"
         " between the smallest round trip seen and the ACK.",

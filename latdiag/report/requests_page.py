@@ -45,10 +45,12 @@ def page(table: pd.DataFrame, chosen: pd.DataFrame, ascii_only: bool, hint: bool
     out.line(_columns(*heads), "  largest part")
     parts = list(table.attrs["grades"])
     names = {part: _short(part) for part in parts}
+    largest = set()
     for row in chosen.to_dict("records"):
         last = _most(row, parts, names) if row["outcome"] == "ok" else out.word(row["outcome"], 20)
         out.line(_request(out, row), "  ", last)
-    merged = {short: part for part, short in names.items() if "+" in short}
+        largest.add(last.partition(" ")[0])
+    merged = {short: part for part, short in names.items() if short in largest and "+" in short}
     told = [f"{short} is {_members(part)}" for short, part in merged.items()]
     if told or hint:
         out.gap()

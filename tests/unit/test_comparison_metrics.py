@@ -141,4 +141,4 @@ def test_a_metric_that_a_run_lacks_says_why() -> None:
     rows = [{**one, "due_ns": None} for one in rows_of(rng, 50, 0.0)]
     found = compared(metric_side(rows), metric_side(rows_of(rng, 50, 0.0)), ("ttft_from_due",), 0)
     apart = found["metrics"]["ttft_from_due"]["mean"]["difference"]
-    assert apart["refused"].startswith("A: no request has an instant at which it was due")
+    assert apart["refused"].startswith("A: no request has a due time")
