@@ -65,7 +65,7 @@ class PerEvent:
     _free: int = 0
 
     async def there(self, request: Request) -> None:
-        if self.shared and request.kind != GET:
+        if self.shared and request.kind == GENERATE:
             self._free = max(self._free, self.clock.now) + round(self.ns)
             await At(self._free)
             request.ledger.book(self.clock.now, EVENTS)

@@ -95,15 +95,22 @@ class Frontend:
     refused: bool = False
 
     async def there(self, request: Request) -> None:
-        took = self.parse * (0.3 if request.kind == GET else 1.0) + self.token * request.isl
+        took = _reading(self.parse, self.token, request)
         await At(self.clock.now + round(took * self.draw.lognormvariate(0.0, 0.08)))
         request.ledger.book(self.clock.now, PARSE if self.refused else PARSE_UNSEEN)
 
     def back(self, request: Request, event: Event, onward: Onward) -> None:
-        at = self.clock.now + round(self.event)
+        at = self.clock.now + (0 if event.head else round(self.event))
         later(self.clock, request, event, onward, at, self, DETOKENISE)
 
 
+def _reading(parse: float, token: float, request: Request) -> float:
+    """ns; a list of models takes no template and no tokeniser, however slow these are."""
+    return min(parse / 3, _LIST) if request.kind == GET else parse + token * request.isl
+
+
+#: What a frontend needs for a cheap GET at most, ns.
+_LIST = 1_000_000.0
 PARSE = Cause("frontend.parse", "frontend", ("refused",))
 PARSE_UNSEEN = Cause("frontend.parse", "frontend", ("slope",))
 DETOKENISE = Cause("frontend.parse", "detokeniser", ("constant",))
@@ -122,25 +129,25 @@ class LoopFrontend:
     refused: bool = False
     _free: int = 0
 
-    def _turn(self, work: float) -> int:
-        self._free = max(self._free, self.clock.now) + round(
-            work * self.draw.lognormvariate(0.0, 0.1)
-        )
-        return self._free
+    def _turn(self, work: float) -> tuple[int, int]:
+        """When it will be done, and how long it takes by itself."""
+        took = round(work * self.draw.lognormvariate(0.0, 0.1))
+        self._free = max(self._free, self.clock.now) + took
+        return self._free, took
 
     async def there(self, request: Request) -> None:
-        work = self.parse * (0.3 if request.kind == GET else 1.0) + self.token * request.isl
-        await At(self._turn(work))
+        done, took = self._turn(_reading(self.parse, self.token, request))
+        await At(done)
         own = PARSE if self.refused else PARSE_UNSEEN
         wait = LOOP_WAIT if self.refused else LOOP_WAIT_UNSEEN
-        request.ledger.book_parts(self.clock.now, wait, (own, round(work)))
+        request.ledger.book_parts(self.clock.now, wait, (own, took))
 
     def back(self, request: Request, event: Event, onward: Onward) -> None:
         if request.kind != GENERATE:
             onward(event)
             return
-        at = self._turn(self.event)
-        later(self.clock, request, event, onward, at, self, LOOP_EVENTS, round(self.event))
+        at, took = self._turn(self.event)
+        later(self.clock, request, event, onward, at, self, LOOP_EVENTS, took)
 
 
 LOOP_WAIT = Cause("frontend.parse", "busy loop", ("refused-loaded",), load=True)

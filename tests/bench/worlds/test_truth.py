@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from .rundir import Writing
 from .work import Task, rows_of, worked
 
 SHOTS = tuple(Shot(64 + 90 * n, 3 + n, 70_000_000 * n) for n in range(9))
+SEEDS = ("one", "two", "three")
 STAGES: tuple[Stage | PathStage, ...] = (
     PathStage(3, (32, 512), 1),
     Stage("S3", (Shot(32, 4, -1), Shot(700, 4, -1)), 1, dither_ns=50_000_000),
@@ -25,8 +27,13 @@ STAGES: tuple[Stage | PathStage, ...] = (
 )
 
 
+@cache
 def short(kind: str, seed: str) -> list[Row]:
     """Some of the stages of a probe: what a whole one would show costs seconds."""
+    return made(kind, seed)
+
+
+def made(kind: str, seed: str) -> list[Row]:
     client = Client(drawn(kind, seed)[0], random.Random(seed))
     for stage in STAGES:
         client.execute(stage)
@@ -34,7 +41,7 @@ def short(kind: str, seed: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("seed", ("one", "two", "three"))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_truth_of_each_request_adds_up(kind: str, seed: str) -> None:
     rows = short(kind, seed)
     assert len(rows) == 3 + 2 + 2 + 6 + 9 or kind == "limits"
@@ -53,6 +60,40 @@ def test_the_truth_of_each_request_adds_up(kind: str, seed: str) -> None:
         assert row.wire_last < row.acked <= row.head <= arrivals[0]
 
 
+#: In whose time a cheap GET and a refused POST take part, alone on an idle server.
+OF_GETS = {"own-stamps", "ack", "get"}
+OF_REFUSED = OF_GETS | {"refused", "refused-loaded"}
+#: Less is what any server needs to answer at all, ns.
+LITTLE = 2_000_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_causes_show_where_they_say(kind: str, seed: str) -> None:
+    """What is stated of a piece beside its code, against what its code does: a wrong word there
+    would part what cannot be parted, or excuse what can."""
+    for row in short(kind, seed):
+        if row.stage != "S1":
+            continue
+        shows = OF_REFUSED if row.isl else OF_GETS
+        for cause, took in row.request.ledger.spent.items():
+            assert took < LITTLE or shows & set(cause.shows), (cause, took)
+
+
+#: Where a request that is alone still waits: for a stall, for other tenants, for a bucket that
+#: its own tokens emptied.
+NEVER_ALONE = {"stalls", "gateway-work"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NEVER_ALONE])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_is_alone_pays_nothing_for_others(kind: str, seed: str) -> None:
+    for row in short(kind, seed):
+        if row.stage == "S3" and row.ok:
+            loaded = {c: took for c, took in row.request.ledger.spent.items() if c.load}
+            assert sum(loaded.values()) < LITTLE, loaded
+
+
 @pytest.mark.parametrize("kind", ("replicas", "limits"))
 def test_a_run_is_read_whole_and_without_contradiction(kind: str, tmp_path: Path) -> None:
     rows = short(kind, "one")
@@ -66,7 +107,7 @@ def test_a_run_is_read_whole_and_without_contradiction(kind: str, tmp_path: Path
 
 
 def test_a_seed_is_a_world() -> None:
-    one, other = (short("changes", "same") for _ in range(2))
+    one, other = (made("changes", "same") for _ in range(2))
     assert [(row.begin, row.done) for row in one] == [(row.begin, row.done) for row in other]
     assert drawn("changes", "same")[0].described != drawn("changes", "else")[0].described
 
