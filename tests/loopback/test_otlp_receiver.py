@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from latdiag.ingest import collecting as child
 from latdiag.ingest.otlp import intake
@@ -169,10 +170,6 @@ def test_chunks_without_end_are_refused(tmp_path: Path) -> None:
 
 
 def test_spans_that_break_a_bound_are_told(tmp_path: Path) -> None:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceResponse,
-    )
-
     made = export(10)
     made.resource_spans[0].scope_spans[0].spans[3].trace_id = b"short"
     document = json.loads(as_json(4))
@@ -334,10 +331,6 @@ def test_half_open_grpc_connections_hold_up_nobody(tmp_path: Path) -> None:
 @pytest.mark.repeated
 def test_ten_thousand_payloads(tmp_path: Path) -> None:
     """So many in the profile ``ci``: four of five over HTTP, the others by gRPC."""
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-        ExportTraceServiceResponse,
-    )
-
     posted, called = repetitions(8000), repetitions(2000)
     spans, malformed, answers = 0, 0, {200: 0, 400: 0}
     with receiving(tmp_path) as (collector, run):
