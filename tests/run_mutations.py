@@ -1,8 +1,8 @@
 """Runs and captures, mutated by structure: other types, extremes, nulls, rows that contradict
 themselves, truncated files, bombs, what is no file. Drawn from a seed that is kept.
 
-``batch``: runs commands on some of them in a process of its own, which has a bound on memory and
-says how each ended.
+``batch``: runs commands on some of them, each in a process of its own, which has a bound on memory
+and says how it ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 RUNS = Path(__file__).parent / "goldens" / "runs"
 #: What one command may take, in seconds of CPU.
@@ -314,48 +314,87 @@ def sources(where: Path) -> list[Path]:
 
 
 def batch(seeds: list[int], kind: str, where: Path) -> list[dict[str, Any]]:
-    """Mutate and ask, one seed after the other, in a process of its own: if that ends, its last
-    seed is what ended it."""
+    """Mutate and ask, one seed after the other, by a process that has imported all that it takes
+    and forks a child for each: what ends a child ends nothing else."""
     log = where / f"{kind}-{seeds[0]}.jsonl"
-    done: list[dict[str, Any]] = []
-    left = list(seeds)
-    while left:
-        given = json.dumps([left, kind, str(where), str(log)])
-        ended = subprocess.run(
-            [sys.executable, "-c", "from tests.run_mutations import main; main()"],
-            input=given,
-            text=True,
-            capture_output=True,
-            cwd=Path(__file__).parents[1],
-            check=False,
-        )
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        log.unlink(missing_ok=True)
-        done += lines
-        reached = {line["seed"] for line in lines}
-        left = [seed for seed in left if seed not in reached]
-        if left and ended.returncode:
-            said = ended.stderr[-600:]
-            done.append(
-                {"seed": left.pop(0), "code": ended.returncode, "died": True, "said": said}
-            )
-        elif left and not lines:
-            break
-    return done
+    subprocess.run(
+        [sys.executable, "-c", "from tests.run_mutations import main; main()"],
+        input=json.dumps([seeds, kind, str(where), str(log)]),
+        text=True,
+        cwd=Path(__file__).parents[1],
+        check=True,
+    )
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    log.unlink()
+    return lines
 
 
 def main() -> None:
-    """The inside of ``batch``."""
+    """The inside of ``batch``: what is done once is done before the first child."""
     seeds, kind, where, log = json.loads(sys.stdin.read())
-    for number in (signal.SIGALRM, signal.SIGPROF):
-        signal.signal(number, _late)
-    # Far above the bound: what is over it is to be measured.
-    resource.setrlimit(resource.RLIMIT_AS, (6 * 10**9, 6 * 10**9))
     folder = Path(where)
+    import pandas  # noqa: F401 - pyarrow imports it with the first list
+
+    sources = sorted((folder / "sources").iterdir())
+    if kind == "import":
+        outcome(["import", str(sources[0]), "--out", f"{log}.run", "--json"])
+        shutil.rmtree(f"{log}.run")
+    elif kind == "diagnose":
+        outcome(["diagnose", str(sources[0]), "--json"])
+        outcome(["diagnose", str(sources[0])])
+    else:
+        _prepare_sides(sources)
+        outcome(["compare", str(sources[0]), str(sources[0]), "--force"])
     with Path(log).open("a") as record:
         for seed in seeds:
-            for line in one(seed, kind, folder):
-                print(json.dumps({"seed": seed, **line}), file=record, flush=True)
+            pid = os.fork()
+            if not pid:
+                _child(seed, kind, folder, record)
+            if code := _ended(pid):
+                died = {"seed": seed, "code": code, "died": True}
+                print(json.dumps(died), file=record, flush=True)
+
+
+def _child(seed: int, kind: str, folder: Path, record: Any) -> NoReturn:
+    """One seed, and the end of the process."""
+    code = 70
+    try:
+        for number in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(number, _late)
+        # Far above the bound: what is over it is to be measured.
+        resource.setrlimit(resource.RLIMIT_AS, (6 * 10**9, 6 * 10**9))
+        for line in one(seed, kind, folder):
+            print(json.dumps({"seed": seed, **line}), file=record, flush=True)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _ended(pid: int) -> int:
+    """How a child ended; by SIGKILL, if it hangs where no signal of Python reaches it."""
+    until = time.monotonic() + 10 * SECONDS
+    while time.monotonic() < until:
+        gone, status = os.waitpid(pid, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _prepare_sides(runs: list[Path]) -> None:
+    """Side A of a comparison is a run that is not mutated: it is read once, not for each seed."""
+    from latdiag.diagnosis import run_facts
+    from latdiag.store.run import Run
+
+    read = run_facts.side_of
+    sides = {str(run): read("A", Run.open(str(run))) for run in runs}
+
+    def side_of(name: str, *given: Run) -> Any:
+        known = sides.get(given[0].paths[0]) if name == "A" else None
+        return known if known is not None else read(name, *given)
+
+    run_facts.side_of = side_of
 
 
 def _late(*_: object) -> None:

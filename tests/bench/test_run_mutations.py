@@ -17,8 +17,8 @@ pytestmark = pytest.mark.bench
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 SEEDS = {"diagnose": 3000, "compare": 3000, "import": 500}
-#: Processes at a time, and seeds of one process.
-_AT_ONCE, _EACH = 2, 100
+#: Processes at a time, and seeds of one process (which forks a child for each).
+_AT_ONCE, _EACH = 2, 250
 
 
 @pytest.mark.parametrize("kind", SEEDS)
