@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import resource
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from latdiag.diagnosis.collected import caveats, collected
 from latdiag.ingest.collector import Collector
 from latdiag.ingest.otlp import intake
 from latdiag.model.errors import LocalFault
+from latdiag.store import flush
 from latdiag.store.run import Run
 
 from .otlp_sender import export
@@ -72,6 +75,34 @@ def test_scrapes_that_cannot_be_written_are_counted_and_told(tmp_path: Path, met
     counts = state_of(run)["counts"]
     assert (counts["samples"], counts["lost"], rows_of(run)) == (0, 1, [])
     assert words_of(run)["LD432"].startswith("1 rows of spans or metrics ")
+
+
+def test_a_killed_receiver_of_an_old_run_loses_seconds_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of when to write takes it for five minutes old. All cells of kills, stops and full
+    disks: ``tests/bench/test_ends.py``."""
+    begin = flush.Flushes.__init__
+
+    def aged(self: flush.Flushes, begun_s: float) -> None:
+        begin(self, begun_s - 300)
+
+    monkeypatch.setattr(flush.Flushes, "__init__", aged)
+    answered: dict[str, float] = {}
+    with pytest.raises(LocalFault), receiving(tmp_path) as (collector, run):
+        until_s = time.monotonic() + flush.MOST_LOST_S + 1
+        while time.monotonic() < until_s:
+            made = export(1, len(answered))
+            assert post(collector.http, made.SerializeToString())[0] == 200
+            answered[f"{len(answered) + 1:032x}"] = time.monotonic()
+            time.sleep(0.02)
+        os.kill(state_of(run)["pid"], signal.SIGKILL)
+        killed_s = time.monotonic()
+        collector.finish(0)
+    kept = {row["trace_id"] for row in rows_of(run)}
+    lost = [at for trace, at in answered.items() if trace not in kept]
+    assert kept and killed_s - min(lost, default=killed_s) <= flush.MOST_LOST_S
+    assert Run.open(run).cut_short == ["writer collector never closed"]
 
 
 def test_where_a_bug_is_can_be_read_and_not_what_came(
