@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.run_mutations import batch, faults, sources
+from tests.mutated_commands import batch, faults, sources
 
 pytestmark = pytest.mark.bench
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutated_commands import batch, faults, sources
 from tests.profiles import repetitions
-from tests.run_mutations import batch, faults, sources
 
 from .golden import CAPTURES
 
