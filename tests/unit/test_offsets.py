@@ -56,3 +56,14 @@ def test_two_steps_are_two() -> None:
     shift = np.where(np.arange(300) >= 100, 200 * MS, 0)
     found = clock(300, shift - np.where(np.arange(300) >= 200, 300 * MS, 0))
     assert [where for where, _ in found.steps] == [100, 200]
+
+
+@pytest.mark.parametrize("late", [[0], [0, 1, 2], list(range(40))])
+def test_spans_that_outlast_their_requests_bound_nothing(late: list[int]) -> None:
+    """A gateway's span may end long after the reply: its books are done then."""
+    spans, seen = vllm(40, np.random.default_rng(3))
+    _, _, joined = whitebox.explain(spans, seen)
+    longer = np.isin(joined.row, late) * (10**12)
+    found = offsets(replace(joined, end=joined.end + longer), seen)
+    assert len(found) == (len(late) < 40)
+    assert all(not one.steps and abs(one.offset_ns) < 10 * MS for _, one in found)

@@ -58,6 +58,11 @@ def offsets(spans: Spans, seen: Frame) -> list[tuple[str, Offset]]:
         np.minimum.at(start, place, spans.start[mine])
         np.maximum.at(end, place, spans.end[mine])
         most, least = start - seen.sent[rows], end - _LATE_NS - seen.done[rows]
+        # A span that lasts longer than the request is of work after the reply: it bounds nothing.
+        sound = least <= most + _TOLERANCE_NS
+        rows, most, least = rows[sound], most[sound], least[sound]
+        if not len(rows):
+            continue
         order = np.argsort(seen.sent[rows], kind="stable")
         bounds = (each[order] for each in (least, most, seen.sent[rows]))
         found.append((str(seen.clock_id[rows[0]]), _offset(sender, *bounds)))
