@@ -22,6 +22,9 @@ from latdiag.stacks import catalogue
 from latdiag.stacks.detect import Signs, detect
 from latdiag.store.run import Reader, Run
 
+#: Of a header that others may have written.
+_TEXT = 200
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -64,15 +67,23 @@ def read(run: Run, slos: Sequence[Slo] = (), *also: Reader) -> Reading:
     return Reading(taken, found, metrics.samples, answers, run.writers, gateways)
 
 
+def _server(header: Mapping[str, object]) -> list[str]:
+    """Who answered the preflight, by its header."""
+    found = header.get("preflight")
+    server = found.get("server") if isinstance(found, Mapping) else None
+    return [f"server: {server[:_TEXT]}"] if isinstance(server, str) else []
+
+
 def _gateways(header: Mapping[str, object], replied: frozenset[str]) -> list[str]:
-    """The stacks in front of an engine: those of run.json, which others may have written, and
-    those that all replies bear a header of (``replied``)."""
+    """The stacks in front of an engine: those of run.json, which others may have written, or who
+    answered first by its ``server`` header, and those that all replies bear a header of
+    (``replied``)."""
     stacks = header.get("stacks")
     names = {
         each.get("name")
         for each in (stacks if isinstance(stacks, list) else ())
         if isinstance(each, Mapping)
     }
-    signs = Signs(headers=frozenset(f"{name}: " for name in replied))
+    signs = Signs(headers=frozenset({*(f"{name}: " for name in replied), *_server(header)}))
     names |= {found.stack.name for found in detect(signs)}
     return [s.name for s in catalogue.stacks() if s.layer == "gateway" and s.name in names]

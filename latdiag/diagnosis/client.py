@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from latdiag.diagnosis.caveats import censored_share
 from latdiag.diagnosis.header import arrivals_of, known, number, section
+from latdiag.diagnosis.held_back import refusals
 from latdiag.diagnosis.result import (
     InvalidBecause,
     Load,
@@ -49,7 +50,8 @@ def facts_of(found: Digest, writers: Sequence[Mapping[str, object]]) -> Facts:
         closed=not len(found.lags) and counts.requests > 0,
         lag_limit_ns=limit,
         first_censored_share=_first_censored(found),
-        censored_share=censored_share(found),
+        # Of a stream in bursts no interval is stated, whatever the client did.
+        censored_share=None if refusals(found.bursts) else censored_share(found),
         clock_step_share=counts.clock_step / counts.requests if counts.requests else None,
         user_stamps=counts.stamp_source.get("user", 0) > 0,
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.measurement.chunks import TOGETHER_NS
+from latdiag.model.units import NS_PER_MS
 
 #: An event this close behind another, in shares of the stream's mean gap, came with it.
 _BEHIND = 0.1
@@ -30,9 +31,11 @@ _MANY = 0.5
 _MOST = 0.5
 #: Where so many streams begin with one event alone, an engine makes the others in one step.
 _ALONE = 0.8
-#: Deviation of period and of size, in shares of each, from which on neither is a rhythm: a path
-#: whose delay varies makes bursts of all lengths.
+#: Deviation of period and of size, in shares of each, from which on neither is a rhythm.
 _IRREGULAR = 0.4
+#: A path whose delay varies makes bursts of all lengths, but none that are so far apart and so
+#: large: these something holds back, be it without a rhythm (as a buffer that is emptied early).
+_FAR_NS, _LARGE = 100 * NS_PER_MS, 4
 #: In steps of the stream: by more than this the period of no timer varies.
 _SHAKEN = 0.5
 #: By how much the pace of streams has to differ to tell a timer from a step that grows.
@@ -76,12 +79,13 @@ class Trains:
 class Bursts:
     """How the streams of a run come where most of them come in bursts.
 
-    ``kind``: "timer" (bursts come after a time), "size" (after a number of tokens), "whole" (a
-    reply comes at once, at its end) or "step" (an engine makes several tokens at a time and holds
-    none back). ``period_ns``: between bursts, 0 for "whole"; ``jitter_ns``: its standard
-    deviation within a stream. ``tokens``: in a burst. ``step_ns``: per token, behind what holds
-    them back; 0 where nothing shows it. ``of_stream``: the share of a stream's tokens that its
-    first burst holds. ``share``: of the ``streams`` that could be judged.
+    ``kind``: "timer" (bursts come after a time), "size" (after a number of tokens), "irregular"
+    (after neither), "whole" (a reply comes at once, at its end) or "step" (an engine makes
+    several tokens at a time and holds none back). ``period_ns``: between bursts, 0 for "whole";
+    ``jitter_ns``: its standard deviation within a stream. ``tokens``: in a burst. ``step_ns``:
+    per token, behind what holds them back; 0 where nothing shows it. ``of_stream``: the share of
+    a stream's tokens that its first burst holds. ``share``: of the ``streams`` that could be
+    judged.
     """
 
     kind: str
@@ -226,11 +230,12 @@ def bursts_of(trains: Trains) -> Bursts | None:
     size = inner.inner_tokens / inner.inner_groups
     timed = _variation(inner.inner_groups, period, inner.period_sq)
     sized = _variation(inner.inner_groups, size, inner.size_sq)
-    if min(timed, sized) > _IRREGULAR:
-        return None
     middle = float(np.median(period))
+    irregular = min(timed, sized) > _IRREGULAR
+    if irregular and (middle < _FAR_NS or float(np.median(size)) < _LARGE):
+        return None
     return Bursts(
-        _kind(rows, period, size, timed, sized),
+        _kind(rows, period, size, timed, sized, irregular),
         middle,
         timed * middle,
         float(np.median(size)),
@@ -279,6 +284,7 @@ def _kind(
     size: NDArray[np.float64],
     timed: float,
     sized: float,
+    irregular: bool,
 ) -> str:
     """What makes the bursts. A timer keeps its period where tokens come faster or slower; a
     buffer and an engine's step keep their size. ``timed``, ``sized``: how much each varies."""
@@ -291,6 +297,8 @@ def _kind(
     if float(np.mean(rows.first_events == 1)) >= _ALONE:
         # Of a steady stream a timer lets go as many tokens each time, or one more.
         return "timer" if kept == "timer" and sized * float(np.median(size)) <= 1 else "step"
+    if irregular:
+        return "irregular"
     if kept is None:
         # A timer that starts with the next token varies by a step: too little to tell.
         shaken = timed > _SHAKEN / float(np.median(size))
@@ -314,7 +322,7 @@ def held_of(trains: Trains, bursts: Bursts, step_ns: float | None = None) -> Hel
     known = trains.inner_tokens > 0
     step = np.where(known, trains.inner_ns / np.maximum(trains.inner_tokens, 1.0), fallback)
     holds = np.where((trains.groups > 0) & (trains.near > 0), float(bursts.held), 0.0)
-    after = step if bursts.kind == "timer" else np.zeros(len(step))
+    after = np.zeros(len(step)) if bursts.kind == "size" else step
     lo = holds * step * np.maximum(trains.first_tokens - 1, 0.0)
     hi = lo + holds * after
     waited = trains.last_ns - trains.last_tokens * step

@@ -183,6 +183,24 @@ def test_a_path_whose_delay_varies_has_no_rhythm() -> None:
     assert seen(jittery(20)) is None
 
 
+def test_bursts_without_a_rhythm_are_held_where_no_path_varies_so_much() -> None:
+    """HAProxy's first burst is followed by one after 44 ms, and these by all lengths up to 220."""
+
+    def path(events: Made, rng: np.random.Generator) -> list[float]:
+        out: list[float] = []
+        leaves, first = -1.0, True
+        for at, _ in events:
+            if at > leaves:
+                leaves = at + (44 if first and out else rng.uniform(90, 220)) * MS
+                first = first and not out
+            out.append(min(leaves, events[-1][0]))
+        return out
+
+    found = seen(path)
+    assert found is not None and found.kind == "irregular" and found.held
+    assert 100 * MS < found.period_ns < 200 * MS
+
+
 def test_a_reply_that_comes_whole() -> None:
     whole = seen(lambda events, rng: [events[-1][0]] * len(events))
     assert whole is not None and whole.kind == "whole" and whole.period_ns == 0

@@ -149,6 +149,8 @@ class Preflight:
         )
         self._tag = f"preflight-{secrets.token_hex(4)}"
         self._sent = 0
+        #: who answered, by the Server header of the newest reply that bore one
+        self.server: str | None = None
 
     @property
     def peer(self) -> str | None:
@@ -159,8 +161,8 @@ class Preflight:
         await self._client.aclose()
 
     # ------------------------------------------------------------------ which model
-    async def ask_model(self) -> tuple[str, int, str | None]:
-        """(the first model that ``/v1/models`` lists, how many it lists, the Server header)."""
+    async def ask_model(self) -> tuple[str, int]:
+        """(the first model that ``/v1/models`` lists, how many it lists)."""
         url = self._url("/v1/models")
         where = without_credentials(url)
         status, headers, reply = await self._get(url)
@@ -180,8 +182,11 @@ class Preflight:
             raise TargetFault(
                 f"{where} lists a model without a usable name", "name one with --model"
             )
-        said = clean(headers.get("server", ""), b"", self._target.secrets)
-        return model, len(listed), said[:80] or None
+        self._note_server(headers.get("server", ""))
+        return model, len(listed)
+
+    def _note_server(self, header: str) -> None:
+        self.server = clean(header, b"", self._target.secrets)[:80] or self.server
 
     async def ask_context(self, model: str) -> tuple[str, int | None]:
         """(the URL of a reply that costs nothing, ``max_model_len`` of ``model`` if stated)."""
@@ -281,6 +286,8 @@ class Preflight:
                 headers={k.lower(): v for k, v in exchange.headers},
             )
         )
+        found = {name.lower(): value for name, value in exchange.headers}
+        self._note_server(found.get(b"server", b"").decode("latin-1"))
         scalars = row.scalars()
         outcome, error = Outcome(scalars.outcome), scalars.error or ""
         if exchange.fault and exchange.status == 0:

@@ -199,12 +199,12 @@ async def _negotiate(
     preflight: Preflight, wish: Wish, target: Target, draft: Workload
 ) -> tuple[Found, Workload]:
     """Model, accepted extras, and how the server counts our text."""
-    model, offered, server = wish.model, 0, None
+    model, offered = wish.model, 0
     named = (wish.overlay or {}).get("model")
     if isinstance(named, str) and named:  # the body's own word is what the server hears
         model = named
     if model is None:
-        model, offered, server = await preflight.ask_model()
+        model, offered = await preflight.ask_model()
     draft = replace(draft, model=model)
     wanted = frozenset({"usage", "continuous_usage", "return_token_ids"})
     if draft.osl is not None:
@@ -224,7 +224,7 @@ async def _negotiate(
         model=model,
         extras=extras,
         refused_extras=wanted - extras,
-        server=server,
+        server=preflight.server,
         peer=preflight.peer,
         model_asked=offered > 0,
         models_offered=offered,
