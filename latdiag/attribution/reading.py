@@ -22,6 +22,8 @@ from latdiag.stacks import catalogue
 from latdiag.stacks.detect import Signs, detect
 from latdiag.store.run import Reader, Run
 
+#: A gateway that nothing names.
+_HOLDER = "what holds the stream back"
 #: Of a header that others may have written.
 _TEXT = 200
 
@@ -42,13 +44,22 @@ class Reading:
         """What gateways state of themselves in the headers of the workload's replies."""
         return overheads(self.replies, self.digest.frame.answered())
 
+    @property
+    def _in_front(self) -> Sequence[str]:
+        """What is known to be in front of the servers, by name or by what it does."""
+        bursts = self.digest.bursts
+        unnamed = (_HOLDER,) if bursts is not None and bursts.held else ()
+        return self.gateways or unnamed
+
     def accounts(self) -> list[Account]:
         """What spans, replies and metrics make of the requests, as far as there are any."""
         frame, chunks = self.digest.frame, self.digest.chunks
         each = (
             spans_source.account(self.spans, frame, chunks, self.replies, self.writers),
             replies_source.account(self.replies, frame.answered()),
-            metrics_source.account(self.samples, frame, bool(self.digest.designed), self.gateways),
+            metrics_source.account(
+                self.samples, frame, bool(self.digest.designed), self._in_front
+            ),
         )
         return [account for account in each if account is not None]
 
