@@ -198,7 +198,7 @@ def _parts(
     gateway = Origin("B", f"what the client waited beyond {', '.join(whole)} ({name}); {_BY_RANK}")
     early = Origin("E" if len(members) > 1 else "B", f"metrics: {', '.join(first)}; {_BY_RANK}")
     decode = Origin("B", f"metrics: {', '.join(whole)} less {', '.join(first)}, by tokens")
-    claims = client_claims(rows)
+    claims = client_claims(rows, "user and kernel transmit stamps of this client", "B")
     claims += [
         Claim(MASK["gateway"], columns["gateway"], (gateway,), before=columns["gateway_before"],
               drawn=drawn("gateway")),

@@ -43,6 +43,8 @@ from latdiag.stacks.signal import Signal
 
 #: More scenarios than this are not set against requests.
 _MOST_WINDOWS = 1000
+#: So many requests have stamps of the kernel for all: a late reader adds to the gateway's time.
+_STAMPED = 0.9
 #: From what cannot be used at all to what can.
 _VERDICTS = ("contradictory", "uncounted", "others", "own")
 #: What metrics and spans mean the same by; decode the client's own stamps may take part in.
@@ -216,7 +218,7 @@ def _bound(
     None where they do not say it of all requests, or none is in front."""
     rows, others = frame.answered(), frame.answered(workload=False)
     engines = [each.engine for each in seen if each.engine is not None]
-    sure = gateways and rows.n and rows.kernel.all() and seen
+    sure = gateways and rows.n and float(rows.kernel.mean()) >= _STAMPED and seen
     if not sure or len(engines) < len(seen):
         return None
     place = aggregates_parts.places(rows, others, [each.told for each in seen])
