@@ -150,7 +150,8 @@ def healthy(
     rows: Sequence[Row], truths: Sequence[Truth], shares: Mapping[str, float], failed: float
 ) -> bool | None:
     """The rule of ``explain healthy`` on what really was; None where it hangs on a hair."""
-    margins = [shares.get("decode", 0.0) - max(s for n, s in shares.items() if n != "decode")]
+    others = (share for name, share in shares.items() if name != "decode")
+    margins = [shares.get("decode", 0.0) - max(others, default=0.0)]
     margins += [NAMED - shares.get(name, 0.0) for name in AVOIDABLE]
     margins += [1 - _over_alone(truths) / OVER_ALONE]
     ttft, tpot = _limits()
@@ -171,7 +172,9 @@ def _over_alone(truths: Sequence[Truth]) -> float:
 
 
 def _ttft(row: Row) -> int:
-    return next(at for at, event in row.events if event.tokens) - row.begin
+    """Until the first text; until the end of a reply without any."""
+    first = (at for at, event in row.events if event.tokens)
+    return next(first, row.done or row.begin) - row.begin
 
 
 def _tpot(row: Row) -> float | None:

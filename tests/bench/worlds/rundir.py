@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from latdiag.load.plan import BUSY
 from latdiag.load.tokens import TokenCounts, token_counts
 from latdiag.measurement.observations import COLUMNS, Observations, observe
 from latdiag.measurement.stages import Limits, PathStage, Stage
@@ -27,8 +28,9 @@ from .habits import Habit
 from .world import World
 
 #: As ``latdiag.probe.run``: a probe leans on no server that is down, and stops at one that says
-#: it is too busy. Repeated here since that file is about sockets and processes.
-_GIVE_UP, _ENOUGH, _BUSY = 0.2, 10, (429, 503)
+#: it is too busy. Whoever changes that there changes it here: that file is about sockets and
+#: processes, and has no part that could be called without them.
+_GIVE_UP, _ENOUGH = 0.2, 10
 #: Tokens that a chat template adds to a prompt.
 _TEMPLATE = 11
 _CLOCK = "5eed000000000001"
@@ -53,7 +55,7 @@ def probed(world: World, limits: Limits, path: Path, draw: random.Random) -> lis
 
 
 def _ends(rows: Sequence[Row]) -> bool:
-    if any(row.status in _BUSY for row in rows):
+    if any(row.status in BUSY for row in rows):
         return True
     failed = sum(not (row.ok or row.status == 400) for row in rows)
     return len(rows) >= _ENOUGH and failed > _GIVE_UP * len(rows)
