@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     metavar="HOST:PORT",
     default="127.0.0.1:4317",
     show_default=True,
-    help="Receive spans over gRPC at this address; off: do not.",
+    help="Receive spans over gRPC at this address, or off.",
 )
 @click.option(
     "--otlp-http",
     metavar="HOST:PORT",
     default="127.0.0.1:4318",
     show_default=True,
-    help="Receive spans over HTTP at this address; off: do not.",
+    help="Receive spans over HTTP at this address, or off.",
 )
 @click.option(
     "--metrics", multiple=True, metavar="URL", help="Scrape the metrics at this URL; repeatable."

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="First requests, which are not counted.",
+    help="Number of warm-up requests, which are not counted.",
 )
 @click.option(
     "--isl", default="128", show_default=True, metavar="LENGTH", help="Input tokens per request."
@@ -73,7 +73,9 @@ if TYPE_CHECKING:
     help="Start all prompts with the same N tokens.",
 )
 @click.option(
-    "--tokenizer", type=click.Path(path_type=Path), help="tokenizer.json, to make ISL exact."
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="Tokenizer file (tokenizer.json) for an exact ISL.",
 )
 @click.option(
     "--slo",

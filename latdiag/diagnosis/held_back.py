@@ -25,15 +25,15 @@ def refusals(bursts: Bursts | None) -> dict[str, str]:
     if bursts is None or not bursts.held:
         return {}
     names = (*GAPS, "tpot") if bursts.of_stream > _OF_STREAM else GAPS
-    return dict.fromkeys(names, f"the stream comes {words(bursts)}")
+    return dict.fromkeys(names, f"tokens arrive {words(bursts)}")
 
 
 def words(bursts: Bursts) -> str:
-    """How it comes: ``in bursts of about 31 tokens each 202 ms``."""
+    """How it comes: ``in bursts of about 31 every 202 ms``."""
     tokens = round(bursts.tokens)
     if bursts.kind == "whole":
-        return f"at once, all {tokens} tokens of it"
-    return f"in bursts of about {tokens} tokens each {show_ms(round(bursts.period_ns))} ms"
+        return f"all at once, {tokens} per reply"
+    return f"in bursts of about {tokens} every {show_ms(round(bursts.period_ns))} ms"
 
 
 def caveats(bursts: Bursts | None, stacks: Sequence[str], known: Sequence[Caveat]) -> list[Caveat]:

@@ -98,7 +98,7 @@ _SPLIT_BY_METRICS = (
     "Measure again with the server's metrics (--metrics URL): they state the mean of {}."
 )
 _NO_SPANS = (
-    "latdiag listened for spans (--otlp), but got none of these requests: turn on the server's"
+    "latdiag listened for spans (--otlp), but none came for these requests: turn on the server's"
     " exporter and point it at this machine (`latdiag stacks URL` names the flag)."
 )
 _SPLIT_BY_MORE = (

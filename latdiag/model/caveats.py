@@ -150,23 +150,24 @@ _ALL = (
     ),
     CaveatRow(
         "LD118",
-        "The stream comes {how} ({share:share} of {streams} streams): something"
-        " between the server and this client holds tokens back.",
-        "Let chunks through at once ({setting}), or measure behind it.",
-        "Several events with one stamp, then none for long, again and again from the first token"
-        " on: a proxy with a buffer or a timer, or TCP that waits for an acknowledgement, lets"
-        " tokens go together. Their gaps are not the server's, so ITL is not stated, nor is TPOT"
-        " where the first burst holds much of a reply; the first token waits with the others, so"
-        " TTFT is longer by it. The instants themselves are right: the run is valid.",
+        "Tokens arrive {how} ({share:share} of {streams} streams): something between the"
+        " server and this client holds them back.",
+        "Let it forward chunks immediately ({setting}), or measure behind it.",
+        "Several events carry the same time stamp, then none arrive for long, and so on from"
+        " the first token: a proxy with a buffer or a timer, or TCP waiting for an"
+        " acknowledgement, sends tokens together. The gaps are not the server's, so ITL is not"
+        " stated, nor is TPOT if the first burst holds much of a reply. The first token waits"
+        " with the others, so TTFT is longer too. The time stamps themselves are right: the"
+        " run is valid.",
     ),
     CaveatRow(
         "LD119",
-        "{gateway} states in {n} replies ({header}) that it took {took:ms} ms of its own in the"
-        " mean until their headers: the gateway has at least so much of the time.",
-        "What it takes while the stream runs, and before it begins to count, is not in there:"
+        "{gateway} states in {n} replies ({header}) that its own work before the reply headers"
+        " took {took:ms} ms on average: the gateway takes at least this much of the time.",
+        "This leaves out its work while the stream runs, and before it starts to count:"
         " measure behind it as well.",
-        "Some gateways state in a header how long they themselves worked on a request. Headers go"
-        " out before the stream, so it is a part of their time, never all of it.",
+        "Some gateways state in a header how long they themselves worked on a request. Headers"
+        " are sent before the stream, so this is part of their time, never all of it.",
     ),
     CaveatRow(
         "LD121",

@@ -72,7 +72,7 @@ PROBE_TERMS = (
         " with context, and how many requests are admitted at once. Intervals show what"
         " another run of the same design might have given (95 %).",
         also=("law", "laws"),
-        see=("path", "frontend law", "prefill alone", "decode step", "let in", "KV transfer"),
+        see=("path", "frontend law", "prefill alone", "decode step", "admitted", "KV transfer"),
     ),
     Term(
         "path",
@@ -124,12 +124,12 @@ PROBE_TERMS = (
         see=("gateway", "merged", "itl"),
     ),
     Term(
-        "let in",
+        "admitted",
         "Requests admitted at once",
         "How many requests of a burst were decoding at the same time. If a burst shows a limit"
         " (vLLM: --max-num-seqs, or its KV cache), further requests wait: that is"
         " queue.admission.",
-        also=("let_in", "admission", "admitted"),
+        also=("let_in", "let in", "admission"),
         see=("queue", "designed stage"),
     ),
     Term(

@@ -30,7 +30,7 @@ MEANINGS = {
     "network": "a long network path to a fast server",
     "gateway": "a gateway in front takes long over each POST, and nothing over a GET",
     "gateway-tokens": "a gateway in front takes longer over each token than the server",
-    "gateway-flush": "a gateway in front holds the stream back and lets it go in bursts",
+    "gateway-flush": "a gateway in front holds the stream back and sends it in bursts",
     "gateway-queue": "a gateway in front lets too few requests through at once",
 }
 

@@ -30,7 +30,7 @@ def test_a_stream_in_bursts_has_no_gaps_of_the_servers() -> None:
     assert found is not None and found.held
     why = held_back.refusals(found)
     assert set(why) == {"itl", "icl"}  # of the tokens 8 % came first: TPOT is right by as much
-    assert set(why.values()) == {"the stream comes in bursts of about 31 tokens each 200 ms"}
+    assert set(why.values()) == {"tokens arrive in bursts of about 31 every 200 ms"}
 
 
 def test_of_short_replies_the_time_per_token_is_not_the_servers_either() -> None:
@@ -41,7 +41,7 @@ def test_of_short_replies_the_time_per_token_is_not_the_servers_either() -> None
 def test_a_reply_that_comes_whole_is_called_so() -> None:
     found = bursts_of(*[stream(150.0 + i, [24], 0.0) for i in range(6)])
     assert found is not None
-    assert held_back.words(found) == "at once, all 24 tokens of it"
+    assert held_back.words(found) == "all at once, 24 per reply"
     assert "tpot" in held_back.refusals(found)
 
 
