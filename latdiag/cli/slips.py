@@ -64,7 +64,7 @@ def refuse_keys(arguments: Sequence[str]) -> None:
             name = value.partition("?")[0] if "://" in value else value
         again = option not in _BY_NAME and any(secret in name for secret in held)
         if holds_key(name) or looks_secret(name.strip()) or again:
-            where = f"what follows {option}" if option else f"argument {place}"
+            where = f"the value of {option}" if option else f"argument {place}"
             raise UsageFault(
                 f"{where} looks like an API key, which would be stored or shown",
                 "export the key in an environment variable and give that variable's name"

@@ -134,7 +134,7 @@ def metrics_of(names: Sequence[str]) -> tuple[str, ...]:
     no rows."""
     for name in names:
         if metric(name).name not in COMPARABLE:
-            raise UsageFault(f"{name} cannot be compared", f"there are {', '.join(COMPARABLE)}")
+            raise UsageFault(f"{name} cannot be compared", f"choose from {', '.join(COMPARABLE)}")
     return tuple(dict.fromkeys(names)) or METRICS
 
 

@@ -296,7 +296,7 @@ class Result:
 
         if interval not in INSIDE:
             text = f"there is no interval {shown(interval, 60)!r}"
-            raise UsageFault(text, f"there are {', '.join(INSIDE)}")
+            raise UsageFault(text, f"choose from {', '.join(INSIDE)}")
         if self.source is None:
             raise UsageFault(f"a result of {self.verb} has no requests", "diagnose a run")
         return request_table(self.source, self.parts, interval)

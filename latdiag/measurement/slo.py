@@ -120,7 +120,7 @@ def parse_slos(texts: Iterable[str]) -> tuple[Slo, ...]:
         if ":" in name and name not in SLO_PRESETS:
             raise UsageFault(
                 f"there is no SLO preset called {name!r}",
-                f"there are {', '.join(SLO_PRESETS)}",
+                f"choose from {', '.join(SLO_PRESETS)}",
             )
         for one in SLO_PRESETS.get(name, (name,)):
             slo = parse_slo(one)
@@ -154,7 +154,7 @@ def _checked_statistic(text: str, of: Metric, statistic: str) -> str:
         return ""
     if not statistic:
         raise UsageFault(
-            f"{text!r} does not say which {of.name} is meant",
+            f"{text!r} names no statistic of {of.name}",
             f"write {of.name}.p95, {of.name}.p99 or {of.name}.mean",
         )
     if statistic == "mean":

@@ -36,7 +36,7 @@ def all_entries() -> list[Entry]:
         facts = {"formula": m.formula, "unit": m.unit, "better": m.better}
         entries.append(Entry(m.name, "metric", m.title, m.meaning, facts))
     entries += _components()
-    for c in caveats.CAVEATS.values():
+    for _, c in sorted(caveats.CAVEATS.items()):
         facts = {"says": _plain(c.text), "try": _plain(c.remedy)}
         if _PLACE.fullmatch(c.remedy):
             del facts["try"]  # another one for each case
