@@ -80,7 +80,8 @@ def directory_words(inside: list[str], runs: list[str]) -> str:
     if not inside:
         return "is an empty directory"
     if runs:
-        return f"is a directory of {len(runs)} runs; name one, such as {shown(runs[0])}"
+        count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+        return f"is a directory of {count}; name one, such as {shown(runs[0])}"
     if set(inside) & set(FOLDERS):
         return "has the folders of a run but no run.json"
     return f"is a directory without run.json (it holds {shown(', '.join(inside[:3]), 100)})"

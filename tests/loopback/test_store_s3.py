@@ -197,7 +197,7 @@ def test_a_run_on_an_object_store(store: Store) -> None:
     ]
     create_run(store.uri("runs/b.run"), header(plan={"seed": 3}))
     assert [h["plan"]["seed"] for h in Run.open(store.uri("runs/*.run")).headers] == [1, 3]
-    with pytest.raises(RunFault, match="is a directory of 2 runs, not a run"):
+    with pytest.raises(RunFault, match="is a directory of 2 runs; name"):
         Run.open(store.uri("runs"))
 
 

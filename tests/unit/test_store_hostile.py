@@ -61,7 +61,7 @@ def write_table(run: str, columns: dict[str, Any], **options: Any) -> None:
         (lambda p: (p / "requests").mkdir(parents=True), "has the folders of a run but no run"),
         (
             lambda p: create_run(str(p / "b.run"), header()),
-            "is a directory of 1 runs, not a run; name",
+            "is a directory of 1 run; name",
         ),
     ],
 )

@@ -328,7 +328,7 @@ def test_a_run_on_a_remote_filesystem(in_memory: str) -> None:
 def test_what_a_remote_directory_is_instead_of_a_run(in_memory: str) -> None:
     path = create_run(f"{in_memory}/a.run", header())
     for wrong, says in [
-        (in_memory, "is a directory of 1 runs, not a run; name one, such as a.run"),
+        (in_memory, "is a directory of 1 run; name one, such as a.run"),
         (f"{in_memory}/b.run", "does not exist"),
         (f"{path}/run.json", "is a file"),
         (f"{path}/writers", "is an empty directory"),
