@@ -289,9 +289,15 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
     sentence = (
         f"The two largest parts are {one} with {_amount(chosen[first], about)} and {other} with"
         f" {_amount(chosen[second], about)} of the {_whole(about)} of {_who(population)} (mean"
-        f" {_ms(about.total_ns, about)},"
-        f" {_confidence(chosen[first])})."
+        f" {_ms(about.total_ns, about)}, {_confidence(chosen[first])})."
     )
+    sure = "A longer measurement narrows the intervals."
+    if first == "unattributed" and (chosen[first].share or 0.0) > 0.5:
+        sentence = (
+            f"No evidence explains {_amount(chosen[first], about)} of the {_whole(about)} of"
+        )
+        sentence += f" {_who(population)} ({_mean(chosen[first], about)})."
+        sure = ""
     return Verdict(
         None,
         population,
@@ -299,7 +305,7 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
         "ambiguous",
         sentence,
         _following(case, first, chosen, None),
-        "A longer measurement narrows the intervals.",
+        sure,
     )
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import pytest
+
+from latdiag.diagnosis.collected import Collected, caveats
 from latdiag.ingest.collection import Waiting
 from latdiag.ingest.plan import Account, Problem
+from latdiag.model.document import document
 
 NOTHING = Account(
     *(0, 0, {}, {}, {}, 0, 0, 0, 0, 0, False, None, None, None, {}, [], [], 0, 0, 0, 0, {})
@@ -78,3 +83,31 @@ def test_a_child_that_answers_late_gives_no_two_lines_at_once() -> None:
     lines = progress_of(Clock(slow=25.0), 200)
     assert all(later - earlier >= 10 for earlier, later in itertools.pairwise(lines))
     assert len(lines) == len(set(lines)) > 3
+
+
+@pytest.mark.parametrize(
+    ("change", "codes", "channels"),
+    [
+        ({}, ["LD424"], {"spans"}),
+        ({"accepted": 3, "exports": 1}, [], {"spans"}),
+        ({"takes_spans": False, "samples": 5, "scrapes": {"begin": 1}}, [], {"metrics"}),
+        (
+            {"takes_spans": False, "scrape_problems": [Problem("http://a", "HTTP 404", 1)]},
+            ["LD425"],
+            {"metrics"},
+        ),
+        ({"samples": 5, "scrapes": {"begin": 1}}, ["LD424"], {"spans", "metrics"}),
+    ],
+)
+def test_what_was_listened_for_and_did_not_come_is_said(
+    change: dict[str, Any], codes: list[str], channels: set[str]
+) -> None:
+    counts = Collected.read(document(replace(NOTHING, **change)))
+    assert [each.code for each in caveats(counts)] == codes
+    assert counts.channels == channels
+
+
+def test_a_run_that_does_not_say_whether_a_door_was_open_is_read_by_what_came() -> None:
+    old = {k: v for k, v in document(NOTHING).items() if k != "takes_spans"}
+    assert Collected.read(old).channels == {"spans"}
+    assert Collected.read(old | {"scrapes": {"begin": 1}}).channels == {"metrics"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 
+from latdiag.diagnosis.client import split_of
 from latdiag.measurement.streams import read_streams
 from latdiag.measurement.ttft_split import TtftSplit, split
 from latdiag.model.records import Kind
@@ -207,3 +209,14 @@ def test_a_row_is_split_the_same_in_any_company(rows: list[Row]) -> None:
     for name in ("client", "network", "network_lo", "network_hi", "server", "delayed"):
         expected = [getattr(alone[number], name)[0] for number in kept]
         assert list(getattr(together, name)) == expected
+
+
+@pytest.mark.parametrize(("n", "p95"), [(34, None), (400, 379)])
+def test_percentiles_of_the_split_follow_the_rule_of_all_others(n: int, p95: int | None) -> None:
+    ms = np.arange(n, dtype=np.int64) * 1_000_000
+    names = ("client", "network", "network_lo", "network_hi", "server", "ttft")
+    said = split_of(SimpleNamespace(split=dict.fromkeys(names, ms), bounded=0))  # type: ignore[arg-type]
+    assert said.server is not None
+    assert said.server.p95_ms == p95
+    # An order statistic, between bounds of the same rule.
+    assert said.server.p50_ms == said.server.lo == said.server.hi == n // 2 - 1

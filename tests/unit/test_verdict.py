@@ -311,3 +311,29 @@ def test_a_leader_of_less_than_a_fifth_is_none() -> None:
     even = dict.fromkeys(("network", "prefill", "frontend", "interconnect", "decode"), 0.16)
     said = of(parts({**even, "decode": 0.19}, spread=0.02, sources=APART))
     assert said.kind == "ambiguous"
+
+
+def test_time_that_nothing_explains_is_no_race_of_two_parts() -> None:
+    said = of(parts({"unattributed": 0.99, "frontend": 0.01}))
+    assert said.kind == "ambiguous" and said.dominant is None and not said.sure
+    assert said.sentence.startswith("No evidence explains 99 % ")
+
+
+@pytest.mark.parametrize(
+    ("listened", "asked", "not_asked"),
+    [
+        (frozenset[str](), "(--otlp): they state", "listened"),
+        (frozenset({"spans"}), "latdiag listened for spans", "Measure again"),
+    ],
+)
+def test_spans_are_not_asked_for_where_latdiag_listened(
+    listened: frozenset[str], asked: str, not_asked: str
+) -> None:
+    said = of(parts(QUEUE), probed=True, listened=listened)
+    assert asked in said.next and not_asked not in said.next
+
+
+def test_too_few_of_many_requests_lack_evidence_and_no_requests() -> None:
+    few = of(parts(QUEUE, n=20), requests=400)
+    assert "Fewer than 30 of 400" in few.sentence and "Send more requests" not in few.next
+    assert "Send more requests" in of(parts(QUEUE, n=20), requests=20).next
