@@ -31,7 +31,7 @@ COLUMNS = tuple(
 
 WARMUP = "warmup"
 #: Streams that are looked at for bursts: more say nothing new.
-_TRAINS = 1 << 16
+_TRAINS = 1 << 13
 
 
 @dataclass(slots=True)
