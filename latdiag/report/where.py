@@ -168,6 +168,8 @@ def verdict(page: Page, result: Result) -> None:
     page.headed(Span(f"{word.upper().replace('_', ' ')}:", style), page.word(found.sentence, 500))
     if found.next:
         page.paragraph(page.word(found.next, 500), "Next: ", "  ")
+    if found.sure:
+        page.paragraph(page.word(found.sure, 500), "To be sure: ", "  ")
 
 
 def _subject(page: Page, result: Result, found: Verdict) -> str:
