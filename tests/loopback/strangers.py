@@ -32,6 +32,7 @@ from tests.loopback.hostile_bytes import (
 )
 from tests.loopback.otlp_sender import export
 
+DEFLATE = b"Content-Encoding: deflate\r\n"
 ONE = export(1).SerializeToString()
 WHOLE = HEAD + b"Content-Length: " + str(len(ONE)).encode() + b"\r\n\r\n" + ONE
 
@@ -122,6 +123,10 @@ def gave_once(address: str, seconds: float = 4.0) -> None:
         peer.close()
 
 
+def bombs(address: str, body: bytes) -> None:
+    at_once(60, lambda _: posted(address, body, extra=DEFLATE))
+
+
 def _reset_calls() -> bytes:
     return b"".join(headers(n) + frame(3, 0, n, b"\0\0\0\x08") for n in range(1, 4001, 2))
 
@@ -162,9 +167,7 @@ STRANGERS: dict[str, Callable[[str, str], object]] = {
     "a span with 8 M empty events": lambda g, h: posted(
         h, in_export(span(b"\x5a\x00" * (8 * MIB - 100)))
     ),
-    "deflate of 1 GB of nothing": lambda g, h: posted(
-        h, _deflated(1024 * MIB), extra=b"Content-Encoding: deflate\r\n"
-    ),
+    "deflate of 1 GB of nothing": lambda g, h: posted(h, _deflated(1024 * MIB), extra=DEFLATE),
     "900,000 scopes without spans by gRPC": lambda g, h: called(
         g, framed(b"\x12\x00" * 900_000, 0x0A) * 8
     ),
@@ -215,9 +218,7 @@ STRANGERS: dict[str, Callable[[str, str], object]] = {
     # many at once
     "connections that come and go": lambda g, h: churn(h, HEAD[:20]),
     "the same at the gRPC port": lambda g, h: churn(g, PREFACE),
-    "60 deflated bombs": lambda g, h: at_once(
-        60, lambda _: posted(h, _deflated(64 * MIB), extra=b"Content-Encoding: deflate\r\n")
-    ),
+    "60 deflated bombs": lambda g, h: bombs(h, _deflated(64 * MIB)),
     "60 slow bodies above the floor": lambda g, h: at_once(60, lambda _: _slow_body(h)),
     "60 calls of 9,000 texts": lambda g, h: at_once(
         60, lambda n: called(g, in_export(span(_text(b"llm_d.%d" % n, b"v") * 9000) * 9))

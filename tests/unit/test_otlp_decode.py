@@ -197,3 +197,37 @@ def test_a_body_has_a_time_and_one_who_waits_for_nothing_has_none() -> None:
             await gone
 
     asyncio.run(run())
+
+
+def test_whatever_holds_the_spans_few_are_read_between_two_steps() -> None:
+    """Many resources, many scopes, many attributes: of each a kind of export has the most."""
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+        ExportTraceServiceRequest,
+    )
+
+    resources, scopes, attributes = (ExportTraceServiceRequest() for _ in range(3))
+    ids: dict[str, Any] = {"trace_id": b"t" * 16, "span_id": b"s" * 8}
+    group = scopes.resource_spans.add()
+    for _ in range(2000):
+        resources.resource_spans.add().scope_spans.add().spans.add(**ids)
+        group.scope_spans.add().spans.add(**ids)
+    span = attributes.resource_spans.add().scope_spans.add().spans.add(**ids)
+    for number in range(9000):
+        span.attributes.add(key=f"llm_d.{number}").value.int_value = number
+    for made, spans in ((resources, 2000), (scopes, 2000), (attributes, 1)):
+        rows = SpanRows(Keep(frozenset()))
+        export = Export(made.SerializeToString(), "", "protobuf", "otlp/http")
+        steps = decoding(
+            export,
+            rows,
+            hold=lambda _size: None,
+            check_spans=lambda _spans: None,
+            check_rows=lambda: None,
+        )
+        most, before = 0, (0, 0)
+        for _ in steps:
+            now = len(rows), len(rows._keys)
+            most, before = max(most, now[0] - before[0]), now
+            assert now[1] - before[1] <= 200
+        assert len(rows) == spans and most <= 64
+    assert rows.take()["labels"].offsets.tolist() == [0, 9001]  # type: ignore[union-attr]

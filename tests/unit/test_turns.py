@@ -59,6 +59,15 @@ def test_of_the_young_the_oldest_goes_at_once(clock: Clock) -> None:
     assert _gone(slots, ones) == ["0"] and len(slots) == 4
 
 
+def test_who_asked_for_something_outlasts_who_only_came(clock: Clock) -> None:
+    slots, ones = _filled(4)
+    ones[0].standing.asked = True
+    for n in range(20):
+        clock.now_s += 0.001
+        slots.add(One(f"newcomer {n}"))
+    assert [one.name for one in ones if one.gone] == ["1", "2", "3"]
+
+
 def test_bytes_count_up_to_the_floor_and_no_other_byte(clock: Clock) -> None:
     slots, ones = _filled(4)
     clock.now_s += 5

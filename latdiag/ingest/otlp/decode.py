@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Bytes of spans between two steps: some have much to do in few bytes.
 _STEP = 8 << 10
+#: Resources, or scopes of one, between two steps.
+_GROUPS = 32
 #: Attributes of a span that is read in steps of its own.
 _MANY = 128
 
@@ -58,8 +60,11 @@ def decoding(
     form = yield from _form(export, budget)
     yield from form.outline()
     check_spans(form.spans)
-    for group in form.groups:
+    for number, group in enumerate(form.groups):
         yield from _group(form, group, rows, check_rows, budget)
+        if number % _GROUPS == 0:  # each may have one small span
+            check_rows()
+            yield
     return form.spans
 
 
@@ -90,7 +95,9 @@ def _group(
         rows.refuse("attributes", group.spans())
         return
     resource = rows.senders.resource(attributes)
-    for scoped in group.scopes:
+    for number, scoped in enumerate(group.scopes):
+        if number % _GROUPS == _GROUPS - 1:
+            yield
         try:
             scope = yield from form.scope(scoped)
         except Malformed:

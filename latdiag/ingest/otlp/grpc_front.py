@@ -168,6 +168,7 @@ class _Outer(asyncio.BufferedProtocol):
                 call = self._calls.setdefault(stream, _Call())
                 call.held += length
                 held += length
+                self.standing.asked = True
                 if kind == DATA:
                     call.body += length
                     body += length

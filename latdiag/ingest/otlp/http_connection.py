@@ -197,7 +197,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         request = self._request
-        request.head_whole = True
+        request.head_whole = self.standing.asked = True
         if self._ended:
             return
         request.method = self._parser.get_method().decode("latin-1")

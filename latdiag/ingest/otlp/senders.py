@@ -91,13 +91,16 @@ class Senders:
         if not names:
             return
         now = time.monotonic_ns()
-        seen = self.seen.get(origin.sender)
+        place = origin.sender
+        seen = self.seen.get(place)
         if seen is None:
             place = origin.sender if len(self.seen) < _MOST else _OTHERS
             seen = self.seen.setdefault(place, Seen(origin.service, first_ns=now))
-        seen.spans += len(names)
+        before, seen.spans = seen.spans, seen.spans + len(names)
         seen.last_ns = now
-        if not seen.known:
+        # Those that are counted together may be thousands in one export: a look now and then.
+        apart = place != _OTHERS or before.bit_length() != seen.spans.bit_length()
+        if not seen.known and apart:
             seen.known = self._known(origin, names)
             for name in names[:_NAMES]:
                 if name in seen.names or len(seen.names) < _NAMES:

@@ -12,15 +12,15 @@ class Standing:
     """What a connection does for its place: whole requests, and bytes of bodies that come faster
     than a floor. Any other byte, either way, is no progress.
 
-    ``gave``: a request with a body was answered. ``spent``: nothing is to be expected of it, since
-    it is refused, or does not read what it is answered.
+    ``asked``: a request has begun. ``gave``: one with a body was answered. ``spent``: nothing is
+    to be expected of it, since it is refused, or does not read what it is answered.
     """
 
-    __slots__ = ("begun_s", "gave", "spent", "useful_s")
+    __slots__ = ("asked", "begun_s", "gave", "spent", "useful_s")
 
     def __init__(self) -> None:
         self.begun_s = self.useful_s = time.monotonic()
-        self.gave = self.spent = False
+        self.asked = self.gave = self.spent = False
 
     def body(self, size: int) -> None:
         """``size`` bytes of a body came: worth the time that they may take, and no more."""
@@ -32,10 +32,11 @@ class Standing:
         self.useful_s = time.monotonic()
         self.gave = True
 
-    def rank(self, now_s: float) -> tuple[bool, float]:
-        """The lowest goes first: the young, who had no time yet, after all others."""
+    def rank(self, now_s: float) -> tuple[bool, bool, float]:
+        """The lowest goes first: the young, who had no time yet, after all others, and of them
+        those who asked for something last."""
         young = not self.gave and now_s - self.begun_s < YOUNG_S
-        return young, self.begun_s if young else self.useful_s
+        return young, young and self.asked, self.begun_s if young else self.useful_s
 
 
 class Connection(Protocol):
