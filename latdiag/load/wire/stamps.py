@@ -94,15 +94,14 @@ class Path(NamedTuple):
     """What the kernel knows of a connection's path. ``min_rtt_ns`` is 0 where unknown, and so is
     ``segments``: those with data that came in so far, before the kernel joined any."""
 
-    rtt_ns: int
     min_rtt_ns: int
     retransmits: int
     out_of_order: int
     segments: int = 0
 
 
-_NO_PATH = Path(0, 0, 0, 0)
-# struct tcp_info, linux/tcp.h: tcpi_rtt at 68, total_retrans 100, min_rtt 148, data_segs_in 152,
+_NO_PATH = Path(0, 0, 0)
+# struct tcp_info, linux/tcp.h: total_retrans at 100, min_rtt 148, data_segs_in 152,
 # rcv_ooopack 224
 _TCP_INFO_SIZE = 232
 
@@ -117,13 +116,12 @@ def path(sock: socket.socket) -> Path:
         return _NO_PATH
     if len(info) < 152:
         return _NO_PATH
-    rtt = struct.unpack_from("=I", info, 68)[0]
     retransmits = struct.unpack_from("=I", info, 100)[0]
     min_rtt = struct.unpack_from("=I", info, 148)[0]
     disorder = struct.unpack_from("=I", info, 224)[0] if len(info) >= 228 else 0
     segments = struct.unpack_from("=I", info, 152)[0] if len(info) >= 156 else 0
     known = min_rtt != 0xFFFFFFFF
-    return Path(rtt * 1000, min_rtt * 1000 if known else 0, retransmits, disorder, segments)
+    return Path(min_rtt * 1000 if known else 0, retransmits, disorder, segments)
 
 
 def why_unavailable() -> str | None:
