@@ -138,7 +138,7 @@ def test_a_value_that_fell_is_a_reset_even_between_the_edges() -> None:
         (
             replace(hist("q", "begin", 1, []), counts=(0, 2, 2)),
             replace(hist("q", "end", 2, []), counts=(3, 3, 4)),
-            "one instant",
+            "at the same time",
         ),
     ],
 )
@@ -157,9 +157,9 @@ def test_a_replica_without_both_scrapes_is_said() -> None:
     found = deltas(rows)
     assert found.rows == ()
     assert {one.replica: one.why for one in found.left} == {
-        "r": "it was not scraped at the edge end",
-        "b": "it was not scraped at the edge begin before",
-        "c": "it was not scraped at the edge begin before",
+        "r": "it was not scraped at the end of the window (end)",
+        "b": "it was not scraped at the start of the window (begin)",
+        "c": "it was not scraped at the start of the window (begin)",
     }
 
 

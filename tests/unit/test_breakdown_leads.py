@@ -84,7 +84,7 @@ def test_a_tail_of_one_busy_spell_is_one_observation(segments: int) -> None:
     segment = np.arange(800) * segments // 800
     parts = made({"queue": np.arange(800) * 2, "decode": np.full(800, 20)}, segment=segment)
     tail = said(parts, "p95_tail")
-    assert "40 requests, in 1 separate spells" in tail.insufficient
+    assert "40 requests, in 1 separate periods" in tail.insufficient
     assert tail.shares["queue"].lo is None and said(parts).insufficient is None
 
 

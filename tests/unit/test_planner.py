@@ -180,7 +180,7 @@ def test_a_planner_that_is_killed_is_this_machines_fault(tmp_path: Path) -> None
     _, fault = said(tmp_path, "dies")
     assert fault[:2] == [
         "LocalFault",
-        "the planning process ended before its time (killed by SIGKILL)",
+        "the planning process ended unexpectedly (killed by SIGKILL)",
     ]
 
 
