@@ -129,7 +129,7 @@ def test_bad_spans_beside_good_ones_are_left_out_and_counted(tmp_path: Path) -> 
         ]
         # An export of which no span is one is a broken line, not a line with bad spans.
         assert (counts.exports, counts.bad_spans, counts.broken) == (2, 4, 1)
-        assert counts.span_fault == "traceId is no id of 16 bytes"
+        assert counts.span_fault == "traceId is not an id of 16 bytes"
         assert counts.fault == "an entry of spans is a number, not an object"
 
 
