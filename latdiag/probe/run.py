@@ -175,7 +175,8 @@ class _Probing:
         """Whether a stage may begin: the last guard, whatever the design says."""
         tokens = getattr(stage, "tokens", 0)
         if refused:
-            self.cut = f"the server rejected {refused} requests as too many, so the probe stopped"
+            some = f"{refused} request{'s' * (refused > 1)}"
+            self.cut = f"the server rejected {some} as too many, so the probe stopped"
         elif self._spent + tokens > self.limits.max_tokens:
             left = self.limits.max_tokens - self._spent
             self.cut = f"{stage.name} needs {tokens:,} tokens, and only {left:,} are left"

@@ -75,7 +75,7 @@ def test_one_refusal_as_too_many_ends_it(tmp_path: Path, status: int) -> None:
     found = rows(run)
     assert set(found.stage) == {"S3", "S5"} and len(found) == 20
     (cut,) = cuts(ended)
-    assert "the server refused 1 of the requests as too many" in cut
+    assert "the server rejected 1 request as too many" in cut
 
 
 def test_refusals_that_were_asked_for_are_no_failures(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_design_that_breaks_is_our_bug_and_the_run_is_kept(tmp_path: Path) -> 
     with streaming() as peer:
         ended, run = probed(peer.url, tmp_path, BROKEN, "--json")
     assert ended.code == 1
-    assert "the design of the probe failed: RuntimeError: no such law" in ended.err
+    assert "planning the probe failed: RuntimeError: no such law" in ended.err
     assert "Traceback" not in ended.err
     assert result(ended)["run"] == str(run) and result(ended)["error"]["code"] == "bug"
     assert len(rows(run)) == 3 and Run.open(str(run)).cut_short == []
@@ -137,7 +137,7 @@ def test_a_planner_that_is_killed_leaves_its_run(tmp_path: Path) -> None:
     with streaming() as peer:
         ended, run = probed(peer.url, tmp_path, KILLED)
     assert ended.code == LocalFault.exit_code
-    assert "the planning process ended before its time (killed by SIGKILL)" in ended.err
+    assert "the planning process ended unexpectedly (killed by SIGKILL)" in ended.err
     assert len(rows(run)) == 3
 
 
@@ -161,7 +161,7 @@ def test_a_stage_whose_writer_is_killed_ends_it(tmp_path: Path) -> None:
         finally:
             command.destroy()
     assert ended.code == LocalFault.exit_code, ended.err
-    assert "writing process of s5-1-w0 ended before its time (killed by SIGKILL)" in ended.err
+    assert "writing process of s5-1-w0 ended unexpectedly (killed by SIGKILL)" in ended.err
     assert set(rows(run).stage) == {"S3"}
 
 

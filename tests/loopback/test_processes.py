@@ -116,7 +116,7 @@ def test_a_killed_reader_or_writer_is_reported_in_a_sentence(killed: dict[str, K
     for kind, what in (("reader", "reading"), ("writer", "writing")):
         ended = killed[kind].ended
         assert ended.code == 16, ended.err
-        assert f"the {what} process of w0 ended before its time" in ended.err
+        assert f"the {what} process of w0 ended unexpectedly" in ended.err
         assert "SIGKILL" in ended.err and "Traceback" not in ended.err
 
 
@@ -282,7 +282,7 @@ def test_a_process_that_dies_at_the_start_ends_the_load(tmp_path: Path, what: st
         options = ("--requests", "5", "--workers", "1", "--osl", "3")
         ended, run = finish(peer.url, tmp_path, *options, setup=DIES.format(what=what))
     assert ended.code == 16, ended.err
-    assert "ended before its time (killed by SIGKILL)" in ended.err
+    assert "ended unexpectedly (killed by SIGKILL)" in ended.err
     assert "Traceback" not in ended.err
     assert len(rows_of(run, "outcome")) == 0
     assert Run.open(str(run)).cut_short
