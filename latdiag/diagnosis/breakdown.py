@@ -119,12 +119,14 @@ def leaves(parts: Parts, population: str) -> dict[str, Share]:
 def settled(sums: Mapping[str, int], parts: Parts) -> dict[str, int]:
     """No sum but ``unattributed`` is negative: what is lacking comes from where it was put."""
     found = dict(sums)
-    for name, value in sums.items():
-        other = parts.sources[name].settles
-        if found[name] < 0 and other in found:
-            found[other] += found[name]
-            found[name] = 0
-        elif value < 0 and other is None and name != "unattributed":
+    for _ in found:
+        for name in sums:
+            other = parts.sources[name].settles
+            if found[name] < 0 and other in found:
+                found[other] += found[name]
+                found[name] = 0
+    for name, value in found.items():
+        if value < 0 and name != "unattributed" and parts.sources[name].settles is None:
             raise ValueError(f"{name} is negative and has nothing to settle with")
     return found
 

@@ -110,7 +110,7 @@ def learned_from(laws: Laws, seen: Observations) -> Learned:
         prefill_pause_share=sharing.pause if sharing else None,
         connect_ms=_range(seen.connect),
         round_trip_ms=_range(seen.trip),
-        bursts_ms=ms(laws.bursts_ns) if laws.bursts_ns else None,
+        bursts_ms=ms(laws.delivery.bursts_ns) if laws.delivery.bursts_ns else None,
         path_ms=_path(laws, again),
         frontend_ms=_frontend(laws, again),
         transfer_ms=_transfer(laws),
@@ -129,11 +129,11 @@ def _path(laws: Laws, again: Sequence[Laws]) -> PathBand | None:
 
 
 def _frontend(laws: Laws, again: Sequence[Laws]) -> tuple[LengthBand, ...] | None:
-    if laws.frontend is None:
+    if laws.refusals is None or laws.refusals.curve is None:
         return None
     tokens = np.array(_SHOWN_AT)
-    parse = [each.frontend.at(tokens) for each in again if each.frontend is not None]
-    return _by_length(laws.frontend.at(tokens), _bounds(parse))
+    parse = [each.refusals.at(tokens) for each in again if each.refusals is not None]
+    return _by_length(laws.refusals.at(tokens), _bounds(parse))
 
 
 def _transfer(laws: Laws) -> TransferTime | None:

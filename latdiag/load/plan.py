@@ -9,6 +9,8 @@ from latdiag.stacks.signal import ReplyFields
 
 #: Scenarios of the requests about the path to a server.
 GET, REFUSED = "get", "refused"
+#: Stages of such requests: alone, and beside the workload.
+PATH, LOADED_PATH = "S1", "S7"
 #: What says that requests are too many.
 BUSY = frozenset({429, 503})
 
@@ -69,5 +71,5 @@ class LoadPlan:
     dither_ns: int = 0
     #: where replies state times that the run keeps
     reply_fields: ReplyFields = field(default_factory=ReplyFields)
-    #: of a stage about the path to the server: where its GETs go
+    #: where GETs go, of a stage that has requests about the path to the server
     path_url: str = ""

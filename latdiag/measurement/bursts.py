@@ -10,7 +10,7 @@ and writes an event for each makes the first token alone. A stall ends in a burs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ from latdiag.model.units import NS_PER_MS
 
 #: An event this close behind another, in shares of the stream's mean gap, came with it.
 _BEHIND = 0.1
+#: So close it belongs to the same burst, of a stream that has some.
+_WITHIN = 0.4
+#: In periods: streams that last no longer came in one burst.
+_SHORT = 0.2
 #: Where events come this fast, being close says nothing; then only a part of the gap counts.
 _CLOSEST = 0.25
 #: Fewer events than this show no rhythm.
@@ -140,6 +144,9 @@ def trains_of(
     limit[pace * np.maximum(events - 1, 1) <= TOGETHER_NS] = TOGETHER_NS
     near = gaps <= np.repeat(limit, events)
     near[starts] = False
+    # A way that shakes draws a burst out a little; what comes between two is far more than this.
+    joined = gaps <= np.repeat(np.maximum(limit, _WITHIN * pace), events)
+    joined[starts] = False
     known = exact.copy()
     known[1:] &= exact[:-1]
     known[starts] = False
@@ -148,7 +155,7 @@ def trains_of(
         _sums(known, offsets).astype(np.int64),
         _sums(known & near, offsets).astype(np.int64),
         _sums(tokens, offsets),
-        **_groups(stamps, offsets, tokens, ~near),
+        **_groups(stamps, offsets, tokens, ~joined),
     )
 
 
@@ -226,6 +233,9 @@ def bursts_of(trains: Trains) -> Bursts | None:
         return _without_rhythm(rows, share, streams)
     # Long streams show a rhythm best; of a short one the whole may be its end.
     inner = rows.select(rows.inner_groups >= min(2, int(rows.inner_groups.max())))
+    # What came in one burst has no period, whatever shook it.
+    spans = inner.inner_ns / inner.inner_groups
+    inner = inner.select(spans >= _SHORT * spans.max())
     period = inner.inner_ns / inner.inner_groups
     size = inner.inner_tokens / inner.inner_groups
     timed = _variation(inner.inner_groups, period, inner.period_sq)
@@ -306,6 +316,20 @@ def _kind(
     return kept
 
 
+def _once(trains: Trains, period_ns: float) -> Trains:
+    """The same, where streams that are far shorter than a period are one burst."""
+    short = (trains.groups > 1) & (trains.inner_ns + trains.last_ns < _SHORT * period_ns)
+    zero = np.zeros(len(short))
+    return replace(
+        trains,
+        groups=np.where(short, 1, trains.groups),
+        first_tokens=np.where(short, trains.tokens, trains.first_tokens),
+        last_tokens=np.where(short, zero, trains.last_tokens),
+        inner_tokens=np.where(short, zero, trains.inner_tokens),
+        last_ns=np.where(short, zero, trains.last_ns),
+    )
+
+
 def _deviation(values: NDArray[np.float64]) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
 
@@ -318,6 +342,7 @@ def held_of(trains: Trains, bursts: Bursts, step_ns: float | None = None) -> Hel
     ``step_ns``: time per token, where a stream does not show its own; else ``bursts.step_ns``.
     Nothing is held where tokens come by step, nor in a stream of one event.
     """
+    trains = _once(trains, bursts.period_ns)
     fallback = bursts.step_ns if step_ns is None else step_ns
     known = trains.inner_tokens > 0
     step = np.where(known, trains.inner_ns / np.maximum(trains.inner_tokens, 1.0), fallback)

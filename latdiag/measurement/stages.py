@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from latdiag.load.plan import LOADED_PATH, PATH
 from latdiag.runtime.channel import message
 
 #: The stage whose requests are explained; all others only teach.
 WORKLOAD = "S10"
 #: The stages that are kept out of every metric.
-DESIGNED = ("warmup", "S1", "S2", "S3", "S5", "S6", "S8")
+DESIGNED = ("warmup", PATH, "S2", "S3", "S4", "S5", "S6", LOADED_PATH, "S8")
 
 
 @message
@@ -30,7 +31,8 @@ class Stage:
     ``slots``: closed loop with so many; 0: open loop. ``segment``: numbers independent repetitions
     of the workload from 1. ``dither_ns``: a closed loop waits up to so long before each request,
     at random, or it would keep step with a timer of the server. ``why``: what is found out, for
-    people who wait.
+    people who wait. ``beside``: requests about the path that go out among those of an open loop:
+    GETs where ``isl`` is 0, else POSTs that are refused.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Stage:
     why: str = ""
     segment: int = 0
     dither_ns: int = 0
+    beside: tuple[Shot, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -54,7 +57,7 @@ class PathStage:
     gets: int
     refused: tuple[int, ...]
     fresh: int
-    name: str = "S1"
+    name: str = PATH
     why: str = "the path to the server and its frontend"
 
 

@@ -10,11 +10,13 @@ from latdiag.measurement.stages import Limits, Shot, Stage
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much of each stage. ``*_s``: seconds that the stage may be expected to take."""
+    """How much of each stage. ``*_s``: seconds that the stage may be expected to take. ``beside``:
+    GETs, and as many refused POSTs, beside each segment of the workload."""
 
     gets: int
     fresh: int
     refusals: int
+    beside: int
     stream_s: float
     ladder: int
     ladder_s: float
@@ -31,12 +33,15 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget(10, 3, 3, 2.0, 2, 4.0, 1, 2.0, (2, 4, 8, 16), 4.0, 2, 3.0, 100, 2, 20.0, 4096),
+    "quick": Budget(
+        10, 3, 3, 6, 2.0, 2, 4.0, 1, 2.0, (2, 4, 8, 16), 4.0, 4, 3.0, 100, 2, 20.0, 4096,
+    ),
     "standard": Budget(
-        40, 10, 8, 6.0, 5, 20.0, 3, 8.0, (2, 4, 8, 16, 32), 20.0, 4, 12.0, 1000, 4, 240.0, 16384
+        40, 10, 8, 12, 6.0, 5, 20.0, 3, 8.0, (2, 4, 8, 16, 32), 20.0, 4, 12.0, 1000, 4, 240.0,
+        16384,
     ),
     "deep": Budget(
-        100, 20, 16, 15.0, 10, 60.0, 6, 30.0, (2, 4, 8, 16, 32, 64), 60.0, 16, 60.0, 3000, 6,
+        100, 20, 16, 20, 15.0, 10, 60.0, 6, 30.0, (2, 4, 8, 16, 32, 64), 60.0, 16, 60.0, 3000, 6,
         900.0, 16384,
     ),
 }  # fmt: skip

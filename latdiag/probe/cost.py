@@ -15,15 +15,17 @@ def cost(limits: Limits) -> Cost:
     budget, offered = BUDGETS[limits.budget], Offered(limits)
     long, burst = budget.longest + 128, sum(budget.batches)
     ladder = 13 * budget.ladder + 1 + 2 * max(1, budget.ladder // 2)
-    designed = 2 + ladder + 2 * budget.outputs + burst + 4 + budget.injections
+    designed = 2 + ladder + 2 * budget.outputs + burst + 8 + budget.injections
     tokens = 600 + burst * 64 + 4 * (SHORT + 1024) + budget.injections * long
+    tokens += 4 * (long // 2)
     tokens += budget.outputs * (long + 160) + 2 * max(1, budget.ladder // 2) * long
     tokens += 13 * budget.ladder * max(REACH, *(limits.isl or (0,)))
     most = most_requests(limits, budget)
     tokens = min(tokens, limits.max_tokens // 2) + offered.tokens(most)
     seconds = budget.stream_s + budget.ladder_s + budget.outputs_s + budget.batches_s
     load_s = max(budget.load_s, LEAST / limits.rate) if limits.rate else budget.load_s
-    requests = budget.gets + 3 * budget.refusals + designed + most
+    path = budget.gets + 3 * budget.refusals + 2 * budget.beside * budget.segments
+    requests = path + designed + most
     return Cost(
         requests,
         min(tokens, limits.max_tokens),

@@ -10,7 +10,10 @@ stage isolates one cause of latency, with all others held still:
     S3       input lengths, one request at a time: the prefill law
     S5       output with a short and with a long context: the decode step alone
     S6       simultaneous requests, twice as many each time: what a batch costs, who is let in
-    S8       long prompts thrown at running streams: whether prefill stops decode
+    S8       long prompts thrown at running streams: whether prefill stops decode, and when the
+             engine takes a prompt up
+    S4       two long prompts at once: computed in turn, or side by side
+    S7       cheap GETs and refused POSTs beside the workload: who waits before the engine
     S10      the workload, open loop: what is to be explained
 
 Lengths come in random order, so that drift of the server does not look like a law.
@@ -23,6 +26,7 @@ import random
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from latdiag.load.plan import PATH
 from latdiag.measurement.stages import (
     Limits,
     PathStage,
@@ -69,9 +73,17 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
         for stage in designed(budget, pace(seen), purse, draw):
             seen = yield stage
     seen = yield from _batches(budget, purse, seen)
-    for stage in _interference(budget, pace(seen), purse, draw):
-        seen = yield stage
-    yield from workload(limits, budget, pace(seen), purse, draw)
+    for together in (_interference, _pairs):
+        for stage in together(budget, pace(seen), purse, draw):
+            seen = yield stage
+    yield from workload(limits, budget, pace(seen), purse, draw, _refusing(seen, refused))
+
+
+def _refusing(seen: Observations, lengths: Sequence[int]) -> list[int]:
+    """The input lengths of POSTs that the server refuses; none where it took one."""
+    posts = (seen.stage == PATH) & (seen.scenario == "refused")
+    refused = posts & ((seen.status == 400) | (seen.status == 422))
+    return sorted(set(lengths)) if refused.any() and refused.sum() == posts.sum() else []
 
 
 # ---------------------------------------------------------------------- one at a time
@@ -129,8 +141,9 @@ def _alone(
     """One request after the other, as many as the time allows, at least one of each length."""
     left, shots = seconds * NS_PER_S, []
     least = len(set(lengths))
-    # Three arrivals at least: the second may come late, the third shows the pace.
-    osl = max(4, math.ceil(3 * at.chunk))
+    # Three arrivals at least: the second may come late, the third shows the pace. Where tokens
+    # are held back, more than one burst: the first of several shows how long its first one waited.
+    osl = max(4, math.ceil(3 * at.chunk), _in_a_burst(at))
     for place, length in enumerate(sorted(set(lengths)) + _repeats(lengths)):
         left -= at.ttft_ns(length) + osl * at.gap_ns
         if left < 0 and place >= least:
@@ -140,6 +153,12 @@ def _alone(
     stage = Stage(name, tuple(shots), 1, why, dither_ns=_dither(at))
     if (paid := purse.pays(stage)) is not None:
         yield paid
+
+
+def _in_a_burst(at: Pace) -> int:
+    """Tokens that the longest silence and its neighbours hold; 0 where tokens come one by one."""
+    held = at.longest_gap_ns / at.gap_ns
+    return clamp(2.5 * held, 4, 160) if held > 6 * at.chunk else 0
 
 
 def _dither(at: Pace) -> int:
@@ -188,18 +207,29 @@ def _interference(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -
     decoders = min(4, (at.admitted or 5) - 1)
     if decoders < 2:
         return
-    length = _longest(budget, at, purse)
-    prefill = at.ttft_ns(length)
-    running = decoders * at.ttft_ns(SHORT) + 8 * at.gap_ns
-    # Each injected prompt gets twice its time, so that the next meets streams at rest again.
-    pause = 2 * prefill + 12 * at.gap_ns
-    number = max(1, min(budget.injections, int(budget.interference_s * NS_PER_S / pause)))
-    end = running + number * pause
-    osl = clamp(1.5 * end / at.gap_ns, 16, 1024)
-    shots = [Shot(SHORT, osl, 0)] * decoders
-    for k in range(number):
-        at_ns = running + k * pause + draw.random() * 2 * at.gap_ns
-        shots.append(Shot(length, 2, round(at_ns)))
+    longest = _longest(budget, at, purse)
+    moment = running = decoders * at.ttft_ns(SHORT) + 8 * at.gap_ns
+    thrown = []
+    for k in range(budget.injections):
+        # Of two lengths, so that a constant shows apart from what grows with the prompt.
+        length = longest if k % 2 == 0 else max(SHORT, longest // 4)
+        thrown.append(Shot(length, 2, round(moment + draw.random() * 2 * at.gap_ns)))
+        # Each gets twice its time, so that the next meets streams at rest again.
+        moment += 2 * at.ttft_ns(length) + 12 * at.gap_ns
+        if k and moment - running > budget.interference_s * NS_PER_S:
+            break
+    osl = clamp(1.5 * moment / at.gap_ns, 16, 1024)
+    shots = [Shot(SHORT, osl, 0)] * decoders + thrown
     stage = Stage("S8", tuple(shots), 0, "whether long prompts stop running streams")
+    if (paid := purse.pays(stage)) is not None:
+        yield paid
+
+
+def _pairs(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -> Iterator[Stage]:
+    """Two long prompts at the same moment, twice."""
+    length = max(SHORT, _longest(budget, at, purse) // 2)
+    after = round(3 * at.ttft_ns(length) + 4 * at.gap_ns)
+    shots = [Shot(length, 2, at_ns) for at_ns in (0, 0, after, after)]
+    stage = Stage("S4", tuple(shots), 0, "whether two prompts are computed in turn")
     if (paid := purse.pays(stage)) is not None:
         yield paid

@@ -64,9 +64,15 @@ class Offered:
 
 
 def workload(
-    limits: Limits, budget: Budget, at: Pace, purse: Purse, draw: random.Random
+    limits: Limits,
+    budget: Budget,
+    at: Pace,
+    purse: Purse,
+    draw: random.Random,
+    refused: Sequence[int],
 ) -> Iterator[Stage]:
-    """S10 in independent segments: the queue of one is gone before the next begins."""
+    """S10 in independent segments: the queue of one is gone before the next begins. ``refused``:
+    input lengths of POSTs that go out beside it (S7) and are refused, as many as GETs."""
     work = Offered(limits)
     mean_isl, mean_osl = work.means()
     alone = at.ttft_ns(mean_isl) + mean_osl * at.gap_ns
@@ -75,19 +81,34 @@ def workload(
     number = clamp(expected * budget.load_s, LEAST, most_requests(limits, budget))
     number = min(number, int(purse.left / (mean_isl + mean_osl)))
     lengths = work.lengths(purse.context)
+    moments = random.Random(limits.seed + 2)
     for segment in range(1, budget.segments + 1):
         size = number // budget.segments
         pairs = [next(lengths) for _ in range(size)]
         slots = limits.concurrency or 0
+        shots = tuple(_due(pairs, None if slots else rate, draw))
         stage = Stage(
             WORKLOAD,
-            tuple(_due(pairs, None if slots else rate, draw)),
+            shots,
             slots,
             f"the workload, part {segment} of {budget.segments}",
             segment,
+            beside=() if slots else tuple(_beside(shots, budget, refused, moments)),
         )
         if (paid := purse.pays(stage, share=False)) is not None:
             yield paid
+
+
+def _beside(
+    shots: Sequence[Shot], budget: Budget, refused: Sequence[int], draw: random.Random
+) -> Iterator[Shot]:
+    """Requests about the path at moments of the workload's own requests: where these crowd, so do
+    they, and a wait before the engine shows."""
+    moments = [shot.at_ns for shot in shots[1:]] or [0]
+    for k in range(budget.beside):
+        yield Shot(0, 0, draw.choice(moments))
+        if refused:
+            yield Shot(refused[k % len(refused)], 0, draw.choice(moments))
 
 
 def most_requests(limits: Limits, budget: Budget) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import random
 import signal
@@ -17,7 +18,7 @@ from latdiag.load.plan import GET, REFUSED
 from latdiag.load.processes import run
 from latdiag.load.processes.counters import Counts
 from latdiag.load.processes.run import LoadEnd
-from latdiag.load.work.path import path_work
+from latdiag.load.work.path import path_shots, path_work
 from latdiag.load.work.prepare import Prepared, Wish
 from latdiag.measurement.stages import Limits, PathStage, Stage
 from latdiag.model.errors import TargetFault, of_run
@@ -218,9 +219,12 @@ class _Probing:
         plan = prepared.stage_plan(
             f"{stage.name.lower()}-{place}-", stage.slots, segment, stage.dither_ns
         )
-        return run.run_load(
-            plan, prepared.shots(stage.name, stage.shots, self._numbers), path, tag, told
-        )
+        work = prepared.shots(stage.name, stage.shots, self._numbers)
+        if stage.beside:
+            plan = prepared.with_path(plan)
+            beside = path_shots(stage.beside, prepared.workload.refusable, self._numbers)
+            work = heapq.merge(work, beside, key=lambda each: each.due_ns)
+        return run.run_load(plan, work, path, tag, told)
 
     def _execute_path(
         self, stage: PathStage, place: int, progress: Progress, told: Callable[[Counts], None]

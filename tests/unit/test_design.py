@@ -116,7 +116,7 @@ def test_stages_are_what_the_loop_can_execute(limits: Limits, server: FakeServer
 def test_a_healthy_server_gets_every_stage_and_a_workload_in_segments() -> None:
     server = probed(FakeServer(), QUICK)
     names = by_name(server)
-    assert list(names) == ["warmup", "S2", "S3", "S5", "S6", "S8", "S10"]
+    assert list(names) == ["warmup", "S2", "S3", "S5", "S6", "S8", "S4", "S10"]
     budget = BUDGETS["quick"]
     assert [s.segment for s in names["S10"]] == list(range(1, budget.segments + 1))
     assert sum(len(s.shots) for s in names["S10"]) == budget.requests

@@ -176,14 +176,19 @@ def test_without_enough_gets_there_is_no_path() -> None:
     assert taught(rows + gets([-0.000001] * 9)).path is None
 
 
+def read_first(laws: Laws) -> bool:
+    """Whether refused requests show that their prompts were read."""
+    return laws.refusals is not None and laws.refusals.curve is not None
+
+
 def test_refused_requests_teach_the_frontend() -> None:
     random = np.random.default_rng(4)
     parse = [(n, (1.0 + 0.004 * n) * random.normal(1, 0.02)) for n in (32, 512, 1024) * 4]
     rows = ladder(base, random) + streams(random, 10.0) + gets([0.3] * 10)
     laws = taught(rows + refusals(parse, 422))
-    assert laws.frontend is not None
+    assert laws.refusals is not None and laws.refusals.curve is not None
     for isl in (32, 700, 1024):
-        found = float(laws.frontend.at(np.array([isl]))[0]) / MS
+        found = float(laws.refusals.at(np.array([isl]))[0]) / MS
         assert found == pytest.approx(1.0 + 0.004 * isl, rel=0.05)
 
 
@@ -202,7 +207,7 @@ def test_what_is_no_refusal_after_parsing_teaches_no_frontend(
 ) -> None:
     random = np.random.default_rng(5)
     rows = ladder(base, random) + streams(random, 10.0) + refusals(answers, status)
-    assert taught(rows).frontend is None
+    assert not read_first(taught(rows))
 
 
 # ---------------------------------------------------------------------- the decode step
@@ -289,14 +294,16 @@ def test_noise_as_large_as_a_step_is_no_transfer() -> None:
 
 
 # ---------------------------------------------------------------------- prefill against decode
-def thrown(lost: float, prompts: int = 2, step: float = 10.0) -> list[Reply]:
-    """S8: four streams; each prompt takes 400 ms, ``lost`` of which every stream stands still."""
+def thrown(lost: float, prompts: int = 2, step: float = 10.0, own: Curve = base) -> list[Reply]:
+    """S8: four streams; each prompt takes what its law says, and every stream stands still for
+    ``lost`` of what grows with it."""
+    took = own(4096)
     at, instants, now, pauses = 300_000.0, [0.0], 0.0, [500.0 + 1500.0 * k for k in range(prompts)]
     for pause in pauses:
         while now < pause:
             now += step
             instants.append(now)
-        now += 400.0 * lost
+        now += (took - own(0)) * lost
         instants.append(now)
     while now < 1500.0 * (prompts + 1):
         now += step
@@ -304,7 +311,7 @@ def thrown(lost: float, prompts: int = 2, step: float = 10.0) -> list[Reply]:
     gaps = np.diff(instants).tolist()
     rows = [reply("S8", 32, at, 20.0, gaps) for _ in range(4)]
     # The prompts arrive as the streams' own clock says: 20 ms behind their begin.
-    return rows + [reply("S8", 4096, at + 20.0 + pause, 400.0, [step]) for pause in pauses]
+    return rows + [reply("S8", 4096, at + 20.0 + pause, took, [step]) for pause in pauses]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +323,7 @@ def test_streams_that_stand_still_share_their_engine(lost: float, verdict: str) 
     laws = taught(ladder(base, random) + streams(random, 10.0) + thrown(lost))
     assert laws.sharing.verdict == verdict
     # The pace of a stream holds what it lost to the other prompt, so this reads a little low.
-    assert laws.sharing.lost == pytest.approx(lost, abs=0.06)
+    assert laws.sharing.lost == pytest.approx(lost, abs=0.08)
 
 
 def test_a_prompt_of_a_step_or_two_says_nothing_of_sharing() -> None:
@@ -333,8 +340,8 @@ def test_refusals_that_cost_the_same_whatever_the_prompt_teach_no_frontend() -> 
     random = np.random.default_rng(11)
     rows = ladder(base, random) + streams(random, 10.0)
     flat = [(n, 2.0 + 0.02 * random.random()) for n in (32, 512, 1024) * 4]
-    assert taught(rows + refusals(flat)).frontend is None
-    assert taught(rows + refusals([(n, 2.0) for n in (32, 512, 1024) * 4])).frontend is None
+    assert not read_first(taught(rows + refusals(flat)))
+    assert not read_first(taught(rows + refusals([(n, 2.0) for n in (32, 512, 1024) * 4])))
 
 
 def test_short_replies_teach_a_pace_and_no_law() -> None:

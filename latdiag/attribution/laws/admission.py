@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
 
 #: Streams of a burst that were admitted at once begin within this share of the others' wait.
 _TOGETHER = 0.25
+#: Requests that show a limit of the workload's own, and how often they have to.
+_FEWEST_ROWS, _STEADY = 10, 0.9
 
 
 def admitted(seen: Observations) -> int | None:
@@ -37,3 +40,41 @@ def admitted(seen: Observations) -> int | None:
         ):
             return max(1, int((~late).sum()))
     return None
+
+
+def at_limit(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Rows that came while as many streams ran as ever run at once: they wait for one to end.
+
+    The limit is that of a burst (``admitted``), or what the workload itself shows: so many stream
+    whenever more are in flight.
+    """
+    none = np.zeros(len(rows), dtype=bool)
+    limit = admitted(seen) or _plateau(seen, rows)
+    if limit is None:
+        return none
+    first, last, begin = seen.first[rows], seen.last[rows], seen.begin[rows]
+    full = none
+    for place in range(len(rows)):
+        at = begin[place]
+        # Those that run, and those that came no later and get their turn before.
+        there = (last > at) & ((first <= at) | ((begin <= at) & (first < first[place])))
+        full[place] = int(there.sum()) >= limit
+    return full
+
+
+def _plateau(seen: Observations, rows: NDArray[np.int64]) -> int | None:
+    """Streams of the workload that run whenever clearly more are in flight; None: it varies."""
+    if len(rows) < _FEWEST_ROWS:
+        return None
+    begin, first, last = (np.sort(each[rows]) for each in (seen.begin, seen.first, seen.last))
+    # Just before each first token: whoever waits could have begun by then.
+    at = first - 1
+    streaming = np.searchsorted(first, at, side="right") - np.searchsorted(last, at, side="right")
+    waiting = np.searchsorted(begin, at, side="right") - np.searchsorted(first, at, side="right")
+    crowded = waiting >= 3
+    if crowded.sum() < _FEWEST_ROWS:
+        return None
+    most = int(streaming[crowded].max())
+    # One has just ended where the next begins.
+    steady = float((streaming[crowded] >= most - 1).mean())
+    return most if most >= 1 and steady >= _STEADY else None

@@ -3,10 +3,19 @@
 For each request of the workload, behind the first hop and before the first token::
 
     way       what a cheap GET takes there: a gateway, or a path that TCP does not see
-    own       what the same prompt takes alone: frontend and prefill
-    queue     the rest: waiting to be let in, and others' work in the same steps
+    made      steps of decode before the first arrival: it brings several tokens, or tokens came
+              before it that are never sent
+    refusal   what a refused POST of that length takes
+    before    what passes until the engine takes the prompt up, beyond a refusal
+    launch    the part of a short prompt's time that nobody was seen to take
+    prompt    what the engine takes for the prompt alone
+    crowd     by how much longer GETs and refusals take beside the workload
+    misfit    what requests that met no other of ours take beyond all of that
+    full      the rest, of requests that found as many streams running as ever run at once
+    wait      the rest of all others: waiting to be scheduled, and others' work in the same steps
 
-Signed differences go into the sums: cutting each at nothing would turn noise into queueing.
+``pieces`` says whose each of them can be. Signed differences go into the sums: cutting each at
+nothing would turn noise into queueing.
 """
 
 from __future__ import annotations
@@ -16,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.client_only import AFTER_THE_STREAM
-from latdiag.attribution.laws.admission import admitted
+from latdiag.attribution.client_only import AFTER_THE_STREAM, held_end
+from latdiag.attribution.laws.admission import at_limit
 from latdiag.attribution.laws.laws import Laws, company, first_gap, learn
+from latdiag.attribution.laws.pieces import Piece, limits, merged, room
+from latdiag.attribution.laws.suspicion import MADE, PIECES, pieces_of
 from latdiag.attribution.leaves import BIT, MASK
-from latdiag.attribution.ledger import Claim, Ledger, Merges, Move, Origin
+from latdiag.attribution.ledger import Claim, Ledger, Merges, Move, Origin, key_of
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.stages import WORKLOAD
@@ -30,34 +41,35 @@ if TYPE_CHECKING:
 
 #: How often the laws are drawn again for the intervals.
 _DRAWS = 100
+#: Requests that met no other, from which on they test the laws; standard errors that are no
+#: chance.
+_LONE, _SURE = 8, 3.0
+#: Tokens after the first arrival from which on a stream shows its own pace.
+_PACED = 4
+#: How far the time of tokens that no arrival shows may be off.
+_UNSEEN = 0.06
 
-_CLIENT = "this client's due and send times, user and kernel transmit stamps"
-_QUEUE = Origin(
-    "C",
-    "time to the first token beyond what the same prompt takes alone: admission and other"
-    " requests' work",
-)
-_OWN = "designed prompts, alone (S3, S5), by input length"
-_PARSE = Origin(
-    "C",
-    "refused requests of growing length (S1): a lower bound, because a request may be refused"
-    " before the frontend is done",
-)
 _DECODE = "kernel receive stamps, first to last token; includes time on links between steps"
 _LEAVES = Origin("C", "the laws learned in designed stages, applied to each request")
+#: Where a class, a difference of estimates, comes out below nothing, the next of these gives.
+_LINE = ("queue", "prefill", "frontend", "gateway", "interconnect", "decode", "network")
+
+Columns = dict[str, NDArray[np.int64]]
 
 
 def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     """Parts of the workload's requests; None where the designed stages taught too little."""
     laws = learn(seen)
-    rows = seen.of(WORKLOAD)
     if laws is None:
         return None
     ok = int((seen.ok & (seen.stage == WORKLOAD)).sum())
+    seen = laws.delivery.visible(seen)
+    rows = seen.of(WORKLOAD)
     gaps = np.nan_to_num(first_gap(seen, rows))
-    columns = _columns(seen, rows, laws, gaps)
+    lone, full = _lone(seen, rows), at_limit(seen, rows)
+    columns = _columns(seen, rows, laws, gaps, lone, full)
     random = np.random.default_rng(len(seen.first))
-    again = [_columns(seen, rows, each, gaps) for each in laws.drawn(random, _DRAWS)]
+    again = [_columns(seen, rows, each, gaps, lone, full) for each in laws.drawn(random, _DRAWS)]
     drawn = {name: np.array([each[name] for each in again], dtype=float) for name in columns}
     whole = Whole(
         (seen.done - seen.begin)[rows],
@@ -67,88 +79,170 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
         row=seen.row[rows],
     )
-    waits = 0.0 if admitted(seen) or not len(rows) else float(columns["queue"].mean())
+    pieces = pieces_of(laws, columns, gaps, _paced(seen, rows, laws, columns))
+    merges = merged(pieces, whole.total)
+    moves = _moves(seen, rows, laws, merges)
+    small = limits(pieces, merges)
+    for move in moves:
+        if move.giver in small:
+            small[move.giver] = small[move.giver] + move.ns
+    claims = _claims(seen, rows, laws, columns, drawn, pieces)
     ledger = Ledger(
-        _claims(seen, rows, laws, columns, drawn),
+        claims,
         remainder=AFTER_THE_STREAM,
         leaf_origin=_LEAVES,
-        merges=_merges(laws),
+        merges=merges,
         filled=frozenset({"client_ttft", "decode"}),
-        moves=_moves(seen, rows, laws, waits),
-        settles={"queue": "prefill", "prefill": "frontend", "interconnect": "decode"},
+        moves=[*moves, *room(pieces, merges)],
+        limits=small,
+        settles=_settles(claims, merges),
     )
     return settle(whole, ledger, ok - len(rows), _alone(seen, rows, laws, columns)), laws
 
 
-def _merges(laws: Laws) -> Merges:
-    """What the probe could not tell apart."""
-    merges: dict[str, tuple[str, ...]] = {}
-    is_way = laws.path is not None and laws.path.is_way
-    merged = ["prefill"]
-    if laws.frontend is None:
-        merged.append("frontend")
-    if laws.sharing.verdict != "shared" and laws.transfer is None:
-        # Where prefill may run elsewhere, it may hand its KV over before the first token.
-        merged.append("interconnect")
-    if laws.bursts_ns and not is_way:
-        # Whatever holds tokens back for a burst holds the first one back too.
-        merged.append("gateway")
-    classes: list[tuple[str, ...]] = [("network", "gateway")] if is_way else []
-    classes += [tuple(merged)] if len(merged) > 1 else []
-    if laws.transfer is not None and not laws.transfer.proven:
-        classes.append(("decode", "interconnect"))
-    for members in classes:
-        merges |= dict.fromkeys(members, members)
-    return merges
+# ---------------------------------------------------------------------- the pieces of each row
+def _columns(
+    seen: Observations,
+    rows: NDArray[np.int64],
+    laws: Laws,
+    gaps: NDArray[np.float64],
+    lone: NDArray[np.bool_],
+    full: NDArray[np.bool_],
+) -> Columns:
+    """Signed int64 ns that add up to last - begin in every row. ``gaps``: ``first_gap`` of each,
+    0 where it is not known."""
+    server, isl = seen.server[rows], seen.isl[rows]
+    found: Columns = {"client": seen.client[rows], "network": seen.network[rows]}
+    found["way"] = np.minimum(round(laws.way_ns), server)
+    left = server - found["way"]
+    early = laws.delivery.early_ns(_token_ns(seen, rows, laws), rows)
+    found["made"] = np.minimum(_whole(early), np.maximum(left, 0))
+    left = left - found["made"]
+    own = np.maximum(laws.own.at(isl), 0.0)
+    refusal = laws.refusals.at(isl) if laws.refusals is not None else np.zeros(len(rows))
+    refusal = np.minimum(refusal, own)
+    before, launch = np.zeros(len(rows)), np.zeros(len(rows))
+    if laws.before is not None:
+        before = np.clip(laws.before.at(isl) - refusal, 0.0, own - refusal)
+    else:
+        launch = np.clip(laws.launch_ns, 0.0, own - refusal)
+    for name, ns in (("refusal", refusal), ("before", before), ("launch", launch)):
+        found[name] = _whole(ns)
+        left = left - found[name]
+    found["prompt"] = _whole(own - refusal - before - launch)
+    left = left - found["prompt"]
+    crowd = laws.loaded.most_ns if laws.loaded is not None else 0.0
+    found["crowd"] = np.minimum(round(crowd), np.maximum(left, 0))
+    left = left - found["crowd"]
+    found["misfit"] = np.clip(_misfit(left, lone), 0, np.maximum(left, 0))
+    left = left - found["misfit"]
+    found["full"] = np.where(full, left, 0)
+    found["wait"] = left - found["full"]
+    return found | _stream(seen, rows, laws, gaps)
 
 
+def _token_ns(seen: Observations, rows: NDArray[np.int64], laws: Laws) -> NDArray[np.float64]:
+    """Of each row, as its own stream shows it where that is long enough, else alone."""
+    later = seen.later(rows)
+    own = (seen.last - seen.first)[rows] / np.maximum(later, 1.0)
+    alone = laws.step.alone(seen.isl[rows].astype(float))
+    return np.where(later >= _PACED, np.maximum(own, alone), alone)
+
+
+def _stream(
+    seen: Observations, rows: NDArray[np.int64], laws: Laws, gaps: NDArray[np.float64]
+) -> Columns:
+    """What follows the first arrival; ``end`` comes after the last."""
+    events, network = np.diff(seen.offsets)[rows], seen.network[rows]
+    after, between = (seen.done - seen.last)[rows], (seen.last - seen.first)[rows]
+    found: Columns = {"end": held_end(after, between, events, network)}
+    stream = (seen.last - seen.first)[rows]
+    if laws.delivery.held is not None:
+        found["held"] = np.minimum(_whole(laws.delivery.held.last[rows]), stream)
+        stream = stream - found["held"]
+    if laws.transfer is not None and laws.transfer.proven:
+        found["interconnect"] = np.minimum(_whole(gaps), stream)
+        stream = stream - found["interconnect"]
+    found["decode"] = stream
+    return found
+
+
+def _paced(
+    seen: Observations, rows: NDArray[np.int64], laws: Laws, columns: Columns
+) -> NDArray[np.int64]:
+    """ns of each stream in which something that sends one event after the other was busy."""
+    if laws.pacing is None:
+        paced = columns["decode"] if laws.pace_is_nobodys else np.zeros(len(rows), dtype=np.int64)
+        return np.maximum(paced, 0)
+    inside = laws.pacing.inside(seen.first[rows], seen.last[rows])
+    return np.minimum(_whole(inside), columns["decode"])
+
+
+def _misfit(left: NDArray[np.int64], lone: NDArray[np.bool_]) -> int:
+    """What requests that met no other took beyond the laws, ns: no queue of ours; 0 where it may
+    be chance."""
+    values = left[lone].astype(float)
+    if len(values) < _LONE:
+        return 0
+    error = float(values.std(ddof=1)) / len(values) ** 0.5
+    mean = float(values.mean())
+    return round(mean) if mean > _SURE * error else 0
+
+
+def _lone(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Rows that no other request of ours met before their first token."""
+    begin, end = seen.begin[rows], seen.first[rows]
+    others = np.flatnonzero(seen.ok & (seen.done > seen.begin))
+    starts = np.sort(seen.begin[others])
+    ends = np.sort(seen.done[others])
+    # Begun before this one's first token, less ended before it began: itself, and whom it met.
+    met = np.searchsorted(starts, end) - np.searchsorted(ends, begin)
+    lone: NDArray[np.bool_] = met <= 1
+    return lone
+
+
+def _whole(ns: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.rint(ns).astype(np.int64)
+
+
+# ---------------------------------------------------------------------- claims
 def _claims(
     seen: Observations,
     rows: NDArray[np.int64],
     laws: Laws,
-    columns: dict[str, NDArray[np.int64]],
+    columns: Columns,
     drawn: dict[str, NDArray[np.float64]],
+    pieces: list[Piece],
 ) -> list[Claim]:
-    merges = _merges(laws)
-    origins = {
-        "network": Origin("A", "transmit and ACK stamps, TCP_INFO min_rtt"),
-        "frontend": _PARSE,
-        "queue": _QUEUE,
-        "prefill": Origin("E" if "prefill" in merges else "C", _OWN),
-    }
-    if laws.path is not None and laws.path.is_way:
-        gets = f"and {len(laws.path.values)} cheap GETs (S1)"
-        origins["way"] = Origin("C", f"{gets}, which take longer than an HTTP layer does")
-    if laws.transfer is not None:
-        origins["interconnect"] = Origin(
-            "C",
-            "from the first token to the second, beyond one step; seen alone in"
-            f" {laws.transfer.n} designed requests too (S3, S5)",
-        )
-    claims = [Claim(MASK["client"], columns["client"], (Origin("A", _CLIENT),))]
-    for name, origin in origins.items():
-        if name in columns:
-            mask = MASK["network" if name == "way" else name]
-            late = name == "interconnect"
-            claims.append(Claim(mask, columns[name], (origin,), late=late, drawn=drawn[name]))
+    client = Origin("A", "this client's due and send times, user and kernel transmit stamps")
+    network = Origin("A", "transmit and ACK stamps, TCP_INFO min_rtt")
+    claims = [
+        Claim(MASK["client"], columns["client"], (client,)),
+        Claim(MASK["network"], columns["network"], (network,), drawn=drawn["network"]),
+    ]
+    for each in pieces:
+        if each.name in columns and (each.ns.any() or each.name in ("prompt", "wait")):
+            claims.append(
+                Claim(
+                    MASK[each.likely],
+                    each.ns,
+                    (PIECES[each.name](laws, each),),
+                    late=each.name in ("interconnect", "held"),
+                    ended=each.name == "end",
+                    drawn=drawn[each.name],
+                )
+            )
     stream = (_stream_origin(laws),)
-    rest = MASK["decode"]
+    if columns["made"].any():
+        claims.append(Claim(MASK["decode"], columns["made"], (MADE,), drawn=drawn["made"]))
     leaves = _leaves(seen, rows, laws, columns)
     *fixed, last = leaves or ["decode"]
+    decode, again = columns["decode"], drawn["decode"]
     for leaf in fixed:
         claims.append(Claim(BIT[leaf], leaves[leaf], stream, late=True, stated=True))
-        columns["decode"] = columns["decode"] - leaves[leaf]
-        drawn["decode"] = drawn["decode"] - leaves[leaf]
-    claims.append(
-        Claim(
-            BIT.get(last, rest),
-            columns["decode"],
-            stream,
-            late=True,
-            stated=bool(leaves),
-            drawn=drawn["decode"],
-        )
-    )
+        decode, again = decode - leaves[leaf], again - leaves[leaf]
+    mask = BIT.get(last, MASK["decode"])
+    claims.append(Claim(mask, decode, stream, late=True, stated=bool(leaves), drawn=again))
     return claims
 
 
@@ -156,69 +250,72 @@ def _stream_origin(laws: Laws) -> Origin:
     if laws.transfer is not None and not laws.transfer.proven:
         return Origin("E", f"{_DECODE}; the second token arrives late, and nothing shows why")
     shaken = laws.path is not None and laws.path.jitter_ns > laws.step.base
-    return Origin("C" if shaken or laws.bursts_ns or laws.transfer is not None else "A", _DECODE)
+    uneven = shaken or laws.delivery.bursts_ns or laws.transfer is not None
+    return Origin("C" if uneven else "A", _DECODE)
 
 
-def _moves(
-    seen: Observations, rows: NDArray[np.int64], laws: Laws, unexplained: float
-) -> list[Move]:
-    """What the evidence leaves open between two parts.
-
-    ``unexplained``: mean wait of a request although all streams were admitted at once, ns.
-    """
-    moves = [Move("network", "prefill", (seen.network - seen.network_lo)[rows].astype(float))]
-    front = "frontend" if laws.frontend is not None else "prefill"
-    if laws.path is None:
-        moves.append(
-            Move("prefill", "network", (seen.network_hi - seen.network)[rows].astype(float))
-        )
-    else:
-        # A way that delays unevenly, and keeps the order, draws a stream out.
-        moves.append(Move("decode", "network", laws.path.jitter_ns))
-        if not laws.path.is_way:
-            # So short a GET may be an HTTP layer as well as a way.
-            moves.append(Move(front, "network", laws.path.floor_ns))
-    if laws.frontend is not None:
-        least = laws.own.tokens[laws.own.tokens.argmin()][None]
-        hidden = float(laws.own.at(least)[0] - laws.frontend.at(least)[0])
-        moves.append(Move("prefill", "frontend", max(0.0, hidden)))
-    if laws.sharing.verdict == "separate" and laws.transfer is None and unexplained > 0:
-        # Between engines there may be a link, and what waits may wait for that.
-        moves.append(Move("queue", "prefill", unexplained))
-    return moves
-
-
-def _columns(
-    seen: Observations, rows: NDArray[np.int64], laws: Laws, gaps: NDArray[np.float64]
-) -> dict[str, NDArray[np.int64]]:
-    """Signed int64 ns that add up to last - begin in every row. ``gaps``: ``first_gap`` of each,
-    0 where it is not known."""
-    server, isl = seen.server[rows], seen.isl[rows]
-    found = {"client": seen.client[rows], "network": seen.network[rows]}
-    way = np.zeros(len(rows), dtype=np.int64)
-    if laws.path is not None and laws.path.is_way:
-        way = found["way"] = np.minimum(round(laws.path.floor_ns), server)
-    own = np.rint(np.maximum(laws.own.at(isl), 0.0)).astype(np.int64)
-    if laws.frontend is not None:
-        parse = np.rint(np.maximum(laws.frontend.at(isl), 0.0)).astype(np.int64)
-        found["frontend"] = np.minimum(parse, own)
-        own = own - found["frontend"]
-    found["queue"] = server - way - own - found.get("frontend", 0)
-    found["prefill"] = own
-    stream = (seen.last - seen.first)[rows]
-    if laws.transfer is not None and laws.transfer.proven:
-        found["interconnect"] = np.minimum(np.rint(gaps).astype(np.int64), stream)
-        stream = stream - found["interconnect"]
-    found["decode"] = stream
+def _settles(claims: list[Claim], merges: Merges) -> dict[str, str]:
+    """By class the one that gives where its sum comes out below nothing: the next in line."""
+    there = {key_of(claim.leaves, merges) for claim in claims}
+    classes = list(dict.fromkeys(merges.get(name, (name,)) for name in _LINE))
+    classes = [members for members in classes if members[0] in there]
+    found = {}
+    for members in classes:
+        last = max(_LINE.index(name) for name in members if name in _LINE)
+        after = [each for each in classes if _LINE.index(each[0]) > last or each[-1] == _LINE[-1]]
+        after = [each for each in after if each != members]
+        if after:
+            found[members[0]] = after[0][0]
     return found
 
 
-def _leaves(
-    seen: Observations,
-    rows: NDArray[np.int64],
-    laws: Laws,
-    columns: dict[str, NDArray[np.int64]],
-) -> dict[str, NDArray[np.int64]]:
+def _moves(seen: Observations, rows: NDArray[np.int64], laws: Laws, merges: Merges) -> list[Move]:
+    """What the evidence leaves open between two parts, beside whose a piece is."""
+
+    def key(name: str) -> str:
+        return merges.get(name, (name,))[0]
+
+    def move(giver: str, taker: str, ns: Any) -> None:
+        if key(giver) != key(taker):
+            moves.append(Move(key(giver), key(taker), ns))
+
+    moves: list[Move] = []
+    move("network", "prefill", (seen.network - seen.network_lo)[rows].astype(float))
+    front = "frontend" if laws.refusals is not None else "prefill"
+    if laws.path is None:
+        move("prefill", "network", (seen.network_hi - seen.network)[rows].astype(float))
+    else:
+        # A way that delays unevenly, and keeps the order, draws a stream out.
+        move("decode", "network", laws.path.jitter_ns)
+        if not laws.path.is_way:
+            # So short a GET may be an HTTP layer as well as a way.
+            move(front, "network", laws.path.floor_ns)
+    if laws.before is not None:
+        move("prefill", "frontend", laws.before.room_ns)
+        move("frontend", "prefill", min(laws.before.room_ns, laws.before.constant_ns))
+    elif laws.refusals is not None and laws.refusals.curve is not None:
+        least = laws.own.tokens[laws.own.tokens.argmin()][None]
+        hidden = float(laws.own.at(least)[0] - laws.refusals.at(least)[0])
+        move("prefill", "frontend", max(0.0, hidden))
+    if laws.delivery.held is not None:
+        held = laws.delivery.held
+        move("decode", "gateway", (held.last_hi - held.last)[rows])
+        move("gateway", "decode", (held.last - held.last_lo)[rows])
+        move("decode", "prefill", (held.first - held.first_lo)[rows])
+        move("prefill", "decode", (held.first_hi - held.first)[rows])
+    early = (laws.delivery.hidden + laws.delivery.gathered)[rows]
+    if early.any():
+        unsure = _UNSEEN * early * _token_ns(seen, rows, laws)
+        move("decode", "prefill", unsure)
+        move("prefill", "decode", unsure)
+    if laws.delivery.open:
+        # Whether the first arrival brings one token or as many as the others.
+        steps = (laws.delivery.chunk - 1) * laws.step.alone(seen.isl[rows].astype(float))
+        move("prefill", "decode", np.minimum(steps, seen.server[rows].astype(float)))
+    return moves
+
+
+def _leaves(seen: Observations, rows: NDArray[np.int64], laws: Laws, columns: Columns) -> Columns:
     """Decode as alone, in a batch, and beyond both: others' prefills, or stalls."""
     if not laws.step.n:
         return {}
@@ -230,24 +327,23 @@ def _leaves(
     others = np.maximum(streams.between(begin, spans) - 1, 0)
     context = np.maximum(contexts.between(begin, spans) - own, 0)
     decode = columns["decode"]
-    base = np.minimum(np.rint(steps * laws.step.alone(own)).astype(np.int64), decode)
-    batch = np.rint(steps * (laws.step.stream * others + laws.step.context * context))
-    batch = np.minimum(batch.astype(np.int64), decode - base)
+    base = np.minimum(_whole(steps * laws.step.alone(own)), decode)
+    batch = _whole(steps * (laws.step.stream * others + laws.step.context * context))
+    batch = np.minimum(batch, decode - base)
     rest = "decode.interference" if laws.sharing.verdict == "shared" else "decode.stall"
     return {"decode.base": base, "decode.batch": batch, rest: decode - base - batch}
 
 
 def _alone(
-    seen: Observations,
-    rows: NDArray[np.int64],
-    laws: Laws,
-    columns: dict[str, NDArray[np.int64]],
+    seen: Observations, rows: NDArray[np.int64], laws: Laws, columns: Columns
 ) -> NDArray[np.int64]:
     """What each request would take on an idle server."""
-    steps = seen.later(rows)
-    stream = steps * laws.step.alone(seen.isl[rows] + seen.osl[rows] / 2)
-    still: Any = columns["network"] + columns["prefill"] + (seen.done - seen.last)[rows]
-    still = still + columns.get("way", 0) + columns.get("frontend", 0)
+    tokens = np.maximum(seen.osl[rows] - 1, 0) + laws.delivery.hidden[rows]
+    stream = tokens * laws.step.alone(seen.isl[rows] + seen.osl[rows] / 2)
+    stream = np.maximum(stream - columns["made"], 0)
+    still: Any = columns["network"] + (seen.done - seen.last)[rows]
+    for name in ("way", "made", "refusal", "before", "launch", "prompt"):
+        still = still + columns[name]
     if "interconnect" in columns and laws.transfer is not None:
         still = still + np.minimum(columns["interconnect"], round(laws.transfer.extra_ns))
     alone: NDArray[np.int64] = np.rint(still + stream).astype(np.int64)

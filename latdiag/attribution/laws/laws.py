@@ -14,95 +14,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.laws.curves import Curve, grows, scale_of
+from latdiag.attribution.laws.delivery import Delivery, delivery_of
+from latdiag.attribution.laws.engine_time import Before, before_engine
 from latdiag.attribution.laws.overlap import Company
-from latdiag.attribution.laws.sharing import Sharing, sharing_of
-from latdiag.model.units import NS_PER_MS
-from latdiag.stats.robust import (
-    deviation,
-    huber_mean,
-    huber_nnls,
-    huber_nnls_each,
-    least_slope,
+from latdiag.attribution.laws.pacing import Pacing, pacing_of
+from latdiag.attribution.laws.path import (
+    Loaded,
+    Path,
+    Refusals,
+    loaded_of,
+    path_of,
+    refusals_of,
 )
+from latdiag.attribution.laws.sharing import Sharing, sharing_of
+from latdiag.attribution.laws.turns import Turns, turns_of
+from latdiag.model.units import NS_PER_MS
+from latdiag.stats.robust import deviation, huber_mean, huber_nnls
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
 
 #: Requests of these stages ran alone.
 _ALONE = ("S2", "S3", "S5")
-#: Prompts from here on cost more a token than shorter ones may: below, a step's fixed part rules.
-_BENDS = (96, 192, 384, 768, 1536)
 #: Gaps are summed in blocks: delivery moves single tokens by more than a step takes, and the
 #: median of single gaps is then wrong by half.
 _BLOCK = 8
-#: A cheap GET that is answered faster than this may as well be the server's own HTTP layer;
-#: what takes longer lies on a way that TCP's round trip does not see.
-HTTP_LAYER_NS = 5 * NS_PER_MS
 _FEWEST = 4
+#: So many further streams change the pace of one by less than this share where nothing does.
+_COMPANY, _MOVED = 7, 0.02
 #: Blocks of gaps that a law of three terms needs.
 _FEWEST_BLOCKS = 9
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """Time behind the first hop of the cheapest request. ``floor_ns``; ``values``: each GET's.
-
-    ``is_way``: it is more than an HTTP layer: a way or a gateway behind the first hop.
-    ``jitter_ns``: by how much more one may take than another.
-    """
-
-    floor_ns: float
-    values: NDArray[np.float64]
-    is_way: bool
-    jitter_ns: float
-
-    def again(self, random: np.random.Generator) -> NDArray[np.float64]:
-        """The GETs that the same probe might have made."""
-        return random.choice(self.values, len(self.values))
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """ns as a function of tokens: increasing and convex, a sum of ramps and a square.
-
-    ``relative``: residuals of the fit in shares of ``scale``, the size expected of them.
-    """
-
-    weights: NDArray[np.float64]
-    tokens: NDArray[np.float64]
-    fitted: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    relative: NDArray[np.float64]
-
-    @classmethod
-    def fit(
-        cls, tokens: NDArray[np.float64], values: NDArray[np.float64], scale: NDArray[np.float64]
-    ) -> Curve:
-        features = _ramps(tokens)
-        weights = huber_nnls(features, values, scale)
-        fitted = features @ weights
-        return cls(weights, tokens, fitted, scale, (values - fitted) / scale)
-
-    def at(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-        return _ramps(tokens.astype(float)) @ self.weights
-
-    def again(self, random: np.random.Generator) -> NDArray[np.float64]:
-        """Residuals that the same design might have left, in shares of ``scale``."""
-        return random.choice(self.relative, len(self.relative))
-
-    def refitted(self, residuals: Sequence[NDArray[np.float64]]) -> list[Curve]:
-        """The laws that each of these residuals (``again``) would have given."""
-        n, used = len(self.fitted), int((self.weights > 0).sum())
-        # Fitted residuals are smaller than the errors were.
-        widen = np.sqrt(n / max(n - used, 1))
-        values = self.fitted + widen * self.scale * np.array(residuals)
-        weights = huber_nnls_each(_ramps(self.tokens), values, self.scale)
-        return [replace(self, weights=each) for each in weights]
-
-
-def _ramps(tokens: NDArray[np.float64]) -> NDArray[np.float64]:
-    ramps = [np.maximum(tokens - bend, 0.0) for bend in _BENDS]
-    return np.column_stack([np.ones(len(tokens)), tokens, *ramps, tokens * tokens / 2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +52,7 @@ class Step:
     """One decode step, ns: ``base + stream * others + context * tokens of context``.
 
     ``spread``: standard deviation of a block's mean about it, relative; ``n``: blocks, 0 where
-    there is only a median of requests alone.
+    there is only a median of requests alone; ``together``: those of bursts.
     """
 
     base: float
@@ -118,6 +60,7 @@ class Step:
     context: float
     spread: float
     n: int
+    together: int = 0
 
     def alone(self, context: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.base + self.context * context
@@ -141,32 +84,65 @@ class Transfer:
 class Laws:
     """All laws of a probe. None: the design could not teach it.
 
-    ``own``: TTFT behind path and queue, alone, by input length: frontend and prefill.
-    ``frontend``: the part of it that a refused request shows, or None. ``bursts_ns``: time
-    between the bursts in which tokens come; 0 where they come one by one.
+    ``own``: TTFT behind path and queue, alone, by input length, less the tokens that were made
+    before the first arrival. ``refusals``: what of it a refused request shows. ``before``: what of
+    it passes before the engine takes a prompt up. ``loaded``: how path and refusals grow under
+    load.
     """
 
     path: Path | None
     own: Curve
-    frontend: Curve | None
+    refusals: Refusals | None
+    before: Before | None
+    loaded: Loaded | None
+    delivery: Delivery
     step: Step
     transfer: Transfer | None
     sharing: Sharing
-    bursts_ns: float = 0.0
+    turns: Turns
+    pacing: Pacing | None
+
+    @property
+    def way_ns(self) -> float:
+        """What lies behind the first hop and is more than an HTTP layer."""
+        return self.path.floor_ns if self.path is not None and self.path.is_way else 0.0
+
+    @property
+    def launch_ns(self) -> float:
+        """What the shortest prompt takes alone beyond a refusal and one step of the engine, which
+        no first token comes without."""
+        refused = self.refusals.constant_ns if self.refusals is not None else 0.0
+        return max(0.0, self.own.constant - refused - self.step.base)
+
+    @property
+    def pace_is_nobodys(self) -> bool:
+        """Whether streams keep a pace that neither prompts nor other streams change: an engine
+        apart might, and so might whatever lets events go one after the other."""
+        alone = self.step.stream * _COMPANY < _MOVED * self.step.base
+        apart = self.sharing.verdict == "separate" and self.transfer is None
+        return apart and alone and self.delivery.held is None and self.step.together > 0
 
     def drawn(self, random: np.random.Generator, times: int) -> list[Laws]:
         """Laws that the same probe might have given, so many times."""
-        parts = (self.path, self.own, self.frontend)
-        again = [[p and p.again(random) for p in parts] for _ in range(times)]
-        gets, own, frontend = (list(each) for each in zip(*again, strict=True))
-        owns = self.own.refitted(own)
-        fronts = self.frontend.refitted(frontend) if self.frontend is not None else [None] * times
-        paths = [self.path and replace(self.path, floor_ns=huber_mean(each)) for each in gets]
+        paths = [self.path and self.path.again(random) for _ in range(times)]
+        owns = self.own.refitted([self.own.again(random) for _ in range(times)])
+        refusals = self._refused_again(random, times)
+        befores = [self.before and self.before.again(random) for _ in range(times)]
         return [
             # The path is taken off before the fit: what it is more, the prompt costs less.
-            replace(self, path=path, own=self._moved(own, path), frontend=front)
-            for path, own, front in zip(paths, owns, fronts, strict=True)
+            replace(self, path=path, own=self._moved(own, path), refusals=refused, before=before)
+            for path, own, refused, before in zip(paths, owns, refusals, befores, strict=True)
         ]
+
+    def _refused_again(self, random: np.random.Generator, times: int) -> Sequence[Refusals | None]:
+        found = self.refusals
+        if found is None:
+            return [None] * times
+        if found.curve is None:
+            drawn = random.choice(found.values, (times, len(found.values)))
+            return [replace(found, flat_ns=huber_mean(each)) for each in drawn]
+        curves = found.curve.refitted([found.curve.again(random) for _ in range(times)])
+        return [replace(found, curve=each) for each in curves]
 
     def _moved(self, own: Curve, path: Path | None) -> Curve:
         """``own`` of a draw, behind the path of that draw."""
@@ -182,76 +158,36 @@ def learn(seen: Observations) -> Laws | None:
     rows = seen.of(*_ALONE)
     if len(rows) < _FEWEST or len(set(seen.isl[rows].tolist())) < 2:
         return None
-    path = _path(seen)
-    behind = path.floor_ns if path is not None and path.is_way else 0.0
-    noise = _noise(path)
-    values = (seen.server[rows] - behind).astype(float)
-    own = Curve.fit(seen.isl[rows].astype(float), values, _scale(values, noise))
-    step = _step(seen)
+    delivery = delivery_of(seen)
+    seen = delivery.visible(seen)
+    step = _step(seen, delivery)
     if step is None:
         return None
-    sharing = sharing_of(seen, path.floor_ns if path is not None else 0.0)
+    path = path_of(seen)
+    behind = path.floor_ns if path is not None and path.is_way else 0.0
+    noise = path.noise_ns if path is not None else 0.05 * NS_PER_MS
+    rows = delivery.telling(rows, seen.isl[rows])
+    made = delivery.early_ns(step.alone(seen.isl[rows].astype(float)), rows)
+    values = np.maximum(seen.server[rows] - behind - made, 0.0)
+    own = Curve.fit(seen.isl[rows].astype(float), values, scale_of(values, noise))
+    refusals = refusals_of(seen, behind, noise)
+    sharing = sharing_of(seen, own, refusals)
+    before = None
+    if sharing.verdict == "shared" and delivery.held is None:
+        before = before_engine(seen, path)
     return Laws(
         path=path,
         own=own,
-        frontend=_frontend(seen, behind, noise),
+        refusals=refusals,
+        before=before,
+        loaded=loaded_of(seen, refusals),
+        delivery=delivery,
         step=step,
-        transfer=_transfer(seen, step, sharing),
+        transfer=_transfer(seen, step, sharing, delivery.chunk),
         sharing=sharing,
-        bursts_ns=_bursts(seen),
+        turns=turns_of(seen, own, step.base, behind),
+        pacing=pacing_of(seen, step.base),
     )
-
-
-def _bursts(seen: Observations) -> float:
-    """Time between bursts, ns, where most tokens of the long stream (S2) come right behind
-    another and the rest long after; 0 where they do not."""
-    rows = seen.of("S2")
-    gaps = [np.diff(seen.arrivals[seen.offsets[r] : seen.offsets[r + 1]]) for r in rows.tolist()]
-    joined = np.concatenate(gaps) if gaps else np.zeros(0)
-    if len(joined) < 16:
-        return 0.0
-    behind = joined < 0.1 * joined.mean()
-    return float(joined[~behind].mean()) if behind.mean() > 0.5 else 0.0
-
-
-def _noise(path: Path | None) -> float:
-    """What delivery alone moves a reply by, ns: from the GETs, at least 50 us."""
-    floor = 0.05 * NS_PER_MS
-    return floor if path is None else max(floor, deviation(path.values - np.median(path.values)))
-
-
-def _scale(values: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
-    """Errors grow with what is measured: a step's noise is a share of the step."""
-    scale: NDArray[np.float64] = noise + 0.03 * np.abs(values)
-    return scale
-
-
-def _path(seen: Observations) -> Path | None:
-    values = seen.answer[(seen.scenario == "get") & (seen.answer >= 0)].astype(float)
-    if len(values) < _FEWEST:
-        return None
-    floor = huber_mean(values)
-    jitter = float(np.quantile(values, 0.9) - np.quantile(values, 0.1))
-    return Path(floor, values, floor > HTTP_LAYER_NS, jitter)
-
-
-def _frontend(seen: Observations, behind: float, noise: float) -> Curve | None:
-    """Parse, template and tokenise, from requests that were refused after it."""
-    refused = (seen.scenario == "refused") & (seen.answer >= 0)
-    refused &= (seen.status == 400) | (seen.status == 422)
-    tokens = seen.isl[refused].astype(float)
-    if len(tokens) < _FEWEST or len(set(tokens.tolist())) < 2:
-        return None
-    values = (seen.answer[refused] - behind).astype(float)
-    # A refusal that costs the same whatever the prompt was made before anything was read of it.
-    if not _grows(tokens, values):
-        return None
-    return Curve.fit(tokens, values, _scale(values, noise))
-
-
-def _grows(tokens: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
-    """Whether values grow with tokens beyond doubt: the lower end of Theil-Sen's interval."""
-    return len(set(tokens.tolist())) > 1 and least_slope(tokens, values) > 0
 
 
 # ---------------------------------------------------------------------- decode
@@ -262,26 +198,48 @@ def company(seen: Observations, rows: NDArray[np.int64]) -> tuple[Company, Compa
     return Company(starts, ends, np.ones(len(rows))), Company(starts, ends, context)
 
 
-def _step(seen: Observations) -> Step | None:
+def _step(seen: Observations, delivery: Delivery) -> Step | None:
     """From blocks of gaps of all stages in which no prompt met running streams."""
-    all_rows = np.flatnonzero(seen.usable)
-    streams, contexts = company(seen, all_rows)
-    blocks = _blocks(seen, seen.of(*_ALONE, "S6"))
-    if len(blocks) < _FEWEST_BLOCKS:
+    if delivery.held is not None:
+        return Step(delivery.step_ns, 0.0, 0.0, 0.0, 0) if delivery.step_ns else _plain_step(seen)
+    alone = _blocks(seen, seen.of(*_ALONE))
+    together = _blocks(seen, seen.of("S6"))
+    if len(alone) + len(together) < _FEWEST_BLOCKS or len(alone) < _FEWEST:
         return _plain_step(seen)
-    begin, end, steps, own = blocks.T
-    begin, end = begin.astype(np.int64), end.astype(np.int64)
+    begin, end, steps, own = alone.T
     gap = (end - begin) / steps
-    others = np.maximum(streams.between(begin, end) - 1, 0)
-    context = own + np.maximum(contexts.between(begin, end) - own, 0)
-    features = np.column_stack([np.ones(len(gap)), others, context])
-    # A way that delays may bring a whole block at once: short gaps are not precise ones.
-    scale = 0.05 * np.maximum(gap, np.median(gap))
-    base, stream, per_token = huber_nnls(features, gap, scale)
+    # What runs alone says what a step costs alone: batches may grow by any law.
+    features = np.column_stack([np.ones(len(gap)), own])
+    base, per_token = huber_nnls(features, gap, _gap_scale(gap))
     if base <= 0:
         return _plain_step(seen)
-    fitted = features @ np.array([base, stream, per_token])
-    return Step(base, stream, per_token, 0.05 * deviation((gap - fitted) / scale), len(gap))
+    fitted = features @ np.array([base, per_token])
+    spread = 0.05 * deviation((gap - fitted) / _gap_scale(gap))
+    stream = _batch_cost(seen, together, base, per_token)
+    return Step(base, stream, per_token, spread, len(alone) + len(together), len(together))
+
+
+def _batch_cost(
+    seen: Observations, together: NDArray[np.float64], base: float, per_token: float
+) -> float:
+    """What each further stream adds to a step, ns, from blocks of bursts."""
+    if not len(together):
+        return 0.0
+    streams, contexts = company(seen, np.flatnonzero(seen.usable))
+    begin, end = together[:, 0].astype(np.int64), together[:, 1].astype(np.int64)
+    steps, own = together[:, 2], together[:, 3]
+    gap = (end - begin) / steps
+    others = np.maximum(streams.between(begin, end) - 1, 0)
+    context = np.maximum(contexts.between(begin, end), own)
+    more = gap - base - per_token * context
+    (stream,) = huber_nnls(others[:, None], more, _gap_scale(gap))
+    return float(stream)
+
+
+def _gap_scale(gap: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A way that delays may bring a whole block at once: short gaps are not precise ones."""
+    scale: NDArray[np.float64] = 0.05 * np.maximum(gap, np.median(gap))
+    return scale
 
 
 def _plain_step(seen: Observations) -> Step | None:
@@ -328,7 +286,7 @@ def first_gap(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.float64
     return out
 
 
-def _transfer(seen: Observations, step: Step, sharing: Sharing) -> Transfer | None:
+def _transfer(seen: Observations, step: Step, sharing: Sharing, chunk: float) -> Transfer | None:
     """A KV transfer shows where the second token takes longer than a step, reliably."""
     rows = seen.of("S3", "S5")
     extra = first_gap(seen, rows)
@@ -340,11 +298,12 @@ def _transfer(seen: Observations, step: Step, sharing: Sharing) -> Transfer | No
     medians = np.median(random.choice(extra, (400, len(extra))), axis=1)
     middle = float(np.median(extra))
     # Less than half a step may be how the scheduler hands over; beyond doubt means all but 1 %.
-    if middle < step.base / 2 or float(np.quantile(medians, 0.01)) < step.base / 4:
+    arrival = step.base * chunk
+    if middle < arrival / 2 or float(np.quantile(medians, 0.01)) < arrival / 4:
         return None
     a, b = np.triu_indices(len(isl), 1)
     apart = isl[a] != isl[b]
     slopes = (extra[b] - extra[a])[apart] / (isl[b] - isl[a])[apart]
     slope = max(0.0, float(np.median(slopes))) if len(slopes) else 0.0
-    proven = sharing.verdict != "shared" and _grows(isl, extra)
+    proven = sharing.verdict != "shared" and grows(isl, extra)
     return Transfer(middle, slope, len(extra), proven or sharing.verdict == "separate")

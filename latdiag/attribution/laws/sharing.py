@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from latdiag.attribution.laws.curves import Curve
+    from latdiag.attribution.laws.path import Refusals
     from latdiag.measurement.observations import Observations
 
 
@@ -27,19 +29,25 @@ class Sharing:
 
 #: Streams that lose this share of a prompt's time share an engine with it; that little: they do
 #: not. Between the two, nothing is said.
-_SHARED, _SEPARATE = 0.25, 0.1
+_SHARED, _SEPARATE = 0.4, 0.1
+#: Arrivals from which on a request of S8 is a stream, and no prompt that was thrown at one.
+_FEWEST_GAPS = 8
 
 
-def sharing_of(seen: Observations, floor: float) -> Sharing:
-    """What running streams lost while long prompts were computed (S8). ``floor``: ns of a GET."""
+def sharing_of(seen: Observations, own: Curve, refusals: Refusals | None) -> Sharing:
+    """What running streams lost while long prompts were computed (S8), as a share of what these
+    cost beyond short ones: a constant may be anybody's. ``own``: a prompt alone; ``refusals``:
+    what of it the engine does not do."""
     rows = seen.of("S8")
     if len(rows) < 3:
         return Sharing("unknown", 0.0, 0.0, 0)
     thrown = seen.isl[rows] > (seen.isl[rows].min() + seen.isl[rows].max()) / 2
+    streams = np.diff(seen.offsets)[rows] >= _FEWEST_GAPS
     lost, pauses, steps = [], [], []
     for prompt in rows[thrown].tolist():
-        for stream in rows[~thrown].tolist():
-            found = _loss(seen, prompt, stream, floor)
+        work = _work(own, refusals, int(seen.isl[prompt]))
+        for stream in rows[streams & ~thrown].tolist():
+            found = _loss(seen, prompt, stream, work)
             if found is not None:
                 lost.append(found[0])
                 pauses.append(found[1])
@@ -55,8 +63,17 @@ def sharing_of(seen: Observations, floor: float) -> Sharing:
     return Sharing(verdict, share, pause, len(lost))
 
 
+def _work(own: Curve, refusals: Refusals | None, isl: int) -> float:
+    """ns that the engine has to work for a prompt: what grows with its length."""
+    at = np.array([isl])
+    work = float(own.at(at)[0]) - own.constant
+    if refusals is not None:
+        work -= float(refusals.at(at)[0]) - refusals.constant_ns
+    return work
+
+
 def _loss(
-    seen: Observations, prompt: int, stream: int, floor: float
+    seen: Observations, prompt: int, stream: int, own: float
 ) -> tuple[float, float, float] | None:
     """(time lost, longest gap, both as shares of the prompt's own time; that time in steps)."""
     span = slice(int(seen.offsets[stream]), int(seen.offsets[stream + 1]))
@@ -64,8 +81,7 @@ def _loss(
     begin, end = int(seen.begin[prompt]), int(seen.first[prompt])
     a = int(np.searchsorted(times, begin, side="right")) - 1
     b = int(np.searchsorted(times, end, side="left"))
-    own = float(seen.server[prompt]) - floor
-    if a < 1 or b >= len(times) or own <= 0 or len(times) < 8:
+    if a < 1 or b >= len(times) or own <= 0 or len(times) < _FEWEST_GAPS:
         return None
     # The stream's own pace, outside the prompt's time; a sum, because a way may deliver in bursts.
     outside = (times[a] - times[0]) + (times[-1] - times[b])

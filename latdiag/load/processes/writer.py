@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from latdiag.load.dialects import DIALECTS
-from latdiag.load.plan import LoadPlan
+from latdiag.load.plan import LOADED_PATH, PATH, LoadPlan
 from latdiag.load.processes.audit import Audit
 from latdiag.load.processes.counters import Counters
 from latdiag.load.processes.outbox import Bye, Reading
@@ -71,7 +71,6 @@ class Writer:
         reports: Channel,
     ) -> None:
         self._plan = plan
-        self._row = PathRow if plan.path_url else Row
         self._run = run
         self._name = name
         self._counters = counters
@@ -126,7 +125,8 @@ class Writer:
                 _, n, real_ns, user_ns, floor_ns, data = record
                 rows[n].take(real_ns, user_ns, floor_ns, data, offset_ns)
             elif kind == Record.BEGUN:
-                rows[record[1]] = self._row(record, self._read, self._secrets, self._headers)
+                kind_of_row = PathRow if record[8] in (PATH, LOADED_PATH) else Row
+                rows[record[1]] = kind_of_row(record, self._read, self._secrets, self._headers)
             elif kind == Record.HEAD:
                 rows[record[1]].head(*record[2:])
             elif kind == Record.ENDED:

@@ -7,9 +7,9 @@ has parsed them. Each leaves at a random moment, so that no timer of the server'
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from latdiag.load.plan import BUSY, Work
+from latdiag.load.plan import BUSY, LOADED_PATH, Work
 
 #: Longest wait before a request; how long exactly is drawn for each.
 _WAIT_NS = 100_000_000
@@ -44,6 +44,18 @@ def path_work(
         wait_ns = round(draw.uniform(0.0, _WAIT_NS))
         work.append(Work(number, -1, isl, 0, stage, sent, alone, wait_ns))
     return work
+
+
+def path_shots(
+    shots: Iterable[tuple[int, int, int]],
+    body: Callable[[int, int], bytes],
+    numbers: Iterator[int],
+) -> Iterator[Work]:
+    """The same requests in an open loop, from (ISL, 0, due offset in ns) each; a GET where the ISL
+    is 0."""
+    for isl, _, due_ns in sorted(shots, key=lambda shot: shot[2]):
+        number = next(numbers)
+        yield Work(number, due_ns, isl, 0, LOADED_PATH, body(number, isl) if isl else b"")
 
 
 class PathReplies:

@@ -129,7 +129,10 @@ class Prepared:
 
     def path_plan(self, name: str) -> LoadPlan:
         """The plan of a stage about the path: one request after the other."""
-        plan = self.stage_plan(name, 1)
+        return self.with_path(self.stage_plan(name, 1))
+
+    def with_path(self, plan: LoadPlan) -> LoadPlan:
+        """The plan, of which some requests are about the path."""
         return replace(plan, path_url=self.found.cheap_url, reuse=True)
 
 

@@ -14,7 +14,15 @@ from typing import Any
 #: for others' work in its steps is a prompt that waits.
 MOVED = {"prefill.contention": "queue"}
 #: What a merge may hold and still be an answer: the pairs that nothing outside tells apart.
-ALLOWED = (frozenset({"network", "gateway"}), frozenset({"prefill", "interconnect"}))
+ALLOWED = (
+    frozenset({"network", "gateway"}),
+    frozenset({"prefill", "interconnect"}),
+    #: a prompt that waits for another, or shares its steps; a link that is set up before
+    frozenset({"queue", "prefill"}),
+    frozenset({"queue", "prefill", "interconnect"}),
+    #: behind a way that may be a gateway, whose limit looks like an engine's
+    frozenset({"network", "gateway", "queue"}),
+)
 FAULT_IN = {
     "queue": "queue",
     "prefill": "prefill",

@@ -79,6 +79,7 @@ class Virtual:
     def run(self, stage: Stage) -> None:
         """All requests of a stage to their end."""
         start, open_ = self.now, {}
+        self._beside(stage, start)
         waiting = list(stage.shots)
         due: list[tuple[int, int, Row]] = []
 
@@ -118,6 +119,19 @@ class Virtual:
                     if waiting:
                         send(waiting.pop(0), arrived + 100_000 + self._dither(stage))
         self.now += _PAUSE_NS
+
+    def _beside(self, stage: Stage, start: int) -> None:
+        """GETs and refused POSTs beside a workload: the frontend has a process for each."""
+        for isl, _, at in stage.beside:
+            way, begin = self._way() + self._way(), start + at
+            http = _HTTP_NS * self.random.lognormvariate(0, 0.2)
+            if isl == 0:
+                answer, name, status = way + round(http), "get", 200
+            else:
+                parse = self.params.frontend_ms * MS + self.params.frontend_us * 1000 * isl
+                answer, name, status = way + round(parse) + _HTTP_NS // 4, "refused", 400
+            row = Row("S7", name, isl, 0, begin, begin, status=status, answer=answer)
+            self.rows.append(row)
 
     def _dither(self, stage: Stage) -> int:
         return round(self.random.random() * stage.dither_ns)

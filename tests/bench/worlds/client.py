@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from latdiag.load.plan import BUSY, GET, REFUSED
+from latdiag.load.plan import BUSY, GET, LOADED_PATH, REFUSED
 from latdiag.measurement.stages import Limits, PathStage, Shot, Stage
 
 from . import request as requests
@@ -98,12 +98,24 @@ class Client:
             for shot in stage.shots:
                 self._open += 1
                 self._clock.start(self._due(stage, shot, start + max(shot.at_ns, 0)))
+            for shot in stage.beside:
+                self._open += 1
+                self._clock.start(self._beside(shot, start + shot.at_ns))
         self._clock.until(lambda: not self._open)
 
     async def _due(self, stage: Stage, shot: Shot, due: int) -> None:
         await At(due)
         await At(due + self._late())
         self._send(self._row(stage, shot, due), self._ended)
+
+    async def _beside(self, shot: Shot, due: int) -> None:
+        """A GET or a POST that is refused, among the requests of a workload."""
+        await At(due)
+        await At(due + self._late())
+        now = self._clock.now
+        kind, name = (requests.REFUSED, REFUSED) if shot.isl else (requests.GET, GET)
+        request = Request(kind, shot.isl, 0, Ledger(now))
+        self._send(Row(LOADED_PATH, name, request, due, now, shot.isl, 0), self._ended)
 
     async def _slot(self, stage: Stage, waiting: Iterator[Shot]) -> None:
         """One place of a closed loop: the next request when the last has ended."""

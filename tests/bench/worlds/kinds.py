@@ -77,7 +77,8 @@ def gateway_admission(draft: Draft) -> None:
     draw = draft.draw
     places, all_posts = draw.choice((1, 1, 2, 2, 3, 4, 6)), draw.random() < 0.4
     draft.gateways.append(lambda clock: Admission(clock, places, all_posts=all_posts))
-    draft.refused_at = "frontend" if all_posts else draw.choice(("gateway", "frontend"))
+    # Nothing marks a POST that will be refused: whoever lets it pass without a place has read it.
+    draft.refused_at = "frontend" if all_posts else "gateway"
     _press(draft, places)
     draft.say(f"a gateway lets {places} in at once{', refused ones too' if all_posts else ''}")
 
