@@ -23,6 +23,7 @@ PAIRS = [
                    "sglang-0.5.16-h200-pd")),
 ]  # fmt: skip
 
+
 def _read(name: str) -> dict[str, Any]:
     text = gzip.decompress((EXPECTED / f"{name}.json.txt.gz").read_bytes()).decode()
     found: dict[str, Any] = json.loads(text.rpartition("exit ")[0])
