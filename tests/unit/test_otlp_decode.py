@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import time
+import weakref
 from typing import Any
 
 import pytest
@@ -230,4 +234,52 @@ def test_whatever_holds_the_spans_few_are_read_between_two_steps() -> None:
             most, before = max(most, now[0] - before[0]), now
             assert now[1] - before[1] <= 200
         assert len(rows) == spans and most <= 64
-    assert rows.take()["labels"].offsets.tolist() == [0, 9001]  # type: ignore[union-attr]
+    assert rows.take()["labels"].offsets.tolist() == [0, 9001]
+
+
+def test_what_was_refused_is_not_held_until_the_garbage_collector_comes() -> None:
+    class Decoded:
+        """Stands for megabytes."""
+
+    kept: list[weakref.ref[Decoded]] = []
+
+    def steps() -> Any:
+        decoded = Decoded()
+        kept.append(weakref.ref(decoded))
+        yield
+        raise Refusal("bomb", "too much")
+
+    async def refused() -> None:
+        made = lane.Lane()
+        with pytest.raises(Refusal):
+            await made.result(steps(), 10)
+
+    gc.disable()
+    try:
+        asyncio.run(refused())
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_one_that_ends_in_its_first_turn_waits_for_none_that_does_not() -> None:
+    """Bodies of one size, of which many inflate to much."""
+    order: list[str] = []
+
+    def steps(name: str, work_s: float) -> Any:
+        until = time.thread_time() + work_s
+        while time.thread_time() < until:
+            yield
+        order.append(name)
+        return None
+
+    async def all_of_them() -> None:
+        made = lane.Lane()
+        costly = [made.result(steps("costly", 0.03), 10) for _ in range(8)]
+        tasks = [asyncio.ensure_future(one) for one in costly]
+        await asyncio.sleep(0)
+        tasks.append(asyncio.ensure_future(made.result(steps("cheap", 0.0), 10)))
+        await asyncio.gather(*tasks)
+
+    asyncio.run(all_of_them())
+    assert order[0] == "cheap"

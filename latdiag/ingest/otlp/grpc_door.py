@@ -151,7 +151,7 @@ class GrpcDoor:
         try:
             return await self._answer(signal, context)
         except Refusal as no:
-            refusal = no
+            refusal = no.with_traceback(None)  # or it would hold this frame, and that the body
         except Exception as fault:
             refusal = self._intake.bug(fault)
         if refusal.retry:

@@ -14,7 +14,7 @@ from typing import Any
 
 from latdiag.ingest.otlp.limits import DECODE_S, PATIENCE_S, RETRY_S, Refusal, Steps
 
-_SLICE_S = 0.004
+_SLICE_S, _FIRST_S = 0.004, 0.001
 #: Below this length all are equal; as many bytes as are decoded in a second.
 _SMALL, _BYTES_PER_S = 1 << 20, 16 << 20
 
@@ -32,10 +32,11 @@ class _Job:
         self.used_s = 0.0
         self.begun_s = time.monotonic()
 
-    def turn(self) -> tuple[int, int]:
-        """The smallest is next."""
+    def turn(self) -> tuple[int, bool, int]:
+        """The smallest is next, and of equals one that had no turn yet: most end in their first,
+        and those that inflate to much do not."""
         size = max(self.size, round(self.used_s * _BYTES_PER_S))
-        return (size // _SMALL).bit_length(), self.number
+        return (size // _SMALL).bit_length(), self.used_s > 0, self.number
 
 
 class Lane:
@@ -44,7 +45,7 @@ class Lane:
     def __init__(self, cpu_s: float = DECODE_S, patience_s: float = PATIENCE_S) -> None:
         self._cpu_s = cpu_s
         self._patience_s = patience_s
-        self._jobs: list[tuple[tuple[int, int], _Job]] = []
+        self._jobs: list[tuple[tuple[int, bool, int], _Job]] = []
         self._numbers = itertools.count()
         self._runner: asyncio.Task[None] | None = None
 
@@ -56,7 +57,13 @@ class Lane:
         heapq.heappush(self._jobs, (job.turn(), job))
         if self._runner is None:
             self._runner = asyncio.create_task(self._run())
-        return await job.future
+        future = job.future
+        try:
+            return await future
+        finally:
+            # The traceback of a refusal holds this frame, which would hold the refusal: all that
+            # was decoded would stay until the garbage collector comes by.
+            del future, job
 
     async def _run(self) -> None:
         try:
@@ -82,11 +89,16 @@ class Lane:
             future.set_exception(stopped)
             return False
         begun = time.thread_time()
+        if not job.used_s:
+            until_s = min(until_s, time.monotonic() + _FIRST_S)
         try:
             while time.monotonic() < until_s:
                 next(steps)
         except StopIteration as end:
             future.set_result(end.value)
+            return False
+        except Refusal as no:
+            future.set_exception(no.with_traceback(None))
             return False
         except Exception as fault:
             future.set_exception(fault)
