@@ -41,8 +41,9 @@ _ALONE = ("S2", "S3", "S5")
 #: median of single gaps is then wrong by half.
 _BLOCK = 8
 _FEWEST = 4
-#: So many further streams change the pace of one by less than this share where nothing does.
-_COMPANY, _MOVED = 7, 0.02
+#: So many further streams and tokens of context change the pace of one by less than this share
+#: where nothing does.
+_COMPANY, _LENGTH, _MOVED = 7, 2048, 0.02
 #: Blocks of gaps that a law of three terms needs.
 _FEWEST_BLOCKS = 9
 
@@ -116,9 +117,10 @@ class Laws:
 
     @property
     def pace_is_nobodys(self) -> bool:
-        """Whether streams keep a pace that neither prompts nor other streams change: an engine
-        apart might, and so might whatever lets events go one after the other."""
-        alone = self.step.stream * _COMPANY < _MOVED * self.step.base
+        """Whether streams keep a pace that neither prompts nor other streams nor their own length
+        change: an engine apart might, and so might whatever lets events go one after the other."""
+        more = self.step.stream * _COMPANY + self.step.context * _LENGTH
+        alone = more < _MOVED * self.step.base
         apart = self.sharing.verdict == "separate" and self.transfer is None
         return apart and alone and self.delivery.held is None and self.step.together > 0
 

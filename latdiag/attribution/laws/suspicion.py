@@ -30,6 +30,8 @@ _QUICK_GETS = "cheap GETs take no longer beside the workload"
 _QUICK_POSTS = "refused POSTs take no longer beside the workload"
 _CONSTANT = "the same for a request alone, whatever came before"
 _TURNS = "of two prompts at once the first is as fast as alone, and so is one beside streams"
+#: Who is no part of a wait takes so much of it longer at most.
+_QUICK = 0.25
 #: Running streams may add so much to a prompt's own work without being a part of its prefill.
 _BESIDE = 0.1
 
@@ -67,9 +69,11 @@ def pieces_of(
         prompt |= {"frontend": _TOKENISED, "gateway": _TOKENISED}
     # What holds tokens back or sends them one by one makes the first one wait as well.
     delayed = laws.pacing is not None or laws.delivery.held is not None
-    crowd = {} if delayed else _excluded_by_load(laws) | gateway
+    waits = float((columns["full"] + columns["wait"]).mean()) if len(paced) else 0.0
+    loaded = _excluded_by_load(laws, waits)
+    crowd = {} if delayed else loaded | gateway
     # Whoever lets so many in at once may let a refused POST pass, unless it was read behind.
-    places = _excluded_by_load(laws) if _read(laws) and not delayed else {}
+    places = loaded if _read(laws) and not delayed else {}
     read = {"gateway": _TOKENISED, "frontend": _TOKENISED} if _read(laws) else {}
     found = [
         piece("way", columns["way"], {}, ("network",), ("network", "gateway")),
@@ -101,11 +105,12 @@ def pieces_of(
     return [*found, piece("paced", paced, {}, ("decode",), among)]
 
 
-def _excluded_by_load(laws: Laws) -> dict[str, str]:
+def _excluded_by_load(laws: Laws, waits: float) -> dict[str, str]:
     """Whom GETs and refusals beside the workload exclude from what requests wait for: what these
-    took more is a piece of its own."""
+    took more is a piece of its own. ``waits``: ns that a request waits on average; these have to be
+    quick beside it."""
     loaded = laws.loaded
-    if loaded is None:
+    if loaded is None or loaded.room_ns > max(_QUICK * waits, HTTP_LAYER_NS):
         return {}
     if loaded.post_ns is not None and (_read(laws) or not _holds_posts(laws)):
         return {"gateway": _QUICK_POSTS, "frontend": _QUICK_POSTS}
