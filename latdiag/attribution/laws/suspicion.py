@@ -107,7 +107,7 @@ def pieces_of(
 
 def _excluded_by_load(laws: Laws, waits: float) -> dict[str, str]:
     """Whom GETs and refusals beside the workload exclude from what requests wait for: what these
-    took more is a piece of its own. ``waits``: ns that a request waits on average; these have to be
+    took more is a piece of its own. ``waits``: ns that a request waits on average; these must be
     quick beside it."""
     loaded = laws.loaded
     if loaded is None or loaded.room_ns > max(_QUICK * waits, HTTP_LAYER_NS):

@@ -22,6 +22,8 @@ ALLOWED = (
     frozenset({"queue", "prefill", "interconnect"}),
     #: behind a way that may be a gateway, whose limit looks like an engine's
     frozenset({"network", "gateway", "queue"}),
+    #: a pace that neither prompts nor other streams change
+    frozenset({"gateway", "frontend", "decode"}),
 )
 FAULT_IN = {
     "queue": "queue",
