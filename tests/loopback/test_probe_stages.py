@@ -192,7 +192,7 @@ yield Stage("S6", shots(1, isl=1, osl=1), 1)
     assert well_ended(ended), ended.err
     assert set(rows(run).stage) == {"S3"}
     (cut,) = cuts(ended)
-    assert "S5 asks for 100 tokens, and only 99 are left" in cut
+    assert "S5 needs 100 tokens, and only 99 are left" in cut
 
 
 def test_a_workload_that_cannot_be_paid_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
