@@ -39,7 +39,7 @@ _CHILD = """
 import json, resource, sys
 from latdiag.diagnosis.diagnose import result_of
 from latdiag.store.run import Run
-result = result_of(Run.open(sys.argv[1]), "diagnose")
+result = result_of(Run.open(sys.argv[1]), "diagnose").to_json()
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({
     "told": result["evidence"]["told"],
