@@ -92,10 +92,11 @@ _SPLIT_BY_PROBE = (
 )
 _SPLIT_BY_SPANS = (
     "Measure again with the server's own spans (--otlp): they state {} separately for each"
-    " request."
+    " request{}."
 )
+_AND_THE_GATEWAY = ", and the gateway's time is what they leave"
 _SPLIT_BY_METRICS = (
-    "Measure again with the server's metrics (--metrics URL): they state the mean of {}."
+    "Measure again with the server's metrics (--metrics URL): they state the mean of {}{}."
 )
 _NO_SPANS = (
     "latdiag listened for spans (--otlp), but none came for these requests: turn on the server's"
@@ -380,15 +381,23 @@ def _splitting(case: Case, members: Sequence[str]) -> str:
     """What would tell the members apart, and is not in the run."""
     if set(members) <= {"network", "gateway"}:
         return _SPLIT_NETWORK
-    named = f"{', '.join(members[:-1])} and {members[-1]}"
     listening = case.parts.interval == "server"
     if not case.probed and not listening and "queue" in members:
         return _SPLIT_BY_PROBE
+    # A server states its own times: what is left of the total is the gateway's.
+    own = [name for name in members if name not in ("network", "gateway")]
+    rest = _AND_THE_GATEWAY if "gateway" in members else ""
     if Rank.SPANS not in case.given:
-        return _NO_SPANS if "spans" in case.listened else _SPLIT_BY_SPANS.format(named)
+        spans = _SPLIT_BY_SPANS.format(_listed(own), rest)
+        return _NO_SPANS if "spans" in case.listened else spans
     if not case.given & {Rank.METRICS, Rank.TOTALS} and "metrics" not in case.listened:
-        return _SPLIT_BY_METRICS.format(named)
-    return _SPLIT_BY_MORE.format(named)
+        return _SPLIT_BY_METRICS.format(_listed(own), rest)
+    return _SPLIT_BY_MORE.format(_listed(members))
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _confidence(share: Share) -> str:
