@@ -15,6 +15,7 @@ from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattribu
 from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.health import Health
 from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
+from latdiag.diagnosis.splitting import splitting
 from latdiag.model.terms import AUDIT_RULES
 from latdiag.model.units import GLUE, quantity
 
@@ -85,30 +86,6 @@ _NEXT_CONTENTION = (
 _NEXT_PACE = (
     "This is the model's own speed, fast enough for readers: only shorter replies or a faster"
     " model would help."
-)
-#: What parts a merged class, and the evidence by which it is parted.
-_SPLIT_BY_PROBE = (
-    "Run `latdiag probe URL`: requests of known lengths separate queue, prefill and frontend."
-)
-_SPLIT_BY_SPANS = (
-    "Measure again with the server's own spans (--otlp): they state {} separately for each"
-    " request{}."
-)
-_AND_THE_GATEWAY = ", and the gateway's time is what they leave"
-_SPLIT_BY_METRICS = (
-    "Measure again with the server's metrics (--metrics URL): they state the mean of {}{}."
-)
-_NO_SPANS = (
-    "latdiag listened for spans (--otlp), but none came for these requests: turn on the server's"
-    " exporter and point it at this machine (`latdiag stacks URL` names the flag)."
-)
-_SPLIT_BY_MORE = (
-    "The servers' evidence in this run does not separate {}: look for a server on the path"
-    " that reports no times."
-)
-_SPLIT_NETWORK = (
-    "Probe again from the gateway's own machine: the time that disappears is network time; the"
-    " rest belongs to the gateway or the path behind it."
 )
 
 
@@ -379,25 +356,8 @@ def _following(case: Case, name: str, chosen: Mapping[str, Share], leaf: str | N
 
 def _splitting(case: Case, members: Sequence[str]) -> str:
     """What would tell the members apart, and is not in the run."""
-    if set(members) <= {"network", "gateway"}:
-        return _SPLIT_NETWORK
     listening = case.parts.interval == "server"
-    if not case.probed and not listening and "queue" in members:
-        return _SPLIT_BY_PROBE
-    # A server states its own times: what is left of the total is the gateway's.
-    own = [name for name in members if name not in ("network", "gateway")]
-    rest = _AND_THE_GATEWAY if "gateway" in members else ""
-    if Rank.SPANS not in case.given:
-        spans = _SPLIT_BY_SPANS.format(_listed(own), rest)
-        return _NO_SPANS if "spans" in case.listened else spans
-    if not case.given & {Rank.METRICS, Rank.TOTALS} and "metrics" not in case.listened:
-        return _SPLIT_BY_METRICS.format(_listed(own), rest)
-    return _SPLIT_BY_MORE.format(_listed(members))
-
-
-def _listed(names: Sequence[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
+    return splitting(members, case.given, case.listened, to_probe=not (case.probed or listening))
 
 
 def _confidence(share: Share) -> str:

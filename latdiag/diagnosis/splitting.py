@@ -1,0 +1,57 @@
+"""What would separate the members of a merged class, and is not in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from latdiag.attribution.accounts import Rank
+
+_SPLIT_BY_PROBE = (
+    "Run `latdiag probe URL`: requests of known lengths separate queue, prefill and frontend."
+)
+_SPLIT_BY_SPANS = (
+    "Measure again with the server's own spans (--otlp): they state {} separately for each"
+    " request{}."
+)
+_AND_THE_GATEWAY = ", and the gateway's time is what they leave"
+_SPLIT_BY_METRICS = (
+    "Measure again with the server's metrics (--metrics URL): they state the mean of {}{}."
+)
+_NO_SPANS = (
+    "latdiag listened for spans (--otlp), but none came for these requests: turn on the server's"
+    " exporter and point it at this machine (`latdiag stacks URL` names the flag)."
+)
+_SPLIT_BY_MORE = (
+    "The servers' evidence in this run does not separate {}: look for a server on the path"
+    " that reports no times."
+)
+_SPLIT_NETWORK = (
+    "Probe again from the gateway's own machine: the time that disappears is network time; the"
+    " rest belongs to the gateway or the path behind it."
+)
+
+
+def splitting(
+    members: Sequence[str], given: Collection[Rank], listened: Collection[str], to_probe: bool
+) -> str:
+    """The next measurement. ``given``: evidence that came; ``listened``: what was asked for,
+    ``spans`` or ``metrics``; ``to_probe``: whether no probe was made, and one can be."""
+    if set(members) <= {"network", "gateway"}:
+        return _SPLIT_NETWORK
+    if to_probe and "queue" in members:
+        return _SPLIT_BY_PROBE
+    # A server states its own times: what is left of the total is the gateway's.
+    own = [name for name in members if name not in ("network", "gateway")]
+    rest = _AND_THE_GATEWAY if "gateway" in members else ""
+    if Rank.SPANS not in given:
+        spans = _SPLIT_BY_SPANS.format(_listed(own), rest)
+        return _NO_SPANS if "spans" in listened else spans
+    metrics = Rank.METRICS in given or Rank.TOTALS in given
+    if not metrics and "metrics" not in listened:
+        return _SPLIT_BY_METRICS.format(_listed(own), rest)
+    return _SPLIT_BY_MORE.format(_listed(members))
+
+
+def _listed(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
