@@ -56,12 +56,17 @@ PROBE_TERMS = (
         "Designed stage of a probe",
         "Requests that isolate one cause of latency while the others stay constant. S1: cheap"
         " GETs and refused requests, for the path and the frontend. S2: one long stream, for"
-        " delivery. S3: prompts of several lengths, one at a time, for prefill. S5: outputs"
-        " alone with a short and a long context, for the decode step. S6: bursts, for the"
-        " batch and for the number of requests admitted at once. S8: long prompts sent while"
-        " other streams run. S10: the workload, the only stage that metrics and breakdowns"
-        " cover.",
-        also=("stage", "designed", "probe", "S0", "S1", "S2", "S3", "S5", "S6", "S8", "S10"),
+        " delivery. S3: prompts of several lengths, one at a time, for prefill. S4: two long"
+        " prompts at once, computed in turn or side by side. S5: outputs alone with a short and"
+        " a long context, for the decode step. S6: bursts, for the batch and for the number of"
+        " requests admitted at once. S7: the requests of S1 beside the workload, for waiting"
+        " before the engine. S8: long prompts sent while other streams run, which slow down when"
+        " the engine starts on one. S10: the workload, the only stage that metrics and"
+        " breakdowns cover.",
+        also=(
+            *("stage", "designed", "probe", "S0", "S1", "S2", "S3", "S4", "S5", "S6", "S7"),
+            *("S8", "S10"),
+        ),
         see=("budget", "learned", "segment"),
     ),
     Term(
@@ -91,7 +96,8 @@ PROBE_TERMS = (
         " that the server reads completely and then refuses (400 or 422). It is a lower bound,"
         " because a refused request may not get through the whole frontend. A server that"
         " refuses nothing, or refuses in the same time whatever the length, does not show it;"
-        " frontend and prefill then stay merged.",
+        " frontend and prefill then stay merged, unless streams that run beside a prompt show"
+        " how much of its time the engine takes (S8).",
         also=("frontend_ms",),
         see=("frontend", "merged", "designed stage"),
     ),
@@ -100,7 +106,9 @@ PROBE_TERMS = (
         "A prompt alone",
         "TTFT of a prompt on the otherwise idle server, without client, network and path, by"
         " length: frontend and prefill. Whatever the same prompt takes longer under the"
-        " workload is waiting, for admission or for other requests' work, and counts as queue.",
+        " workload is waiting: for a place among the running requests (queue), or for other"
+        " requests' work in the same steps (prefill). Where nothing separates the two, they are"
+        " merged.",
         also=("alone", "prompt alone", "alone_ms"),
         see=("prefill", "queue", "frontend law"),
     ),
