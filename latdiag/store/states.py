@@ -127,6 +127,7 @@ class _Received:
     unknown_spans: Count
     cpu_ns: Count
     wrong_doors: dict[str, Count] = field(default_factory=dict, metadata=OPTIONAL)
+    takes_spans: bool = field(default=True, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)
