@@ -13,14 +13,12 @@ import re
 import socket
 import sys
 from collections import deque
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import monotonic_ns
 from typing import TextIO
 
 from latdiag.sim import relay
-from latdiag.sim.process import announce, run_at_once, say_report
+from latdiag.sim.process import serve
 from latdiag.sim.relay import End, Pair, Relay
 
 #: Ends a reply in chunks; any other reply of the demo server comes in one piece.
@@ -235,21 +233,7 @@ class Gateway(Relay):
 def main() -> None:
     """A gateway process: its Setup as JSON is the argument. See ``process.running``."""
     setup = Setup(**json.loads(sys.argv[1]))
-    try:
-        with ExitStack() as stack:
-            listener = stack.enter_context(
-                socket.create_server(("127.0.0.1", setup.port), backlog=1024)
-            )
-            truth = None
-            if setup.truth is not None:
-                truth = stack.enter_context(Path(setup.truth).open("w", buffering=1))
-            gateway = Gateway(setup, listener, truth)
-            run_at_once()
-            announce(listener.getsockname()[1])
-            report = gateway.run()
-    except OSError as exc:
-        sys.exit(f"demo: {exc}")
-    say_report(report)
+    serve(setup.port, setup.truth, lambda listener, truth: Gateway(setup, listener, truth), True)
 
 
 def arguments(setup: Setup) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol, TextIO
 
 from latdiag.runtime import children
 from latdiag.runtime.channel import message
@@ -82,6 +85,43 @@ def running(module: str, *arguments: str, failure: str) -> Iterator[Child]:
             channel.close()
         if isinstance(report, Report):
             child.report = report
+
+
+class Serving(Protocol):
+    """Whatever answers on a listener until it is told to end."""
+
+    def run(self) -> Report: ...
+
+
+def serve(
+    port: int,
+    truth: str | None,
+    build: Callable[[socket.socket, TextIO | None], Serving],
+    by_line: bool = False,
+) -> None:
+    """The life of a server process: it listens on 127.0.0.1 (``port`` 0: a free one), says where
+    that is, runs, and says what there was. ``truth``: the file that it writes to, if any, each line
+    at once where ``by_line``."""
+    try:
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(listening(port))
+            books = None
+            if truth is not None:
+                books = stack.enter_context(
+                    Path(truth).open("w", 1 if by_line else -1, encoding="utf-8")
+                )
+            serving = build(listener, books)
+            run_at_once()
+            announce(listener.getsockname()[1])
+            report = serving.run()
+    except OSError as exc:
+        sys.exit(f"demo: {exc}")
+    say_report(report)
+
+
+def listening(port: int) -> socket.socket:
+    """A listener on 127.0.0.1; port 0: a free one. Raises OSError."""
+    return socket.create_server(("127.0.0.1", port), backlog=1024)
 
 
 def announce(port: int) -> None:

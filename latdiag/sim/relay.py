@@ -20,7 +20,7 @@ from time import monotonic_ns
 
 from latdiag.sim.connection import receive, want_stamps
 from latdiag.sim.loop import READ, WRITE, Lateness, Loop
-from latdiag.sim.process import Report, announce, run_at_once, say_report
+from latdiag.sim.process import Report, serve
 
 #: Bytes under way in one direction of one connection, beyond which its sender has to wait.
 MAX_UNDER_WAY = 4 << 20
@@ -249,15 +249,7 @@ class Relay:
 def main() -> None:
     """A relay process: its Setup as JSON is the argument. See ``process.running``."""
     setup = Setup(**json.loads(sys.argv[1]))
-    try:
-        with socket.create_server(("127.0.0.1", setup.port), backlog=1024) as listener:
-            relay = Relay(setup, listener)
-            run_at_once()
-            announce(listener.getsockname()[1])
-            report = relay.run()
-    except OSError as exc:
-        sys.exit(f"demo: {exc}")
-    say_report(report)
+    serve(setup.port, None, lambda listener, _: Relay(setup, listener))
 
 
 def arguments(setup: Setup) -> str:

@@ -16,10 +16,8 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from itertools import count
-from pathlib import Path
 from time import monotonic_ns
 from typing import TextIO
 
@@ -30,7 +28,7 @@ from latdiag.sim.engine import Crossing, Emission, Engine
 from latdiag.sim.exposition import CONTENT_TYPE
 from latdiag.sim.loop import READ, Loop
 from latdiag.sim.params import Params
-from latdiag.sim.process import Report, announce, run_at_once, say_report
+from latdiag.sim.process import Report, serve
 from latdiag.sim.telemetry import Telemetry
 from latdiag.sim.teller import Tellers
 from latdiag.sim.truth import DECODE, PREFILL, WHOLE
@@ -361,11 +359,6 @@ def _request_id(request: http.Request) -> str:
     return secrets.token_hex(8)
 
 
-def listening(port: int) -> socket.socket:
-    """A listener on 127.0.0.1; port 0: a free one. Raises OSError."""
-    return socket.create_server(("127.0.0.1", port), backlog=1024)
-
-
 def _raise_descriptor_limit() -> None:
     """Room for all the connections that are allowed, as far as this process may have it."""
     import resource
@@ -380,20 +373,12 @@ def _raise_descriptor_limit() -> None:
 def main() -> None:
     """A server process: its Setup as JSON is the argument. See ``process.running``."""
     setup = Setup.from_json(sys.argv[1])
-    try:
+
+    def opened(listener: socket.socket, truth: TextIO | None) -> Server:
         _raise_descriptor_limit()
-        with ExitStack() as stack:
-            listener = stack.enter_context(listening(setup.port))
-            truth = None
-            if setup.truth is not None:
-                truth = stack.enter_context(Path(setup.truth).open("w", encoding="utf-8"))
-            server = Server(setup, listener, truth)
-            run_at_once()
-            announce(listener.getsockname()[1])
-            report = server.run()
-    except OSError as exc:
-        sys.exit(f"demo: {exc}")
-    say_report(report)
+        return Server(setup, listener, truth)
+
+    serve(setup.port, setup.truth, opened)
 
 
 if __name__ == "__main__":
