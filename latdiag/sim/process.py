@@ -100,8 +100,8 @@ def serve(
     by_line: bool = False,
 ) -> None:
     """The life of a server process: it listens on 127.0.0.1 (``port`` 0: a free one), says where
-    that is, runs, and says what there was. ``truth``: the file that it writes to, if any, each line
-    at once where ``by_line``."""
+    that is, runs, and says what there was. ``truth``: the file that it writes to, if any;
+    ``by_line``: each line at once."""
     try:
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listening(port))

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 #: Streams of a burst that were admitted at once begin within this share of the others' wait.
 _TOGETHER = 0.25
-#: Requests that show a limit of the workload's own, and how often they have to.
-_FEWEST_ROWS, _STEADY = 10, 0.9
+#: Requests that show a limit of the workload's own; how many have to wait, and for how much of
+#: that time as many have to run.
+_FEWEST_ROWS, _WAITING, _STEADY = 10, 3, 0.85
 
 
 def admitted(seen: Observations) -> int | None:
@@ -63,18 +64,19 @@ def at_limit(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _plateau(seen: Observations, rows: NDArray[np.int64]) -> int | None:
-    """Streams of the workload that run whenever clearly more are in flight; None: it varies."""
+    """Streams of the workload that run nearly all the time in which clearly more are in flight;
+    None: it varies, or more were hardly ever in flight."""
     if len(rows) < _FEWEST_ROWS:
         return None
     begin, first, last = (np.sort(each[rows]) for each in (seen.begin, seen.first, seen.last))
-    # Just before each first token: whoever waits could have begun by then.
-    at = first - 1
-    streaming = np.searchsorted(first, at, side="right") - np.searchsorted(last, at, side="right")
-    waiting = np.searchsorted(begin, at, side="right") - np.searchsorted(first, at, side="right")
-    crowded = waiting >= 3
-    if crowded.sum() < _FEWEST_ROWS:
+    edges = np.unique(np.concatenate([begin, first, last]))
+    at, spans = edges[:-1], np.diff(edges)
+    begun, answered, ended = (np.searchsorted(e, at, side="right") for e in (begin, first, last))
+    crowded = begun - answered >= _WAITING
+    streaming, spans = (answered - ended)[crowded], spans[crowded]
+    if int(crowded.sum()) < _FEWEST_ROWS:
         return None
-    most = int(streaming[crowded].max())
+    most = int(streaming.max())
     # One has just ended where the next begins.
-    steady = float((streaming[crowded] >= most - 1).mean())
+    steady = spans[streaming >= max(1, most - 1)].sum() / spans.sum()
     return most if most >= 1 and steady >= _STEADY else None

@@ -172,7 +172,9 @@ def _paced(
 ) -> NDArray[np.int64]:
     """ns of each stream in which something that sends one event after the other was busy."""
     if laws.pacing is None:
-        paced = columns["decode"] if laws.pace_is_nobodys else np.zeros(len(rows), dtype=np.int64)
+        paced = (
+            columns["decode"] if laws.pace_never_changes else np.zeros(len(rows), dtype=np.int64)
+        )
         return np.maximum(paced, 0)
     inside = laws.pacing.inside(seen.first[rows], seen.last[rows])
     return np.minimum(_whole(inside), columns["decode"])

@@ -116,7 +116,7 @@ class Laws:
         return max(0.0, self.own.constant - refused - self.step.base)
 
     @property
-    def pace_is_nobodys(self) -> bool:
+    def pace_never_changes(self) -> bool:
         """Whether streams keep a pace that neither prompts nor other streams nor their own length
         change: an engine apart might, and so might whatever lets events go one after the other."""
         more = self.step.stream * _COMPANY + self.step.context * _LENGTH

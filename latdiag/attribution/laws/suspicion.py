@@ -38,14 +38,7 @@ _BESIDE = 0.1
 
 def gateway_shows(laws: Laws) -> bool:
     """Whether anything was seen that a gateway would explain."""
-    more = [laws.way_ns, laws.launch_ns]
-    if laws.refusals is not None:
-        more.append(laws.refusals.constant_ns)
-    if laws.before is not None:
-        more.append(laws.before.constant_ns - laws.before.room_ns)
-    if laws.loaded is not None:
-        more.append(laws.loaded.most_ns + HTTP_LAYER_NS if laws.loaded.most_ns else 0.0)
-    return bool(laws.delivery.bursts_ns) or max(more) > HTTP_LAYER_NS
+    return laws.way_ns > 0 or _holds_posts(laws)
 
 
 def pieces_of(
