@@ -13,7 +13,7 @@ from tests.profiles import repetitions
 from .golden import CAPTURES
 
 #: Of each so many; a fifth of them in the profile ``dev``.
-SEEDS = {"diagnose": 30, "compare": 10, "import": 5}
+SEEDS = {"diagnose": 24, "compare": 5, "import": 6}
 
 
 @pytest.mark.repeated
