@@ -112,25 +112,52 @@ def lists_of(record_batch: Any) -> list[Any]:
     return [column for column in record_batch.columns if pa.types.is_list(column.type)]
 
 
-def cuts(record_batch: Any, rows: int, items: int) -> list[tuple[int, int]]:
+def cuts(
+    record_batch: Any, rows: int, items: int, texts: int | None = None
+) -> list[tuple[int, int]]:
     """Where to cut a record batch: (start, length) of pieces of at most ``rows`` rows.
 
-    A piece also ends before its longest list column passes ``items`` items (a single row may),
-    so that memory does not depend on how long the answers were.
+    A piece also ends before its longest list column passes ``items`` items, and all its texts and
+    maps ``texts`` bytes (a single row may), so that memory does not depend on how long the answers
+    were.
     """
     total = record_batch.num_rows
     longest = np.zeros(total, dtype=np.int64)
     for column in lists_of(record_batch):
         np.maximum(longest, np.diff(values_of(column.offsets)), out=longest)
-    ends = np.concatenate(([0], np.cumsum(longest)))
+    bounds = [(np.concatenate(([0], np.cumsum(longest))), items)]
+    if texts is not None:
+        bounds.append((_text_ends(record_batch), texts))
     pieces = []
     start = 0
     while start < total:
-        by_items = int(np.searchsorted(ends, ends[start] + items, side="right")) - 1
-        end = min(total, start + rows, max(by_items, start + 1))
+        end = start + rows
+        for ends, most in bounds:
+            end = min(end, int(np.searchsorted(ends, ends[start] + most, side="right")) - 1)
+        end = min(total, max(end, start + 1))
         pieces.append((start, end - start))
         start = end
     return pieces
+
+
+def _text_ends(record_batch: Any) -> NDArray[np.int64]:
+    """Bytes of texts and maps before each row of a record batch, and before its end."""
+    ends = np.zeros(record_batch.num_rows + 1, dtype=np.int64)
+    for column in record_batch.columns:
+        if pa.types.is_string(column.type):
+            ends += offsets_of(column)
+        elif pa.types.is_map(column.type):
+            entries = values_of(column.offsets)
+            ends += offsets_of(column.keys)[entries] + offsets_of(column.items)[entries]
+    ends -= ends[0]
+    return ends
+
+
+def offsets_of(array: Any) -> NDArray[np.int32]:
+    """Where the text or map of each row begins, and where the last one ends."""
+    if not len(array):
+        return np.zeros(1, dtype=np.int32)
+    return np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset)
 
 
 def items_of(record_batch: Any) -> int:

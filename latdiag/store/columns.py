@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from latdiag.store.arrays import arrow_schema, arrow_type, cuts, unequal_row
+from latdiag.store.arrays import arrow_schema, arrow_type, cuts, offsets_of, unequal_row
 from latdiag.store.batch import Ints, Lists, MapColumn
+from latdiag.store.memory import TIMES_WRITTEN
 from latdiag.store.schema import MAX_LIST, MAX_MAP, MAX_TEXT, TABLES, UNIQUE_TEXTS
 
 #: A reader's batch, and a bound on its items, so that long answers do not cost it memory:
 #: 4 Mi arrivals are 56 MiB in the four columns that metrics need.
 GROUP_ROWS = 10_000
 GROUP_ITEMS = 4 * 1024 * 1024
+#: Of texts and maps in one group, and in one row of it, decoded.
+GROUP_TEXT = 32 * 1024 * 1024
 #: Offsets of text and lists are 32 bits wide in a part.
 _MAX_ITEMS = 2**31 - 1
 #: By type word: the kinds of numpy values that are taken, and the type that they are stored in.
@@ -78,13 +81,27 @@ def encoded(table: str, columns: Mapping[str, Column]) -> Any:
     Instants are stored as packed differences and everything is LZ4: of the encodings that any
     parquet reader knows, the ones that one core reads fastest (about 9 ns an arrival in the four
     columns that metrics need, against 22 ns for plain values under zstd), at 4 bytes an arrival.
+
+    Whoever reads a file bounds what it decodes to by the bytes that it has, whoever wrote it. Rows
+    that are nearly equal compress to next to nothing: such a file is filled up.
     """
     rows = arrow_batch(table, columns)
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, rows.schema, **_layout(table)) as writer:
-        for start, length in cuts(rows, GROUP_ROWS, GROUP_ITEMS):
+        for start, length in cuts(rows, GROUP_ROWS, GROUP_ITEMS, GROUP_TEXT):
             writer.write_batch(rows.slice(start, length), row_group_size=length)
-    return sink.getvalue()
+    return _filled(sink.getvalue(), rows.nbytes // TIMES_WRITTEN)
+
+
+def _filled(file: Any, least: int) -> Any:
+    """A parquet file of at least ``least`` bytes: zeros between its rows and its footer, which
+    says where everything is, counted from the beginning."""
+    short = least - len(file)
+    if short <= 0:
+        return file
+    footer = 8 + int.from_bytes(file[-8:-4].to_pybytes(), "little")
+    pieces = (memoryview(file)[:-footer], bytes(short), memoryview(file)[-footer:])
+    return pa.py_buffer(b"".join(pieces))
 
 
 def _layout(table: str) -> dict[str, object]:
@@ -234,5 +251,10 @@ def _maps(name: str, column: Column) -> Any:
         [_texts(name, column.keys), _texts(name, column.values)],
         fields=[kind.key_field, kind.item_field],
     )
+    ends = (
+        offsets_of(inner.field(0))[offsets].astype(np.int64) + offsets_of(inner.field(1))[offsets]
+    )
+    if np.diff(ends).max(initial=0) > GROUP_TEXT:
+        raise ValueError(f"column {name}: a map of more than {GROUP_TEXT} bytes")
     buffers = [_bitmap(valid), pa.py_buffer(offsets.astype(np.int32))]
     return pa.Array.from_buffers(kind, len(offsets) - 1, buffers, children=[inner])

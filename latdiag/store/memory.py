@@ -17,9 +17,12 @@ from typing import TypeVar
 
 #: For one batch. Ours take at most 85 MiB: 4 Mi arrivals in five columns.
 BATCH_MEMORY = 256 * 1024 * 1024
-#: Rows of ours take up to 5 times what they take on disk, and 20 where most columns are null.
 ROOM = BATCH_MEMORY
 TIMES_ENCODED = 128
+#: A file of ours has at least one byte for so many decoded: what compresses better is filled up.
+TIMES_WRITTEN = TIMES_ENCODED // 2
+#: Rows that a run may have beyond one for each of its bytes.
+FEW_ROWS = 100_000
 #: Address space that others of this process may reserve at any moment: a thread that begins and an
 #: allocator that grows take 64 to 128 MiB, of which they use next to nothing.
 _RESERVED = 64 * 1024 * 1024
@@ -29,14 +32,21 @@ T = TypeVar("T")
 
 
 class Budget:
-    """Decoded bytes that a run may still have, while its files are read."""
+    """Rows and decoded bytes that a run may still have, while its files are read."""
 
     def __init__(self) -> None:
         self._left = ROOM
+        self._rows = FEW_ROWS
 
     def add(self, encoded: int) -> None:
         """A file of ``encoded`` bytes is read next."""
         self._left += TIMES_ENCODED * encoded
+        self._rows += encoded
+
+    def claim(self, rows: int) -> bool:
+        """Whether that many rows of the file are still within the budget."""
+        self._rows -= rows
+        return self._rows >= 0
 
     def spend(self, decoded: int) -> bool:
         """Whether that is still within the budget."""

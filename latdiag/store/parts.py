@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 
 from latdiag.model.errors import RunFault
 from latdiag.model.text import shown
-from latdiag.store.arrays import arrow_type, cuts, items_of, lengths_of, lists_of, unequal_row
+from latdiag.store.arrays import (
+    arrow_type,
+    cuts,
+    items_of,
+    lengths_of,
+    lists_of,
+    offsets_of,
+    unequal_row,
+)
 from latdiag.store.faults import local_fault
 from latdiag.store.memory import BATCH_MEMORY, Budget, within
 from latdiag.store.place import Place
@@ -28,8 +36,6 @@ MAX_FILE_BYTES = 8 * 1024**3
 MAX_FILE_ROWS = 20_000_000
 #: All columns of one row group, encoded. Ours end at 4 Mi items: 80 MiB.
 MAX_GROUP_BYTES = 1024**3
-#: More rows than this and bytes of a file cannot be: every row has an id of its own.
-FEW_ROWS = 1000
 #: Items of the longest list column in one batch; about 14 bytes each in those metrics need.
 BATCH_ITEMS = 4 * 1024 * 1024
 #: All that a batch holds, when small ones are joined.
@@ -67,7 +73,10 @@ def read_part(
     budget.add(size)
     with _damage(file, "all of it is lost"):
         parquet = within(lambda: _opened(source))
-        present = _checked(parquet, file, size, table, columns)
+        rows_claimed = parquet.metadata.num_rows
+        if not (0 <= rows_claimed <= MAX_FILE_ROWS and budget.claim(rows_claimed)):
+            raise _against(file, f"claims {rows_claimed} rows in {size} bytes")
+        present = _checked(parquet, file, table, columns)
     done = 0
     with parquet:
         for group in range(parquet.metadata.num_row_groups):
@@ -151,10 +160,8 @@ def _opened(source: Any) -> Any:
     return pq.ParquetFile(source, pre_buffer=remote, **_OPTIONS)
 
 
-def _checked(parquet: Any, file: str, size: int, table: str, columns: Sequence[str]) -> list[str]:
+def _checked(parquet: Any, file: str, table: str, columns: Sequence[str]) -> list[str]:
     """The wanted columns that the file has, at least one. RunFault for what they must not be."""
-    if not 0 <= parquet.metadata.num_rows <= min(MAX_FILE_ROWS, FEW_ROWS + size):
-        raise _against(file, f"claims {parquet.metadata.num_rows} rows in {size} bytes")
     schema = parquet.schema_arrow
     names: list[str] = schema.names
     for name in (*KEYS[table], *columns):
@@ -252,9 +259,7 @@ def _longest(array: Any) -> int:
     """Bytes of the longest text of an array, or entries of its longest map."""
     if not len(array):
         return 0
-    at = array.offset
-    offsets = np.frombuffer(array.buffers()[1], np.int32)[at : at + len(array) + 1]
-    return int(np.diff(offsets).max())
+    return int(np.diff(offsets_of(array)).max())
 
 
 def _check_lists(batch: Any, file: str, first: int) -> None:

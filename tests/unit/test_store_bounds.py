@@ -33,6 +33,10 @@ def repeated(text: str, n: int = N) -> Any:
     return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
 
 
+def repeated_one(n: int) -> Any:
+    return pa.array(np.ones(n, np.int64))
+
+
 def requests(n: int = N, **columns: Any) -> Any:
     arrays = {
         "request_id": pa.array([f"r{i}" for i in range(n)]),
@@ -159,19 +163,33 @@ def test_nothing_longer_is_written(tmp_path: Path) -> None:
     assert text.endswith("é...") and MAX_TEXT - 2 <= len(text.encode()) <= MAX_TEXT
     with pytest.raises(ValueError, match=f"a map of more than {MAX_MAP} entries"):
         writer.write_evidence({"labels": [{str(i): "" for i in range(MAX_MAP + 1)}]})
+    with pytest.raises(ValueError, match=r"a map of more than \d+ bytes"):
+        writer.write_evidence({"labels": [{str(i): "v" * MAX_TEXT for i in range(600)}]})
     with pytest.raises(ValueError, match=f"a list of more than {MAX_LIST} items"):
         writer.write_part({"arrivals_ns": [np.ones(MAX_LIST + 1, np.int64)]})
 
 
 def test_many_small_files_have_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = create_run(str(tmp_path / "a.run"), header())
-    writer = RunWriter(path, "w")
-    for part in range(5):
-        ids = [f"{part}-{i}" for i in range(50)]
-        writer.write_part({"request_id": ids, "attempt": [1] * 50, "error": ["x" * 60_000] * 50})
+    for part in range(1, 6):
+        table = requests(50, error=repeated("x" * 60_000, 50))
+        file = Path(path, "requests", f"part-w-{part:06d}.parquet")
+        pq.write_table(table, file, store_schema=False)
     assert sum(batch.n for batch in Run.open(path).batches()) == 250
     monkeypatch.setattr(memory, "ROOM", 8_000_000)
     with pytest.raises(RunFault, match=r"part-w-00000[34]\.parquet holds far more than its"):
+        list(Run.open(path).batches())
+
+
+def test_many_small_files_have_one_budget_of_rows(tmp_path: Path) -> None:
+    path = create_run(str(tmp_path / "a.run"), header())
+    rows = memory.FEW_ROWS // 2 - 1000
+    table = pa.table({"request_id": repeated("r", rows), "attempt": repeated_one(rows)})
+    for part in range(1, 4):
+        file = Path(path, "requests", f"part-w-{part:06d}.parquet")
+        pq.write_table(table, file, compression="zstd", store_schema=False)
+        assert file.stat().st_size < 1000
+    with pytest.raises(RunFault, match=rf"part-w-000003\.parquet claims {rows} rows in"):
         list(Run.open(path).batches())
 
 
