@@ -10,6 +10,7 @@ from typing import Any
 
 from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
+from latdiag.load.growing import Growing
 from latdiag.load.plan import BUSY, GET, REFUSED
 from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.scalars import Scalars
@@ -50,6 +51,7 @@ class Row:
         "_error",
         "_fault",
         "_finish",
+        "_growing",
         "_headers",
         "_ids",
         "_last_output",
@@ -107,6 +109,7 @@ class Row:
         self._last_stamp_ns = begun[9]
         self._last_user_ns = self._width_ns = 0
         self._last_output = False
+        self._growing = Growing()
         self.ended: Ended | None = None
 
     # ------------------------------------------------------------------ in
@@ -159,9 +162,11 @@ class Row:
             self._unreadable = self._unreadable or event.error or ""
         elif event.kind == Kind.ERROR:
             self._error = self._error or self._clean(event.error or "") or "an error event"
-        if event.kind != Kind.OTHER or event.ids:
+        if event.kind != Kind.OTHER or event.ids or event.unlisted:
             self._arrived(event, real_ns, user_ns)
-        self._last_output = event.kind in _OUTPUT
+            if event.unlisted and not self._fault:
+                self._growing.note(event.unlisted, len(self.kinds) - 1, self.kinds)
+        self._last_output = event.kind in _OUTPUT or bool(event.unlisted)
         self._note(event)
 
     def _arrived(self, event: Event, real_ns: int, user_ns: int) -> None:

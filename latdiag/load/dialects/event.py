@@ -49,7 +49,8 @@ class Event(NamedTuple):
     ``completion_tokens``: output tokens so far. ``finish``: why the reply ends. ``error``: a
     bounded sentence. ``done``: the end mark of the stream. ``timings``: what the
     server states about itself. ``unreadable``: the error is
-    not the server's: what it sent is no event of this dialect.
+    not the server's: what it sent is no event of this dialect. ``unlisted``: of an event without
+    known output, text fields that no dialect knows, each with a hash of what it holds.
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class Event(NamedTuple):
     done: bool = False
     timings: Figures | None = None
     unreadable: bool = False
+    unlisted: tuple[tuple[str, int], ...] = ()
 
 
 class Dialect(Protocol):

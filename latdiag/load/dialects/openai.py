@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from latdiag.load.dialects.event import Ask, Event, Figures
 from latdiag.load.dialects.sse import TypedData
-from latdiag.model.records import Kind
+from latdiag.model.records import OUTPUT_KINDS, Kind
 from latdiag.model.text import shown
 
 #: An object of foreign JSON: its values are proven one by one, where they are read.
 Chunk = dict[str, object]
-#: What one choice of a chunk says: kind, number of token ids, finish reason.
-Said = tuple[Kind, int | None, object]
+#: Text fields of one choice that no dialect knows, by name, each with a hash of its text.
+Unlisted = tuple[tuple[str, int], ...]
+#: What one choice of a chunk says: kind, number of token ids, finish reason, unlisted texts.
+Said = tuple[Kind, int | None, object, Unlisted]
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 #: What json.loads does after its checks of types and encodings, which cost as much as the rest.
@@ -39,6 +41,7 @@ _PLAIN_USAGE = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
 _FIGURE_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _FIGURE = re.compile(r"-?\d{1,20}(\.\d{1,20})?([eE][+-]?\d{1,3})?")
 _FIGURES_LIMIT = 64
+_NAME_LIMIT = 64
 
 
 def encode(body: Mapping[str, object], overlay: Mapping[str, object] | None) -> bytes:
@@ -102,13 +105,18 @@ class EventReader:
             return chunk
         choices = chunk.get("choices")
         if type(choices) is not list or not choices:
-            return self._event(chunk, Kind.OTHER, None, None)
+            return self._event(chunk, Kind.OTHER, None, None, ())
         if len(choices) == 1:
             return self._event(chunk, *self._read_choice(choices[0]))
         return self._event(chunk, *_several([self._read_choice(choice) for choice in choices]))
 
-    def _event(self, chunk: Chunk, kind: Kind, ids: int | None, finish: object) -> Event:
-        """The Event of a chunk whose choices said ``kind``, ``ids`` and ``finish``."""
+    def _event(
+        self, chunk: Chunk, kind: Kind, ids: int | None, finish: object, unlisted: Unlisted
+    ) -> Event:
+        """The Event of a chunk whose choices said all the rest."""
+        if unlisted:
+            event = _full_event(chunk, kind, ids, finish, self._timings(chunk))
+            return event._replace(unlisted=unlisted)
         usage = chunk.get("usage")
         if finish is None and self._rare.isdisjoint(chunk) and "choices" in chunk:
             # Most chunks: some text, and perhaps usage without details.
@@ -151,12 +159,58 @@ _RANK = {
 
 def _several(said: list[Said]) -> Said:
     """Several choices in one chunk are one arrival with the tokens of all."""
-    known = [ids for _, ids, _ in said if ids is not None]
+    known = [ids for _, ids, _, _ in said if ids is not None]
+    kind = max((kind for kind, _, _, _ in said), key=_RANK.__getitem__)
     return (
-        max((kind for kind, _, _ in said), key=_RANK.__getitem__),
+        kind,
         sum(known) if known else None,
-        next((finish for _, _, finish in said if finish is not None), None),
+        next((finish for _, _, finish, _ in said if finish is not None), None),
+        () if kind in OUTPUT_KINDS else tuple(t for *_, texts in said for t in texts)[:_TEXTS],
     )
+
+
+# ---------------------------------------------------------------------- text in other fields
+#: Where servers put what a model thinks: text, or objects that hold it (vLLM, SGLang, DeepSeek;
+#: OpenRouter's ``reasoning_details``, LiteLLM's ``thinking_blocks``, Ollama's ``thinking``).
+_THOUGHTS = (
+    "reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks",
+    "reasoning_text", "thought", "thoughts",
+)  # fmt: skip
+#: What an object of thoughts says of them, and no output.
+_LABELS = frozenset({"type", "format", "id", "index", "signature", "role", "name", "object"})
+#: Texts of a choice or its delta that are no output, whatever they hold.
+_WORDS = _LABELS | {"finish_reason", "stop_reason", "native_finish_reason", "tool_call_id",
+                    "model", "matched_stop", "content_filter_results"}  # fmt: skip
+_DEEP, _TEXTS = 3, 4
+
+
+def thinks(fields: Chunk) -> bool:
+    """Whether a delta or a choice bears what a model thinks before it answers."""
+    return any(_bears_text(fields[name], _DEEP) for name in _THOUGHTS if name in fields)
+
+
+def _bears_text(value: object, deep: int) -> bool:
+    """Text, or objects and lists that hold some outside of their labels."""
+    if type(value) is str:
+        return value != ""
+    if deep and type(value) is list:
+        return any(_bears_text(each, deep - 1) for each in value)
+    if deep and type(value) is dict:
+        inner = (each for name, each in value.items() if name not in _LABELS)
+        return any(_bears_text(each, deep - 1) for each in inner)
+    return False
+
+
+def unlisted(fields: Chunk) -> Unlisted:
+    """The texts of a delta or a choice in fields that are not known. Whether they are output, one
+    event alone does not tell: a label stays the same or is one of few, what is generated does
+    not."""
+    found = [
+        (name[:_NAME_LIMIT], hash(value))
+        for name, value in fields.items()
+        if type(value) is str and value and name not in _WORDS
+    ]
+    return tuple(found[:_TEXTS])
 
 
 def _parse(data: bytes) -> Chunk | Event:

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from latdiag.load.dialects.event import Ask, Event
-from latdiag.load.dialects.openai import Chunk, EventReader, Said, common_fields, encode, token_ids
+from latdiag.load.dialects.openai import (
+    Chunk,
+    EventReader,
+    Said,
+    common_fields,
+    encode,
+    thinks,
+    token_ids,
+    unlisted,
+)
 from latdiag.model.errors import UsageFault
 from latdiag.model.records import Kind
 from latdiag.stacks.signal import ReplyFields
+
+
+#: Kinds of a choice without known output.
+_BARE = (Kind.OTHER, Kind.ROLE)
 
 
 class OpenAIChat:
@@ -36,15 +49,17 @@ class OpenAIChat:
 
 
 def _choice(choice: object) -> Said:
-    """Kind, number of token ids and finish reason of one choice."""
+    """What one choice says."""
     if type(choice) is not dict:
-        return Kind.OTHER, None, None
+        return Kind.OTHER, None, None, ()
     delta = choice.get("delta")
     if type(delta) is not dict:
         delta = choice.get("message")  # a reply that was not streamed after all
         if type(delta) is not dict:
             delta = {}
-    return _kind(delta), token_ids(choice, "content"), choice.get("finish_reason")
+    kind = _kind(delta)
+    texts = unlisted(delta) or unlisted(choice) if kind in _BARE else ()
+    return kind, token_ids(choice, "content"), choice.get("finish_reason"), texts
 
 
 def _kind(delta: Chunk) -> Kind:
@@ -59,9 +74,16 @@ def _kind(delta: Chunk) -> Kind:
         return Kind.TOOL
     if _text(delta.get("refusal")):
         return Kind.REFUSAL
-    if found or _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")):
+    if found or thinks(delta):
         return Kind.REASONING
+    if _spoken(delta.get("audio")):
+        return Kind.ANSWER
     return Kind.ROLE if _text(delta.get("role")) else Kind.OTHER
+
+
+def _spoken(audio: object) -> bool:
+    """Whether a piece of speech came, or of its transcript (OpenAI's ``audio``)."""
+    return type(audio) is dict and (_text(audio.get("data")) or _text(audio.get("transcript")))
 
 
 def _text(value: object) -> bool:

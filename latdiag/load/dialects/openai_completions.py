@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from latdiag.load.dialects.event import Ask, Event
-from latdiag.load.dialects.openai import EventReader, Said, common_fields, encode, token_ids
+from latdiag.load.dialects.openai import (
+    EventReader,
+    Said,
+    Unlisted,
+    common_fields,
+    encode,
+    thinks,
+    token_ids,
+    unlisted,
+)
 from latdiag.model.errors import UsageFault
 from latdiag.model.records import Kind
 from latdiag.stacks.signal import ReplyFields
@@ -34,9 +43,15 @@ class OpenAICompletions:
 
 
 def _choice(choice: object) -> Said:
-    """Kind, number of token ids and finish reason of one choice."""
+    """What one choice says."""
     if type(choice) is not dict:
-        return Kind.OTHER, None, None
+        return Kind.OTHER, None, None, ()
     text = choice.get("text")
-    kind = Kind.ANSWER if text and type(text) is str else Kind.OTHER
-    return kind, token_ids(choice, "tokens"), choice.get("finish_reason")
+    texts: Unlisted = ()
+    if text and type(text) is str:
+        kind = Kind.ANSWER
+    elif thinks(choice):
+        kind = Kind.REASONING
+    else:
+        kind, texts = Kind.OTHER, unlisted(choice)
+    return kind, token_ids(choice, "tokens"), choice.get("finish_reason"), texts
