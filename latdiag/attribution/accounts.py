@@ -20,16 +20,17 @@ class Rank(IntEnum):
     Servers come before a probe, and a probe before the client alone. Metrics come after a probe,
     since those that were scraped around one are not of the workload; and so do replies that do
     not tell queue from prefill. Totals come before it: they bound all that lies behind a gateway,
-    which a probe cannot tell from its servers.
+    which a probe cannot tell from its servers; so does a probe of the server behind it.
     """
 
     SPANS = 0
     REPLIES = 1
     TOTALS = 2
-    LAWS = 3
-    METRICS = 4
-    MERGED_REPLIES = 5
-    CLIENT = 6
+    BEHIND = 3
+    LAWS = 4
+    METRICS = 5
+    MERGED_REPLIES = 6
+    CLIENT = 7
 
 
 #: What an account rests on, for a sentence.
@@ -37,6 +38,7 @@ NAMES = {
     Rank.SPANS: "the servers' spans",
     Rank.REPLIES: "the times in replies",
     Rank.TOTALS: "the servers' metrics",
+    Rank.BEHIND: "the same workload at the server behind the target",
     Rank.LAWS: "the probe's own stages",
     Rank.METRICS: "the servers' metrics",
     Rank.MERGED_REPLIES: "the times in replies",
@@ -87,7 +89,8 @@ def together(accounts: Iterable[Account]) -> Together:
     for other in others:
         if other.rank is Rank.CLIENT or other.parts is None:
             continue
-        one = combined(parts, other.parts, is_of_all=other.rank is Rank.LAWS)
+        probed = other.rank in (Rank.BEHIND, Rank.LAWS)
+        one = combined(parts, other.parts, is_of_all=probed)
         # A probe cannot tell a gateway from its servers: what it books to either excludes nothing.
         if one.against and (ranks[0], other.rank) != (Rank.TOTALS, Rank.LAWS):
             caveats.append(_excluded(one, NAMES[ranks[0]], NAMES[other.rank]))

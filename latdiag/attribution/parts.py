@@ -48,7 +48,7 @@ class Parts:
     where they are not those of ``parts`` that INSIDE names. ``interval``: what ``total`` is:
     client_e2e, or server where no client was there. ``row``: which rows of the frame these are.
     ``most``: ns of each row that a part cannot exceed, where a stronger source states the sum that
-    it is a part of.
+    it is a part of. ``no_tail``: why the slowest requests cannot be taken apart by themselves.
     """
 
     total: NDArray[np.int64]
@@ -70,6 +70,7 @@ class Parts:
     interval: str = "client_e2e"
     row: NDArray[np.int64] | None = None
     most: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    no_tail: str | None = None
 
     def inside(self, interval: str) -> dict[str, NDArray[np.int64]]:
         """The columns that an interval is the sum of, in time order."""

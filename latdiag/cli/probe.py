@@ -30,6 +30,12 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 @click.command(cls=Verb, epilog=LENGTHS, name="probe", context_settings={"max_content_width": 79})
 @click.argument("url", required=False)
 @click.option(
+    "--behind",
+    metavar="URL2",
+    help="The server behind URL, where URL is a gateway: the same workload goes to both in turn,"
+    " and the difference is the gateway's.",
+)
+@click.option(
     "--budget",
     type=click.Choice(["quick", "standard", "deep"]),
     default="quick",
@@ -70,6 +76,7 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 @output_options
 def probe(
     url: str | None,
+    behind: str | None,
     slos: tuple[str, ...],
     budget: str,
     max_tokens_total: int | None,
@@ -92,6 +99,7 @@ def probe(
     latdiag probe http://localhost:8000
     latdiag probe https://host/v1 --api-key-env KEY --model NAME
     latdiag probe http://localhost:8000 --rate 4 --isl lognormal:900,0.7
+    latdiag probe http://gateway:4000 --behind http://server:8000
     """
     from latdiag.cli.execute import conclude, show, with_fault
     from latdiag.cli.targets import target_of
@@ -103,15 +111,18 @@ def probe(
 
     objectives = parse_slos(slos)
     url = url or _found(output.quiet)
-    limits = limits_of(budget, max_tokens_total, rate, concurrency, isl, osl, seed)
+    limits = limits_of(
+        budget, max_tokens_total, rate, concurrency, isl, osl, seed, behind is not None
+    )
     around = gatherer(gather, output.quiet)
     with target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, limits.seed)
+        second = _wish(behind, target, output.priority, limits.seed) if behind else None
         _say_cost(limits)
         progress = Progress(None, None, quiet=output.quiet)
         workload = WorkloadText(isl, osl)
         with Planner() as planner:
-            done = run_probe(planner, wish, limits, output.out, around, progress, workload)
+            done = run_probe(planner, wish, limits, output.out, around, progress, workload, second)
         end = conclude("probe", done.path, done.end, done.cut, objectives)
         result, code = with_fault(end, done.heard)
     show(result, output.as_json, output.view)

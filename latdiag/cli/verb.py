@@ -20,7 +20,7 @@ GROUPS = {
         *("slo", "workers", "priority"),
     ),
     "Target": (
-        *("model", "path", "api-key-env", "no-api-key", "header", "header-env", "insecure"),
+        *("behind", "model", "path", "api-key-env", "no-api-key", "header", "header-env", "insecure"),
         *("timeout", "body-json"),
     ),
     "Evidence from servers": (

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from latdiag.attribution import behind
 from latdiag.attribution.accounts import Account, Rank, ranked, together
+from latdiag.attribution.behind import behind_view
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.attribution.laws.admission import admitted
 from latdiag.diagnosis.breakdown import breakdown, leaves
@@ -18,6 +20,7 @@ from latdiag.diagnosis.verdict import Case, verdict
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
+    from latdiag.measurement.frame import Frame
     from latdiag.measurement.observations import Observations
     from latdiag.model.caveat import Caveat
 
@@ -47,17 +50,21 @@ def attribute(
     servers: Sequence[Account] = (),
     listened: frozenset[str] = frozenset(),
     requests: int = 0,
+    frame: Frame | None = None,
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts.
     ``listened``: the channels that were open to them. ``requests``: those that succeeded.
+    ``frame``: all rows, where the workload was sent to a server behind the target as well.
 
     The account that ranks first is used, made finer by the others, which are kept as claims beside
     it.
     """
+    if seen is not None and frame is not None:
+        seen = behind_view(seen)
     explained = blackbox.explain(seen) if seen is not None else None
     probed, laws = explained if explained is not None else (whole, None)
-    laws_account = [Account(Rank.LAWS, probed)] if laws is not None else []
+    laws_account = [_of_probe(probed, frame)] if laws is not None else []
     accounts = [*servers, *laws_account, Account(Rank.CLIENT, whole)]
     union = together(accounts)
     parts = union.parts
@@ -85,6 +92,13 @@ def attribute(
         ranks=union.ranks,
         caveats=union.caveats,
     )
+
+
+def _of_probe(probed: Parts, frame: Frame | None) -> Account:
+    """What the designed stages teach. ``frame``: as of ``attribute``."""
+    if frame is None:
+        return Account(Rank.LAWS, probed)
+    return Account(Rank.BEHIND, behind.explain(frame, probed))
 
 
 def _populations(parts: Parts, interval: str) -> dict[str, Breakdown]:

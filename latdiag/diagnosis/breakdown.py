@@ -166,6 +166,8 @@ def _insufficient(
         return f"{rows} requests; {TAIL_ROWS} are needed for an interval"
     if population == "mean":
         return None
+    if parts.no_tail is not None:
+        return parts.no_tail
     spells = _spells(chosen_rows(total, population), parts.segment)
     if spells < TAIL_ROWS // 2:
         return (

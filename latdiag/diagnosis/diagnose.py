@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from latdiag.attribution import reading
 from latdiag.attribution.accounts import Account, Rank
+from latdiag.attribution.behind import is_behind
 from latdiag.attribution.client_only import partition
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.metrics.source import MetricAccount, doubts
@@ -113,7 +114,14 @@ def _attribute(
         if isinstance(account.evidence, MetricEvidence) and account.evidence.of == "traffic":
             whole = replace(whole, interval="server")  # no client was there
     return attribution.attribute(
-        whole, found.observations, result.valid, failed, accounts, listened, counts.ok
+        whole,
+        found.observations,
+        result.valid,
+        failed,
+        accounts,
+        listened,
+        counts.ok,
+        found.frame if is_behind(found.frame) else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,20 +13,23 @@ from typing import NamedTuple
 from latdiag.load.redact import secrets_of
 from latdiag.load.signs import stacks_at
 from latdiag.load.wire import stamps
+from latdiag.load.work.behind import alike, check_apart
 from latdiag.load.work.prepare import Prepared, Wish, prepare
 from latdiag.model.secrets import conceal
 from latdiag.model.text import without_credentials
-from latdiag.store.header import Endpoint, Header, LoadClient, LoadPlan, Preflight
+from latdiag.store.header import Endpoint, Header, LoadClient, LoadPlan, Preflight, StackShown
 from latdiag.store.writer import create_run, default_run_path
 
 
 class Begun(NamedTuple):
-    """A run that is ready for its requests. ``tag`` begins their ids."""
+    """A run that is ready for its requests. ``tag`` begins their ids. ``behind``: how the server
+    behind the target is asked, if it is."""
 
     wish: Wish
     prepared: Prepared
     path: str
     tag: str
+    behind: Prepared | None = None
 
 
 def begin(
@@ -34,26 +37,28 @@ def begin(
     wish: Wish,
     out: str | None,
     planned: Callable[[Prepared, LoadPlan], LoadPlan] = lambda _prepared, plan: plan,
+    behind: Wish | None = None,
 ) -> Begun:
     """Ask the target what it is, and make the run. ``planned``: what run.json says of the plan
-    instead."""
+    instead. ``behind``: how the server behind the target is asked for."""
     conceal(*secrets_of(wish.headers, wish.url))
+    if behind is not None:
+        conceal(*secrets_of(behind.headers, behind.url))
+        check_apart(wish.url, behind.url, wish.path)
     reason = stamps.why_unavailable()
     wish = replace(wish, kernel_stamps=reason is None)
     prepared = asyncio.run(prepare(wish))
+    second = None
+    if behind is not None:
+        behind = replace(behind, kernel_stamps=wish.kernel_stamps)
+        prepared, second = alike(prepared, asyncio.run(prepare(behind)))
     path = out or default_run_path(verb, datetime.now(UTC))
     plan, found = prepared.plan, prepared.found
-    target = plan.target
     header = Header(
         verb=verb,
-        target=Endpoint(
-            without_credentials(target.url),
-            found.model,
-            plan.dialect,
-            found.peer,
-            wish.api_key_env,
-        ),
-        stacks=stacks_at(wish.url, target.headers, target.verify) if wish.designed else (),
+        target=_endpoint(prepared, wish),
+        behind=_endpoint(second, behind) if second is not None and behind is not None else None,
+        stacks=_stacks([wish] if behind is None else [wish, behind]),
         plan=planned(prepared, _plan(prepared, wish)),
         preflight=Preflight(
             found.model_asked,
@@ -69,7 +74,23 @@ def begin(
             httpx=version("httpx"),
         ),
     )
-    return Begun(wish, prepared, create_run(path, header.to_json()), secrets.token_hex(4))
+    made = create_run(path, header.to_json())
+    return Begun(wish, prepared, made, secrets.token_hex(4), second)
+
+
+def _stacks(wishes: Sequence[Wish]) -> tuple[StackShown, ...]:
+    """What shows itself at the targets of a design, each stack once."""
+    shown: dict[str, StackShown] = {}
+    for wish in wishes if wishes[0].designed else ():
+        for each in stacks_at(wish.url, wish.headers, wish.verify):
+            shown.setdefault(each.name, each)
+    return tuple(shown.values())
+
+
+def _endpoint(prepared: Prepared, wish: Wish) -> Endpoint:
+    plan, found = prepared.plan, prepared.found
+    url = without_credentials(plan.target.url)
+    return Endpoint(url, found.model, plan.dialect, found.peer, wish.api_key_env)
 
 
 def _arrivals(rate: str) -> str:

@@ -10,8 +10,10 @@ from latdiag.runtime.channel import message
 
 #: The stage whose requests are explained; all others only teach.
 WORKLOAD = "S10"
+#: The same workload once more, at the server behind the target.
+BEHIND = "S11"
 #: The stages that are kept out of every metric.
-DESIGNED = ("warmup", PATH, "S2", "S3", "S4", "S5", "S6", LOADED_PATH, "S8")
+DESIGNED = ("warmup", PATH, "S2", "S3", "S4", "S5", "S6", LOADED_PATH, "S8", BEHIND)
 
 
 @message
@@ -67,7 +69,8 @@ class Limits:
     """What a probe may spend, and the user's own workload where there is one.
 
     ``isl``, ``osl``: lengths to use in turn. ``rate`` (requests/s) and ``concurrency`` exclude
-    each other; with neither, the probe chooses a modest rate from what it has seen.
+    each other; with neither, the probe chooses a modest rate from what it has seen. ``behind``:
+    the stages are for the server behind the target, and the workload for both.
     """
 
     budget: str
@@ -78,6 +81,7 @@ class Limits:
     osl: tuple[int, ...] | None = None
     rate: float | None = None
     concurrency: int | None = None
+    behind: bool = False
 
 
 class Cost(NamedTuple):

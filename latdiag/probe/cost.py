@@ -20,10 +20,11 @@ def cost(limits: Limits) -> Cost:
     tokens += 4 * (long // 2)
     tokens += budget.outputs * (long + 160) + 2 * max(1, budget.ladder // 2) * long
     tokens += 13 * budget.ladder * max(REACH, *(limits.isl or (0,)))
-    most = most_requests(limits, budget)
+    most = most_requests(limits, budget) * (2 if limits.behind else 1)
     tokens = min(tokens, limits.max_tokens // 2) + offered.tokens(most)
     seconds = budget.stream_s + budget.ladder_s + budget.outputs_s + budget.batches_s
     load_s = max(budget.load_s, LEAST / limits.rate) if limits.rate else budget.load_s
+    load_s *= 2 if limits.behind else 1
     path = budget.gets + 3 * budget.refusals + 2 * budget.beside * budget.segments
     requests = path + designed + most
     return Cost(
@@ -35,4 +36,4 @@ def cost(limits: Limits) -> Cost:
 
 def least_tokens(limits: Limits) -> int:
     """Tokens without which the workload has too few requests for a verdict."""
-    return Offered(limits).tokens(LEAST)
+    return Offered(limits).tokens(LEAST) * (2 if limits.behind else 1)

@@ -21,6 +21,7 @@ def limits_of(
     isl: str | None,
     osl: str | None,
     seed: int | None,
+    behind: bool = False,
 ) -> Limits:
     """The limits as the words of the options state them; UsageFault for what cannot be."""
     parsed_rate = None
@@ -47,6 +48,7 @@ def limits_of(
         osl=in_turn(osl, seed, "osl"),
         rate=parsed_rate,
         concurrency=concurrency,
+        behind=behind,
     )
     least = least_tokens(limits)
     if least > limits.max_tokens:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from latdiag.measurement.stages import WORKLOAD, Limits, Shot, Stage
+from latdiag.measurement.stages import BEHIND, WORKLOAD, Limits, Shot, Stage
 from latdiag.model.units import NS_PER_S
 from latdiag.probe.budget import Budget, Purse
 
@@ -79,7 +80,7 @@ def workload(
     rate = limits.rate or _modest_rate(at, mean_isl, alone)
     expected = limits.concurrency * NS_PER_S / alone if limits.concurrency else rate
     number = clamp(expected * budget.load_s, LEAST, most_requests(limits, budget))
-    number = min(number, int(purse.left / (mean_isl + mean_osl)))
+    number = min(number, int(purse.left / (mean_isl + mean_osl) / (2 if limits.behind else 1)))
     lengths = work.lengths(purse.context)
     moments = random.Random(limits.seed + 2)
     for segment in range(1, budget.segments + 1):
@@ -95,8 +96,17 @@ def workload(
             segment,
             beside=() if slots else tuple(_beside(shots, budget, refused, moments)),
         )
-        if (paid := purse.pays(stage, share=False)) is not None:
-            yield paid
+        for each in _in_turn(stage) if limits.behind else [stage]:
+            if (paid := purse.pays(each, share=False)) is not None:
+                yield paid
+
+
+def _in_turn(stage: Stage) -> list[Stage]:
+    """A segment through the target and one behind it, alike in lengths and moments. Which comes
+    first changes from one to the next, so that drift of the server is nobody's time."""
+    through = replace(stage, why=f"{stage.why}, through the target", beside=())
+    behind = replace(stage, name=BEHIND, why=f"{stage.why}, behind it")
+    return [through, behind] if stage.segment % 2 else [behind, through]
 
 
 def _beside(

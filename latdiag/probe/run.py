@@ -20,7 +20,7 @@ from latdiag.load.processes.counters import Counts
 from latdiag.load.processes.run import LoadEnd
 from latdiag.load.work.path import path_shots, path_work
 from latdiag.load.work.prepare import Prepared, Wish
-from latdiag.measurement.stages import Limits, PathStage, Stage
+from latdiag.measurement.stages import WORKLOAD, Limits, PathStage, Stage
 from latdiag.model.errors import TargetFault, of_run
 from latdiag.model.text import without_credentials
 from latdiag.probe.planner import Planner
@@ -65,13 +65,16 @@ def run_probe(
     gather: Gather,
     progress: Progress,
     workload: WorkloadText,
+    behind: Wish | None = None,
 ) -> Probed:
-    """Execute the design into a run.
+    """Execute the design into a run. ``behind``: how the server behind the target is asked for,
+    which the design is then about but for half of the workload.
 
     TargetFault where tokens were asked for and none came.
     """
-    begun = begin("probe", wish, out, partial(_plan, limits, workload))
-    limits = replace(limits, max_model_len=begun.prepared.found.max_model_len)
+    begun = begin("probe", wish, out, partial(_plan, limits, workload), behind)
+    studied = begun.behind or begun.prepared
+    limits = replace(limits, max_model_len=studied.found.max_model_len)
     probing = _Probing(begun, limits)
     with (
         of_run(begun.path),
@@ -99,7 +102,7 @@ def _useless(begun: Begun) -> TargetFault:
     for batch in Run.open(begun.path).batches(columns):
         texts = zip(*(batch.texts[name].tolist() for name in columns), strict=True)
         found += [error or outcome for kind, outcome, error in texts if kind not in of_path]
-    url = without_credentials(begun.prepared.plan.target.url)
+    url = without_credentials((begun.behind or begun.prepared).plan.target.url)
     return useless(url, len(found), found[0], begun.path)
 
 
@@ -200,8 +203,13 @@ class _Probing:
             self.cut = hopeless(self.begun.wish)
         return self.cut is not None
 
+    def _asked(self, stage: Stage | PathStage) -> Prepared:
+        """Whom a stage is for: of two servers the one behind, but for the workload."""
+        behind = None if stage.name == WORKLOAD else self.begun.behind
+        return behind or self.begun.prepared
+
     def _execute(self, stage: Stage | PathStage, place: int, progress: Progress) -> LoadEnd:
-        prepared, path, tag = self.begun.prepared, self.begun.path, self.begun.tag
+        prepared, path, tag = self._asked(stage), self.begun.path, self.begun.tag
 
         def told(counts: Counts) -> None:
             self._counts = counts
@@ -229,7 +237,7 @@ class _Probing:
     def _execute_path(
         self, stage: PathStage, place: int, progress: Progress, told: Callable[[Counts], None]
     ) -> LoadEnd:
-        prepared, path, tag = self.begun.prepared, self.begun.path, self.begun.tag
+        prepared, path, tag = self._asked(stage), self.begun.path, self.begun.tag
         work = path_work(
             stage.name,
             stage.gets,

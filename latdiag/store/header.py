@@ -177,7 +177,8 @@ class ImportedFrom:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """The run.json of any verb that makes a run; ``to_json`` is its only writer, and ``SHAPES``
-    says what it holds."""
+    says what it holds. ``behind``: the server behind the target, where a probe was made of
+    both."""
 
     verb: str
     target: Target
@@ -186,6 +187,7 @@ class Header:
     stacks: Sequence[StackShown] = ()
     preflight: Preflight | None = None
     imported: ImportedFrom | None = None
+    behind: Endpoint | None = None
 
     def to_json(self) -> dict[str, object]:
         """The keys of run.json but for its schema. Holds nothing that is secret."""
@@ -193,6 +195,7 @@ class Header:
             "tool": {"name": "latdiag", "version": __version__, "verb": self.verb},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "target": self.target,
+            **({"behind": self.behind} if self.behind else {}),
             "stacks": list(self.stacks),
             "plan": self.plan,
             **({"preflight": self.preflight} if self.preflight else {}),
@@ -233,6 +236,7 @@ class _Loaded(_Any):
     plan: LoadPlan
     preflight: Preflight
     client: LoadClient
+    behind: Endpoint | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)
