@@ -192,6 +192,7 @@ def run_load(
 def run_probe(
     url: str,
     *,
+    behind: str | None = None,
     slo: str | Sequence[str] = (),
     budget: str | None = None,
     max_tokens_total: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from latdiag.attribution.combine import Combined, combined
@@ -96,6 +96,9 @@ def together(accounts: Iterable[Account]) -> Together:
             caveats.append(_excluded(one, NAMES[ranks[0]], NAMES[other.rank]))
         parts = one.parts
         ranks = [*(ranks if one.stands[0] else ()), *((other.rank,) if one.stands[1] else ())]
+    for each in (first, *others):
+        if each.rank in ranks and each.parts is not None and each.parts.no_tail:
+            parts = replace(parts, no_tail=each.parts.no_tail)
     return Together(parts, tuple(ranks), tuple(caveats))
 
 

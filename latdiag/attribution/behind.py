@@ -87,6 +87,7 @@ def _twins(frame: Frame) -> dict[int, int]:
 
 
 def _peak_of(frame: Frame, server: Parts) -> int:
+    assert server.row is not None
     rows = np.flatnonzero(np.isin(frame.row, server.row))
     return _peak(frame.first[rows], frame.last[rows])
 
@@ -102,8 +103,8 @@ def _peak(first: NDArray[np.int64], last: NDArray[np.int64]) -> int:
 # ---------------------------------------------------------------------- into parts
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """A class of the server's parts under its name here. ``early``, ``late``, ``after``: ns of each
-    row until the first token, until the last, and from there on."""
+    """A class of the server's parts under its name here. ``early``, ``late``, ``after``: ns of
+    each row until the first token, until the last, and from there on."""
 
     name: str
     key: str

@@ -129,7 +129,10 @@ def _say_start(served: Demo, fault: str, seed: int, quiet: bool, as_json: bool) 
         click.echo(served.url)
         sys.stdout.flush()
     if not quiet:
-        click.echo(f"{fault}: {MEANINGS[fault]}\ntry: latdiag probe {served.url}", err=True)
+        behind = f" --behind {served.behind}" if served.behind else ""
+        click.echo(
+            f"{fault}: {MEANINGS[fault]}\ntry: latdiag probe {served.url}{behind}", err=True
+        )
 
 
 def _say_json(**fields: object) -> None:

@@ -20,7 +20,16 @@ GROUPS = {
         *("slo", "workers", "priority"),
     ),
     "Target": (
-        *("behind", "model", "path", "api-key-env", "no-api-key", "header", "header-env", "insecure"),
+        *(
+            "behind",
+            "model",
+            "path",
+            "api-key-env",
+            "no-api-key",
+            "header",
+            "header-env",
+            "insecure",
+        ),
         *("timeout", "body-json"),
     ),
     "Evidence from servers": (

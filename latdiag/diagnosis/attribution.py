@@ -75,7 +75,7 @@ def attribute(
     by = {interval: _populations(parts, interval) for interval in others}
     well = health(seen, probed) if seen is not None and laws is not None else None
     limit = admitted(seen) if seen is not None else None
-    given = frozenset(account.rank for account in servers)
+    given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(
         *(shares, parts, valid, fine, well, failed, limit, laws is not None, given),
         requests=requests,

@@ -94,7 +94,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         out.append(caveat("LD502", connect=round(found.connect_mean_ns), more=more))
     if result.verdict is not None:
         out += _attribution_caveats(result, found)
-    if n:
+    if n and not section(header, "behind"):
         peer = section(header, "target").get("peer") or "the target"
         out.append(caveat("LD402", peer=peer))
     return out

@@ -46,7 +46,8 @@ def target_of(header: Mapping[str, object]) -> Target:
         if isinstance(captures, list)
         else []
     )
-    return Target(url, model, dialect, peer, tuple(names), known(target, "api_key_env", str))
+    key, behind = known(target, "api_key_env", str), known(section(header, "behind"), "url", str)
+    return Target(url, model, dialect, peer, tuple(names), key, behind)
 
 
 def stacks_of(header: Mapping[str, object]) -> tuple[StackFound, ...]:

@@ -92,7 +92,8 @@ class InvalidBecause:
 @dataclass(frozen=True, slots=True)
 class Target:
     """What was asked. ``captures``: names of the imported recordings. ``api_key_env``: the
-    variable that the API key was taken from."""
+    variable that the API key was taken from. ``behind``: URL of the server behind it, which got
+    the same workload."""
 
     url: str | None
     model: str | None
@@ -100,6 +101,7 @@ class Target:
     peer: str | None
     captures: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
     api_key_env: str | None = field(default=None, metadata=OPTIONAL)
+    behind: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)

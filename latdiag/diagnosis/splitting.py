@@ -14,6 +14,9 @@ _SPLIT_BY_SPANS = (
     " request{}."
 )
 _AND_THE_GATEWAY = ", and the gateway's time is what they leave"
+_OR_BEHIND = (
+    " If a gateway is in front, --behind URL2 (the server behind it) measures what it takes."
+)
 _SPLIT_BY_METRICS = (
     "Measure again with the server's metrics (--metrics URL): they state the mean of {}{}."
 )
@@ -23,11 +26,11 @@ _NO_SPANS = (
 )
 _SPLIT_BY_MORE = (
     "The servers' evidence in this run does not separate {}: look for a server on the path"
-    " that reports no times."
+    " that reports no times.{}"
 )
 _SPLIT_NETWORK = (
-    "Probe again from the gateway's own machine: the time that disappears is network time; the"
-    " rest belongs to the gateway or the path behind it."
+    "Run `latdiag probe URL --behind URL2` with the URL of the server behind the gateway: the"
+    " time that disappears there is the gateway's, with the path behind it."
 )
 
 
@@ -43,13 +46,14 @@ def splitting(
     # A server states its own times: what is left of the total is the gateway's.
     own = [name for name in members if name not in ("network", "gateway")]
     rest = _AND_THE_GATEWAY if "gateway" in members else ""
+    more = _OR_BEHIND if "gateway" in members and Rank.BEHIND not in given else ""
     if Rank.SPANS not in given:
         spans = _SPLIT_BY_SPANS.format(_listed(own), rest)
-        return _NO_SPANS if "spans" in listened else spans
+        return (_NO_SPANS if "spans" in listened else spans) + more
     metrics = Rank.METRICS in given or Rank.TOTALS in given
     if not metrics and "metrics" not in listened:
-        return _SPLIT_BY_METRICS.format(_listed(own), rest)
-    return _SPLIT_BY_MORE.format(_listed(members))
+        return _SPLIT_BY_METRICS.format(_listed(own), rest) + more
+    return _SPLIT_BY_MORE.format(_listed(members), more)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -52,8 +52,8 @@ _NEXT = {
     "client": "Run latdiag closer to the server, or on a machine with a free CPU core.",
     "network": "Measure from a machine closer to the server: the time that disappears there is"
     " network time.",
-    "gateway": "Measure the server behind the gateway directly: the time that disappears is the"
-    " gateway's.",
+    "gateway": "Run `latdiag probe URL --behind URL2`, with the URL of the server behind the"
+    " gateway: it sends both the same workload, and the difference is the gateway's.",
     "frontend": "Give the server's frontend more processes{frontends}.",
     "queue": "Let the engine run more requests at once{admitted}, or add a replica.",
     "prefill": "Shorten the prompts, share their prefixes (prefix caching), or give prefill more"
@@ -82,6 +82,10 @@ _NEXT_CONTENTION = (
     "The probe's bursts found no limit on concurrent requests. If the workload runs more at"
     " once than the bursts did, raise the engine's limit{admitted}; otherwise use smaller"
     " prefill chunks, more KV memory, or another replica."
+)
+_NEXT_IN_FRONT = (
+    "The server behind takes the rest: look at what the gateway does with each request (keys,"
+    " guardrails, logging, limits, buffers), and give it more processes."
 )
 _NEXT_PACE = (
     "This is the model's own speed, fast enough for readers: only shorter replies or a faster"
@@ -216,6 +220,8 @@ def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Ve
 def _advice(case: Case, chosen: Mapping[str, Share], first: str, leaf: str | None) -> str:
     """What to do about the leader, given what is known of it."""
     share = chosen[first]
+    if first == "gateway" and not share.members and Rank.BEHIND in case.given:
+        return _NEXT_IN_FRONT
     own = first == "queue" and not share.members and leaf is None
     if own and case.probed and case.admitted is None and share.grade not in ("A", "B"):
         return with_flags(_NEXT_CONTENTION)

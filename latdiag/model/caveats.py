@@ -152,7 +152,8 @@ _ALL = (
         "LD118",
         "Tokens arrive {how} ({share:share} of {streams} streams): something between the"
         " server and this client holds them back.",
-        "Let it forward chunks immediately ({setting}), or measure behind it.",
+        "Let it forward chunks immediately ({setting}), or probe with --behind and the URL of the"
+        " server behind it.",
         "Several events carry the same time stamp, then none arrive for long, and so on from"
         " the first token: a proxy with a buffer or a timer, or TCP waiting for an"
         " acknowledgement, sends tokens together. The gaps are not the server's, so ITL is not"
@@ -165,7 +166,7 @@ _ALL = (
         "{gateway} states in {n} replies ({header}) that its own work before the reply headers"
         " took {took:ms} ms on average: the gateway takes at least this much of the time.",
         "This leaves out its work while the stream runs, and before it starts to count:"
-        " measure behind it as well.",
+        " `latdiag probe URL --behind URL2`, with the URL of the server behind it, measures all.",
         "Some gateways state in a header how long they themselves worked on a request. Headers"
         " are sent before the stream, so this is part of their time, never all of it.",
     ),
@@ -260,7 +261,8 @@ _ALL = (
     CaveatRow(
         "LD402",
         "The client sees only the first TCP hop: 'server' means everything behind {peer}.",
-        "If a proxy or load balancer answers there, measure behind it as well.",
+        "If a proxy or load balancer answers there, probe with --behind and the URL of the"
+        " server behind it.",
         "The ACK and the round trip belong to the first machine that terminates TCP. A proxy's"
         " own path to the engine counts as server time.",
     ),
@@ -314,7 +316,8 @@ _ALL = (
         " {s:ms} ms: something on the path holds them back, such as a gateway that buffers the"
         " stream.",
         "Let the gateway forward small chunks immediately (HAProxy: option http-no-delay;"
-        " nginx: proxy_buffering off), or measure behind it.",
+        " nginx: proxy_buffering off), or probe with --behind and the URL of the server behind"
+        " it.",
         "A server writes a chunk for every step of its engine. If several arrive together"
         " again and again, and the server says that it made them one after the other,"
         " something collects them: a proxy with a buffer or a timer, or a process on the path"

@@ -62,12 +62,27 @@ PROBE_TERMS = (
         " requests admitted at once. S7: the requests of S1 beside the workload, for waiting"
         " before the engine. S8: long prompts sent while other streams run, which slow down when"
         " the engine starts on one. S10: the workload, the only stage that metrics and"
-        " breakdowns cover.",
+        " breakdowns cover. S11: with --behind the same workload at the server behind the"
+        " target.",
         also=(
             *("stage", "designed", "probe", "S0", "S1", "S2", "S3", "S4", "S5", "S6", "S7"),
-            *("S8", "S10"),
+            *("S8", "S10", "S11"),
         ),
-        see=("budget", "learned", "segment"),
+        see=("budget", "learned", "segment", "behind"),
+    ),
+    Term(
+        "behind",
+        "A gateway and the server behind it",
+        "`latdiag probe URL --behind URL2` sends the same workload, segment by segment in turn,"
+        " through a gateway (URL) and to the server behind it (URL2), and all other stages to"
+        " the server. What requests take longer through the gateway is the gateway's, with the"
+        " network between the two; the rest is divided as a probe of the server divides it, and"
+        " all adds up to what the client waited at URL. Metrics are those at URL. If fewer"
+        " streams run at once through the gateway than at the server, it may hold requests back"
+        " that would wait at the server otherwise, and the intervals allow for that. The slowest"
+        " requests are not taken apart: they have no equals at the server.",
+        also=("--behind", "URL2"),
+        see=("gateway", "network", "designed stage", "segment"),
     ),
     Term(
         "learned",

@@ -33,6 +33,8 @@ def what_was_run(page: Page, result: Result) -> None:
     url = page.word(where or "unknown target", 300)
     # The URL may be long and is worth copying: it is wrapped where the others are cut.
     page.whole(url, f"{page.word(result.verb or 'result', 20)} ")
+    if target is not None and target.behind:
+        page.whole(page.word(target.behind, 300), "  behind it ")
     model = page.word((target and target.model) or "unknown", 60)
     stacks = ", ".join(_stack(page, stack) for stack in result.stacks)
     page.paragraph(f"model {model}" + (f"; {stacks}" if stacks else ""), "  ", "    ")

@@ -55,6 +55,8 @@ def _target(page: Page, result: Result) -> tuple[str, str]:
     if target is not None and target.api_key_env:
         # In front, where it is not cut off: who gets a key has to be seen.
         what.insert(0, f"key {page.word(target.api_key_env, 30)}")
+    if target is not None and target.behind:
+        what.append(f"behind it {page.word(target.behind.partition('/v1/')[0], 100)}")
     for stack in result.stacks:
         version = f" {page.word(stack.version, 20)}" if stack.version else ""
         what.append(page.word(stack.name or "unknown stack", 30) + version)

@@ -60,6 +60,11 @@ class Demo:
     def pids(self) -> tuple[int, ...]:
         return tuple(child.pid for child in self.children)
 
+    @property
+    def behind(self) -> str | None:
+        """The API of the server itself where a gateway is in front."""
+        return f"{self.children[0].url}/v1" if self.params.has_gateway else None
+
     def wait(self) -> int:
         """Until the server ends, which it does not by itself; its exit status."""
         return self.children[0].wait()

@@ -19,7 +19,6 @@ from latdiag.model.errors import UsageFault
 from latdiag.model.records import Kind
 from latdiag.stacks.signal import ReplyFields
 
-
 #: Kinds of a choice without known output.
 _BARE = (Kind.OTHER, Kind.ROLE)
 
