@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Attribution:
     """Where the time went, as a ``Result`` holds it. ``learned``: the laws behind it, None without
     a probe. ``parts``: what the breakdowns sum up; ``ranks``: whose accounts are in it;
-    ``caveats``: on accounts that exclude each other."""
+    ``caveats``: on accounts that exclude each other. ``case``: what the verdict was made from."""
 
     breakdowns: dict[str, Breakdown]
     leaves: dict[str, dict[str, Share]]
@@ -40,6 +40,7 @@ class Attribution:
     parts: Parts
     ranks: tuple[Rank, ...]
     caveats: tuple[Caveat, ...]
+    case: Case
 
 
 def attribute(
@@ -51,11 +52,13 @@ def attribute(
     listened: frozenset[str] = frozenset(),
     requests: int = 0,
     frame: Frame | None = None,
+    in_flight: frozenset[int | None] = frozenset(),
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts.
     ``listened``: the channels that were open to them. ``requests``: those that succeeded.
     ``frame``: all rows, where the workload was sent to a server behind the target as well.
+    ``in_flight``: the planned concurrency of each run, None where it states none.
 
     The account that ranks first is used, made finer by the others, which are kept as claims beside
     it.
@@ -69,10 +72,10 @@ def attribute(
     union = together(accounts)
     parts = union.parts
     lower = [a.parts for a in ranked(accounts) if a.parts is not None and a.parts is not parts]
-    shares = _populations(parts, "client_e2e")
+    shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
-    by = {interval: _populations(parts, interval) for interval in others}
+    by = {interval: populations(parts, interval) for interval in others}
     well = health(seen, probed) if seen is not None and laws is not None else None
     limit = admitted(seen) if seen is not None else None
     given = frozenset(account.rank for account in (*servers, *laws_account))
@@ -80,6 +83,7 @@ def attribute(
         *(shares, parts, valid, fine, well, failed, limit, laws is not None, given),
         requests=requests,
         listened=listened,
+        in_flight=in_flight,
     )
     return Attribution(
         breakdowns=shares,
@@ -87,10 +91,11 @@ def attribute(
         by=by,
         verdict=verdict(case),
         learned=learned_from(laws, seen) if laws is not None and seen is not None else None,
-        claims=_claims(shares, [_populations(each, "client_e2e") for each in lower]),
+        claims=_claims(shares, [populations(each, "client_e2e") for each in lower]),
         parts=parts,
         ranks=union.ranks,
         caveats=union.caveats,
+        case=case,
     )
 
 
@@ -101,7 +106,7 @@ def _of_probe(probed: Parts, frame: Frame | None) -> Account:
     return Account(Rank.BEHIND, behind.explain(frame, probed))
 
 
-def _populations(parts: Parts, interval: str) -> dict[str, Breakdown]:
+def populations(parts: Parts, interval: str) -> dict[str, Breakdown]:
     found = {population: breakdown(parts, interval, population) for population in POPULATIONS}
     return {population: entry for population, entry in found.items() if entry is not None}
 

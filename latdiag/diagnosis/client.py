@@ -96,8 +96,11 @@ def self_audit(
 
 
 # ---------------------------------------------------------------------- what was run
-def load_of(found: Digest, header: Mapping[str, object]) -> Load:
-    counts, plan = found.measurement.counts, section(header, "plan")
+def load_of(found: Digest, headers: Sequence[Mapping[str, object]]) -> Load:
+    """``headers``: run.json of every run; of a plan only what all of them have in common."""
+    counts = found.measurement.counts
+    first, *others = (section(header, "plan") for header in headers)
+    plan = {key: value for key, value in first.items() if all(o.get(key) == value for o in others)}
     span_s = found.measurement.span_ns / 1e9
     isl, osl = counts.isl, counts.osl
     sources = sorted(counts.token_source, key=lambda name: -counts.token_source[name])

@@ -15,10 +15,11 @@ from latdiag.attribution.metrics.source import MetricAccount, doubts
 from latdiag.attribution.replies import overheads
 from latdiag.diagnosis import attribution, client, flags, held_back
 from latdiag.diagnosis.attribution import Attribution
+from latdiag.diagnosis.by_stage import by_stage
 from latdiag.diagnosis.caveats import caveats
 from latdiag.diagnosis.collected import caveats as caveats_of_receiver
 from latdiag.diagnosis.collected import collected
-from latdiag.diagnosis.header import stacks_of, target_of
+from latdiag.diagnosis.header import known, section, stacks_of, target_of
 from latdiag.diagnosis.result import Result, StackFound
 from latdiag.diagnosis.verdict import with_reason
 from latdiag.measurement.digest import Digest
@@ -53,11 +54,14 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     listened = frozenset().union(*(one.channels for one in receivers))
     if receivers:
         result = replace(result, collected=receivers[0].brief())
+    attributed = None
     spoken = any(account.is_of_single_requests for account in accounts)
     if spoken or verb in ("probe", "diagnose"):
-        attributed = _attribute(result, found, accounts, listened)
+        attributed = _attribute(run, result, found, accounts, listened)
         result = _with_attribution(result, attributed)
         said += [*_caveats_of_requests(accounts, result), *attributed.caveats]
+    refused = {name: of.refused for name, of in result.metrics.items() if of.refused}
+    result = replace(result, stages=by_stage(run, found, refused, attributed))
     result = _with_evidence(result, accounts)
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
@@ -89,7 +93,7 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
         invalid_because=client.invalid_because(audit),
         target=target_of(run.header),
         stacks=stacks_of(run.header),
-        load=client.load_of(found, run.header),
+        load=client.load_of(found, run.headers),
         self_audit=client.self_audit(found, audit, run.header, writers),
         metrics=measurement.metrics(),
         ttft_split=client.split_of(found),
@@ -103,7 +107,11 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
 
 # ---------------------------------------------------------------------- where the time went
 def _attribute(
-    result: Result, found: Digest, accounts: Sequence[Account], listened: frozenset[str]
+    run: Run,
+    result: Result,
+    found: Digest,
+    accounts: Sequence[Account],
+    listened: frozenset[str],
 ) -> Attribution:
     """A probe's designed stages teach the laws; any other load is explained without."""
     counts = found.measurement.counts
@@ -113,15 +121,11 @@ def _attribute(
     for account in accounts:
         if isinstance(account.evidence, MetricEvidence) and account.evidence.of == "traffic":
             whole = replace(whole, interval="server")  # no client was there
+    planned = {known(section(header, "plan"), "concurrency", int) for header in run.headers}
     return attribution.attribute(
-        whole,
-        found.observations,
-        result.valid,
-        failed,
-        accounts,
-        listened,
-        counts.ok,
+        *(whole, found.observations, result.valid, failed, accounts, listened, counts.ok),
         found.frame if is_behind(found.frame) else None,
+        frozenset(planned),
     )
 
 

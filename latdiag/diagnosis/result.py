@@ -9,7 +9,7 @@ not known.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.html import paragraph, share_table
@@ -237,13 +237,42 @@ class Failure:
         return {"schema": SCHEMA_VERSION, "error": error, "run": self.run}
 
 
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """One run of several, or one scenario of a capture.
+
+    ``scenario``: empty where the capture names none; None where there are no scenarios.
+    ``failed``: requests by outcome. ``concurrency``: requests in flight, ``offered_rate``:
+    requests/s, as planned; None where that is not known. ``metrics``: ttft, tpot and e2e, as a
+    result has them. ``verdict`` and ``breakdowns``: by the rules of the whole result, None and
+    empty unless servers state the times of each request.
+    """
+
+    name: str
+    run: str
+    scenario: str | None
+    requests: int
+    ok: int
+    failed: Mapping[str, int]
+    concurrency: int | None
+    offered_rate: float | None
+    metrics: Mapping[str, MetricResult]
+    verdict: Verdict | None = None
+    breakdowns: Mapping[str, Breakdown] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "breakdowns"}
+        return {**told, "breakdown": self.breakdowns}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """All that ``verb`` says. What it does not speak of is None or empty.
 
     ``run``: where it lies; ``runs``: all of them where they are several. ``breakdowns`` and
     ``leaves``: by population, mean or p95_tail; ``by``: breakdowns of other intervals than end
-    to end, by interval and population. ``claims``: by component. ``parts``: the requests that
+    to end, by interval and population. ``claims``: by component. ``stages``: the runs or scenarios
+    one by one, where there are several. ``parts``: the requests that
     the breakdowns sum up, one by one, and ``source``: the run itself; neither is in JSON.
     """
 
@@ -273,6 +302,7 @@ class Result:
     aggregates: MetricEvidence | None = None
     runs: tuple[str, ...] = ()
     bursts: Bursts | None = None
+    stages: tuple[StageResult, ...] = ()
     parts: Parts | None = field(default=None, repr=False, compare=False)
     rests_on: tuple[Rank, ...] = field(default=(), repr=False, compare=False)
     source: Run | None = field(default=None, repr=False, compare=False)
@@ -347,6 +377,7 @@ class Result:
                 **{key: value for key, value in more.items() if value is not None},
                 **({"runs": self.runs} if self.runs else {}),
                 **({"bursts": self.bursts} if self.bursts is not None else {}),
+                **({"stages": self.stages} if self.stages else {}),
             }
         )
         return found

@@ -78,6 +78,14 @@ _NEXT_SHARED_DECODE = (
     "No single cause makes up half of decode: fewer requests at once reduce what the batch"
     " adds, a faster model shortens the step itself."
 )
+_NEXT_ALONE = (
+    "One request at a time was in flight, so no other request of this run slowed decode: use a"
+    " smaller or quantised model, more tensor parallelism, or speculative decoding."
+)
+_NEXT_SWEEP = (
+    "Compare TPOT at concurrency 1 with TPOT at the others: if it is lower, other requests in the"
+    " batch slow decode down; if it is the same, the model's own step takes the time."
+)
 _NEXT_CONTENTION = (
     "The probe's bursts found no limit on concurrent requests. If the workload runs more at"
     " once than the bursts did, raise the engine's limit{admitted}; otherwise use smaller"
@@ -114,6 +122,8 @@ class Case:
     requests: int = 0
     #: what latdiag listened for: spans, metrics
     listened: frozenset[str] = frozenset()
+    #: planned concurrencies of the runs; None: of one that states none
+    in_flight: frozenset[int | None] = frozenset()
 
 
 def verdict(case: Case) -> Verdict:
@@ -357,6 +367,8 @@ def _following(case: Case, name: str, chosen: Mapping[str, Share], leaf: str | N
         return with_flags(_splitting(case, members))
     if name == "decode" and leaf is None and case.probed:
         return _NEXT_SHARED_DECODE
+    if name == "decode" and leaf is None and 1 in case.in_flight:
+        return _NEXT_ALONE if case.in_flight == {1} else _NEXT_SWEEP
     return with_flags(_NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name])
 
 

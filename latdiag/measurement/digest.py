@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from latdiag.measurement import frame as frames
 from latdiag.measurement import measure, observations, ttft_split
 from latdiag.measurement.bursts import Bursts, Trains, bursts_of, joined_trains, trains_of
+from latdiag.measurement.by_stage import StageRows, StageTallies
 from latdiag.measurement.chunks import Chunks, chunks_of, joined_chunks
 from latdiag.measurement.frame import Frame
 from latdiag.measurement.measurement import Measurement
@@ -77,6 +78,8 @@ class Digest:
     connect_mean_ns: float = 0.0
     retried: int = 0
     sent_rate: float | None = None
+    #: the workload by run and scenario; empty where there is one stage
+    stages: Sequence[StageRows] = ()
 
     @property
     def sent(self) -> NDArray[np.int64]:
@@ -108,6 +111,7 @@ class Reader:
     def __init__(self, slos: Sequence[Slo] = (), evidence: bool = False) -> None:
         self.columns = (*COLUMNS, *((*frames.IDS, "out_of_order") if evidence else ()))
         self._tally = measure.Tally(slos)
+        self._stages = StageTallies(slos)
         self._frame: list[dict[str, NDArray[Any]]] = []
         self._more: list[dict[str, NDArray[Any]]] = []
         self._evidence = evidence
@@ -141,6 +145,7 @@ class Reader:
             self._judged += batch.n
             cold = batch.texts["stage"] == WARMUP
             self._trains.append(trains_of(*streams.arrivals).select(~cold.astype(bool)))
+        self._stages.add(batch, ours, streams, self._tally)
         if not ours.all():
             warm = int((batch.texts["stage"] == WARMUP).sum())
             self._warmups += warm
@@ -204,6 +209,7 @@ class Reader:
             connect_mean_ns=float(connects.mean()) if len(connects) else 0.0,
             retried=self._retried,
             sent_rate=_sent_rate(self._sending),
+            stages=self._stages.result(),
         )
 
 

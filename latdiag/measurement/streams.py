@@ -91,6 +91,7 @@ def _rows(batch: Batch, rows: slice) -> Batch:
         {name: c[rows] for name, c in batch.bools.items()},
         {name: c[rows] for name, c in batch.texts.items()},
         {name: part(c) for name, c in batch.lists.items()},
+        batch.run,
     )
 
 

@@ -142,8 +142,8 @@ _ALL = (
     ),
     CaveatRow(
         "LD117",
-        "These {runs} runs measured {targets} different targets or models; every figure mixes all"
-        " their requests.",
+        "These {runs} runs measured {targets} different targets or models; only the row of each"
+        " run keeps them apart.",
         "Diagnose each run on its own; the target shown is that of the first run.",
         "Several runs are read as one. That makes sense for repeated runs against one server;"
         " for different servers the figures are a mixture that describes none of them.",

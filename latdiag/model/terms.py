@@ -111,6 +111,19 @@ TERMS = (
         see=("breakdown", "LD302"),
     ),
     Term(
+        "stages",
+        "Rows of stages",
+        "Where several runs are read together, or a capture has several scenarios, each of them"
+        " is a stage with a row of its own: requests (n), failed requests, the planned load (-c"
+        " 16 is a concurrency, 4/s a rate), TTFT at the median and p95, and TPOT and E2E at the"
+        " median. 'n<130' stands where a percentile needs 130 requests. The largest part is"
+        " named only where servers state the times of each request: 'no leader' where two parts"
+        " are about equally large, 'not stated' where too few requests can be explained. The"
+        " table below the rows, and the verdict, are of all stages together.",
+        also=("stage", "scenario", "scenarios", "runs", "largest part", "no leader", "load"),
+        see=("verdict", "refused", "LD117"),
+    ),
+    Term(
         "merged",
         "Merged class",
         "Components that this run's evidence cannot separate, shown as one entry that names"

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latdiag.report import compare_page, compare_screen, head, notes, numbers, screen, where
+from latdiag.report import (
+    compare_page,
+    compare_screen,
+    head,
+    notes,
+    numbers,
+    screen,
+    stages,
+    where,
+)
 from latdiag.report.answer import is_of_servers
 from latdiag.report.collected_page import received
 from latdiag.report.imported_page import imported
@@ -31,6 +40,7 @@ _SECTIONS = (
     received,
     imported,
     numbers.metrics,
+    stages.in_full,
     numbers.objectives,
     where.split,
     where.breakdowns,
@@ -40,7 +50,13 @@ _SECTIONS = (
     head.self_audit,
 )
 #: What says nothing where no request of ours was sent.
-_OF_A_CLIENT = (numbers.metrics, numbers.objectives, where.split, head.self_audit)
+_OF_A_CLIENT = (
+    numbers.metrics,
+    stages.in_full,
+    numbers.objectives,
+    where.split,
+    head.self_audit,
+)
 
 
 def stdout_console() -> Console:

@@ -86,10 +86,10 @@ def short_interval(estimate: Estimate, unit: str, scale: float = 1) -> str:
     """``118 [117, 123]``, without the unit, without spaces in numbers; where the values depend on
     each other so much that nothing bounds it, that is said."""
     value, lo, hi = (_printed(raw, unit) for raw in (estimate.value, estimate.lo, estimate.hi))
-    text = _tight((value or 0.0) / scale)
+    text = tight((value or 0.0) / scale)
     if lo is None or hi is None:
         return f"{text} [no interval]" if _is_bare(estimate) else text
-    return f"{text} [{_tight(_above(lo, value, unit) / scale)}, {_tight(hi / scale)}]"
+    return f"{text} [{tight(_above(lo, value, unit) / scale)}, {tight(hi / scale)}]"
 
 
 def _above(lo: float, value: float | None, unit: str) -> float:
@@ -156,9 +156,14 @@ def _rows(page: Page, name: str, metric: MetricResult) -> None:
     page.line(f"{'':<{_LABEL_WIDTH}}{bounds}{effective:>{_N_WIDTH}}")
 
 
+def value_of(estimate: Estimate | None, unit: str) -> float | None:
+    """The value in the unit that is printed; None where there is none."""
+    return _printed(estimate.value, unit) if estimate is not None else None
+
+
 def _value(estimate: Estimate | None, unit: str, scale: float) -> str:
-    value = _printed(estimate.value, unit) if estimate is not None else None
-    return "-" if value is None else _tight(value / scale)
+    value = value_of(estimate, unit)
+    return "-" if value is None else tight(value / scale)
 
 
 def _bounds(estimate: Estimate | None, unit: str, scale: float) -> str:
@@ -169,10 +174,10 @@ def _bounds(estimate: Estimate | None, unit: str, scale: float) -> str:
     if lo is None or hi is None:
         return ""
     lo = _above(lo, _printed(estimate.value, unit), unit)
-    return f"{_tight(lo / scale)}{'..' if lo < 0 else '-'}{_tight(hi / scale)}"
+    return f"{tight(lo / scale)}{'..' if lo < 0 else '-'}{tight(hi / scale)}"
 
 
-def _tight(value: float) -> str:
+def tight(value: float) -> str:
     """Three significant digits in at most five characters, six from 100 000 on."""
     return figure(value, "ms").replace(" ", "")
 

@@ -1,13 +1,14 @@
 """A result on one screen: 24 lines of 79 columns, the answer first.
 
-Order: the answer, what to do and how to be sure; what was measured; the latencies; where the
-time went; how far the client can be trusted; how many notes there are; where the run is.
+Order: the answer, what to do and how to be sure; what was measured; the latencies, of
+each stage where there are several; where the time went; how far the client can be trusted; how
+many notes there are; where the run is.
 """
 
 from __future__ import annotations
 
 from latdiag.diagnosis.result import Result
-from latdiag.report import answer, overview, time_table
+from latdiag.report import answer, overview, stages, time_table
 from latdiag.report.page import Block, Page, screen
 
 
@@ -18,6 +19,6 @@ def compose(result: Result, ascii_only: bool) -> Page:
     if answer.is_of_servers(result):
         blocks += [table, overview.heard(result)]
     else:
-        blocks += [overview.metrics(result), table]
+        blocks += [overview.metrics(result), stages.block(result), table]
     blocks += [overview.validity(result), overview.count(result), overview.saved(result)]
     return screen([block for block in blocks if block is not None], ascii_only)

@@ -7,14 +7,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from latdiag.model.text import shown
 from latdiag.model.units import figure, ms, quantity
+from latdiag.report.stages import leader, load_of
 
 if TYPE_CHECKING:
-    from latdiag.diagnosis.result import Breakdown, Result, Share
+    from latdiag.diagnosis.result import Breakdown, Result, Share, StageResult, Verdict
+    from latdiag.measurement.measurement import MetricResult
     from latdiag.stats.estimate import Estimate
 
 #: The metrics of a table, in its order; a table of a pull request has no more rows.
@@ -35,32 +37,54 @@ _POPULATIONS = {"mean": "all requests", "p95_tail": "slowest 5 %"}
 _LEAST = 0.01
 #: What Markdown or HTML would take for more than a character.
 _MARKS = re.compile(r"([\\`*_\[\]<>#|~&$]|^[-+])")
-_HEADER = ("kind", "name", "statistic", "value", "lo", "hi", "unit", "n", "grade", "evidence")
+_HEADER = (
+    *("kind", "name", "statistic", "value", "lo", "hi", "unit", "n", "grade", "evidence"),
+    "stage",
+)
+#: Rows of a table of stages.
+_STAGES = 10
+_OF_STAGE = (("ttft", "p50"), ("ttft", "p95"), ("tpot", "p50"), ("e2e", "p50"))
 
 
 def csv_of(result: Result) -> str:
     """A row for each number: metrics and shares (of 1), with interval, unit and n. A cell is empty
-    where nothing is stated."""
+    where nothing is stated; ``stage`` is empty where the number is of all requests."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(_HEADER)
-    verdict = result.verdict
+    rows.writerows(_verdict_row(result.verdict, ""))
+    rows.writerow(("valid", "", "", int(result.valid), *[""] * 7))
+    rows.writerows(_rows_of(result.metrics, result.breakdowns, ""))
+    for stage in result.stages:
+        name = _cell(stage.name)
+        rows.writerows(_verdict_row(stage.verdict, name))
+        rows.writerow(("load", "concurrency", "", _number(stage.concurrency), *[""] * 6, name))
+        rows.writerow(("load", "rate", "", _number(stage.offered_rate), *[""] * 6, name))
+        rows.writerow(("load", "failed", "", sum(stage.failed.values()), *[""] * 6, name))
+        rows.writerows(_rows_of(stage.metrics, stage.breakdowns, name))
+    return out.getvalue()
+
+
+def _verdict_row(verdict: Verdict | None, stage: str) -> Iterator[Sequence[object]]:
     if verdict is not None:
         kind, sure = shown(verdict.kind, 60), shown(verdict.confidence, 60)
         named = shown(verdict.dominant or "", 60)
-        rows.writerow(("verdict", named, kind, "", "", "", "", "", sure, _cell(verdict.sentence)))
-    rows.writerow(("valid", "", "", int(result.valid), "", "", "", "", "", ""))
-    for name, statistic, estimate, unit in _estimates(result):
+        yield ("verdict", named, kind, *[""] * 5, sure, _cell(verdict.sentence), stage)
+
+
+def _rows_of(
+    metrics: Mapping[str, MetricResult], breakdowns: Mapping[str, Breakdown], stage: str
+) -> Iterator[Sequence[object]]:
+    for name, statistic, estimate, unit in _estimates(metrics):
         values = [_scaled(raw, unit) for raw in (estimate.value, estimate.lo, estimate.hi)]
         why = _cell(estimate.refused or "")
-        rows.writerow(("metric", name, statistic, *values, unit, estimate.n, "", why))
-    for population, found in result.breakdowns.items():
+        yield ("metric", name, statistic, *values, unit, estimate.n, "", why, stage)
+    for population, found in breakdowns.items():
         for name, share in found.shares.items():
             numbers = [_number(each) for each in (share.share, share.lo, share.hi)]
             told = (found.n, share.grade, _cell(share.evidence))
             label = "+".join(share.members or (name,))
-            rows.writerow(("share", label, population, *numbers, "1", *told))
-    return out.getvalue()
+            yield ("share", label, population, *numbers, "1", *told, stage)
 
 
 def markdown_of(result: Result) -> str:
@@ -84,6 +108,7 @@ def _markdown(result: Result) -> Iterator[str]:
     rows = list(_metric_rows(result))
     if rows:
         yield from _table(("", *_STATISTICS, "n"), rows)
+    yield from _stage_table(result.stages)
     mean, tail = result.breakdowns.get("mean"), result.breakdowns.get("p95_tail")
     if mean is not None:
         yield from _breakdown_table(mean, tail)
@@ -119,6 +144,23 @@ def _metric_rows(result: Result) -> Iterator[Sequence[str]]:
         if stated:
             cells = (_with_ends(one, metric.unit) if one is not None else "" for one in found)
             yield (label, *cells, f"{stated[0].n:,}")
+
+
+def _stage_table(stages: Sequence[StageResult]) -> Iterator[str]:
+    if not stages:
+        return
+    rows = []
+    for stage in stages[:_STAGES]:
+        found = [stage.metrics[name].statistics.get(what) for name, what in _OF_STAGE]
+        figures = [_with_ends(one, "ms") if one is not None else "" for one in found]
+        failed = sum(stage.failed.values())
+        counts = (f"{stage.requests:,}", f"{failed:,}", load_of(stage))
+        rows.append((_plain(stage.name, 80), *counts, *figures, leader(stage)))
+    head = ("stage", "requests", "failed", "load", "TTFT p50", "TTFT p95", "TPOT p50", "E2E p50")
+    yield from _table((*head, "largest part"), rows)
+    if len(stages) > _STAGES:
+        yield ""
+        yield f"And {len(stages) - _STAGES} more stages."
 
 
 def _breakdown_table(mean: Breakdown, tail: Breakdown | None) -> Iterator[str]:
@@ -166,8 +208,10 @@ def _with_ends(estimate: Estimate, unit: str) -> str:
     return f"{text} [{figure(float(lo), unit)}, {figure(float(hi), unit)}]"
 
 
-def _estimates(result: Result) -> Iterator[tuple[str, str, Estimate, str]]:
-    for name, metric in result.metrics.items():
+def _estimates(
+    metrics: Mapping[str, MetricResult],
+) -> Iterator[tuple[str, str, Estimate, str]]:
+    for name, metric in metrics.items():
         if metric.total is not None:
             yield name, "total", metric.total, metric.unit
         for statistic, estimate in metric.statistics.items():

@@ -49,13 +49,15 @@ class MapColumn:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """At most 10,000 rows. Which columns are there depends on what was asked for."""
+    """At most 10,000 rows. Which columns are there depends on what was asked for. ``run``: which
+    of the runs that are read together they are of, from 0."""
 
     n: int
     ints: dict[str, Ints]
     bools: dict[str, NDArray[np.bool_]]
     texts: dict[str, NDArray[np.object_]]
     lists: dict[str, Lists]
+    run: int = 0
 
     def select(self, keep: NDArray[np.bool_]) -> Batch:
         """The rows where ``keep`` (length n) is True, in order."""
@@ -71,4 +73,5 @@ class Batch:
             bools={k: v[keep] for k, v in self.bools.items()},
             texts={k: v[keep] for k, v in self.texts.items()},
             lists=lists,
+            run=self.run,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -135,9 +136,10 @@ class Run:
             columns = [name for name, word in REQUESTS.items() if word != "float"]
         columns = _known("requests", columns)
         judge = self._judge("requests")
-        for directory in self._directories:
+        for place, directory in enumerate(self._directories):
             for record_batch in directory.requests(columns, rows):
-                yield to_batch(judge.without(record_batch))
+                batch = to_batch(judge.without(record_batch))
+                yield replace(batch, run=place) if place else batch
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """All attempts as a pandas frame: integers stay exact (``Int64``), lists are arrays.

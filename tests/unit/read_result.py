@@ -28,8 +28,8 @@ from latdiag.store import run as stored
 Document = dict[str, Any]
 _ABOUT = ("interval", "total_ns", "n", "segments", "left_out", "insufficient")
 _NAMES: dict[str, Any] = {}
-for _module in (accounts, bursts, evidence, parts, collected, compare, learned, measurement, slo,
-                validity, results, stored):  # fmt: skip
+for _module in (accounts, bursts, evidence, parts, collected, compare, learned,
+                measurement, slo, validity, results, stored):  # fmt: skip
     _NAMES |= vars(_module)
 
 

@@ -27,8 +27,10 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = unpack(RUNS / "load-metrics.run.tar.gz", tmp_path)
     (tmp_path / "latdiag-runs").mkdir()
     (tmp_path / saved).rename("latdiag-runs/NAME.run")
-    for name in ("before.run", "after.run"):
+    for name in ("before.run", "after.run", "sweep-1.run"):
         (tmp_path / name).symlink_to("latdiag-runs/NAME.run")
+    other = unpack(RUNS / "load-replies-metrics.run.tar.gz", tmp_path)
+    (tmp_path / other).rename("sweep-2.run")
     (tmp_path / "capture").symlink_to(CAPTURES / "vllm-0.24.0-h200" / "tp1")
 
     def measured(verb: str, words: list[str], *given: Any) -> Any:
@@ -47,7 +49,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=[s.split("\n")[0][:40] for s in SNIPPETS])
 def test_each_snippet_runs(snippet: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(SNIPPETS) == 5
+    assert len(SNIPPETS) == 6
     exec(compile(snippet, "docs/api.md", "exec"), {"latdiag": latdiag})
     out, err = capsys.readouterr()
     assert err == "" and ("print(" in snippet) == bool(out)

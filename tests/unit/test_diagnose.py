@@ -45,7 +45,9 @@ def result(capsys: pytest.CaptureFixture[str], *args: str, code: int = 0) -> dic
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Everything but where it was read from; attribution to the byte."""
+    """Everything but where it was read from; attribution to the byte. The stages stand in the
+    order in which their runs are named."""
+    one, other = ({**each, "stages": _by_name(each)} for each in (one, other))
     for key in one.keys() - {*_PLACES, "metrics"}:
         assert json.dumps(one[key]) == json.dumps(other[key]), key
     left, right = _numbers(one["metrics"]), _numbers(other["metrics"])
@@ -55,6 +57,10 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
             # An effective n is cut to an integer: its last bits move the interval by one of n.
             rel = 1e-9 if place.endswith(".value") else 0.02
             assert right[place] == pytest.approx(value, rel=rel), place
+
+
+def _by_name(found: dict[str, Any]) -> list[Any]:
+    return sorted(found.get("stages", []), key=lambda stage: str(stage["name"]))
 
 
 def _numbers(node: Any, place: str = "") -> dict[str, Any]:
