@@ -17,6 +17,7 @@ from latdiag.attribution.parts import Parts, Source, chosen_rows
 from latdiag.diagnosis.result import Breakdown, Share
 from latdiag.stats.blocks import resampled_sums
 from latdiag.stats.dependence import inner, sum_variance
+from latdiag.stats.distributions import t_quantile
 
 #: Fewer rows than this bear no interval of a share.
 TAIL_ROWS = 30
@@ -211,8 +212,6 @@ def _half_widths(
     that of the sum of ``part - ratio * total`` over the rows, which depend on each other in time
     (``stats.dependence``). Measured coverage is in the tests.
     """
-    from scipy.special import stdtrit
-
     whole = float(total[rows].sum())
     if whole <= 0:
         return {}
@@ -220,7 +219,7 @@ def _half_widths(
     for name, values in columns.items():
         ratio = float(values[rows].sum()) / whole
         spread = sum_variance(values[rows] - ratio * total[rows])
-        sampled = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance)
+        sampled = t_quantile(spread.freedom, 0.975) * math.sqrt(spread.variance)
         laws = _TWO_SIDED * _law_deviation(parts, rows, {name: 1.0})
         found[name] = math.hypot(sampled, laws) / whole
     return found

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.stats.dependence import Spread, inner, sum_variance
+from latdiag.stats.distributions import normal_quantile, t_quantile
 from latdiag.stats.estimate import LEVEL, sample_bound
 
 #: Times that rows are drawn anew.
@@ -101,13 +102,11 @@ def also(of: Deviates, moves: NDArray[np.float64]) -> Deviates:
 
 def widening(one: Deviates, other: Deviates) -> float:
     """Student's t over the normal, for variances from few blocks (Welch, Biometrika 34, 1947)."""
-    from scipy.special import ndtri, stdtrit
-
     whole = one.variance + other.variance
     if whole == 0.0:
         return 1.0
     parts = sum(side.variance**2 / max(side.freedom, 1.0) for side in (one, other))
-    return float(stdtrit(whole**2 / parts, (1 + LEVEL) / 2) / ndtri((1 + LEVEL) / 2))
+    return t_quantile(whole**2 / parts, (1 + LEVEL) / 2) / normal_quantile((1 + LEVEL) / 2)
 
 
 def apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.stats.distributions import normal_quantile, t_quantile
+
 #: Longer series are summed into this many consecutive terms first: the variance of the total is
 #: the same, what is lost is its precision (1 % here), and a lag costs microseconds.
 SERIES_TERMS = 16_384
@@ -109,12 +111,10 @@ def worth(share: float, n: int, terms: NDArray[np.float64]) -> int:
     ``terms``: for each row in time order, its count of hits minus ``share`` times its values.
     A variance that is estimated from few rows is widened as Student's t is against the normal.
     """
-    from scipy.special import ndtri, stdtrit
-
     spread = sum_variance(terms)
     if spread.freedom == 0:
         return 1
     if spread.variance == 0.0 or (terms.size == n and not spread.serial):
         return n
-    widened = spread.variance * float(stdtrit(spread.freedom, 0.975) / ndtri(0.975)) ** 2
+    widened = spread.variance * (t_quantile(spread.freedom, 0.975) / normal_quantile(0.975)) ** 2
     return max(1, min(n, int(n * (n * share * (1.0 - share) / widened))))

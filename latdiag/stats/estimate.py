@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from latdiag.model.units import ms, percentile_name
 from latdiag.stats.dependence import row_sums, sum_variance, worth
+from latdiag.stats.distributions import binomial_share, normal_quantile, t_quantile
 
 LEVEL = 0.95
 #: A quantile is refused unless a sample shows, at this confidence, more than one value beyond it.
@@ -111,12 +112,10 @@ def interval_ranks(n: int, n_effective: int, q: float) -> tuple[int, int]:
 
 def _binomial_quantile(level: float, n: int, p: float) -> int:
     """Smallest k with P(Binomial(n, p) <= k) >= level."""
-    from scipy.special import bdtr
-
     low, high = 0, n
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if bdtr(middle, n, p) >= level else (middle + 1, high)
+        low, high = (low, middle) if binomial_share(middle, n, p) >= level else (middle + 1, high)
     return low
 
 
@@ -245,8 +244,6 @@ def mean_estimate(
     center: float, n: int, squares: float, terms: NDArray[np.float64], source: str
 ) -> Estimate:
     """Mean ``center`` of n values with sum of squared deviations ``squares``; terms per row."""
-    from scipy.special import stdtrit
-
     spread = sum_variance(terms)
     if spread.freedom == 0:
         return Estimate(center, None, None, n, 1, f"mean of {source}; one row has no interval")
@@ -260,7 +257,7 @@ def mean_estimate(
             f"mean of {source}; worth {n_effective} independent values, too few for an interval"
         )
         return Estimate(center, None, None, n, n_effective, method)
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * math.sqrt(variance)
+    half = t_quantile(freedom, (1 + LEVEL) / 2) * math.sqrt(variance)
     method = f"mean of {source}, t with {freedom} degrees of freedom"
     return Estimate(center, center - half, center + half, n, n_effective, method)
 
@@ -276,9 +273,7 @@ def share(hits: NDArray[np.bool_], order: NDArray[np.int64] | None = None) -> Es
 
 def share_estimate(part: float, n: int, n_effective: int) -> Estimate:
     """Wilson's score interval (JASA 22, 1927): it holds where the share is near 0 or 1."""
-    from scipy.special import ndtri
-
-    z = float(ndtri((1 + LEVEL) / 2))
+    z = normal_quantile((1 + LEVEL) / 2)
     weight = 1.0 + z * z / n_effective
     center = (part + z * z / (2 * n_effective)) / weight
     root = part * (1 - part) / n_effective + (z / (2 * n_effective)) ** 2

@@ -13,6 +13,8 @@ from importlib.util import find_spec, module_from_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.stats.distributions import normal_quantile
+
 #: Beyond so many deviations a residual counts linearly: 95 % efficient for normal errors
 #: (Huber, Robust Statistics, 1981, section 4.5).
 _BEND = 1.345
@@ -130,8 +132,6 @@ def huber_mean(values: NDArray[np.float64]) -> float:
 def least_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """The lower end of the 95 % interval of the slope of ``y`` over ``x``, from all pairs (Sen,
     JASA 63, 1968, equation 2.6). NaN where values that are alike leave none."""
-    from scipy.special import ndtri
-
     rise, run = y[:, None] - y, x[:, None] - x
     slopes = np.sort(rise[run > 0] / run[run > 0])
     n = len(y)
@@ -142,5 +142,5 @@ def least_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     variance = (n * (n - 1) * (2 * n + 5) - ties) / 18
     if variance < 0 or not len(slopes):
         return float("nan")
-    reach = float(ndtri((1 - 0.95) / 2)) * variance**0.5
+    reach = normal_quantile((1 - 0.95) / 2) * variance**0.5
     return float(slopes[max(round((len(slopes) + reach) / 2) - 1, 0)])
