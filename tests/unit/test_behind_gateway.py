@@ -129,6 +129,19 @@ def test_requests_that_were_refused_had_a_bound_and_no_token() -> None:
     assert least <= truth["engine"] - truth["first"] <= most
 
 
+def test_a_server_further_behind_that_counts_no_refusal_bounds_the_one_in_front() -> None:
+    _, truth = through(np.random.default_rng(4))
+    vllm = {s.foreign: s for s in catalogue.stack("vllm").signals}
+    ns = truth["engine"] - 50 * MS
+    signal = vllm["vllm:e2e_request_latency_seconds"]
+    inner = Total(signal, "unified", ("w",), N, ns, ns, ns)
+    counted = [*totals(truth, more=9), inner]
+    found = engine_of(counted, aggregates("others", N + 9), Own(N), 9, 10 * S)
+    assert found is not None
+    # The refused may have taken all of the difference, but not what the inner server took.
+    assert found.stream[1] == ns - truth["first"]
+
+
 # ---------------------------------------------------------------------- the end of a stream
 def test_a_stop_token_and_the_network_explain_a_late_end() -> None:
     stream, outputs = np.full(4, 300 * MS), np.full(4, 31)

@@ -95,6 +95,7 @@ def test_refusals_and_cheap_gets_reach_no_engine() -> None:
         row(outcome="http_error", status=404),
         row(outcome="http_error", status=500),
         row(stage="S1", scenario="get"),
+        row(stage="S7", scenario="get"),
         row(stage="S3"),
         row(stage="warmup"),
     ]

@@ -79,7 +79,10 @@ def engine_of(
         tuple(bound * scale for bound in bounds), counts, members,
     )  # fmt: skip
     less = refused_ns if one.n > until.n else 0
-    stream = (round(b - a), max(0, round(b_lo - a_hi - less)), round(b_hi - a_lo))
+    # Whoever is behind the one in front, and counts no refusal, took no longer than it.
+    inner = max((each.lo_ns for each in whole if each.n == until.n), default=0.0)
+    least = max(b_lo - less, inner * (1 - bias))
+    stream = (round(b - a), min(round(b - a), max(0, round(least - a_hi))), round(b_hi - a_lo))
     return Engine(
         (round(a), round(a_lo), round(a_hi)),
         stream,

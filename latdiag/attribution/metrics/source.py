@@ -86,16 +86,17 @@ def account(
         return None
     names = {row.name for row in rows} - catalogue.PROCESS_FAMILIES
     there = [
-        (stack.name, [s for s in stack.signals if s.kind in catalogue.METRIC_KINDS], stack.ranks)
+        (stack, [s for s in stack.signals if s.kind in catalogue.METRIC_KINDS])
         for stack in catalogue.stacks()
     ]
     there = [each for each in there if any(_family(signal) in names for signal in each[1])]
-    signals = [signal for _, mine, _ in there for signal in mine]
-    ranks = [rank for _, _, mine in there for rank in mine]
+    signals = [signal for _, mine in there for signal in mine]
+    servers = [s for stack, mine in there if stack.layer != "gateway" for s in mine]
+    ranks = [rank for stack, _ in there for rank in stack.ranks]
     wide = windows(with_roles(rows, signals))[:_MOST_WINDOWS]
     if not wide or not signals:
         return None
-    stacks = tuple(name for name, _, _ in there)
+    stacks = tuple(stack.name for stack, _ in there)
     if not frame.n:
         return _traffic(wide, signals, ranks, stacks)
     sent = attempts(frame)
@@ -106,11 +107,14 @@ def account(
         unlike = caveat("LD416", why=_CLOCKS)
         return MetricAccount(Rank.METRICS, None, evidence, (unlike,), stacks)
     differences = [(each, deltas(each.samples, each.begin, each.end)) for each in wide]
-    seen = [s for w, d in differences if (s := _seen(w, d, sent, signals, ranks)) is not None]
+    seen = [
+        s for w, d in differences if (s := _seen(w, d, sent, signals, servers, ranks)) is not None
+    ]
     left = [one for _, found in differences for one in found.left]
     claims = _merged(seen)
     behind = [name for name in gateways if name not in stacks]
-    bound = _bound(frame, sent, seen, behind)
+    # A gateway's own metrics, beside those of the servers, change nothing of what these bound.
+    bound = _bound(frame, sent, seen, gateways)
     rank = Rank.METRICS if bound is None else Rank.TOTALS
     parts, why, tails = bound or _parts(frame, sent, seen, designed, bool(behind))
     evidence = replace(
@@ -193,8 +197,10 @@ def _seen(
     found: Deltas,
     sent: Attempts,
     signals: Sequence[Signal],
+    servers: Sequence[Signal],
     ranks: Iterable[str],
 ) -> _Seen | None:
+    """``servers``: those of ``signals`` that are of no gateway's."""
     at = edges(found)
     if at is None:
         return None
@@ -202,7 +208,8 @@ def _seen(
     said = aggregates(found, signals, mine, ranks)
     sums = totals(found, signals, ranks)
     told = Told(at, mine.n, shares(said, sums))
-    engine = engine_of(sums, said, mine, *sent.refused(at))
+    behind = totals(found, servers, ranks)
+    engine = engine_of(behind, said, mine, *sent.refused(at))
     return _Seen(window, found, at, mine, said, told, engine)
 
 

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.metrics.deltas import Deltas, Sample
 from latdiag.attribution.metrics.traffic import Own
+from latdiag.load.plan import GET, LOADED_PATH, PATH
 from latdiag.measurement.frame import Frame
 from latdiag.model.records import Outcome
 from latdiag.stacks.catalogue import METRIC_KINDS, selector
 from latdiag.stacks.signal import Signal
 
-#: A probe's requests that no engine sees: its stage and its scenario.
-_PATH = ("S1", "get")
+#: The stages of a probe with requests that no engine sees.
+_PATHS = (PATH, LOADED_PATH)
 #: Failures that no engine has counted as a request that it finished.
 _UNSEEN = (Outcome.REFUSED, Outcome.DNS, Outcome.TLS, Outcome.RATE_LIMITED)
 
@@ -114,7 +115,7 @@ def attempts(frame: Frame) -> Attempts:
     refused = (frame.outcome == Outcome.HTTP_ERROR.value) & (frame.status != 0)
     refused &= frame.status < 500
     refused |= np.isin(frame.outcome, [each.value for each in _UNSEEN])
-    path = (frame.stage == _PATH[0]) & (frame.scenario == _PATH[1])
+    path = np.isin(frame.stage, _PATHS) & (frame.scenario == GET)
     keep = (frame.begun & ~path & ~refused).astype(bool)
     ended = np.where(frame.ended, frame.done, frame.sent)
     gone = (frame.begun & refused & ~path).astype(bool)
