@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from latdiag.attribution.combine import Combined, combined
+from latdiag.attribution.bounds import bounded
+from latdiag.attribution.combine import Combined, Disagreement, combined
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.parts import Parts
 from latdiag.model.caveat import Caveat
@@ -20,7 +21,8 @@ class Rank(IntEnum):
     Servers come before a probe, and a probe before the client alone. Metrics come after a probe,
     since those that were scraped around one are not of the workload; and so do replies that do
     not tell queue from prefill. Totals come before it: they bound all that lies behind a gateway,
-    which a probe cannot tell from its servers; so does a probe of the server behind it.
+    which a probe cannot tell from its servers; so does a probe of the server behind it. What
+    gateways state of themselves is the least that they took, of whatever the others say.
     """
 
     SPANS = 0
@@ -31,6 +33,7 @@ class Rank(IntEnum):
     METRICS = 5
     MERGED_REPLIES = 6
     CLIENT = 7
+    LEAST = 8
 
 
 #: What an account rests on, for a sentence.
@@ -43,6 +46,7 @@ NAMES = {
     Rank.METRICS: "the servers' metrics",
     Rank.MERGED_REPLIES: "the times in replies",
     Rank.CLIENT: "the client's stamps",
+    Rank.LEAST: "the headers of gateways",
 }
 
 
@@ -61,6 +65,8 @@ class Account:
     @property
     def is_of_single_requests(self) -> bool:
         """Whether servers speak of each request, or of all in a way that divides each."""
+        if self.rank is Rank.LEAST:
+            return False
         return self.parts is not None or not isinstance(self.evidence, MetricEvidence)
 
 
@@ -89,6 +95,11 @@ def together(accounts: Iterable[Account]) -> Together:
     for other in others:
         if other.rank is Rank.CLIENT or other.parts is None:
             continue
+        if other.rank is Rank.LEAST:
+            low = bounded(parts, other.parts)
+            caveats += [_too_little(each, NAMES[ranks[0]]) for each in low.against]
+            parts, ranks = low.parts, [*ranks, *((other.rank,) if low.used else ())]
+            continue
         probed = other.rank in (Rank.BEHIND, Rank.LAWS)
         one = combined(parts, other.parts, is_of_all=probed)
         # A probe cannot tell a gateway from its servers: what it books to either excludes nothing.
@@ -100,6 +111,15 @@ def together(accounts: Iterable[Account]) -> Together:
         if each.rank in ranks and each.parts is not None and each.parts.no_tail:
             parts = replace(parts, no_tail=each.parts.no_tail)
     return Together(parts, tuple(ranks), tuple(caveats))
+
+
+def _too_little(each: Disagreement, other: str) -> Caveat:
+    """Where a gateway took more than other evidence leaves it."""
+    least, known, room = (
+        show_ms(ns / each.rows) for ns in (each.strong_ns, each.weak_ns, each.room_ns)
+    )
+    what = f"{' + '.join(each.members)} at least {least} ms, not {known} +- {room} ms"
+    return caveat("LD430", what=what, used=NAMES[Rank.LEAST], other=other)
 
 
 def _excluded(one: Combined, strong: str, weak: str) -> Caveat:

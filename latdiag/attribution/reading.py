@@ -10,6 +10,7 @@ from latdiag.attribution.metrics import deltas
 from latdiag.attribution.metrics import source as metrics_source
 from latdiag.attribution.metrics.deltas import Sample
 from latdiag.attribution.replies import columns as replies
+from latdiag.attribution.replies import overheads as gateways_own
 from latdiag.attribution.replies import source as replies_source
 from latdiag.attribution.replies.overheads import Overhead, overheads
 from latdiag.attribution.spans import columns as spans
@@ -60,6 +61,7 @@ class Reading:
             metrics_source.account(
                 self.samples, frame, bool(self.digest.designed), self._in_front
             ),
+            gateways_own.account(self.replies, frame.answered()),
         )
         return [account for account in each if account is not None]
 

@@ -30,12 +30,14 @@ STACK = Stack(
             prefix=True,
         ),
         # It ends with the upstream's headers, which some engines send long before the first token.
+        # It begins when the router has the whole request: filters before it (a delay, an external
+        # authorisation, a rate limit) are not in it. Measured with a delay of 250 ms: 21 of 271.
         Signal(
             "envoy.upstream_time",
             "header",
             "x-envoy-upstream-service-time",
             "ms",
-            documented=True,
+            until_headers=True,
             note="until the headers of the server behind it: no interval of the stream",
         ),
     ),

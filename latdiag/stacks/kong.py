@@ -24,6 +24,8 @@ STACK = Stack(
             rest="gateway.proc",
             note="until the request leaves for the server behind it",
         ),
+        # Kong's nginx holds headers back until the body begins where it buffers, so this bounds
+        # nothing of what the client waited.
         Signal(
             "kong.upstream",
             "header",

@@ -59,7 +59,9 @@ class Signal:
     away; what remains of ``covers`` where that is empty. ``roles``: in which role of the server
     it means this; empty for any. Of an attribute: ``bearer`` is the signal of its span, and one
     of ``starts`` and ``ends`` says where the interval lies (``ends_by``: and ends no later than
-    there). ``first_token``: its end is the first token that the client sees. ``documented``: known
+    there). ``first_token``: its end is the first token that the client sees. ``until_headers``: of
+    a gateway's header, what it waited for the headers of the server behind, which it passes on at
+    once. ``documented``: known
     from documents alone, though the stack is captured (off by default, or another set-up): it
     counts one rung lower.
     """
@@ -77,6 +79,7 @@ class Signal:
     ends_by: Place | None = None
     prefix: bool = False
     first_token: bool = False
+    until_headers: bool = False
     documented: bool = False
     versions: str = ""
     note: str = ""
