@@ -38,6 +38,7 @@ STACK = Stack(
             "x-envoy-upstream-service-time",
             "ms",
             until_headers=True,
+            documented=True,
             note="until the headers of the server behind it: no interval of the stream",
         ),
     ),

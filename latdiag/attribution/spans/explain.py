@@ -36,7 +36,7 @@ from latdiag.attribution.spans import claims as claiming
 from latdiag.attribution.spans.columns import NEVER, Spans
 from latdiag.attribution.spans.complete import LEAST, Findings, complete
 from latdiag.attribution.spans.join import Requests, join
-from latdiag.attribution.spans.owners import Table, client_stream, merges_of, table_of
+from latdiag.attribution.spans.owners import Table, made_stream, merges_of, table_of
 from latdiag.measurement import frame as frames
 from latdiag.measurement.frame import Frame
 
@@ -60,7 +60,7 @@ def explain(
     if not (spans.signal >= 0).any():
         return None, facts, spans
     told = claiming.claimed(spans, seen.n)
-    told = claiming.with_client_decode(told, *client_stream(told, seen))
+    told = claiming.with_client_decode(told, *made_stream(told, seen))
     table = table_of(told, seen)
     keep = complete(told, table, seen, facts)
     facts.told = len(keep)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.leaves import components
+from latdiag.attribution.leaves import MASK, components
 from latdiag.attribution.ledger import OVER_NS, OVER_SHARE, united
 from latdiag.attribution.nest import narrower
 from latdiag.attribution.spans import claims as claiming
@@ -18,6 +18,8 @@ from latdiag.measurement.frame import Frame
 #: Components that may be told together where no signal parts them: all lie before the first token
 #: or between servers.
 _MERGEABLE = frozenset({"gateway", "frontend", "queue", "prefill", "interconnect"})
+#: A stream that lasts a smaller part of the servers' work was held back on the way.
+_HELD = 0.5
 #: Time that no signal parts, of one request, above which it is noticeable.
 UNPARTED = 0.01
 
@@ -45,6 +47,25 @@ def client_stream(
     room = (seen.last - since) - (told.hi - told.lo)
     zero = since + room // 2 - told.lo
     return seen.first - zero, seen.last - zero
+
+
+def made_stream(
+    told: claiming.Claimed, seen: Frame
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last token on the rows' axes, as they were made: where something on the path held
+    a stream back, it is shorter at the client than the servers' work after all prefill."""
+    first, last = client_stream(told, seen)
+    decode, prefill = MASK["decode"], MASK["prefill"]
+    covers = told.claims.covers
+    mine = told.engine & (covers & prefill != 0) & (covers & decode == 0)
+    until = np.full(seen.n, np.iinfo(np.int64).min)
+    np.maximum.at(until, told.claims.row[mine], told.claims.end[mine])
+    end = np.full(seen.n, np.iinfo(np.int64).min)
+    mine = told.engine & (covers & decode != 0)
+    np.maximum.at(end, told.claims.row[mine], told.claims.end[mine])
+    known = (until > np.iinfo(np.int64).min) & (end > until)
+    held = known & (last - first < _HELD * np.where(known, end - until, 0))
+    return np.where(held, until, first), np.where(held, end, last)
 
 
 def table_of(told: claiming.Claimed, seen: Frame) -> Table:
