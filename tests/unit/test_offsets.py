@@ -67,3 +67,17 @@ def test_spans_that_outlast_their_requests_bound_nothing(late: list[int]) -> Non
     found = offsets(replace(joined, end=joined.end + longer), seen)
     assert len(found) == (len(late) < 40)
     assert all(not one.steps and abs(one.offset_ns) < 10 * MS for _, one in found)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_busy_server_that_ends_its_spans_late_has_no_clock_that_jumps(seed: int) -> None:
+    """Ends that are late by up to half of what a request takes: each bound alone may hold."""
+    random = np.random.default_rng(seed)
+    spans, seen = vllm(60, random)
+    _, _, joined = whitebox.explain(spans, seen)
+    late = random.uniform(0.0, 0.5, seen.n) * (seen.done - seen.sent)
+    # The work began late as well, so that the span is no longer than the request.
+    late = np.where(random.random(seen.n) < 0.6, late, 0.0).astype(np.int64)
+    shifted = replace(joined, start=joined.start + late[joined.row],
+                      end=joined.end + late[joined.row])  # fmt: skip
+    assert all(not one.steps for _, one in offsets(shifted, seen))

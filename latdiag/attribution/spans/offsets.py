@@ -25,6 +25,9 @@ from latdiag.measurement.frame import Frame
 _TOLERANCE_NS = 1_000_000
 #: So long after its last byte has left may a server's span end (measured: up to 4 ms).
 _LATE_NS = 5_000_000
+#: Clocks are stepped now and then. What seems to be stepped more often than this share of the
+#: requests is the end of spans: a busy server closes each as late as it gets to it.
+_OFTEN, _FEW = 0.1, 2
 #: As many bounds as a line is fitted to; of more requests, the tightest of each group.
 _MOST = 400
 
@@ -45,7 +48,8 @@ class Offset:
 
 
 def offsets(spans: Spans, seen: Frame) -> list[tuple[str, Offset]]:
-    """(Clock of the client, offset) of every sender whose requests are all of one clock."""
+    """(Clock of the client, offset) of every sender whose requests are all of one clock, and
+    whose spans end when its work does."""
     found = []
     for code, sender in enumerate(spans.senders):
         mine = np.flatnonzero(spans.sender == code)
@@ -65,7 +69,9 @@ def offsets(spans: Spans, seen: Frame) -> list[tuple[str, Offset]]:
             continue
         order = np.argsort(seen.sent[rows], kind="stable")
         bounds = (each[order] for each in (least, most, seen.sent[rows]))
-        found.append((str(seen.clock_id[rows[0]]), _offset(sender, *bounds)))
+        offset = _offset(sender, *bounds)
+        if len(offset.steps) <= max(_FEW, _OFTEN * len(rows)):
+            found.append((str(seen.clock_id[rows[0]]), offset))
     return found
 
 
