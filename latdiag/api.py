@@ -38,8 +38,9 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 #: An option of the command line in an error's words, and the space before its number.
 _OPTION = re.compile(r"--([a-z][a-z-]*[a-z])(?: (?=\d))?")
-#: The caveat of a run that ended before its plan, which only the verb that made it knows.
-_CUT_SHORT = "LD110"
+#: The caveats of a run that ended before its plan, and of a load whose servers were not heard to
+#: the end: only the verb that made it knows these.
+_CUT_SHORT, _UNHEARD = "LD110", "LD433"
 _HEADER = "LATDIAG_HEADER_"
 
 
@@ -182,7 +183,7 @@ def run_load(
     own = {key: value for key, value in locals().items() if key not in ("url", "target")}
     ended = _measured("load", [url], own, target)
     if ended.code == LocalFault.exit_code:  # the run is there, and what was listened to is not
-        cut = next((one for one in ended.caveats if one.code == _CUT_SHORT), None)
+        cut = next((one for one in ended.caveats if one.code in (_UNHEARD, _CUT_SHORT)), None)
         text, remedy = (cut.text, cut.remedy) if cut else ("the load was cut short", "")
         raise LocalFault(text, remedy, ended.run)
     return Run.open(ended.run)
@@ -209,8 +210,9 @@ def run_probe(
     objectives = _objectives(slo)
     ended = _measured("probe", [url], own, target)
     result = result_of(Run.open(ended.run), "probe", objectives)
-    cut = tuple(one for one in ended.caveats if one.code == _CUT_SHORT)
-    return replace(result, caveats=(*cut, *result.caveats)) if cut else result
+    cut = tuple(one for one in ended.caveats if one.code in (_CUT_SHORT, _UNHEARD))
+    others = tuple(one for one in result.caveats if one.code != _UNHEARD or not cut)
+    return replace(result, caveats=(*cut, *others))
 
 
 @_in_words_of_python

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import listening, sayer
 from latdiag.cli.options import (
     GatherOptions,
@@ -105,7 +106,7 @@ def collect(
     from latdiag.report.collected_page import progress_lines, result_of
 
     path = _create(otlp, gather, duration, max_disk, out)
-    with of_run(path):
+    with saying_what_is_kept(), of_run(path):
         collected = collection.collect(
             path,
             otlp=otlp,

@@ -105,7 +105,9 @@ def demo(
             except (KeyboardInterrupt, Terminated) as signal:
                 ended = signal
         if ended is None:
-            raise LocalFault("the demo server stopped unexpectedly", "see its messages above")
+            raise served.fault or LocalFault(
+                "the demo server stopped unexpectedly", "see its messages above"
+            )
     except ValueError as exc:
         raise UsageFault(str(exc), "latdiag demo --help") from exc
     except OSError as exc:

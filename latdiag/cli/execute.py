@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from latdiag.cli.kept import with_what_is_kept
 from latdiag.model.caveats import caveat
-from latdiag.model.errors import LocalFault, of_run
+from latdiag.model.errors import LatdiagError, LocalFault, of_run
 
 if TYPE_CHECKING:
     from latdiag.diagnosis.result import Result
     from latdiag.ingest.gathering import Gather, Heard
+    from latdiag.load.processes.counters import Counts
     from latdiag.load.processes.run import LoadEnd
     from latdiag.load.work.prepare import Wish
     from latdiag.measurement.slo import Slo
 
-INCONCLUSIVE, INVALID, SLO_MISSED = 11, 12, 14
+INCONCLUSIVE, INVALID, SLO_MISSED, SIGNALLED = 11, 12, 14, 128
+#: The caveat of a load whose servers were not heard to the end.
+UNHEARD = "LD433"
 
 
 def execute(
@@ -40,15 +44,15 @@ def execute(
     wish = begun.wish
     total = None if wish.requests is None else wish.requests + wish.warmup
     shown_ = Progress(total, wish.duration_ns, quiet=quiet)
+
+    def attend(counts: Counts) -> None:
+        progress.update(counts.begun, counts.done, counts.failed, counts.tokens)
+        heard.attend()
+
     # What gathers begins before the progress does, which has a thread, and outlives it.
     with of_run(begun.path), gather(begun.path) as heard, shown_ as progress:
-        end = run_load(
-            begun.prepared.plan,
-            begun.prepared.work(wish),
-            begun.path,
-            begun.tag,
-            lambda c: progress.update(c.begun, c.done, c.failed, c.tokens),
-        )
+        work = begun.prepared.work(wish)
+        end = run_load(begun.prepared.plan, work, begun.path, begun.tag, attend)
         heard.stopped = end.signal
     end.signal = end.signal or heard.stopped
     cut = hopeless(wish) if end.gave_up else None
@@ -56,11 +60,25 @@ def execute(
 
 
 def with_fault(said: tuple[Result, int], heard: Heard) -> tuple[Result, int]:
-    """A result to whose servers nobody could listen to the end: it says so, and exits so."""
+    """A result to whose servers nobody could listen to the end: it says so, and exits so. So does
+    stderr, for who looks at no note. Only a finding of the result itself goes before it."""
     result, code = said
     if heard.fault is None:
         return said
-    return _cut_short(result, heard.fault.text), code or heard.fault.exit_code
+    fault = heard.fault
+    _announce(fault, result.run)
+    others = (one for one in result.caveats if one.code != UNHEARD)
+    result = replace(result, caveats=(caveat(UNHEARD, why=fault.text), *others))
+    return result, fault.exit_code if code == 0 or code > SIGNALLED else code
+
+
+def _announce(fault: LatdiagError, run: str | None) -> None:
+    from latdiag.cli.outcome import ending
+    from latdiag.cli.streams import announce
+
+    if isinstance(fault, LocalFault) and run is not None:
+        fault = with_what_is_kept(fault, run)
+    announce(ending(fault), fault, as_json=False, verbosity=0)
 
 
 def _cut_short(result: Result, why: str) -> Result:
@@ -93,7 +111,7 @@ def _read(path: str, verb: str, slos: Sequence[Slo]) -> Result:
 def _exit_code(result: Result, signal: int) -> int:
     """What scripts see. A signal comes first, then a useless target, then our own faults."""
     if signal:
-        return 128 + signal
+        return SIGNALLED + signal
     # What this client cut off says nothing about the target.
     theirs = [e for e in result.errors if e.outcome not in ("cut_by_client", "cancelled")]
     if theirs and result.load is not None and not result.load.ok:

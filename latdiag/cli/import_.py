@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.options import table_options, view_options
 from latdiag.cli.verb import Verb
 from latdiag.model.text import shown
@@ -63,13 +64,14 @@ def import_(
     if not quiet:
         names = ", ".join(shown(each.name, 60) for each in found[:_NAMED])
         click.echo(f"reading {names}", err=True)
-    said = capture.read(
-        found,
-        lambda: _writer(path, found, scenarios),
-        Keep.of(catalogue.stacks()),
-        catalogue.families(),
-        frozenset(scenarios),
-    )
+    with saying_what_is_kept():
+        said = capture.read(
+            found,
+            lambda: _writer(path, found, scenarios),
+            Keep.of(catalogue.stacks()),
+            catalogue.families(),
+            frozenset(scenarios),
+        )
     if as_json:
         show(result_of(said, path), as_json)
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import gatherer, spans_to
 from latdiag.cli.options import (
     LENGTHS,
@@ -120,7 +121,7 @@ def load(
     from latdiag.measurement.slo import parse_slos
 
     objectives = parse_slos(slos)
-    with target_of(url, spans_to(gather, url)) as place:
+    with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, **workload)
         around = gatherer(gather, output.quiet)
         result, code = execute("load", wish, output.out, output.quiet, objectives, around)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import gatherer, spans_to
 from latdiag.cli.options import (
     LENGTHS,
@@ -115,7 +116,7 @@ def probe(
         budget, max_tokens_total, rate, concurrency, isl, osl, seed, behind is not None
     )
     around = gatherer(gather, output.quiet)
-    with target_of(url, spans_to(gather, url)) as place:
+    with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, limits.seed)
         second = _wish(behind, target, output.priority, limits.seed) if behind else None
         _say_cost(limits)

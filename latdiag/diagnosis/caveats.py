@@ -60,6 +60,8 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
     out += _header_caveats(header)
     for why in run.cut_short:
         out.append(caveat("LD110", why=why))
+    for why in run.unheard:
+        out.append(caveat("LD433", why=why))
     if run.open_rows:
         out.append(caveat("LD111", rows=run.open_rows))
     for what in run.caveats:

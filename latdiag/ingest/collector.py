@@ -109,6 +109,7 @@ class Collector:
         self._plan = plan
         self._end: Account | None = None
         self._fault: LatdiagError | None = None
+        self._fault_said = False
 
         self._heart = heart = Heartbeat()
 
@@ -172,6 +173,16 @@ class Collector:
             raise self._fault
         return self._end
 
+    def new_fault(self) -> LatdiagError | None:
+        """Why the child collects no more, once, where that has begun; never waits."""
+        for message in self._channel.arrived():
+            self._take(message)
+        fault = self._fault or (self._lost() if self.gone and self._end is None else None)
+        if fault is None or self._fault_said:
+            return None
+        self._fault_said = True
+        return fault
+
     def hurry(self) -> None:
         """End the wait for late spans; may be called by a signal handler."""
         self._channel.send(Hurry())
@@ -197,17 +208,20 @@ class Collector:
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.gone:
             message = self._channel.receive(min(left, _LOOK_S))
-            if isinstance(message, Finished):
-                self._end = message.account
-            elif isinstance(message, Fault) and self._fault is None:
-                self._fault = message.error(self._plan.run_path)
-            elif isinstance(message, Slip):
-                _LOG.debug("an export was refused for a bug in latdiag: %s", message.where)
+            self._take(message)
             if isinstance(message, kind):
                 return message
         if self._channel.ended:
             self._child.ends_within(_LEAVING_S)
         return None
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Finished):
+            self._end = message.account
+        elif isinstance(message, Fault) and self._fault is None:
+            self._fault = message.error(self._plan.run_path)
+        elif isinstance(message, Slip):
+            _LOG.debug("an export was refused for a bug in latdiag: %s", message.where)
 
     def _lost(self) -> LocalFault:
         return LocalFault(

@@ -21,10 +21,11 @@ from latdiag.stacks.catalogue import families, stacks
 class Heard:
     """How the gathering ended. ``stopped``: the signal that ended the load, to be set by whoever
     knows it, or the one that came while the end was awaited. ``fault``: why evidence may be
-    missing."""
+    missing. ``attend``: to be called now and then while the load runs, to say so at once."""
 
     stopped: int = 0
     fault: LatdiagError | None = None
+    attend: Callable[[], None] = lambda: None
 
 
 #: What is done around a load into the run at a path.
@@ -61,7 +62,7 @@ def gathering(
         forward=forward,
     ) as collector:
         _edge(collector, "begin", say)
-        heard = Heard()
+        heard = Heard(attend=lambda: _say_fault(collector, say))
         yield heard
 
         def hurry(number: int, _frame: object) -> None:
@@ -80,6 +81,13 @@ def gathering(
             except LatdiagError as fault:
                 # The requests are measured all the same.
                 heard.fault = fault
+
+
+def _say_fault(collector: Collector, say: Callable[[str], None]) -> None:
+    """Say why nothing more is heard, once: whoever measures can still do something about it."""
+    fault = collector.new_fault()
+    if fault is not None:
+        say(f"{fault.text}: what servers say from now on is lost; the load goes on")
 
 
 def _edge(collector: Collector, label: str, say: Callable[[str], None]) -> None:

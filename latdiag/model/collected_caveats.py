@@ -1,4 +1,4 @@
-"""The caveats (LD414 to LD432) on what servers count and on what was collected of them: a part of
+"""The caveats (LD414 to LD433) on what servers count and on what was collected of them: a part of
 the table in ``caveats``."""
 
 from __future__ import annotations
@@ -165,5 +165,12 @@ COLLECTED = (
         "The receiver acknowledges spans when it takes them, and writes them in batches a"
         " moment later. If the disk fills up in between, their senders do not send them again."
         " A scrape of metrics that cannot be written is lost as well.",
+    ),
+    CaveatRow(
+        "LD433",
+        "The requests are complete, but the servers were not heard to the end ({why}).",
+        "Measure again for the servers' part: what they said later is missing.",
+        "The process that receives spans and scrapes metrics was lost during the load, or could"
+        " no longer write. What it had written before counts.",
     ),
 )

@@ -83,6 +83,7 @@ def run_probe(
         run.stamps_kept_on(begun.prepared.plan),
         handled(probing.note),
     ):
+        probing.attend = heard.attend
         planner.begin(begun.path, limits)
         end = probing.through(planner, progress)
         heard.stopped = end.signal
@@ -139,6 +140,8 @@ class _Probing:
     limits: Limits
     signalled: int = 0
     cut: str | None = None
+    #: called now and then, while requests are made
+    attend: Callable[[], None] = lambda: None
     _forwarded: bool = False
     _spent: int = 0
     #: of the stage under way; of the stages before
@@ -214,6 +217,7 @@ class _Probing:
         def told(counts: Counts) -> None:
             self._counts = counts
             progress.update(*counts)
+            self.attend()
             if self.signalled and not self._forwarded:
                 # It came in the moment before the load took the signals over.
                 self._forwarded = True

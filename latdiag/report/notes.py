@@ -14,7 +14,7 @@ from latdiag.report.page import Page, Span
 #: that are not those of what they are called after, evidence that was asked for and did not come.
 _WEIGHTY = frozenset(
     {"LD110", "LD114", "LD117", "LD118", "LD121", "LD123", "LD415", "LD417", "LD420", "LD424",
-     "LD429", "LD430"}
+     "LD429", "LD430", "LD433"}
 )  # fmt: skip
 #: What stamps in user space may be late by, as LD201 says.
 _USER_STAMPS_NS = 5 * NS_PER_MS

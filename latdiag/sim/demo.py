@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+from latdiag.model.errors import LatdiagError
 from latdiag.sim import gateway, relay, server
 from latdiag.sim.loop import LateFigures
 from latdiag.sim.params import FAULTS, Params, echo
@@ -19,6 +20,7 @@ from latdiag.sim.process import Child, running
 from latdiag.sim.spans import traces_url
 from latdiag.sim.telemetry import Telemetry
 
+_LOOK_S = 0.1
 #: What each fault does, for people.
 MEANINGS = {
     "healthy": "a small server with nothing wrong: short queues, steps and prompts",
@@ -65,9 +67,15 @@ class Demo:
         """The API of the server itself where a gateway is in front."""
         return f"{self.children[0].url}/v1" if self.params.has_gateway else None
 
-    def wait(self) -> int:
-        """Until the server ends, which it does not by itself; its exit status."""
-        return self.children[0].wait()
+    @property
+    def fault(self) -> LatdiagError | None:
+        """Why a process of it ended by itself, where it said so; known when it has ended."""
+        return next((child.fault for child in self.children if child.fault), None)
+
+    def wait(self) -> None:
+        """Until one of its processes ends, which none does by itself."""
+        while not any(child.ends_within(_LOOK_S) for child in self.children):
+            pass
 
 
 def params_of(fault: str) -> Params:

@@ -15,10 +15,9 @@ import sys
 from collections import deque
 from dataclasses import asdict, dataclass
 from time import monotonic_ns
-from typing import TextIO
 
 from latdiag.sim import relay
-from latdiag.sim.process import serve
+from latdiag.sim.process import Books, serve
 from latdiag.sim.relay import End, Pair, Relay
 
 #: Ends a reply in chunks; any other reply of the demo server comes in one piece.
@@ -193,7 +192,7 @@ class Gateway(Relay):
 
     pair = GatewayPair
 
-    def __init__(self, setup: Setup, listener: socket.socket, truth: TextIO | None) -> None:
+    def __init__(self, setup: Setup, listener: socket.socket, truth: Books | None) -> None:
         super().__init__(relay.Setup(setup.upstream, 0.0, port=setup.port), listener)
         self.post_ns = round(setup.delay_ms * 1e6)
         self.token_ns = round(setup.token_ms * 1e6)
@@ -233,7 +232,7 @@ class Gateway(Relay):
 def main() -> None:
     """A gateway process: its Setup as JSON is the argument. See ``process.running``."""
     setup = Setup(**json.loads(sys.argv[1]))
-    serve(setup.port, setup.truth, lambda listener, truth: Gateway(setup, listener, truth), True)
+    serve(setup.port, setup.truth, lambda listener, truth: Gateway(setup, listener, truth))
 
 
 def arguments(setup: Setup) -> str:

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, TextIO
+from typing import NamedTuple, Protocol
 
+from latdiag.model.errors import LatdiagError, LocalFault
+from latdiag.model.text import shown
 from latdiag.runtime import children
-from latdiag.runtime.channel import message
+from latdiag.runtime.channel import Fault, message
 from latdiag.sim.loop import LateFigures
 
 #: For a server to listen: Python itself may start slowly on a busy machine.
@@ -40,13 +42,15 @@ class Report(NamedTuple):
 @dataclass(slots=True)
 class Child:
     """A server process. ``url``: of its root, without a path. ``report``: what it said when it
-    ended; None while it runs, and where it ended otherwise than asked to.
+    ended; None while it runs, and where it ended otherwise than asked to. ``fault``: why it ended
+    by itself, where it said so.
     """
 
     url: str
     pid: int
-    wait: Callable[[], int]
+    ends_within: Callable[[float], bool]
     report: Report | None = None
+    fault: LatdiagError | None = None
 
     @property
     def port(self) -> int:
@@ -68,7 +72,7 @@ def running(module: str, *arguments: str, failure: str) -> Iterator[Child]:
     why on stderr.
     """
     process, channel = children.fresh(command(module, *arguments))
-    child = Child("", process.pid, process.wait)
+    child = Child("", process.pid, process.ends_within)
     try:
         listening = channel.receive(_START_S)
         if not isinstance(listening, Listening):
@@ -85,6 +89,40 @@ def running(module: str, *arguments: str, failure: str) -> Iterator[Child]:
             channel.close()
         if isinstance(report, Report):
             child.report = report
+        elif isinstance(report, Fault):
+            child.fault = report.error()
+
+
+class Books:
+    """A file of lines, each whole on the disk or not there."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - closed by the block
+        self._size = 0
+
+    def __enter__(self) -> Books:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, line: str) -> None:
+        """Add a line. LocalFault where there is no room for it: those before it are kept."""
+        rest = line.encode()
+        size = self._size + len(rest)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as exc:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._size)
+            raise LocalFault(
+                f"cannot write {shown(self._path)}: {exc.strerror}; the lines before are kept,"
+                " and the server has stopped",
+                "free some space, or write elsewhere with --truth",
+            ) from exc
+        self._size = size
 
 
 class Serving(Protocol):
@@ -94,26 +132,21 @@ class Serving(Protocol):
 
 
 def serve(
-    port: int,
-    truth: str | None,
-    build: Callable[[socket.socket, TextIO | None], Serving],
-    by_line: bool = False,
+    port: int, truth: str | None, build: Callable[[socket.socket, Books | None], Serving]
 ) -> None:
     """The life of a server process: it listens on 127.0.0.1 (``port`` 0: a free one), says where
-    that is, runs, and says what there was. ``truth``: the file that it writes to, if any;
-    ``by_line``: each line at once."""
+    that is, runs, and says what there was. ``truth``: the file that it writes to, if any."""
+    report: Report | Fault
     try:
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listening(port))
-            books = None
-            if truth is not None:
-                books = stack.enter_context(
-                    Path(truth).open("w", 1 if by_line else -1, encoding="utf-8")
-                )
+            books = stack.enter_context(Books(truth)) if truth is not None else None
             serving = build(listener, books)
             run_at_once()
             announce(listener.getsockname()[1])
             report = serving.run()
+    except LatdiagError as fault:
+        report = Fault.of(fault)
     except OSError as exc:
         sys.exit(f"demo: {exc}")
     say_report(report)

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from itertools import count
 from time import monotonic_ns
-from typing import TextIO
 
 from latdiag.runtime.children import settle_memory
 from latdiag.sim import http, openai, spans
@@ -28,7 +27,7 @@ from latdiag.sim.engine import Crossing, Emission, Engine
 from latdiag.sim.exposition import CONTENT_TYPE
 from latdiag.sim.loop import READ, Loop
 from latdiag.sim.params import Params
-from latdiag.sim.process import Report, serve
+from latdiag.sim.process import Books, Report, serve
 from latdiag.sim.telemetry import Telemetry
 from latdiag.sim.teller import Tellers
 from latdiag.sim.truth import DECODE, PREFILL, WHOLE
@@ -111,7 +110,7 @@ class Stream:
 class Server:
     """The shell. ``run`` returns when ``stop`` was called, or stdin is at its end."""
 
-    def __init__(self, setup: Setup, listener: socket.socket, truth: TextIO | None) -> None:
+    def __init__(self, setup: Setup, listener: socket.socket, truth: Books | None) -> None:
         params = setup.params
         self._setup, self._params = setup, params
         self._rules = openai.Rules(
@@ -347,7 +346,6 @@ class Server:
         if self._truth is not None:
             trace_id = stream.context.trace_id
             self._truth.write(truth.line(stream.request_id, trace_id, stream.late_ns))
-            self._truth.flush()
         teller.finished(visit, stream.asked, stream.context, stream.reason)
 
 
@@ -374,7 +372,7 @@ def main() -> None:
     """A server process: its Setup as JSON is the argument. See ``process.running``."""
     setup = Setup.from_json(sys.argv[1])
 
-    def opened(listener: socket.socket, truth: TextIO | None) -> Server:
+    def opened(listener: socket.socket, truth: Books | None) -> Server:
         _raise_descriptor_limit()
         return Server(setup, listener, truth)
 

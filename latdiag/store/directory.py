@@ -73,9 +73,9 @@ class RunDirectory:
     @cached_property
     def cut_short(self) -> list[str]:
         """Why this run does not hold all that was planned; empty if every writer closed and lost
-        nothing."""
+        nothing. What a receiver beside a load lost is in ``unheard``."""
         states = {w["writer"]: w.get("state") for w in self.writers}
-        reasons = [why for w in self.writers if (why := _cut(w))]
+        reasons = [why for w in self.writers if not self._beside(w) and (why := _cut(w))]
         reasons += [
             f"writer {shown(name, 80)} left rows but no summary"
             for name in sorted(self._row_writers() - states.keys())
@@ -83,6 +83,17 @@ class RunDirectory:
         if not reasons and not states:
             reasons.append("no writer process started: there is only run.json")
         return reasons
+
+    @cached_property
+    def unheard(self) -> list[str]:
+        """Why a load's servers were not heard to the end; empty if they were, or none was."""
+        return [why for w in self.writers if self._beside(w) and (why := _cut(w))]
+
+    def _beside(self, writer: Mapping[str, object]) -> bool:
+        """Whether a writer is the receiver of a run whose plan is a load."""
+        tool = self.header["tool"]
+        alone = isinstance(tool, Mapping) and tool.get("verb") == "collect"
+        return writer.get("kind") == "otlp" and not alone
 
     def requests(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
         """Record batches of ``columns``: finished attempts, then those found in open files only.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -104,11 +104,19 @@ class Run:
     @cached_property
     def cut_short(self) -> list[str]:
         """Why the runs do not hold all that was planned, a phrase each; empty if they do."""
+        return self._reasons(lambda directory: directory.cut_short)
+
+    @cached_property
+    def unheard(self) -> list[str]:
+        """Why the servers of a load were not heard to the end, a phrase each."""
+        return self._reasons(lambda directory: directory.unheard)
+
+    def _reasons(self, of: Callable[[RunDirectory], list[str]]) -> list[str]:
         several = len(self._directories) > 1
         return [
             f"{d.name}: {reason}" if several else reason
             for d in self._directories
-            for reason in d.cut_short
+            for reason in of(d)
         ]
 
     @property

@@ -110,7 +110,7 @@ def _diagnosed(run: Path) -> tuple[int, list[str]]:
         caveats = json.loads(done.stdout)["caveats"]
     except (ValueError, KeyError):
         return done.returncode, [done.stderr.strip()]
-    about = ("LD110", "LD111", "LD114", "LD432")
+    about = ("LD110", "LD111", "LD114", "LD432", "LD433")
     return done.returncode, [c["text"] for c in caveats if c["code"] in about]
 
 
@@ -176,7 +176,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]
 #: What a command ends with, by what was done to whom.
 EXITS = {
     "kill -9 parent": -9,
-    "kill -9 collect": 130,
+    "kill -9 collect": 16,
     "kill -9": 16,
     "SIGTERM parent": 143,
     "SIGSTOP": 130,
@@ -264,8 +264,11 @@ def test_a_disk_that_fills_is_told_to_the_last_span(tmp_path: Path, verb: str) -
             f"\nfull disk under {verb}: exit {ended.code}; {taken} spans answered, {kept} kept,"
             f" {counts['lost']} counted as lost; diagnose {code}: {'; '.join(said)}"
         )
-        assert ended.code == (16 if verb == "collect" else 130)
+        assert ended.code == 16
         assert "Traceback" not in ended.err
+        assert f"error: cannot write {run}/" in ended.err
+        assert f"; {run} holds " in ended.err and f"{kept:,} of {taken:,} spans" in ended.err
+        assert "try: free some space, or write elsewhere with --out; `latdiag dia" in ended.err
         assert taken > kept
         if counts["lost"]:
             assert counts["lost"] == taken - kept

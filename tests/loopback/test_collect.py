@@ -87,7 +87,7 @@ def test_what_was_written_survives_a_kill(tmp_path: Path) -> None:
         collector.finish(0)
     assert caught.value.run == run
     assert len(rows_of(run)) == 50
-    assert Run.open(run).cut_short
+    assert Run.open(run).unheard
     assert not [p for p in Path(run, "evidence").iterdir() if p.suffix != ".parquet"]
 
 
@@ -124,7 +124,7 @@ def test_a_child_whose_parent_is_killed_writes_what_came(tmp_path: Path) -> None
         until(lambda: gone(pid))
     assert len(rows_of(run)) == 50
     assert state_of(run)["ended"] == "parent_lost"
-    assert Run.open(run).cut_short
+    assert Run.open(run).unheard
 
 
 def test_a_disk_that_is_full_ends_it_with_the_run_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from latdiag.sim.params import FAULTS
 
 from .command import Command, wait_for
 from .demo_client import stream, truths
+from .test_resources import small_disk  # noqa: F401
 
 
 def started(folder: Path, *arguments: str) -> tuple[Command, str]:
@@ -112,6 +114,31 @@ def test_a_server_that_dies_is_said(tmp_path: Path) -> None:
     os.kill(server[0], signal.SIGKILL)
     ended = command.end()
     assert ended.code == 16 and "the demo server stopped unexpectedly" in ended.err
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("fault", ["healthy", "gateway"])
+def test_a_full_disk_under_the_truth_ends_it_with_words(
+    small_disk: Path,  # noqa: F811
+    tmp_path: Path,
+    fault: str,
+) -> None:
+    """Of a gateway's two files either may be the one that finds no room."""
+    truth = small_disk / "truth.jsonl"
+    command, url = started(tmp_path, fault, "--truth", str(truth))
+    with (small_disk / "filling").open("wb", buffering=0) as filling:
+        room = os.statvfs(small_disk)
+        filling.write(bytes(max(0, room.f_bavail * room.f_bsize - 8192)))
+    with contextlib.suppress(httpx.HTTPError, AssertionError):
+        for _ in range(200):
+            stream(url, {"prompt": "a", "max_tokens": 1})
+    ended = command.end()
+    assert (ended.code, ended.out) == (16, f"{url}\n"), ended.err
+    assert f"error: cannot write {truth}" in ended.err
+    assert "No space left on device; the lines before are kept" in ended.err
+    assert "try: free some space, or write elsewhere with --truth" in ended.err
+    lines = [each for file in small_disk.glob("truth*") for each in file.read_text().splitlines()]
+    assert lines and all(map(json.loads, lines))
 
 
 @pytest.mark.parametrize(

@@ -157,12 +157,16 @@ def test_a_receiver_that_dies_costs_no_measurement(tmp_path: Path) -> None:
             time.sleep(0.05)
         time.sleep(1.5)
         os.kill(receiver, signal.SIGKILL)
-        out, _ = load.communicate(timeout=60)
+        out, err = load.communicate(timeout=60)
     result = json.loads(out)
     validate(result)
     assert load.returncode in (12, 16)
     assert result["load"]["ok"] > 0
-    assert "LD110" in {caveat["code"] for caveat in result["caveats"]}
+    (unheard,) = [one["text"] for one in result["caveats"] if one["code"] == "LD433"]
+    assert "the collecting process ended unexpectedly" in unheard
+    assert "LD110" not in {caveat["code"] for caveat in result["caveats"]}  # the load was done
+    assert err.count("error: the collecting process ended unexpectedly; ") == 1
+    assert f"{tmp_path}/a.run holds " in err and f" {result['load']['requests']} requests" in err
 
 
 def receiver_of(pid: int) -> int:

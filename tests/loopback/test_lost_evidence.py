@@ -65,7 +65,7 @@ def test_spans_that_cannot_be_written_are_counted_and_told(tmp_path: Path) -> No
     assert words_of(run)["LD432"] == (
         f"{lost} rows of spans or metrics that arrived could not be written and are lost."
     )
-    assert Run.open(run).cut_short
+    assert Run.open(run).unheard
 
 
 def test_scrapes_that_cannot_be_written_are_counted_and_told(tmp_path: Path, metrics: str) -> None:  # noqa: F811
@@ -102,7 +102,7 @@ def test_a_killed_receiver_of_an_old_run_loses_seconds_and_the_run_says_so(
     kept = {row["trace_id"] for row in rows_of(run)}
     lost = [at for trace, at in answered.items() if trace not in kept]
     assert kept and killed_s - min(lost, default=killed_s) <= flush.MOST_LOST_S
-    assert Run.open(run).cut_short == ["writer collector never closed"]
+    assert Run.open(run).unheard == ["writer collector never closed"]
 
 
 def test_where_a_bug_is_can_be_read_and_not_what_came(

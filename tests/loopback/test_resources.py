@@ -56,10 +56,25 @@ def test_a_limit_on_file_sizes_ends_the_load_and_keeps_the_run(tmp_path: Path) -
     _check_full(ended, run, "File too large")
 
 
+@pytest.mark.root
+def test_a_full_disk_ends_an_import_and_says_what_is_kept(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    capture = ROOT / "tests" / "captures" / "vllm-0.24.0-h200" / "tp1"
+    command = Command(tmp_path, ["import", str(capture), "--out", str(small_disk / "it.run")])
+    ended = command.end(60)
+    assert ended.code == 16 and ended.out == "", ended.err
+    assert f"error: cannot write {small_disk}/it.run/requests/" in ended.err
+    assert f"No space left on device; {small_disk}/it.run holds nothing" in ended.err
+    assert ended.err.rstrip().endswith("write elsewhere with --out")  # nothing to diagnose
+
+
 def _check_full(ended: Ended, run: Path, why: str) -> None:
     assert ended.code == 16, ended.err
     assert ended.seconds < 40
     assert ended.err.count("error: ") == 1 and why in ended.err
+    assert f"{why}; {run} holds " in ended.err and " requests\n" in ended.err
+    assert f"or write elsewhere with --out; `latdiag diagnose {run}` reads" in ended.err
     assert "Traceback" not in ended.err
     kept = Run.open(str(run))
     rows = kept.frame(["outcome"])

@@ -263,7 +263,7 @@ def test_what_a_call_asks_for_reaches_the_verb(
 def test_what_only_the_verb_knows_of_its_run_is_in_the_result(
     monkeypatch: pytest.MonkeyPatch, saved: Path
 ) -> None:
-    cut = {"code": "LD110", "text": "the collector was lost", "remedy": "try again"}
+    cut = {"code": "LD433", "text": "the collector was lost", "remedy": "try again"}
     other = {"code": "LD101", "text": "known anyway", "remedy": "none"}
     ended = json.dumps({"run": str(saved), "caveats": [cut, other]})
     monkeypatch.setattr(api, "call", lambda *_: VerbEnd(16, ended))

@@ -1,0 +1,34 @@
+"""A verb that stops in the middle of a run says what is kept of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from latdiag.model.errors import LocalFault
+
+
+@contextlib.contextmanager
+def saying_what_is_kept() -> Iterator[None]:
+    """What this machine lacks while a run is written (a full disk, say) leaves a part of the run:
+    the fault says how much that is, and what reads it."""
+    try:
+        yield
+    except LocalFault as fault:
+        if fault.run is not None:
+            raise with_what_is_kept(fault, fault.run) from fault
+        raise
+
+
+def with_what_is_kept(fault: LocalFault, path: str) -> LocalFault:
+    """``fault``, and what of the run at ``path`` is kept; as it is where there is none."""
+    from latdiag.diagnosis.kept import kept
+
+    there = kept(path)
+    if not there:
+        return fault
+    text = f"{fault.text}; {path} holds {there}"
+    remedy = fault.remedy
+    if there != "nothing":
+        remedy = f"{remedy}; `latdiag diagnose {path}` reads what is there"
+    return LocalFault(text, remedy, path)
