@@ -16,6 +16,8 @@ from latdiag.model.errors import LocalFault, UsageFault
 if TYPE_CHECKING:
     from latdiag.sim.demo import Demo
 
+_STOPPED = "the demo server stopped unexpectedly"
+
 
 @click.command(cls=Verb, name="demo", context_settings={"max_content_width": 79})
 @click.argument("fault", default="healthy")
@@ -105,9 +107,7 @@ def demo(
             except (KeyboardInterrupt, Terminated) as signal:
                 ended = signal
         if ended is None:
-            raise served.fault or LocalFault(
-                "the demo server stopped unexpectedly", "see its messages above"
-            )
+            raise served.fault or LocalFault(_STOPPED, "see its messages above")
     except ValueError as exc:
         raise UsageFault(str(exc), "latdiag demo --help") from exc
     except OSError as exc:
