@@ -69,7 +69,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Accept data from other machines without a token.",
 )
-@click.option("--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-VERB-HOST.run]")
+@click.option(
+    "-o", "--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-collect-HOST.run]"
+)
 @click.option("--quiet", is_flag=True, help="Show no progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @view_options

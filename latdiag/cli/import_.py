@@ -30,7 +30,9 @@ _NAMED = 12
     metavar="NAME",
     help="Import only this scenario; repeatable.",
 )
-@click.option("--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-import-HOST.run]")
+@click.option(
+    "-o", "--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-import-HOST.run]"
+)
 @click.option("--quiet", is_flag=True, help="Show no progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was read as JSON.")
 @view_options

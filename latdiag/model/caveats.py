@@ -293,11 +293,11 @@ _ALL = (
     ),
     CaveatRow(
         "LD412",
-        "Of {requests} requests with spans, {partial} lack a span, and {contradicted} have"
-        " spans that add up to more time than the client waited.",
+        "Of {requests} requests with spans, {partial} lack a span or have time that no span"
+        " explains, and {contradicted} have spans that add up to more time than they took.",
         "Look for spans that are dropped or arrive late, and for clocks that jump.",
         "A lost span leaves time that no evidence explains. If a server states more time than"
-        " the client saw, its clock jumped or its spans belong to another request. Where"
+        " the request took, its clock jumped or its spans belong to another request. Where"
         " enough other requests are complete, these are left out of the breakdown and counted.",
     ),
     CaveatRow(

@@ -27,6 +27,18 @@ def _span(name: str, foreign: str, covers: frozenset[str], rest: str = "", *role
 
 _SPANS = (
     _span("request", "http-request", _ALL | of("frontend") | _ROUTED, "frontend.parse"),
+    Signal(
+        "dynamo.first",
+        "attribute",
+        "ttft_ms",
+        unit="ms",
+        covers=_ALL | of("frontend") | _ROUTED,
+        rest="frontend.parse",
+        bearer="dynamo.request",
+        starts=Place("start"),
+        first_token=True,
+        note="until the first token that it sends, so the KV transfer is in it",
+    ),
     _span("select", "kv_router.select_worker", _ROUTED, "gateway.proc"),
     _span("route", "kv_router.route_request", _SENT | _ROUTED, "gateway.proc", "prefill"),
     _span("route", "kv_router.route_request", _ALL | _ROUTED, "gateway.proc", "decode"),

@@ -1,6 +1,7 @@
 """What latdiag says of recorded runs and captures, held against the texts in ``tests/goldens``.
 
-``tests/goldens/runs`` holds runs of the demo stack; other recordings are captures of real servers.
+``tests/goldens/runs`` holds runs of the demo stack, ``collected`` one of ``collect`` at a Dynamo
+while a load ran; other recordings are captures of real servers.
 REWRITE_GOLDEN=1 writes the expected texts anew.
 """
 
@@ -18,6 +19,7 @@ from latdiag.cli import run
 TESTS = Path(__file__).parents[1]
 CAPTURES = TESTS / "captures"
 RUNS = TESTS / "goldens" / "runs"
+COLLECTED = TESTS / "goldens" / "collected" / "dynamo.run.tar.gz"
 EXPECTED = TESTS / "goldens" / "expected"
 #: Probes of real servers on H200s; they are large, and lie beside the project or nowhere.
 SHARED = TESTS.parents[1] / "shared" / "captures" / "vllm-0.24.0-h200-probes"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .golden import CAPTURES, RUNS, SHARED, check, said, unpack
+from .golden import CAPTURES, COLLECTED, RUNS, SHARED, check, said, unpack
 
 pytestmark = pytest.mark.usefixtures("one_diagnosis")
 
@@ -44,6 +44,11 @@ def test_comparison(tmp_path: Path) -> None:
     views = {"page": (), "full": ("--full",), "notes": ("--notes",), "json": ("--json",)}
     for name, flags in views.items():
         check(f"demo/compare.{name}", said("compare", a, b, "--seed", "1", *flags))
+
+
+def test_a_run_of_servers_alone(tmp_path: Path) -> None:
+    unpack(COLLECTED, tmp_path)
+    _diagnosed("collected/dynamo", next(path.name for path in tmp_path.glob("*.run")))
 
 
 @pytest.mark.parametrize("capture", IMPORTED)

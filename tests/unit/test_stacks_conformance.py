@@ -123,6 +123,8 @@ def _values(stack: Stack, signal: Signal) -> list[float]:
             bearers = [s for s in stack.signals if s.name == signal.bearer]
             for span in here.spans:
                 value = span.attributes.get(signal.foreign)
+                if isinstance(value, str):  # Dynamo's numbers are texts
+                    value = float(value)
                 if isinstance(value, int | float) and any(named(b, span) for b in bearers):
                     found.append(float(value))
         elif signal.kind == "reply":
@@ -213,7 +215,7 @@ NO_TIME = {
 TRAPS = {
     "sglang": {"gen_ai.latency.time_in_model_prefill", "gen_ai.latency.time_in_queue"},
     "vllm": {"gen_ai.latency.time_in_scheduler", "gen_ai.latency.time_in_model_forward"},
-    "dynamo": {"dynamo_work_handler_network_transit_seconds", "ttft_ms"},
+    "dynamo": {"dynamo_work_handler_network_transit_seconds"},
 }
 
 

@@ -17,6 +17,9 @@ from latdiag.stacks.signal import Place, Signal
 
 #: A request with more spans is not taken apart: time and memory go with their square.
 MOST_SPANS = 60
+#: Meanings of what no signal claims: from first to last token by the client's stamps, or by what
+#: a server says of its first token.
+CLIENT_STREAM, SERVER_STREAM = -1, -2
 #: The bit of the client among the groups of a row.
 _CLIENT = 1 << 61
 
@@ -24,11 +27,12 @@ _CLIENT = 1 << 61
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """``claims``: sorted by row, on the rows' axes. ``meaning``: index into ``signals`` of each,
-    -1 for the client's own. ``engine``: whether an engine claims it, not a gateway. ``first``:
-    per row the end of the interval that ends with the first token, ``NEVER`` where no signal
-    does. ``lo``, ``hi``: per row, the axis that spans take. ``over``: per row, ns by which
-    stated times do not fit into the span that bears them. ``loose``: rows of which two servers
-    were laid together as if they had begun at once."""
+    negative for what no signal claims. ``engine``: whether an engine claims it, not a gateway.
+    ``first``: per row the end of the interval that ends with the first token, ``NEVER`` where no
+    signal does; ``last``: the end of the span that says so. ``lo``, ``hi``: per row, the axis
+    that spans take. ``over``: per row, ns by which stated times do not fit into the span that
+    bears them. ``loose``: rows of which two servers were laid together as if they had begun at
+    once."""
 
     claims: Intervals
     meaning: NDArray[np.int64]
@@ -36,11 +40,19 @@ class Claimed:
     signals: tuple[Signal, ...]
     stack_of: tuple[str, ...]
     first: NDArray[np.int64]
+    last: NDArray[np.int64]
     lo: NDArray[np.int64]
     hi: NDArray[np.int64]
     over: NDArray[np.int64]
     spans: Spans
     loose: NDArray[np.bool_]
+
+    @property
+    def joined(self) -> NDArray[np.bool_]:
+        """Per row, whether anything is claimed of it."""
+        found = np.zeros(len(self.first), dtype=bool)
+        found[self.claims.row] = True
+        return found
 
 
 def claimed(spans: Spans, rows: int) -> Claimed:
@@ -122,6 +134,7 @@ class _Book:
         }:
             self.stack_of[code] = spans.stacks[stack].name
         self.first = np.full(rows, NEVER, dtype=np.int64)
+        self.last = np.full(rows, NEVER, dtype=np.int64)
         self.over = np.zeros(rows, dtype=np.int64)
         self.loose = np.zeros(rows, dtype=bool)
         self.parts: list[tuple[NDArray[np.int64], ...]] = []
@@ -187,6 +200,7 @@ class _Book:
                 ends = np.zeros(self.spans.n, dtype=np.int64)
                 ends[mine[which]] = cut_end[which]
                 self._note_first(mine[which], ends)
+                np.maximum.at(self.last, self.spans.row[mine[which]], hi[which])
 
     def _place(
         self,
@@ -273,6 +287,7 @@ class _Book:
             tuple(self.signals),
             tuple(self.stack_of),
             self.first,
+            self.last,
             np.where(empty, 0, lo),
             np.where(empty, 0, hi),
             self.over,
@@ -281,11 +296,12 @@ class _Book:
         )
 
 
-def with_client_decode(
-    found: Claimed, first: NDArray[np.int64], last: NDArray[np.int64]
+def with_decode(
+    found: Claimed, first: NDArray[np.int64], last: NDArray[np.int64], meaning: int
 ) -> Claimed:
-    """With the client's own interval from first to last token (on the rows' axes) as a claim on
-    decode, in the rows in which no server claims any time for decode alone."""
+    """With the interval from first to last token (on the rows' axes) as a claim on decode, in the
+    rows in which no server claims any time for decode alone. ``meaning``: ``CLIENT_STREAM`` or
+    ``SERVER_STREAM``, by whose stamps."""
     claims = found.claims
     decode = MASK["decode"]
     alone = (claims.covers & ~decode & ~HIDDEN_BITS == 0) & (claims.covers & decode != 0)
@@ -313,10 +329,10 @@ def with_client_decode(
             both(claims.own, np.full(len(new), _CLIENT)),
             both(claims.below, np.full(len(new), _CLIENT)),
         ),
-        both(found.meaning, np.full(len(new), -1)),
+        both(found.meaning, np.full(len(new), meaning)),
         # No server said it: of what is behind a gateway it says nothing.
         np.concatenate((found.engine, np.zeros(len(new), dtype=bool)))[order],
-        *(found.signals, found.stack_of, found.first, found.lo, found.hi),
+        *(found.signals, found.stack_of, found.first, found.last, found.lo, found.hi),
         *(found.over, found.spans, found.loose),
     )
 

@@ -8,14 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.evidence import SenderSpans
-from latdiag.attribution.ledger import OVER_NS, OVER_SHARE, is_parted
+from latdiag.attribution.ledger import OVER_NS, OVER_SHARE, Merges, is_parted
 from latdiag.attribution.spans import claims
 from latdiag.attribution.spans.columns import Spans
-from latdiag.attribution.spans.owners import (
-    UNPARTED,
-    Table,
-    merges_of,
-)
+from latdiag.attribution.spans.owners import UNPARTED, Table
 from latdiag.measurement.frame import Frame
 
 #: Fewer requests with whole evidence bear no breakdown.
@@ -29,7 +25,7 @@ _USUAL = 0.9
 @dataclass(slots=True)
 class Findings:
     """What became of the evidence: counts of requests, by what they were joined, and why others
-    are left out. ``medians``: ns per component, of the requests that are told."""
+    are left out. ``medians``: ns per component, of the requests in the breakdown."""
 
     requests: int = 0
     joined: int = 0
@@ -51,7 +47,7 @@ class Findings:
 
 
 def complete(
-    told: claims.Claimed, table: Table, seen: Frame, facts: Findings
+    told: claims.Claimed, table: Table, seen: Frame, facts: Findings, merges: Merges
 ) -> NDArray[np.int64]:
     """The requests whose evidence is whole. Where they are too few to stand for the others, those
     too whose servers all spoke (``facts.all_kept``): what no signal parts is unattributed then.
@@ -64,7 +60,6 @@ def complete(
     limit = np.maximum(OVER_NS, (OVER_SHARE * whole).astype(np.int64))
     over = np.maximum(server - (whole - seen.client), 0)
     contradicted = joined & ((over > limit) | (told.over > limit))
-    merges = merges_of(table, joined)
     unparted = np.zeros(seen.n, dtype=np.int64)
     for leaves in np.unique(table.leaves).tolist():
         if not is_parted(leaves, merges):

@@ -60,14 +60,15 @@ def explain(
     if not (spans.signal >= 0).any():
         return None, facts, spans
     told = claiming.claimed(spans, seen.n)
-    told = claiming.with_client_decode(told, *made_stream(told, seen))
+    told = claiming.with_decode(told, *made_stream(told, seen), claiming.CLIENT_STREAM)
     table = table_of(told, seen)
-    keep = complete(told, table, seen, facts)
-    facts.told = len(keep)
+    merges = merges_of(table, told.joined)
+    keep = complete(told, table, seen, facts, merges)
     _note_left(facts, seen, keep)
     if not len(keep) or (len(keep) < LEAST and 2 * len(keep) < seen.n):
         return None, facts, spans
-    return _parts(told, table, seen, keep, facts), facts, spans
+    facts.told = len(keep)
+    return _parts(told, table, seen, keep, facts, merges), facts, spans
 
 
 def with_reply_spans(spans: Spans, stated: Mapping[str, NDArray[np.float64]]) -> Spans:
@@ -108,10 +109,8 @@ def _parts(
     seen: Frame,
     keep: NDArray[np.int64],
     facts: Findings,
+    merges: Merges,
 ) -> Parts:
-    joined = np.zeros(seen.n, dtype=bool)
-    joined[told.claims.row] = True
-    merges = merges_of(table, joined)
     place = np.full(seen.n, -1, dtype=np.int64)
     place[keep] = np.arange(len(keep))
     kept = seen.select(keep)
@@ -182,10 +181,12 @@ def server_claims(
 
 
 def _origin(told: claiming.Claimed, code: int, merged: bool, gaps: bool) -> Origin:
-    """``code``: of a signal, -1 for the client's own stream."""
+    """``code``: of a signal, or of a stream of tokens."""
     grade = "E" if merged else "D" if gaps else "A"
-    if code < 0:
+    if code == claiming.CLIENT_STREAM:
         return Origin(grade, "spans of ", "the client's first to last token")
+    if code == claiming.SERVER_STREAM:
+        return Origin(grade, "spans of ", "the first token that the server states to the end")
     stack = next(s for s in told.spans.stacks if s.name == told.stack_of[code])
     signal = told.signals[code]
     if grade == "A" and (stack.provenance != "captured" or signal.documented):
@@ -288,15 +289,17 @@ def server_only(found: Spans) -> tuple[Parts | None, Findings]:
     if not (spans.signal >= 0).any():
         return None, facts
     told = claiming.claimed(spans, len(traces))
+    told = claiming.with_decode(told, told.first, told.last, claiming.SERVER_STREAM)
     seen = _as_seen(told, traces)
     table = table_of(told, seen)
-    keep = complete(told, table, seen, facts)
-    facts.told = len(keep)
+    # Where no server says when the first token left, decode is merged with what comes before.
+    joined = told.joined
+    streams = 2 * int((told.first[joined] > NEVER).sum()) > int(joined.sum())
+    merges = merges_of(table, joined, streams)
+    keep = complete(told, table, seen, facts, merges)
     if len(keep) < min(LEAST, len(traces)):
         return None, facts
-    joined = np.zeros(seen.n, dtype=bool)
-    joined[told.claims.row] = True
-    merges = merges_of(table, joined)
+    facts.told = len(keep)
     place = np.full(seen.n, -1, dtype=np.int64)
     place[keep] = np.arange(len(keep))
     total = seen.done[keep]

@@ -99,15 +99,18 @@ def table_of(told: claiming.Claimed, seen: Frame) -> Table:
     )
 
 
-def merges_of(table: Table, joined: NDArray[np.bool_]) -> dict[str, tuple[str, ...]]:
+def merges_of(
+    table: Table, joined: NDArray[np.bool_], streams: bool = True
+) -> dict[str, tuple[str, ...]]:
     """Components that are told together, because in most requests no signal parts a noticeable
-    time of theirs."""
+    time of theirs. ``streams``: it is known when the first token came, so decode is never among
+    them."""
     together = []
     spoken = np.zeros(len(joined), dtype=np.int64)
     np.add.at(spoken, table.row, table.ns)
     for leaves in np.unique(table.leaves).tolist():
         names = set(components(leaves))
-        if len(names) < 2 or not names <= _MERGEABLE:
+        if len(names) < 2 or not names <= (_MERGEABLE if streams else {*_MERGEABLE, "decode"}):
             continue
         mine = table.leaves == leaves
         open_ = np.zeros(len(joined), dtype=np.int64)
