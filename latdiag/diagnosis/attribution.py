@@ -76,7 +76,9 @@ def attribute(
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
     by = {interval: populations(parts, interval) for interval in others}
-    well = health(seen, probed) if seen is not None and laws is not None else None
+    well = None
+    if seen is not None and laws is not None:
+        well = health(laws.delivery.visible(seen), probed)
     limit = admitted(seen) if seen is not None else None
     given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.measurement.company import lone
 from latdiag.measurement.stages import WORKLOAD
 from latdiag.model.metrics import SLO_PRESETS
 from latdiag.model.units import NS_PER_S, show_ms
@@ -27,8 +28,11 @@ _OVER_ALONE = 1.3
 _LONG_ENOUGH = 5
 #: Less than this, and it is not the requests' own time alone that was estimated.
 _UNDER_ALONE = 0.8
+#: Requests of the workload that met no other: from so many on they say how much faster or slower
+#: the server has become since it was asked what a request takes alone.
+_FEWEST_LONE = 5
 #: Parts that a server can be without; from this share on, one of them is worth a name.
-_AVOIDABLE = ("client", "network", "gateway", "queue", "interconnect")
+AVOIDABLE = ("client", "network", "gateway", "queue", "interconnect")
 _WORTH_A_NAME, _MAY_BE = 0.2, 0.3
 
 
@@ -47,24 +51,57 @@ class Health:
 
     def good(self, shares: Mapping[str, Share]) -> bool:
         """Nothing avoidable stands out, load costs little, and nobody waits."""
-        if any(_stands_out(shares[name]) for name in _AVOIDABLE if name in shares):
-            return False
+        return self.keeps_all and self.known_alone and not self.doubtful(shares)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nobody waits, and load costs little as far as that is known."""
         ttft, tpot = _limits()
-        as_alone = _UNDER_ALONE <= self.over_alone <= _OVER_ALONE
-        return as_alone and self.long_enough and self.ttft_ns <= ttft and self.tpot_ns <= tpot
+        quick = self.ttft_ns <= ttft and self.tpot_ns <= tpot
+        return quick and self.long_enough and self.over_alone <= _OVER_ALONE
+
+    @property
+    def known_alone(self) -> bool:
+        """Whether requests took no less than they would alone: else that was not learned."""
+        return self.over_alone >= _UNDER_ALONE
+
+    def doubtful(self, shares: Mapping[str, Share]) -> list[str]:
+        """The parts that may hold time that a server can be without, and are worth a name."""
+        return [
+            name
+            for name, share in shares.items()
+            if self._avoidable(share.members or (name,)) and _stands_out(share)
+        ]
+
+    def _avoidable(self, members: tuple[str, ...]) -> bool:
+        few = {*members} & {*AVOIDABLE}
+        if len(members) > 1 and self.over_alone <= 1 / (1 - _WORTH_A_NAME):
+            few -= {"queue"}  # what waits for others is no larger than what load costs
+        return bool(few)
+
+    def open(self, shares: Mapping[str, Share]) -> bool:
+        """Whether it may well be good, and what is not known alone leaves that open: how much of a
+        merged class can be avoided, or what a request takes alone."""
+        if not self.keeps_all or (self.known_alone and not self.doubtful(shares)):
+            return False
+        return all(shares[name].members for name in self.doubtful(shares))
 
     @property
     def keeps_tpot(self) -> bool:
         """Whether no reader would call the pace of the tokens slow."""
         return self.tpot_ns <= _limits()[1]
 
+    @staticmethod
+    def limits() -> str:
+        """What a reader wants kept, in words."""
+        ttft, tpot = (show_ms(limit) for limit in _limits())
+        return f"TTFT {ttft} ms and TPOT {tpot} ms ({PRESET})"
+
     def sentence(self) -> str:
         """Why: the load's price, and the limits that 95 in 100 of the requests keep to."""
-        ttft, tpot = (show_ms(limit) for limit in _limits())
         return (
             f"{self.n} requests over {self.span_s:.0f} s took at most {self.over_alone:.2f} times"
-            " what they take alone, and 95 % of them met"
-            f" TTFT {ttft} ms and TPOT {tpot} ms ({PRESET})"
+            f" what they take alone, and 95 % of them met {self.limits()}"
         )
 
 
@@ -81,9 +118,10 @@ def health(seen: Observations, parts: Parts) -> Health | None:
     later = seen.later(rows)
     many = later >= 1
     tpot = (seen.last - seen.first)[rows][many] / later[many]
-    p95 = [np.quantile(values, 0.95) for values in (parts.total, parts.alone, parts.ttft)]
+    alone = parts.alone * _since(seen, rows, parts)
+    p95 = [np.quantile(values, 0.95) for values in (parts.total, alone, parts.ttft)]
     slow = float(np.quantile(tpot, 0.95)) if len(tpot) else 0.0
-    summed = float(parts.total.sum()) / max(float(parts.alone.sum()), 1.0)
+    summed = float(parts.total.sum()) / max(float(alone.sum()), 1.0)
     span = _shortest_segment(seen.begin[rows], parts)
     return Health(
         max(summed, float(p95[0] / max(p95[1], 1.0))),
@@ -93,6 +131,15 @@ def health(seen: Observations, parts: Parts) -> Health | None:
         float(seen.begin[rows].max() - seen.begin[rows].min()) / NS_PER_S,
         span > _LONG_ENOUGH * float(np.median(parts.alone)),
     )
+
+
+def _since(seen: Observations, rows: NDArray[np.int64], parts: Parts) -> float:
+    """How many times as long requests take alone as they did in the designed stages: servers warm
+    up, slow down and change. Of requests that met no other; 1 where there are too few."""
+    solo = lone(seen, seen.begin[rows], seen.done[rows])
+    if parts.alone is None or len(rows) != len(parts.total) or int(solo.sum()) < _FEWEST_LONE:
+        return 1.0
+    return float(np.median(parts.total[solo] / np.maximum(parts.alone[solo], 1)))
 
 
 def _shortest_segment(begin: NDArray[np.int64], parts: Parts) -> float:

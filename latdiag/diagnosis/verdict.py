@@ -13,7 +13,7 @@ from latdiag.attribution.accounts import Rank
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
 from latdiag.diagnosis.flags import with_flags
-from latdiag.diagnosis.health import Health
+from latdiag.diagnosis.health import AVOIDABLE, Health
 from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
 from latdiag.diagnosis.splitting import splitting
 from latdiag.model.terms import AUDIT_RULES
@@ -142,6 +142,9 @@ def verdict(case: Case) -> Verdict:
     whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, _confidence(chosen[first]))
+    paced = "decode" in (chosen[first].members or (first,))
+    if whole and case.health is not None and paced and case.health.open(chosen):
+        return _perhaps_healthy(case, about, population, case.health)
     ahead = leads(case.parts, first, population)
     low = chosen[first].lo
     clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
@@ -274,6 +277,41 @@ def _healthy(health: Health, population: str, confidence: str) -> Verdict:
         "healthy",
         f"No bottleneck at this load: {health.sentence()}.",
         "Raise --rate or --concurrency to find the load at which that ends.",
+    )
+
+
+def _perhaps_healthy(case: Case, about: Breakdown, population: str, health: Health) -> Verdict:
+    """Nobody waits, and what could be wrong all the same cannot be seen from here."""
+    chosen = about.shares
+    classes = health.doubtful(chosen)
+    if not classes:
+        sentence = (
+            f"Nothing looks slow at this load: 95 % of {health.n} requests met {health.limits()}."
+            " They were faster than the same requests alone in the designed stages, so what load"
+            " costs is not known."
+        )
+        return Verdict(
+            None,
+            population,
+            "bounded",
+            "ambiguous",
+            sentence,
+            "Probe again: the server changed while it was probed.",
+        )
+    first = classes[0]
+    named = [name for name in chosen[first].members or () if name in AVOIDABLE]
+    sentence = (
+        f"Nothing looks slow at this load: {health.sentence()}. But {_noun(first, chosen)}"
+        f" {_takes(chosen[first])} {_amount(chosen[first], about)} of the {_whole(about)}, and how"
+        f" much of that is {' or '.join(named)} is not known."
+    )
+    return Verdict(
+        None,
+        population,
+        _confidence(chosen[first]),
+        "ambiguous",
+        sentence,
+        _following(case, first, chosen, None),
     )
 
 

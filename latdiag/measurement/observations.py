@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
 #: What ``columns_of`` reads besides the columns of a frame.
-MORE = ("isl", "osl", "isl_wanted")
+MORE = ("isl", "osl", "isl_wanted", "osl_wanted")
 #: What ``observe`` reads; ask the store for these.
 COLUMNS = (*frames.COLUMNS, *MORE)
 #: The stages whose arrivals are kept: a load has none of them, however long it was.
@@ -73,6 +73,8 @@ class Observations:
     exact: NDArray[np.bool_]
     connect: NDArray[np.int64] | None = None
     trip: NDArray[np.int64] | None = None
+    #: tokens of output that were asked for, where nobody states how many there are; 0 elsewhere
+    asked: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -156,11 +158,12 @@ _OF_FRAME = ("row", "stage", "scenario", "ok", "status", "begin", "sent", "first
 def columns_of(batch: Batch, streams: Streams) -> dict[str, NDArray[Any]]:
     """What observations have beyond a frame: columns of all rows (``sizes``: arrivals that a row
     has), and those of the arrivals of a probe's own stages."""
-    isl, osl = batch.ints["isl"], batch.ints["osl"]
+    isl, osl, wanted = (batch.ints[name] for name in ("isl", "osl", "osl_wanted"))
     columns = {
         "isl": np.where(isl.valid, isl.values, batch.ints["isl_wanted"].values),
         # Where the total is not known either, arrivals are tokens.
         "osl": np.where(osl.valid, osl.values, streams.outputs),
+        "asked": np.where(osl.valid | ~wanted.valid, 0, wanted.values),
         "answer": _answers(batch),
         "connect": _connects(batch),
         "trip": _or_less(batch, "min_rtt_ns"),

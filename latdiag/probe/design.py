@@ -54,7 +54,7 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
     """
     budget, draw = BUDGETS[limits.budget], random.Random(limits.seed)
     purse = Purse(limits, least_tokens(limits))
-    refused = [n for n in (SHORT, REACH // 2, REACH) for _ in range(budget.refusals)]
+    refused = [n for n in (SHORT, REACH, 4 * REACH) for _ in range(budget.refusals)]
     draw.shuffle(refused)
     yield PathStage(budget.gets, tuple(purse.fitting(refused)), budget.fresh)
     first = Stage("warmup", (Shot(64, 12, -1),), 1, "a first request, not counted")

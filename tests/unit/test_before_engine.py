@@ -114,13 +114,13 @@ def burst(apart: float, size: int = 8, steps: int = 30) -> list[Reply]:
 
 
 def test_events_of_one_step_that_leave_together_are_not_paced() -> None:
-    assert pacing_of(seen(burst(0.03)), STEP * MS) is None
+    assert pacing_of(seen(burst(0.03))) is None
 
 
 @pytest.mark.parametrize("apart", [2.0, 15.0])
 def test_events_that_leave_one_by_one_are(apart: float) -> None:
     observed = seen(burst(apart))
-    pacing = pacing_of(observed, STEP * MS)
+    pacing = pacing_of(observed)
     assert pacing is not None and pacing.event_ns == pytest.approx(apart * MS, rel=0.05)
     rows = observed.of("S6")
     inside = pacing.inside(observed.first[rows], observed.last[rows])

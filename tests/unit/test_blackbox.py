@@ -57,6 +57,10 @@ def probe(
     ) -> Reply:
         server = (path + parse(isl) + compute(isl)) * random.normal(1, 0.003) + wait
         gaps = [STEP * random.lognormal(0, 0.01) for _ in range(osl - 1)]
+        if stage == "S10":
+            # One engine makes the tokens of all streams in the same steps.
+            gaps = [STEP] * (osl - 1)
+            at -= (at + server) % STEP
         gaps[0] += transfer
         return reply(stage, isl, at, server, gaps, scenario=segment)
 

@@ -127,7 +127,7 @@ def test_a_healthy_server_gets_every_stage_and_a_workload_in_segments() -> None:
     assert max(lengths) == budget.longest
     path = server.stages[0]
     assert isinstance(path, PathStage) and (path.gets, path.fresh) == (10, 3)
-    assert Counter(path.refused) == {32: 3, 512: 3, 1024: 3}
+    assert Counter(path.refused) == {32: 3, 1024: 3, 4096: 3}
 
 
 def test_the_order_of_lengths_is_random_and_the_seed_decides_it() -> None:

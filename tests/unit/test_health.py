@@ -16,15 +16,18 @@ def share(of_all: float) -> Share:
     return Share(of_all, None, None, 1, "C", "a test")
 
 
-def probe(slower: float, wait: float = 0.0, step: float = 10.0) -> list[Reply]:
-    """A server that takes ``slower`` times as long in its workload, and waits before."""
+def probe(
+    slower: float, wait: float = 0.0, step: float = 10.0, every: float = 150.0
+) -> list[Reply]:
+    """A server that takes ``slower`` times as long in its workload, and waits before. ``every``:
+    ms between the workload's requests, of which each takes some 200."""
     rows = gets([0.3] * 8)
     for k, isl in enumerate((32, 128, 512, 1024) * 3):
         rows.append(reply("S3", isl, 1000 * k + 500, 10 + 0.02 * isl, [step] * 8))
     for k in range(40):
         isl = 100 + 10 * k
         server, gaps = wait + 10 + 0.02 * isl, [step * slower] * 20
-        rows.append(reply("S10", isl, 50_000 + 2000 * k, server, gaps, scenario="segment-1"))
+        rows.append(reply("S10", isl, 50_000 + every * k, server, gaps, scenario="segment-1"))
     return rows
 
 
@@ -47,6 +50,31 @@ def test_an_idle_server_takes_what_it_takes_alone() -> None:
 def test_steps_that_grow_and_waiting_both_count() -> None:
     assert measured(probe(1.5)).over_alone == pytest.approx(1.46, abs=0.03)
     assert measured(probe(1.0, wait=100.0)).over_alone == pytest.approx(1.46, abs=0.04)
+
+
+def test_a_server_that_changed_is_measured_by_requests_that_met_no_other() -> None:
+    for factor in (0.5, 1.5):
+        assert measured(probe(factor, every=2000.0)).over_alone == pytest.approx(1.0, abs=0.05)
+
+
+def merged(of_all: float, *members: str) -> Share:
+    return Share(of_all, None, None, 1, "C", "a test", members=members)
+
+
+def test_what_a_merged_class_may_hold_leaves_it_open_and_a_part_that_stands_out_does_not() -> None:
+    well = Health(1.1, 1.0 * MS, 1.0 * MS, 9)
+    decode = {"decode": share(0.6)}
+    may_be_gateway = {"gateway": merged(0.4, "gateway", "prefill"), **decode}
+    assert not well.good(may_be_gateway) and well.open(may_be_gateway)
+    assert not well.open({"gateway": share(0.4), **decode}), "nothing is open there"
+    # Load costs a tenth: a queue takes no more of it.
+    assert well.good({"queue": merged(0.4, "queue", "prefill"), **decode})
+    crowded = Health(1.28, 1.0 * MS, 1.0 * MS, 9)
+    assert crowded.open({"queue": merged(0.4, "queue", "prefill"), **decode})
+    slow = Health(1.1, 600.0 * MS, 1.0 * MS, 9)
+    assert not slow.open(may_be_gateway), "somebody waits"
+    # Faster than alone: what a request takes alone is not known.
+    assert Health(0.7, 1.0 * MS, 1.0 * MS, 9).open(decode)
 
 
 def test_the_limits_are_those_of_the_preset() -> None:

@@ -27,6 +27,7 @@ COLUMNS = (
     "launch",
     "prompt",
     "crowd",
+    "door",
     "misfit",
     "full",
     "wait",

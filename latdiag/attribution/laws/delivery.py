@@ -26,6 +26,9 @@ _DESIGNED = ("S2", "S3", "S5", "S6")
 _FEWEST = 6
 #: Share of requests that have to agree on a chunk, and that have to hide tokens.
 _MOST, _SOME = 0.8, 0.1
+#: Where nothing counts tokens: numbers of arrivals that have to occur, the largest chunk that is
+#: thought of, and the share of the requests that have to have just its arrivals.
+_KINDS, _LARGEST, _EXACT = 3, 128, 0.95
 #: A hidden token takes so much of a token's time that is seen, at least.
 _TAKES = 0.3
 
@@ -49,6 +52,8 @@ class Delivery:
     held: Held | None
     several: NDArray[np.bool_] | None = None
     step_ns: float = 0.0
+    #: tokens of each row where nobody counts them and the arrivals are those of what was asked for
+    asked: NDArray[np.int64] | None = None
 
     @property
     def bursts_ns(self) -> float:
@@ -57,6 +62,9 @@ class Delivery:
 
     def visible(self, seen: Observations) -> Observations:
         """With the tokens that arrivals brought in place of those that were stated."""
+        if self.asked is not None:
+            brought = np.full(len(seen.brought), self.chunk)
+            return replace(seen, osl=self.asked, brought=brought, asked=None)
         if not self.hidden.any():
             return seen
         osl = np.maximum(np.rint(seen.osl - self.hidden), 0).astype(np.int64)
@@ -89,6 +97,10 @@ def delivery_of(seen: Observations) -> Delivery:
     bursts, held, several, step = _bursts(seen)
     if len(rows) < _FEWEST:
         return Delivery(none, none, 1.0, False, bursts, held, several, step)
+    if (size := _size_of_asked(seen, arrivals)) is not None:
+        asked = np.where(seen.asked > 0, seen.asked, seen.osl)
+        gathered = np.where(arrivals > 0, np.clip(asked, 1, size) - 1.0, 0.0)
+        return Delivery(none, gathered, size, False, bursts, held, several, step, asked)
     tokens = seen.osl.astype(float)
     unsent = _unsent(seen, arrivals, tokens)
     if unsent is not None:
@@ -141,6 +153,21 @@ def _unsent(
     if hidden < _TAKES * chunk or float(many[alone].mean()) < _SOME:
         return None
     return np.where(many, unsent, 0.0), chunk
+
+
+def _size_of_asked(seen: Observations, arrivals: NDArray[np.float64]) -> float | None:
+    """Tokens that an arrival brings where no reply counts its tokens: the size by which what was
+    asked for makes just the arrivals that came, for short replies and long ones."""
+    rows = seen.of(*_DESIGNED, WORKLOAD)
+    rows = rows[arrivals[rows] >= 1]
+    if seen.asked is None or len(rows) < _FEWEST or not (seen.asked[rows] > 0).all():
+        return None
+    asked, came = seen.asked[rows].astype(float), arrivals[rows]
+    if len(set(came.tolist())) < _KINDS:
+        return None
+    sizes = np.arange(2.0, _LARGEST + 1)
+    fits = np.array([(np.ceil(asked / size) == came).mean() for size in sizes])
+    return float(sizes[fits.argmax()]) if fits.max() >= _EXACT else None
 
 
 def _chunk(arrivals: NDArray[np.float64], tokens: NDArray[np.float64]) -> float:

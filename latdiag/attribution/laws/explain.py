@@ -9,7 +9,9 @@ For each request of the workload, behind the first hop and before the first toke
     before    what passes until the engine takes the prompt up, beyond a refusal
     launch    the part of a short prompt's time that nobody was seen to take
     prompt    what the engine takes for the prompt alone
-    crowd     by how much longer GETs and refusals take beside the workload
+    crowd     by how much longer GETs and refusals take beside the workload; the share of each
+              wait that a refused POST at the same moment shows
+    door      the same, of requests that found as many streams running as ever run at once
     misfit    what requests that met no other of ours take beyond all of that
     full      the rest, of requests that found as many streams running as ever run at once
     wait      the rest of all others: waiting to be scheduled, and others' work in the same steps
@@ -28,12 +30,14 @@ from numpy.typing import NDArray
 from latdiag.attribution.client_only import AFTER_THE_STREAM, held_end
 from latdiag.attribution.laws.admission import at_limit
 from latdiag.attribution.laws.laws import Laws, company, first_gap, learn
+from latdiag.attribution.laws.line import Line, line_of
 from latdiag.attribution.laws.pieces import Piece, limits, merged, room
 from latdiag.attribution.laws.suspicion import MADE, PIECES, pieces_of
 from latdiag.attribution.leaves import BIT, MASK
 from latdiag.attribution.ledger import Claim, Ledger, Merges, Move, Origin, key_of
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle
+from latdiag.measurement.company import lone
 from latdiag.measurement.stages import WORKLOAD
 
 if TYPE_CHECKING:
@@ -66,10 +70,19 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     seen = laws.delivery.visible(seen)
     rows = seen.of(WORKLOAD)
     gaps = np.nan_to_num(first_gap(seen, rows))
-    lone, full = _lone(seen, rows), at_limit(seen, rows)
-    columns = _columns(seen, rows, laws, gaps, lone, full)
+    met_none = lone(seen, seen.begin[rows], seen.first[rows])
+    full = at_limit(seen, rows)
+    own, waits = _own(seen, rows, laws)
+    line = line_of(seen, laws.refusals, laws.way_ns, rows, waits)
+
+    def columns_by(of: Laws) -> Columns:
+        found, left = (own, waits) if of is laws else _own(seen, rows, of)
+        waited = _waits(left, of, line, met_none, full)
+        return found | waited | _stream(seen, rows, of, gaps)
+
+    columns = columns_by(laws)
     random = np.random.default_rng(len(seen.first))
-    again = [_columns(seen, rows, each, gaps, lone, full) for each in laws.drawn(random, _DRAWS)]
+    again = [columns_by(each) for each in laws.drawn(random, _DRAWS)]
     drawn = {name: np.array([each[name] for each in again], dtype=float) for name in columns}
     whole = Whole(
         (seen.done - seen.begin)[rows],
@@ -79,7 +92,7 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
         row=seen.row[rows],
     )
-    pieces = pieces_of(laws, columns, gaps, _paced(seen, rows, laws, columns))
+    pieces = pieces_of(laws, columns, gaps, _paced(seen, rows, laws, columns), line)
     merges = merged(pieces, whole.total)
     moves = _moves(seen, rows, laws, merges)
     small = limits(pieces, merges)
@@ -101,16 +114,11 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
 
 
 # ---------------------------------------------------------------------- the pieces of each row
-def _columns(
-    seen: Observations,
-    rows: NDArray[np.int64],
-    laws: Laws,
-    gaps: NDArray[np.float64],
-    lone: NDArray[np.bool_],
-    full: NDArray[np.bool_],
-) -> Columns:
-    """Signed int64 ns that add up to last - begin in every row. ``gaps``: ``first_gap`` of each,
-    0 where it is not known."""
+def _own(
+    seen: Observations, rows: NDArray[np.int64], laws: Laws
+) -> tuple[Columns, NDArray[np.int64]]:
+    """What each row would take alone before its first token, and what it took beyond that: signed
+    int64 ns that add up to first - begin in every row."""
     server, isl = seen.server[rows], seen.isl[rows]
     found: Columns = {"client": seen.client[rows], "network": seen.network[rows]}
     found["way"] = np.minimum(round(laws.way_ns), server)
@@ -130,15 +138,30 @@ def _columns(
         found[name] = _whole(ns)
         left = left - found[name]
     found["prompt"] = _whole(own - refusal - before - launch)
-    left = left - found["prompt"]
-    crowd = laws.loaded.most_ns if laws.loaded is not None else 0.0
-    found["crowd"] = np.minimum(round(crowd), np.maximum(left, 0))
-    left = left - found["crowd"]
-    found["misfit"] = np.clip(_misfit(left, lone), 0, np.maximum(left, 0))
-    left = left - found["misfit"]
-    found["full"] = np.where(full, left, 0)
-    found["wait"] = left - found["full"]
-    return found | _stream(seen, rows, laws, gaps)
+    return found, left - found["prompt"]
+
+
+def _waits(
+    left: NDArray[np.int64],
+    laws: Laws,
+    line: Line | None,
+    met_none: NDArray[np.bool_],
+    full: NDArray[np.bool_],
+) -> Columns:
+    """``left`` in pieces. ``met_none``: rows that met no other request before their first token;
+    ``full``: that came while no further stream could run."""
+    there = np.maximum(left, 0)
+    door = np.zeros(len(left), dtype=np.int64)
+    crowd = np.minimum(round(laws.loaded.most_ns if laws.loaded is not None else 0.0), there)
+    if line is not None and line.before:
+        behind = _whole(line.before * there)
+        door, crowd = np.where(full, behind, 0), np.where(full, 0, behind)
+    left = left - door - crowd
+    misfit = np.clip(_misfit(left, met_none), 0, np.maximum(left, 0))
+    left = left - misfit
+    at_limit = np.where(full, left, 0)
+    found = {"crowd": crowd, "door": door, "misfit": misfit, "full": at_limit}
+    return found | {"wait": left - at_limit}
 
 
 def _token_ns(seen: Observations, rows: NDArray[np.int64], laws: Laws) -> NDArray[np.float64]:
@@ -172,35 +195,21 @@ def _paced(
 ) -> NDArray[np.int64]:
     """ns of each stream in which something that sends one event after the other was busy."""
     if laws.pacing is None:
-        paced = (
-            columns["decode"] if laws.pace_never_changes else np.zeros(len(rows), dtype=np.int64)
-        )
+        paced = columns["decode"] if laws.paced_apart else np.zeros(len(rows), dtype=np.int64)
         return np.maximum(paced, 0)
     inside = laws.pacing.inside(seen.first[rows], seen.last[rows])
     return np.minimum(_whole(inside), columns["decode"])
 
 
-def _misfit(left: NDArray[np.int64], lone: NDArray[np.bool_]) -> int:
+def _misfit(left: NDArray[np.int64], met_none: NDArray[np.bool_]) -> int:
     """What requests that met no other took beyond the laws, ns: no queue of ours; 0 where it may
     be chance."""
-    values = left[lone].astype(float)
+    values = left[met_none].astype(float)
     if len(values) < _LONE:
         return 0
     error = float(values.std(ddof=1)) / len(values) ** 0.5
     mean = float(values.mean())
     return round(mean) if mean > _SURE * error else 0
-
-
-def _lone(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Rows that no other request of ours met before their first token."""
-    begin, end = seen.begin[rows], seen.first[rows]
-    others = np.flatnonzero(seen.ok & (seen.done > seen.begin))
-    starts = np.sort(seen.begin[others])
-    ends = np.sort(seen.done[others])
-    # Begun before this one's first token, less ended before it began: itself, and whom it met.
-    met = np.searchsorted(starts, end) - np.searchsorted(ends, begin)
-    lone: NDArray[np.bool_] = met <= 1
-    return lone
 
 
 def _whole(ns: NDArray[np.float64]) -> NDArray[np.int64]:

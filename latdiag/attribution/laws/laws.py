@@ -28,6 +28,7 @@ from latdiag.attribution.laws.path import (
     refusals_of,
 )
 from latdiag.attribution.laws.sharing import Sharing, sharing_of
+from latdiag.attribution.laws.together import in_step
 from latdiag.attribution.laws.turns import Turns, turns_of
 from latdiag.model.units import NS_PER_MS
 from latdiag.stats.robust import deviation, huber_mean, huber_nnls
@@ -102,6 +103,8 @@ class Laws:
     sharing: Sharing
     turns: Turns
     pacing: Pacing | None
+    #: whether streams that began apart bring their tokens together; None: they do not tell
+    in_step: bool | None = None
 
     @property
     def way_ns(self) -> float:
@@ -116,13 +119,15 @@ class Laws:
         return max(0.0, self.own.constant - refused - self.step.base)
 
     @property
-    def pace_never_changes(self) -> bool:
-        """Whether streams keep a pace that neither prompts nor other streams nor their own length
-        change: an engine apart might, and so might whatever lets events go one after the other."""
+    def paced_apart(self) -> bool:
+        """Whether each stream may have a pace of its own, which no engine sets: it keeps no step
+        with others, or neither prompts nor other streams nor its own length change it."""
+        if self.delivery.held is not None or self.in_step is not None:
+            return self.delivery.held is None and self.in_step is False
         more = self.step.stream * _COMPANY + self.step.context * _LENGTH
         alone = more < _MOVED * self.step.base
         apart = self.sharing.verdict == "separate" and self.transfer is None
-        return apart and alone and self.delivery.held is None and self.step.together > 0
+        return apart and alone and self.step.together > 0
 
     def drawn(self, random: np.random.Generator, times: int) -> list[Laws]:
         """Laws that the same probe might have given, so many times."""
@@ -188,7 +193,8 @@ def learn(seen: Observations) -> Laws | None:
         transfer=_transfer(seen, step, sharing, delivery.chunk),
         sharing=sharing,
         turns=turns_of(seen, own, step.base, behind),
-        pacing=pacing_of(seen, step.base),
+        pacing=pacing_of(seen),
+        in_step=in_step(seen, path.jitter_ns / step.base if path is not None else 1.0),
     )
 
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _FEWEST = 24
 #: Of the spaces between events, the share that may be closer than the time of one.
 _CLOSER = 0.1
+#: Spaces are never less than one event's time where nearly the shortest is so much of the usual.
+_NEVER_LESS = 0.3
+#: Streams that have to run for events to have a chance to come at once.
+_COMPANY = 3
 #: A space of no more than this is one event's time: it came right behind another.
 _BEHIND = 1.5
 #: Events in a row that make a line.
@@ -44,22 +48,33 @@ class Pacing:
         return found
 
 
-def pacing_of(seen: Observations, step_ns: float) -> Pacing | None:
-    """None where events of streams come together, as those of one step do.
-
-    ``step_ns``: of a stream alone. From the bursts (S6), where many streams run at once.
-    """
+def pacing_of(seen: Observations) -> Pacing | None:
+    """None where events of streams come together, as those of one step do. From the bursts (S6),
+    where many streams run at once, and from the workload where as many do."""
     rows = seen.of("S6")
-    events = _events(seen, rows)
-    if len(rows) < 4 or len(events) < _FEWEST:
-        return None
-    spaces = np.diff(events)
-    least = float(np.quantile(spaces, _CLOSER))
-    usual = float(np.median(spaces))
-    if least <= 3 * TOGETHER_NS or least < 0.3 * usual:
+    least = _least(_events(seen, rows)) if len(rows) >= 4 else None
+    if least is None:
+        # What lets many events go at once before it begins to pace does so in the bursts.
+        rows = seen.of("S10")
+        events = _events(seen, rows)
+        running = np.searchsorted(np.sort(seen.first[rows]), events, side="right")
+        running = running - np.searchsorted(np.sort(seen.last[rows]), events)
+        least = _least(events[running >= _COMPANY])
+    if least is None:
         return None
     every = _events(seen, np.flatnonzero(seen.usable))
     return Pacing(least, _lines(every, _BEHIND * least))
+
+
+def _least(events: NDArray[np.int64]) -> float | None:
+    """The time between two events of streams that run together, where it is never less; None
+    where some come at once, or too few came."""
+    if len(events) < _FEWEST:
+        return None
+    spaces = np.diff(events)
+    least = float(np.quantile(spaces, _CLOSER))
+    apart = least > 3 * TOGETHER_NS and least >= _NEVER_LESS * float(np.median(spaces))
+    return least if apart else None
 
 
 def _events(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.int64]:

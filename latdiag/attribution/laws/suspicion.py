@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.laws.laws import Laws
+from latdiag.attribution.laws.line import Line
 from latdiag.attribution.laws.path import HTTP_LAYER_NS
 from latdiag.attribution.laws.pieces import Piece, piece
 from latdiag.attribution.ledger import Origin
@@ -46,6 +47,7 @@ def pieces_of(
     columns: Mapping[str, NDArray[np.int64]],
     gaps: NDArray[np.float64],
     paced: NDArray[np.int64],
+    line: Line | None = None,
 ) -> list[Piece]:
     """All pieces of the workload's rows whose owner may be in doubt, and those of one suspect.
 
@@ -63,7 +65,7 @@ def pieces_of(
     # What holds tokens back or sends them one by one makes the first one wait as well.
     delayed = laws.pacing is not None or laws.delivery.held is not None
     waits = float((columns["full"] + columns["wait"]).mean()) if len(paced) else 0.0
-    loaded = _excluded_by_load(laws, waits)
+    loaded = _excluded_by_load(laws, waits, line)
     crowd = {} if delayed else loaded | gateway
     # Whoever lets so many in at once may let a refused POST pass, unless it was read behind.
     places = loaded if _read(laws) and not delayed else {}
@@ -81,6 +83,7 @@ def pieces_of(
         piece("launch", columns["launch"], gateway | link | read, ("prefill",)),
         piece("prompt", columns["prompt"], gateway | prompt, ("prefill",)),
         piece("crowd", columns["crowd"], gateway, ("frontend",), ("gateway", "frontend")),
+        piece("door", columns["door"], {}, ("gateway",), ("gateway",)),
         piece("misfit", columns["misfit"], gateway | link, ("queue",)),
         piece("full", columns["full"], places, ("queue",), ("queue", "gateway")),
         piece("wait", columns["wait"], crowd | link | _in_turn(laws), ("queue",)),
@@ -98,12 +101,15 @@ def pieces_of(
     return [*found, piece("paced", paced, {}, ("decode",), among)]
 
 
-def _excluded_by_load(laws: Laws, waits: float) -> dict[str, str]:
+def _excluded_by_load(laws: Laws, waits: float, line: Line | None) -> dict[str, str]:
     """Whom GETs and refusals beside the workload exclude from what requests wait for: what these
     took more is a piece of its own. ``waits``: ns that a request waits on average; these must be
-    quick beside it."""
+    quick beside it, all of them or each at its moment."""
     loaded = laws.loaded
-    if loaded is None or loaded.room_ns > max(_QUICK * waits, HTTP_LAYER_NS):
+    if loaded is None:
+        return {}
+    passed = line is not None and line.hi <= _QUICK
+    if not passed and loaded.room_ns > max(_QUICK * waits, HTTP_LAYER_NS):
         return {}
     if loaded.post_ns is not None and (_read(laws) or not _holds_posts(laws)):
         return {"gateway": _QUICK_POSTS, "frontend": _QUICK_POSTS}
@@ -162,6 +168,10 @@ def _crowd(_laws: Laws, _piece: Piece) -> Origin:
     return Origin("C", "GETs and refused requests beside the workload (S7)")
 
 
+def _door(_laws: Laws, _piece: Piece) -> Origin:
+    return Origin("C", "refused requests that wait as long as those beside them for a place (S7)")
+
+
 def _misfit(_laws: Laws, _piece: Piece) -> Origin:
     return Origin("E", "requests that met no other take longer than the laws of S3 say")
 
@@ -202,6 +212,7 @@ PIECES: Mapping[str, Callable[[Laws, Piece], Origin]] = {
     "launch": _launch,
     "prompt": _prompt,
     "crowd": _crowd,
+    "door": _door,
     "misfit": _misfit,
     "full": _wait,
     "wait": _wait,

@@ -1,0 +1,79 @@
+"""Whether requests that wait stand in a line that a refused POST stands in too.
+
+A POST that is refused brings no work to an engine. Where it takes as long as the requests beside
+it wait, what they wait for lies before whatever refuses, and what they wait for behind that is the
+rest. Where it passes while they wait, nothing that it passed makes them wait.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.attribution.laws.path import HTTP_LAYER_NS, Refusals
+from latdiag.load.plan import LOADED_PATH
+
+if TYPE_CHECKING:
+    from latdiag.measurement.observations import Observations
+
+#: Fewer refused POSTs beside the workload tell nothing.
+_FEWEST = 6
+_DRAWS = 400
+#: The interval of the share may be so wide for the line to be one and the same.
+_SHARP = 0.5
+#: From this share on, what a refused POST shows of the waits is more than chance and a busy loop.
+_SOME = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """``share``: of what a request waits, a refused POST at the same moment waits so much, in
+    [``lo``, ``hi``]; ``n``: POSTs."""
+
+    share: float
+    lo: float
+    hi: float
+    n: int
+
+    @property
+    def one(self) -> bool:
+        """Whether all of the wait may be that of the POSTs, and little else can."""
+        return self.lo <= 1.0 <= self.hi and self.hi - self.lo < _SHARP
+
+    @property
+    def before(self) -> float:
+        """The share of the waits that lies before whatever refuses."""
+        return 1.0 if self.one else min(self.share, 1.0) if self.lo > _SOME else 0.0
+
+
+def line_of(
+    seen: Observations,
+    refusals: Refusals | None,
+    behind: float,
+    rows: NDArray[np.int64],
+    waits: NDArray[np.int64],
+) -> Line | None:
+    """``waits``: ns that each of the workload's ``rows`` waited; ``behind``: of the way of a GET.
+    None: too few POSTs, or nobody waits."""
+    posts = np.flatnonzero(
+        (seen.stage == LOADED_PATH)
+        & (seen.scenario == "refused")
+        & (seen.answer >= 0)
+        & ((seen.status == 400) | (seen.status == 422))
+    )
+    if refusals is None or len(posts) < _FEWEST or not len(rows):
+        return None
+    took = seen.answer[posts] - behind - refusals.at(seen.isl[posts])
+    order = np.argsort(seen.begin[rows], kind="stable")
+    beside = np.interp(seen.begin[posts], seen.begin[rows][order], waits[order].astype(float))
+    if float(beside.mean()) < HTTP_LAYER_NS:
+        return None
+    random = np.random.default_rng(len(posts))
+    drawn = random.integers(0, len(posts), (_DRAWS, len(posts)))
+    above, below = took[drawn].sum(axis=1), beside[drawn].sum(axis=1)
+    shares = above / np.maximum(below, HTTP_LAYER_NS)
+    lo, hi = np.quantile(shares, (0.025, 0.975))
+    return Line(float(took.sum() / beside.sum()), float(lo), float(hi), len(posts))
