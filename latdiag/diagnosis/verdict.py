@@ -16,6 +16,17 @@ from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.health import AVOIDABLE, Health
 from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
 from latdiag.diagnosis.splitting import splitting
+from latdiag.diagnosis.verdict_words import (
+    amount,
+    confidence_of,
+    mean_of,
+    ms,
+    noun,
+    subject,
+    takes,
+    who,
+    whole_of,
+)
 from latdiag.model.terms import AUDIT_RULES
 from latdiag.model.units import GLUE, quantity
 
@@ -29,17 +40,6 @@ _FAILED = 0.01
 #: From this share on another component is worth advice of its own.
 _NOTABLE = 0.2
 
-_WORDS = {
-    "client": "latdiag's own client",
-    "network": "the network",
-    "gateway": "a gateway or proxy in front of the server",
-    "frontend": "the server's frontend (parsing, chat template, tokenising)",
-    "queue": "waiting behind other requests before the first token",
-    "prefill": "computing the prompt (prefill)",
-    "interconnect": "moving the KV cache between servers (interconnect)",
-    "decode": "generating the tokens after the first (decode)",
-    "unattributed": "time that no evidence explains",
-}
 _LEAVES = {
     "queue.admission": "waiting for a place in the running batch",
     "decode.base": "the model's own step",
@@ -141,7 +141,7 @@ def verdict(case: Case) -> Verdict:
     first, second, *_ = sorted(chosen, key=lambda name: -chosen[name].sum_ns)
     whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
-        return _healthy(case.health, population, _confidence(chosen[first]))
+        return _healthy(case.health, population, confidence_of(chosen[first]))
     paced = "decode" in (chosen[first].members or (first,))
     if whole and case.health is not None and paced and case.health.open(chosen):
         return _perhaps_healthy(case, about, population, case.health)
@@ -202,7 +202,7 @@ def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Ve
     chosen = about.shares
     fine = case.leaves.get(population) or {}
     leaf = _top_leaf(fine, first, chosen[first].sum_ns)
-    confidence, unknown = _confidence(chosen[first]), unattributed(chosen)
+    confidence, unknown = confidence_of(chosen[first]), unattributed(chosen)
     if unknown > UNEXPLAINED:
         confidence = "bounded"
     weaker = leaf is not None and confidence == "measured" and fine[leaf].grade not in ("A", "B")
@@ -211,8 +211,8 @@ def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Ve
         # A sentence is as sure as the weakest of what it says.
         confidence = "inferred"
     sentence = (
-        f"{_subject(first, chosen)} {_takes(chosen[first])} {_amount(chosen[first], about)} of"
-        f" the {_whole(about)} of {_who(population)} ({_mean(chosen[first], about)},"
+        f"{subject(first, chosen)} {takes(chosen[first])} {amount(chosen[first], about)} of"
+        f" the {whole_of(about)} of {who(population)} ({mean_of(chosen[first], about)},"
         f" {confidence})"
     )
     if leaf is not None:
@@ -301,14 +301,14 @@ def _perhaps_healthy(case: Case, about: Breakdown, population: str, health: Heal
     first = classes[0]
     named = [name for name in chosen[first].members or () if name in AVOIDABLE]
     sentence = (
-        f"Nothing looks slow at this load: {health.sentence()}. But {_noun(first, chosen)}"
-        f" {_takes(chosen[first])} {_amount(chosen[first], about)} of the {_whole(about)}, and how"
+        f"Nothing looks slow at this load: {health.sentence()}. But {noun(first, chosen)}"
+        f" {takes(chosen[first])} {amount(chosen[first], about)} of the {whole_of(about)}, and how"
         f" much of that is {' or '.join(named)} is not known."
     )
     return Verdict(
         None,
         population,
-        _confidence(chosen[first]),
+        confidence_of(chosen[first]),
         "ambiguous",
         sentence,
         _following(case, first, chosen, None),
@@ -317,23 +317,23 @@ def _perhaps_healthy(case: Case, about: Breakdown, population: str, health: Heal
 
 def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second: str) -> Verdict:
     chosen = about.shares
-    one, other = (_noun(name, chosen) for name in (first, second))
+    one, other = (noun(name, chosen) for name in (first, second))
     sentence = (
-        f"The two largest parts are {one} with {_amount(chosen[first], about)} and {other} with"
-        f" {_amount(chosen[second], about)} of the {_whole(about)} of {_who(population)} (mean"
-        f" {_ms(about.total_ns, about)}, {_confidence(chosen[first])})."
+        f"The two largest parts are {one} with {amount(chosen[first], about)} and {other} with"
+        f" {amount(chosen[second], about)} of the {whole_of(about)} of {who(population)} (mean"
+        f" {ms(about.total_ns, about)}, {confidence_of(chosen[first])})."
     )
     sure = "A longer measurement narrows the intervals."
     if first == "unattributed" and (chosen[first].share or 0.0) > 0.5:
         sentence = (
-            f"No evidence explains {_amount(chosen[first], about)} of the {_whole(about)} of"
+            f"No evidence explains {amount(chosen[first], about)} of the {whole_of(about)} of"
         )
-        sentence += f" {_who(population)} ({_mean(chosen[first], about)})."
+        sentence += f" {who(population)} ({mean_of(chosen[first], about)})."
         sure = ""
     return Verdict(
         None,
         population,
-        _confidence(chosen[first]),
+        confidence_of(chosen[first]),
         "ambiguous",
         sentence,
         _following(case, first, chosen, None),
@@ -347,56 +347,6 @@ def _top_leaf(leaves: Mapping[str, Share], component: str, whole: int) -> str | 
     mine = {name: ns for name, ns in mine.items() if name.startswith(f"{component}.")}
     top = max(mine, key=lambda name: mine[name], default=None)
     return top if top is not None and whole > 0 and mine[top] > whole / 2 else None
-
-
-# ---------------------------------------------------------------------- words and figures
-def _subject(name: str, chosen: Mapping[str, Share]) -> str:
-    """What takes the time, as a sentence begins."""
-    words = _noun(name, chosen)
-    return words[0].upper() + words[1:]
-
-
-def _noun(name: str, chosen: Mapping[str, Share]) -> str:
-    members = chosen[name].members
-    if members:
-        named = f"{', '.join(members[:-1])} and {members[-1]}" if len(members) > 1 else name
-        return f"{named} together (nothing in this run separates them)"
-    if name == "queue" and chosen[name].grade in ("A", "B"):
-        return "waiting in the server's queue"
-    return _WORDS[name]
-
-
-def _takes(share: Share) -> str:
-    return "take" if share.members else "takes"
-
-
-def _who(population: str) -> str:
-    return "the slowest 5 % of requests" if population == "p95_tail" else "all requests"
-
-
-def _whole(about: Breakdown) -> str:
-    return "time inside the server" if about.interval == "server" else "end-to-end time"
-
-
-def _amount(share: Share, about: Breakdown) -> str:
-    """``62 % [55, 69]``."""
-    text = f"{_percent(share.share or 0.0)} %"
-    if share.lo is None or share.hi is None:
-        return text
-    return f"{text} [{_percent(max(0.0, share.lo))}, {_percent(share.hi)}]"
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share) or 0}"
-
-
-def _mean(share: Share, about: Breakdown) -> str:
-    """``mean 412 ms of 664 ms``."""
-    return f"mean {_ms(share.sum_ns, about)} of {_ms(about.total_ns, about)}"
-
-
-def _ms(sum_ns: int, about: Breakdown) -> str:
-    return quantity(sum_ns / about.n / 1e6, "ms").replace(GLUE, " ")
 
 
 def _following(case: Case, name: str, chosen: Mapping[str, Share], leaf: str | None) -> str:
@@ -414,9 +364,3 @@ def _splitting(case: Case, members: Sequence[str]) -> str:
     """What would tell the members apart, and is not in the run."""
     listening = case.parts.interval == "server"
     return splitting(members, case.given, case.listened, to_probe=not (case.probed or listening))
-
-
-def _confidence(share: Share) -> str:
-    if share.members:
-        return "bounded"
-    return {"A": "measured", "B": "measured", "C": "inferred"}.get(share.grade, "bounded")

@@ -10,8 +10,10 @@ PROBE_TERMS = (
         "Healthy",
         "The verdict if nothing stands out: decode takes most of the time, nothing avoidable"
         " is large, requests take little longer under this load than alone, and TTFT and TPOT"
-        " meet a common objective. It holds for the load that was sent; a higher --rate or"
-        " --concurrency finds the load at which it ends.",
+        " meet a common objective. What they take alone is measured in the designed stages and,"
+        " where the server has changed since, by requests of the workload that met no other. It"
+        " holds for the load that was sent; a higher --rate or --concurrency finds the load at"
+        " which it ends.",
         see=("verdict", "slo", "workload"),
     ),
     Term(
@@ -19,8 +21,9 @@ PROBE_TERMS = (
         "Ambiguous",
         "The verdict if two components are so close that another sample of the same requests"
         " might have reversed their order. Both are named. More requests decide it, or show"
-        " that neither leads.",
-        see=("verdict", "interval", "budget"),
+        " that neither leads. Also the verdict if nobody waits, and only parts that cannot be"
+        " told apart stand between the server and healthy: one of them may be avoidable.",
+        see=("verdict", "interval", "budget", "healthy"),
     ),
     Term(
         "insufficient",

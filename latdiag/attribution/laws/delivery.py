@@ -97,7 +97,8 @@ def delivery_of(seen: Observations) -> Delivery:
     bursts, held, several, step = _bursts(seen)
     if len(rows) < _FEWEST:
         return Delivery(none, none, 1.0, False, bursts, held, several, step)
-    if (size := _size_of_asked(seen, arrivals)) is not None:
+    size = _size_of_asked(seen, arrivals)
+    if size is not None and seen.asked is not None:
         asked = np.where(seen.asked > 0, seen.asked, seen.osl)
         gathered = np.where(arrivals > 0, np.clip(asked, 1, size) - 1.0, 0.0)
         return Delivery(none, gathered, size, False, bursts, held, several, step, asked)

@@ -52,7 +52,7 @@ def _phases(seen: Observations) -> list[float]:
     rows = seen.of("S8", "S10")
     rows = rows[np.diff(seen.offsets)[rows] >= _ARRIVALS]
     rows = rows[np.argsort(seen.first[rows], kind="stable")]
-    found = []
+    found: list[float] = []
     for place, row in enumerate(rows.tolist()):
         for other in rows[place + 1 : place + 9].tolist():
             if seen.first[other] >= seen.last[row] or len(found) >= _PAIRS:
