@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -48,15 +49,16 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
+@cache
 def values(hint: Any) -> st.SearchStrategy[Any]:
     """Values of a field that is declared so."""
     if hint in SCALARS:
         return SCALARS[hint]
     if hint in MESSAGES.values():
-        hints = get_type_hints(hint)
+        hints = hints_of(hint)
         return st.builds(hint, **{name: values(hints[name]) for name in field_names(hint)})
     if is_typeddict(hint):
-        named = get_type_hints(hint)
+        named = hints_of(hint)
         return st.fixed_dictionaries({name: values(named[name]) for name in named})
     kind, inner = get_origin(hint), get_args(hint)
     if kind in (Union, UnionType):
@@ -72,6 +74,11 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     if kind is dict:
         return st.dictionaries(*map(values, inner), max_size=4)
     raise AssertionError(f"no values are known for {hint}")
+
+
+@cache
+def hints_of(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def field_names(kind: Any) -> tuple[str, ...]:
@@ -108,7 +115,7 @@ def test_no_field_of_it_is_dropped(name: str, data: st.DataObject) -> None:
     """Each field alone is told apart from another value of it."""
     kind = MESSAGES[name]
     one = data.draw(values(kind))
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     for field in field_names(kind):
         before = getattr(one, field)
         other = data.draw(values(hints[field]).filter(lambda v, before=before: v != before))

@@ -159,17 +159,23 @@ def test_shares(n: int, phi: float) -> None:
     assert share_in >= 0.90 - SLACK
 
 
-@pytest.mark.parametrize("q", [0.5, 0.99])
-def test_the_histogram_covers_too(q: float) -> None:
+def test_the_histogram_covers_too() -> None:
     """Requests of 50 gaps, slow together for about 10 requests; blocks of >= 1000 gaps, merged.
     Measured 0.94 and 0.95, as for the exact values."""
+    wanted = (0.5, 0.99)
 
-    def run(rng: np.random.Generator) -> Estimate:
+    def run(rng: np.random.Generator) -> list[Estimate]:
         level = np.repeat(series(rng, 2000, 0.9) * 0.7, 50)
         held = BlockHistogram(first_block=1000)
         values = ns(level + rng.normal(size=100_000)) // 10_000  # fewer octaves, less to zero
         held.add(values, np.full(2000, 50))
-        return held.quantile(q)
+        return [held.quantile(q) for q in wanted]
 
-    share_in, _ = covered(run, quantile_truth(q, 0.7) / 10_000)
-    assert share_in >= 0.90 - SLACK
+    rng = np.random.default_rng(20_26)
+    runs = [run(rng) for _ in range(RUNS)]
+    for place, q in enumerate(wanted):
+        found = iter(runs)
+        share_in, _ = covered(
+            lambda _, f=found, at=place: next(f)[at], quantile_truth(q, 0.7) / 10_000
+        )
+        assert share_in >= 0.90 - SLACK, q
