@@ -61,9 +61,14 @@ def test_every_public_name_is_on_the_page() -> None:
     assert set(re.findall(r"\blatdiag\.(\w+)", "".join(SNIPPETS))) <= set(latdiag.__all__)
 
 
-def test_the_columns_are_those_of_the_table(tmp_path: Path) -> None:
-    run = tmp_path / unpack(RUNS / "probe-kv-spans.run.tar.gz", tmp_path)
-    table = latdiag.diagnose_run(run).requests()
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> latdiag.Result:
+    folder = tmp_path_factory.mktemp("probed")
+    return latdiag.diagnose_run(folder / unpack(RUNS / "probe-kv-spans.run.tar.gz", folder))
+
+
+def test_the_columns_are_those_of_the_table(probed: latdiag.Result) -> None:
+    table = probed.requests()
     rows = re.findall(r"^\| (`.*?`) \|", PAGE.partition("## Requests")[2], re.M)
     named = re.findall(r"`(\w+)`", " ".join(rows))
     components = {"interconnect_ms", *table.attrs["grades"]}
@@ -72,12 +77,11 @@ def test_the_columns_are_those_of_the_table(tmp_path: Path) -> None:
     ]
 
 
-def test_the_example_ttft_over_time(tmp_path: Path) -> None:
+def test_the_example_ttft_over_time(probed: latdiag.Result) -> None:
     path = ROOT / "examples" / "ttft_over_time.py"
     assert len(path.read_text().splitlines()) <= 17
-    run = tmp_path / unpack(RUNS / "probe-kv-spans.run.tar.gz", tmp_path)
     done = subprocess.run(
-        [sys.executable, str(path), str(run)],
+        [sys.executable, str(path), str(probed.run)],
         capture_output=True,
         text=True,
         check=True,
@@ -85,7 +89,7 @@ def test_the_example_ttft_over_time(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT)},
     )
     first, head, _, *rows = done.stdout.splitlines()
-    verdict = latdiag.diagnose_run(run).verdict
+    verdict = probed.verdict
     assert verdict is not None and first == verdict.sentence and done.stderr == ""
     assert head.split()[:3] == ["ttft_ms", "client_ms", "network_ms"] and len(rows) > 5
     for row in rows:

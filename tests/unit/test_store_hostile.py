@@ -15,6 +15,7 @@ from latdiag.model.errors import LatdiagError, RunFault
 from latdiag.store import documents, parts, place
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter, create_run
+from tests.profiles import repetitions
 from tests.run_documents import header, state
 
 PART = "requests/part-w-000001.parquet"
@@ -225,12 +226,13 @@ def test_text_that_is_not_utf8_is_damage(run: str) -> None:
     assert opened.caveats == [f"{run}/{PART} is damaged; its rows from 0 on are lost"]
 
 
+@pytest.mark.repeated
 def test_flipped_bytes_never_end_in_anything_but_a_word_about_them(run: str) -> None:
     file = Path(run, PART)
     whole = file.read_bytes()
     draw = random.Random(20261123)
     refused = damaged = 0
-    for _ in range(400):
+    for _ in range(repetitions(400)):
         raw = bytearray(whole)
         for _ in range(draw.randint(1, 3)):
             raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
