@@ -102,12 +102,12 @@ def read_streams(batch: Batch) -> Streams:
     at = np.flatnonzero(among(kinds, OUTPUT_KINDS))
     # Row i has the output arrivals bounds[i] to bounds[i + 1].
     bounds = np.searchsorted(at, column.offsets)
-    stamps = column.values[at]
-    censored = aligned(batch.lists["censored"], column)[at]
+    stamps = column.values.take(at)
+    censored = aligned(batch.lists["censored"], column).take(at)
     known = batch.lists["tokens"].valid
-    tokens = aligned(batch.lists["tokens"], column)[at]
+    tokens = aligned(batch.lists["tokens"], column).take(at)
     outputs = np.diff(bounds)
-    answers = np.flatnonzero(among(kinds[at], ANSWER_KINDS))
+    answers = np.flatnonzero(among(kinds.take(at), ANSWER_KINDS))
     answer_bounds = np.searchsorted(answers, bounds)
     has_answer = np.diff(answer_bounds) > 0
     answer_at = _taken(answers, answer_bounds[:-1], has_answer)
@@ -209,6 +209,6 @@ def _token_gaps(
 
 def _row_counts(kept: NDArray[np.bool_], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many of a row's gaps are kept; the gap at a border of two rows never is."""
-    before = np.zeros(kept.size + 1, dtype=np.int64)
-    np.cumsum(kept, out=before[1:])
-    return np.diff(before[np.minimum(bounds, kept.size)])
+    # Those that are not kept are few: the others are not counted one by one.
+    edges = np.minimum(bounds, kept.size)
+    return np.diff(edges - np.searchsorted(np.flatnonzero(~kept), edges))
