@@ -143,7 +143,7 @@ def _parts(rows: Frame, theirs: Parts, left_out: int, held: bool) -> Parts:
     late = whole.stream - _sum((each.late for each in classes), rows.n)
     after = rows.done - rows.last - rest - _sum((each.after for each in classes), rows.n)
     drawn = _drawn(theirs, early + late)
-    origin = Origin("B", _DIFFERENCE + (_HELD if held else ""))
+    origin = Origin("C", _DIFFERENCE + (_HELD if held else ""))
     gateway = MASK["gateway"]
     claims = client_claims(rows)
     claims.append(Claim(gateway, early + late, (origin,), before=early, drawn=drawn))

@@ -118,7 +118,9 @@ def probe(
     around = gatherer(gather, output.quiet)
     with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, limits.seed)
-        second = _wish(behind, target, output.priority, limits.seed) if behind else None
+        second = None
+        if behind is not None:
+            second = _wish(behind, target, output.priority, limits.seed)
         _say_cost(limits)
         progress = Progress(None, None, quiet=output.quiet)
         workload = WorkloadText(isl, osl)

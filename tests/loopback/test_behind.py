@@ -110,4 +110,5 @@ def test_two_models(tmp_path: Path, capsys: Captured) -> None:
 
 
 def test_what_is_no_url(capsys: Captured) -> None:
-    refused(["http://127.0.0.1:9", "--behind", "ftp://x"], capsys, 2, "not an http or https URL")
+    for other in ("ftp://x", "", "http://"):
+        refused(["http://127.0.0.1:9", "--behind", other], capsys, 2, "not an http or https URL")

@@ -21,6 +21,8 @@ from latdiag.stacks.signal import ReplyFields
 
 #: Kinds of a choice without known output.
 _BARE = (Kind.OTHER, Kind.ROLE)
+#: What nearly all bear.
+_ANSWER = Kind.ANSWER
 
 
 class OpenAIChat:
@@ -57,7 +59,7 @@ def _choice(choice: object) -> Said:
         if type(delta) is not dict:
             delta = {}
     kind = _kind(delta)
-    texts = unlisted(delta) or unlisted(choice) if kind in _BARE else ()
+    texts = () if kind is _ANSWER or kind not in _BARE else unlisted(delta) or unlisted(choice)
     return kind, token_ids(choice, "content"), choice.get("finish_reason"), texts
 
 
