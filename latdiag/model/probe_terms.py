@@ -80,7 +80,8 @@ PROBE_TERMS = (
         " through a gateway (URL) and to the server behind it (URL2), and all other stages to"
         " the server. What requests take longer through the gateway is the gateway's, with the"
         " network between the two; the rest is divided as a probe of the server divides it, and"
-        " all adds up to what the client waited at URL. Metrics are those at URL. If fewer"
+        " all adds up to what the client waited at URL. Metrics are those at URL. Without --rate"
+        " the rate is one that the server bears easily; the gateway may not. If fewer"
         " streams run at once through the gateway than at the server, it may hold requests back"
         " that would wait at the server otherwise, and the intervals allow for that. The slowest"
         " requests are not taken apart: they have no equals at the server.",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from latdiag.measurement.stages import DESIGNED, WORKLOAD, Limits, PathStage, Shot, Stage
+from latdiag.measurement.stages import BEHIND, DESIGNED, WORKLOAD, Limits, PathStage, Shot, Stage
 from latdiag.probe.budget import BUDGETS, MAX_TOKENS
 from latdiag.probe.cost import cost
 from latdiag.probe.design import probe
@@ -35,6 +35,7 @@ def any_limits(draw: st.DrawFn) -> Limits:
         draw(st.none() | lengths),
         draw(st.sampled_from([0.01, 2.0, 500.0])) if load == "rate" else None,
         draw(st.sampled_from([1, 16, 1000])) if load == "concurrency" else None,
+        draw(st.booleans()),
     )
 
 
@@ -213,6 +214,20 @@ def test_a_users_concurrency_makes_a_closed_loop() -> None:
 
 
 # ---------------------------------------------------------------------- what ends it early
+@pytest.mark.parametrize("own", [{}, {"rate": 3.0}, {"concurrency": 4}])
+def test_a_server_behind_gets_the_same_workload_in_turn(own: dict[str, float]) -> None:
+    server = probed(FakeServer(), replace(QUICK, **own, behind=True))  # type: ignore[arg-type]
+    parts = [s for s in server.stages if isinstance(s, Stage) and s.name in (WORKLOAD, BEHIND)]
+    assert [(s.name, s.segment) for s in parts] == [
+        (WORKLOAD, 1), (BEHIND, 1), (BEHIND, 2), (WORKLOAD, 2),
+    ]  # fmt: skip
+    for one, other in zip(parts[::2], parts[1::2], strict=True):
+        assert (one.shots, one.slots, one.segment) == (other.shots, other.slots, other.segment)
+    # Requests about the path are for the server that the other stages are about.
+    assert not any(s.beside for s in parts if s.name == WORKLOAD)
+    assert BEHIND not in by_name(probed(FakeServer(), replace(QUICK, **own)))  # type: ignore[arg-type]
+
+
 def test_it_stops_after_the_first_request_if_nothing_comes_back() -> None:
     server = probed(FakeServer(fails=1), QUICK)
     assert list(by_name(server)) == ["warmup"]

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from latdiag.attribution.leaves import MASK
+from latdiag.attribution.spans.batching import gathered
 from latdiag.attribution.spans.owners import client_stream, made_stream
+from latdiag.measurement.chunks import Chunks
 from latdiag.measurement.frame import Frame, joined
 
 MS = 1_000_000
+HELD = np.ones(1, dtype=bool)
 
 
 def told(prefill: tuple[int, int], decode: tuple[int, int], engine: bool = True) -> Any:
@@ -37,20 +40,33 @@ def frame(first: int, last: int) -> Frame:
 @pytest.mark.parametrize("first", [250, 200, 180])
 def test_a_stream_held_back_until_its_end_is_as_long_as_its_servers_made_it(first: int) -> None:
     spans = told((0, 90), (2, 250))
-    seen = made_stream(spans, frame(first, 250))
+    seen = made_stream(spans, frame(first, 250), HELD)
     assert [int(each[0]) // MS for each in seen] == [90, 250]
 
 
-@pytest.mark.parametrize("first", [95, 110, 160])
-def test_a_stream_that_came_as_it_was_made_is_the_clients(first: int) -> None:
+@pytest.mark.parametrize(("first", "held"), [(95, False), (200, False), (85, True)])
+def test_a_stream_that_came_as_it_was_made_is_the_clients(first: int, held: bool) -> None:
+    """So is one that took longer on its way than to make."""
     spans, rows = told((0, 90), (2, 250)), frame(first, 250)
-    assert [each.tolist() for each in made_stream(spans, rows)] == [
+    assert [each.tolist() for each in made_stream(spans, rows, HELD & held)] == [
         each.tolist() for each in client_stream(spans, rows)
     ]
 
 
 def test_no_engine_no_work() -> None:
     spans, rows = told((0, 90), (2, 250), engine=False), frame(250, 250)
-    assert [each.tolist() for each in made_stream(spans, rows)] == [
+    assert [each.tolist() for each in made_stream(spans, rows, HELD)] == [
         each.tolist() for each in client_stream(spans, rows)
     ]
+
+
+def test_streams_of_many_events_at_a_time_are_held_back() -> None:
+    def chunks(number: int, together: int) -> Chunks:
+        column = {"chunks": number, "tokens": number, "known": number - 1, "together": together}
+        rows = {name: np.array([value]) for name, value in (column | {"apart": 0}).items()}
+        return Chunks(**rows, judged=np.ones(1, dtype=bool))
+
+    # (events, of the gaps between them next to nothing)
+    of = {(24, 21): True, (24, 23): True, (3, 2): True, (24, 4): False, (24, 12): False}
+    of |= {(1, 0): False, (3, 1): False}
+    assert {sizes: bool(gathered(chunks(*sizes))[0]) for sizes in of} == of

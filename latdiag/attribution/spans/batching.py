@@ -99,6 +99,12 @@ def batching(came: Chunks, decode_ns: NDArray[np.int64]) -> Batching | None:
     )
 
 
+def gathered(came: Chunks) -> NDArray[np.bool_]:
+    """The requests whose output came many events at a time, or all at once."""
+    found: NDArray[np.bool_] = (came.chunks > 1) & (_sizes(came) >= np.minimum(_SIZE, came.chunks))
+    return found & came.judged
+
+
 def _sizes(came: Chunks) -> NDArray[np.float64]:
     """Chunks a batch, at least."""
     sizes: NDArray[np.float64] = came.chunks / np.maximum(came.chunks - came.together, 1)

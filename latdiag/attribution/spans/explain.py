@@ -46,10 +46,14 @@ _WAY_QUANTILE = 0.05
 
 
 def explain(
-    found: Spans, seen: Frame, stated: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+    found: Spans,
+    seen: Frame,
+    stated: Mapping[str, NDArray[np.float64]] = MappingProxyType({}),
+    held: NDArray[np.bool_] | None = None,
 ) -> tuple[Parts | None, Findings, Spans]:
     """(Parts of the requests whose servers spoke, None where too few did; what became of the
-    evidence; the spans that were joined). ``stated``: in replies, see ``with_reply_spans``."""
+    evidence; the spans that were joined). ``stated``: in replies, see ``with_reply_spans``;
+    ``held``: requests whose stream came many events at a time."""
     ids = (seen.trace_id, seen.span_id, seen.request_id, seen.response_id)
     spans = with_reply_spans(join(found, Requests(*(each.tolist() for each in ids))), stated)
     facts = Findings(requests=seen.n, by=spans.joined_by, duplicates=spans.duplicates)
@@ -60,7 +64,8 @@ def explain(
     if not (spans.signal >= 0).any():
         return None, facts, spans
     told = claiming.claimed(spans, seen.n)
-    told = claiming.with_decode(told, *made_stream(told, seen), claiming.CLIENT_STREAM)
+    held = np.zeros(seen.n, dtype=bool) if held is None else held
+    told = claiming.with_decode(told, *made_stream(told, seen, held), claiming.CLIENT_STREAM)
     table = table_of(told, seen)
     merges = merges_of(table, told.joined)
     keep = complete(told, table, seen, facts, merges)

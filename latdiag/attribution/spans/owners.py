@@ -18,8 +18,6 @@ from latdiag.measurement.frame import Frame
 #: Components that may be told together where no signal parts them: all lie before the first token
 #: or between servers.
 _MERGEABLE = frozenset({"gateway", "frontend", "queue", "prefill", "interconnect"})
-#: A stream that lasts a smaller part of the servers' work was held back on the way.
-_HELD = 0.5
 #: Time that no signal parts, of one request, above which it is noticeable.
 UNPARTED = 0.01
 
@@ -50,10 +48,11 @@ def client_stream(
 
 
 def made_stream(
-    told: claiming.Claimed, seen: Frame
+    told: claiming.Claimed, seen: Frame, held: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last token on the rows' axes, as they were made: where something on the path held
-    a stream back, it is shorter at the client than the servers' work after all prefill."""
+    """First and last token on the rows' axes, as they were made. ``held``: rows whose stream
+    something on the path held back: it is shorter at the client than what the servers did after
+    all prefill, which is taken instead."""
     first, last = client_stream(told, seen)
     decode, prefill = MASK["decode"], MASK["prefill"]
     covers = told.claims.covers
@@ -63,9 +62,9 @@ def made_stream(
     end = np.full(seen.n, np.iinfo(np.int64).min)
     mine = told.engine & (covers & decode != 0)
     np.maximum.at(end, told.claims.row[mine], told.claims.end[mine])
-    known = (until > np.iinfo(np.int64).min) & (end > until)
-    held = known & (last - first < _HELD * np.where(known, end - until, 0))
-    return np.where(held, until, first), np.where(held, end, last)
+    known = held & (until > np.iinfo(np.int64).min) & (end > until)
+    longer = known & (np.where(known, end - until, 0) > last - first)
+    return np.where(longer, until, first), np.where(longer, end, last)
 
 
 def table_of(told: claiming.Claimed, seen: Frame) -> Table:

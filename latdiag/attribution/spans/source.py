@@ -46,7 +46,8 @@ def account(
     if not seen.n:
         return _served(spans) if not frame.n else None  # a client was there, and got nothing
     stated = inside_spans(replies, seen, spans.stacks)
-    parts, facts, joined = whitebox.explain(spans, seen, stated)
+    gathered = batching.gathered(chunks.select(seen.row))
+    parts, facts, joined = whitebox.explain(spans, seen, stated, gathered)
     clocks = offsets.offsets(joined, seen)
     evidence = _evidence(facts, clocks, writers)
     caveats = _caveats(facts, clocks, parts)
