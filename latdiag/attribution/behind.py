@@ -166,7 +166,10 @@ def _parts(rows: Frame, theirs: Parts, left_out: int, held: bool) -> Parts:
         ],
         settles=_settles(classes, theirs),
     )
-    parts = settle(whole, ledger, left_out, theirs.alone)
+    # On an idle server the gateway would take what it does.
+    front = np.maximum(early + late + after, 0)
+    alone = None if theirs.alone is None else theirs.alone + front
+    parts = settle(whole, ledger, left_out, alone)
     keys = {each.name: each.key for each in classes}
     return replace(
         parts,

@@ -63,6 +63,7 @@ def attribute(
     The account that ranks first is used, made finer by the others, which are kept as claims beside
     it.
     """
+    through = seen
     if seen is not None and frame is not None:
         seen = behind_view(seen)
     explained = blackbox.explain(seen) if seen is not None else None
@@ -77,8 +78,11 @@ def attribute(
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
     by = {interval: populations(parts, interval) for interval in others}
     well = None
-    if seen is not None and laws is not None:
-        well = health(laws.delivery.visible(seen), probed)
+    if seen is not None and through is not None and laws is not None:
+        # Of what the client waited at the target, whatever is behind it.
+        own = laws_account[0].parts
+        asked = laws.delivery.visible(seen) if frame is None else through
+        well = health(asked, own) if own is not None else None
     limit = admitted(seen) if seen is not None else None
     given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(

@@ -100,6 +100,9 @@ def test_what_the_twin_does_not_take_is_in_front() -> None:
         "decode": 100, "unattributed": 0.5,
     }  # fmt: skip
     assert parts.inside("client_ttft")["gateway"].tolist() == [250 * MS] * 40
+    # Its twin takes 30 ms less alone, and the gateway as much.
+    assert parts.alone is not None
+    assert (parts.total - parts.alone).tolist() == [30 * MS] * 40
     assert not parts.inside("decode")["gateway"].any()
 
 
