@@ -180,16 +180,30 @@ def _fixed(name: str, values: Any, kinds: str, dtype: Any, valid: Any = None) ->
 
 def _texts(name: str, column: Sequence[str | None]) -> Any:
     """Text in UTF-8; half a surrogate pair, as foreign JSON may hold, becomes ``?``."""
-    valid = np.array([value is not None for value in column], dtype=bool)
+    valid: NDArray[np.bool_] | None = None
+    texts: Sequence[Any] = column
     try:
-        encoded = [b"" if v is None else v.encode("utf-8", "replace") for v in column]
-    except AttributeError:
+        whole = "".join(texts)
+    except TypeError:  # there are nulls among them
+        valid = np.array([value is not None for value in column], dtype=bool)
+        texts = ["" if value is None else value for value in column]
+        whole = _joined(name, texts)
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    if whole.isascii() and lengths.max(initial=0) <= MAX_TEXT:
+        data = whole.encode()  # at once: 30 texts of a span, one by one, were half of its cost
+    else:
+        encoded = [_cut(text.encode("utf-8", "replace")) for text in texts]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        data = b"".join(encoded)
+    buffers = [_bitmap(valid), pa.py_buffer(_running(lengths, name)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+
+
+def _joined(name: str, texts: Sequence[Any]) -> str:
+    try:
+        return "".join(texts)
+    except TypeError:
         raise ValueError(f"column {name}: values that are not text") from None
-    if max(map(len, encoded), default=0) > MAX_TEXT:
-        encoded = [_cut(each) for each in encoded]
-    offsets = pa.py_buffer(_running([len(each) for each in encoded], name))
-    buffers = [_bitmap(valid), offsets, pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
 def _cut(text: bytes) -> bytes:

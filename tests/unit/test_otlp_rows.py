@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import string
 from typing import Any
 
@@ -334,3 +335,26 @@ def test_taken_and_refused_are_all(drawn: list[Any]) -> None:
     read = table(rows)
     assert len(read) == taken
     assert not any("prompt" in row["labels"] for row in read)
+
+
+def test_values_of_every_kind_keep_their_text() -> None:
+    """What is 0, false or empty is read by another way than what is not."""
+    values: list[Any] = [0.0, -0.0, 1.5, float("nan"), float("inf"), 5e-324, 0, -1, 2**63 - 1]
+    values += [-(2**63), False, True, "", "é", b"", b"x"]
+    made = ExportTraceServiceRequest()
+    spans = made.resource_spans.add().scope_spans.add().spans
+    for value in values:
+        add_span(spans, {"own.model": value})
+    add_span(spans, {"own.model": None})
+    rows = SpanRows(KEEP)
+    rows.add(made, "otlp/http", 1)
+    columns = rows.take()
+    labels = columns["labels"]
+    ends = labels.offsets.tolist()
+    kept = [
+        dict(zip(labels.keys[a:b], labels.values[a:b], strict=True)).get("own.model")
+        for a, b in itertools.pairwise(ends)
+    ]
+    texts: list[str | None] = ["0.0", "-0.0", "1.5", "nan", "inf", "5e-324", "0", "-1"]
+    texts += [str(2**63 - 1), str(-(2**63)), "false", "true", "", "é", None, None, None]
+    assert kept == texts

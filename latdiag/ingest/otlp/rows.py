@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from latdiag.ingest.otlp.keep import MAX_TEXT, Keep
@@ -34,6 +35,13 @@ _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _STATUS_ERROR = 2
 #: Names of ``Span.SpanKind`` (opentelemetry/proto/trace/v1/trace.proto).
 _KINDS = dict(enumerate(("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")))
+#: Values that may be 0, false or empty, as text; others are not kept.
+_ZEROS: dict[str | None, Callable[[Any], str]] = {
+    "double_value": lambda value: repr(value.double_value),
+    "int_value": lambda _zero: "0",
+    "bool_value": lambda value: "true" if value.bool_value else "false",
+    "string_value": lambda _empty: "",
+}
 #: Columns that the spans of an export fill; the others are the same for all of them.
 _COLUMNS = (
     "_names",
@@ -205,7 +213,11 @@ class SpanRows:
         self._label_counts.append(self._without_repetition(before))
 
     def _add_attributes(self, attributes: Any) -> None:
-        """The hot loop: 16 a span at 20,000 spans a second leave it 3 us each."""
+        """The hot loop: 16 a span at 20,000 spans a second leave it 3 us each.
+
+        Of the kinds of a value those that are not there read as 0: one that is not 0 is the one
+        that is there, and asking for that first takes half of the time of asking which it is.
+        """
         fates, keys, values = self._fates, self._keys, self._values
         before = len(keys)
         for attribute in attributes:
@@ -217,19 +229,21 @@ class SpanRows:
             if fate is None:
                 continue
             value = attribute.value
-            kind = value.WhichOneof("value")
-            if kind == "double_value":
-                text = repr(value.double_value)
-            elif kind == "int_value":
-                text = str(value.int_value)
-            elif kind == "bool_value":
-                text = "true" if value.bool_value else "false"
-            elif kind == "string_value" and fate[1]:
-                text = value.string_value
-                if len(text) > MAX_TEXT or holds_secret(text):
+            if number := value.double_value:
+                text = repr(number)
+            elif number := value.int_value:
+                text = str(number)
+            elif text := value.string_value:
+                if not fate[1] or len(text) > MAX_TEXT or holds_secret(text):
                     continue
             else:
-                continue
+                kind = value.WhichOneof("value")
+                if kind == "string_value" and not fate[1]:
+                    continue
+                read = _ZEROS.get(kind)
+                if read is None:
+                    continue
+                text = read(value)
             keys.append(fate[0])
             values.append(text)
         self.dropped_attributes += len(attributes) - (len(keys) - before)
