@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from latdiag.attribution.replies import columns
 from latdiag.attribution.replies.columns import (
     COLUMNS,
     Replies,
@@ -291,3 +292,49 @@ def test_names_are_those_of_the_table() -> None:
     assert foreign_name(header("X-Y")) == "header:x-y"
     assert foreign_name(Signal("x", "span", "y")) == ""
     assert set(COLUMNS) == {"sent_ns", "done_ns", "reply_timings", "tokens"}
+
+
+def _by_character(value: str) -> list[str]:
+    """The parts between commas outside of quotes, told one character after the other."""
+    found, start, quoted, place = [], 0, False, 0
+    while place < len(value):
+        char = value[place]
+        if quoted and char == "\\":
+            place += 1
+        elif char == '"':
+            quoted = not quoted
+        elif char == "," and not quoted:
+            found.append(value[start:place])
+            start = place + 1
+        place += 1
+    return [*found, value[start:]]
+
+
+@given(st.text(alphabet='a",\\;= \n', max_size=60))
+@examples(400)
+def test_commas_in_quotes_part_nothing(value: str) -> None:
+    assert list(columns.members(value)) == _by_character(value)
+
+
+def test_a_reply_of_more_figures_than_any_server_states_is_refused_whole() -> None:
+    most = {f"f{n}": n for n in range(columns._FIGURES)}
+    assert len(figures(json.dumps({"body": most})) or ()) == columns._FIGURES
+    assert figures(json.dumps({"body": most | {"more": 1}})) is None
+    assert figures(json.dumps({f"h{n}": "1" for n in range(columns._FIGURES + 1)})) is None
+    many = ",".join(f"m{n};dur=1" for n in range(1000))
+    assert len(server_timing(many)) == columns._METRICS
+    assert server_timing("a" + ";b=1" * 1000 + ";dur=2") == {}
+
+
+def test_replies_of_a_run_have_room_for_what_servers_state_and_not_for_all_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = json.dumps({"body": {"t": 1, "text": "x" * 8000}})
+    usual = [(json.dumps({"body": {"t": 1, "text": "x" * 1900}}), 100)] * 1000
+    assert replies([batch(usual)], [body("t")]).unreadable == 0
+    monkeypatch.setattr(columns, "_ROOM", 100_000)
+    found = replies([batch([(text, 100)] * 100)] * 2, [body("t")])
+    # In the mean over the run so many characters, and the room beside.
+    fit = (100_000 + 200 * columns._EACH) // len(text)
+    assert len(found.columns["body:t"].rows) + found.unreadable == 200
+    assert abs(200 - found.unreadable - fit) <= 1
