@@ -168,8 +168,8 @@ COLLECTED = (
     ),
     CaveatRow(
         "LD433",
-        "The requests are complete, but the servers were not heard to the end ({why}).",
-        "Measure again for the servers' part: what they said later is missing.",
+        "The servers were not heard to the end ({why}): what they said later is missing.",
+        "Measure again for the servers' part. The client's figures do not depend on it.",
         "The process that receives spans and scrapes metrics was lost during the load, or could"
         " no longer write. What it had written before counts.",
     ),
