@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.load.plan import LOADED_PATH, PATH
 from latdiag.measurement import frame as frames
 from latdiag.measurement import ttft_split
 from latdiag.measurement.frame import Frame
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
 #: What ``columns_of`` reads besides the columns of a frame.
-MORE = ("isl", "osl", "isl_wanted", "osl_wanted")
+MORE = ("isl", "osl", "isl_wanted", "osl_wanted", "error")
 #: What ``observe`` reads; ask the store for these.
 COLUMNS = (*frames.COLUMNS, *MORE)
 #: The stages whose arrivals are kept: a load has none of them, however long it was.
@@ -75,6 +76,8 @@ class Observations:
     trip: NDArray[np.int64] | None = None
     #: tokens of output that were asked for, where nobody states how many there are; 0 elsewhere
     asked: NDArray[np.int64] | None = None
+    #: the words by which a request about the path was refused; empty elsewhere
+    words: NDArray[np.object_] | None = None
 
     @property
     def n(self) -> int:
@@ -163,6 +166,7 @@ def columns_of(batch: Batch, streams: Streams) -> dict[str, NDArray[Any]]:
         "isl": np.where(isl.valid, isl.values, batch.ints["isl_wanted"].values),
         # Where the total is not known either, arrivals are tokens.
         "osl": np.where(osl.valid, osl.values, streams.outputs),
+        "words": _words(batch),
         "asked": np.where(osl.valid | ~wanted.valid, 0, wanted.values),
         "answer": _answers(batch),
         "connect": _connects(batch),
@@ -174,6 +178,15 @@ def columns_of(batch: Batch, streams: Streams) -> dict[str, NDArray[Any]]:
         each = columns["osl"][kept] / np.maximum(streams.outputs[kept], 1)
         return columns | _arrivals(batch.select(kept), each)
     return columns | _NO_ARRIVALS
+
+
+def _words(batch: Batch) -> NDArray[np.object_]:
+    """Of the few requests that are sent to be refused."""
+    chosen = np.isin(batch.texts["stage"], (PATH, LOADED_PATH))
+    if not chosen.any():
+        return np.full(len(chosen), "", dtype=object)
+    found: NDArray[np.object_] = np.where(chosen, batch.texts["error"], "")
+    return found
 
 
 def _connects(batch: Batch) -> NDArray[np.int64]:

@@ -13,7 +13,8 @@ stage isolates one cause of latency, with all others held still:
     S8       long prompts thrown at running streams: whether prefill stops decode, and when the
              engine takes a prompt up
     S4       two long prompts at once: computed in turn, or side by side
-    S7       cheap GETs and refused POSTs beside the workload: who waits before the engine
+    S7       cheap GETs and refused POSTs beside the workload, refused POSTs beside S6 too: who
+             waits before the engine
     S10      the workload, open loop: what is to be explained
 
 Lengths come in random order, so that drift of the server does not look like a law.
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 #: A prompt of the ladder may take so long at most.
 _LONGEST_PREFILL_NS = 1_000 * NS_PER_MS
+#: Refused POSTs beside a burst, and when, as shares of what one of it would take alone.
+_BURST_POSTS, _BESIDE_BURST = 4, (0.05, 0.8)
 
 
 def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
@@ -72,11 +75,12 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
     for designed in (_long_ladder, _outputs):
         for stage in designed(budget, pace(seen), purse, draw):
             seen = yield stage
-    seen = yield from _batches(budget, purse, seen)
+    lengths = _refusing(seen, refused)
+    seen = yield from _batches(budget, purse, seen, random.Random(limits.seed + 3), lengths)
     for together in (_interference, _pairs):
         for stage in together(budget, pace(seen), purse, draw):
             seen = yield stage
-    yield from workload(limits, budget, pace(seen), purse, draw, _refusing(seen, refused))
+    yield from workload(limits, budget, pace(seen), purse, draw, lengths)
 
 
 def _refusing(seen: Observations, lengths: Sequence[int]) -> list[int]:
@@ -184,9 +188,14 @@ def _outputs(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -> Ite
 
 # ---------------------------------------------------------------------- together
 def _batches(
-    budget: Budget, purse: Purse, seen: Observations
+    budget: Budget,
+    purse: Purse,
+    seen: Observations,
+    draw: random.Random,
+    refused: Sequence[int],
 ) -> Generator[Stage, Observations, Observations]:
-    """Bursts, each twice the last, until the time is up or not all are let in at once."""
+    """Bursts, each twice the last, until the time is up or not all are let in at once; beside each
+    a few POSTs that are ``refused``, which wait if they stand in the same line."""
     left = budget.batches_s * NS_PER_S
     for size in budget.batches:
         at = pace(seen)
@@ -195,7 +204,13 @@ def _batches(
         capped = at.admitted is not None and at.admitted < size // 2
         if (left < 0 and size > 4) or capped:
             break
-        stage = Stage("S6", (Shot(SHORT, osl, 0),) * size, 0, f"{size} at once")
+        lasts = at.ttft_ns(SHORT) + osl * at.gap_ns
+        beside = tuple(
+            Shot(length, 0, round(lasts * draw.uniform(*_BESIDE_BURST)))
+            for length in (draw.choices(refused, k=_BURST_POSTS) if refused else ())
+        )
+        shots = (Shot(SHORT, osl, 0),) * size
+        stage = Stage("S6", shots, 0, f"{size} at once", beside=beside)
         if (paid := purse.pays(stage)) is None:
             break
         seen = yield paid

@@ -107,6 +107,18 @@ def reply_fields() -> ReplyFields:
     return ReplyFields(tuple(sorted(objects)), tuple(sorted({*STANDARD_HEADERS, *named, *more})))
 
 
+def refused_by(texts: Iterable[str]) -> str | None:
+    """The engine whose own words all of these refusals have; None where one lacks them, or there
+    are none: then nobody knows how far a refused request went."""
+    given = list(texts)
+    for known in stacks():
+        for words in known.refusals if given else ():
+            pattern = re.compile(words)
+            if all(pattern.search(text) for text in given):
+                return known.name
+    return None
+
+
 def flags_of(turns: str) -> str:
     """What turns it, stack by stack: ``vLLM: --max-num-seqs; SGLang: ...``; those of the most
     recordings first, empty where no stack has such a knob."""
@@ -146,6 +158,8 @@ def unfit(new: Stack) -> str:
             re.compile(mark.pattern)
         for key in new.keys:
             re.compile(key.ending)
+        for words in new.refusals:
+            re.compile(words)
         for signal in new.signals:
             if not isinstance(signal, Signal):
                 return "one of its signals is none"

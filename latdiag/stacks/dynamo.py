@@ -195,6 +195,7 @@ STACK = Stack(
             '"nvext":{"extra_fields":["timing"]} in the request',
         ),
     ),
+    refusals=(r"Validation: Temperature must(?: be between |\[request\])",),
     captures=("dynamo-1.6.1",),
     texts=("phase", "component", "endpoint", "x_request_id", "request_id"),
 )

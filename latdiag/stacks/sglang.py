@@ -258,6 +258,7 @@ STACK = Stack(
             "--enable-metrics",
         ),
     ),
+    refusals=(r"temperature must be non-negative, got -",),
     knobs=(Knob("admitted", "--max-running-requests"),),
     captures=("sglang-0.5.16-h200",),
     texts=("rid", "bootstrap_room", "tp_rank", "pp_rank", "dp_rank", "thread_label"),

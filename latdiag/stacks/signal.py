@@ -159,7 +159,9 @@ class Stack:
     folders of recordings of it) or ``documented``, which counts one rung lower. ``ranks``:
     attributes that number the ranks of one server: of spans that differ in these alone, one is
     as good as all. ``texts`` and ``headers``: text attributes of its spans, and times in headers
-    of its replies, that are kept beside its signals and keys."""
+    of its replies, that are kept beside its signals and keys. ``refusals``: patterns of the words
+    by which it refuses a temperature below 0, and no gateway does: a reply that has them comes
+    from it, whoever stands before it."""
 
     name: str
     title: str
@@ -176,3 +178,4 @@ class Stack:
     ranks: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     knobs: tuple[Knob, ...] = ()
+    refusals: tuple[str, ...] = ()

@@ -308,6 +308,7 @@ STACK = Stack(
             "--enable-per-request-metrics",
         ),
     ),
+    refusals=(r"temperature must be non-negative, got -",),
     knobs=(
         Knob("admitted", "--max-num-seqs"),
         Knob("frontends", "--api-server-count"),

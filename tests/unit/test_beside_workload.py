@@ -23,7 +23,8 @@ def beside(get_ms: float, post_ms: float, n: int = 12) -> list[Reply]:
     busy = gets(random.normal(1.0 + get_ms, 0.05, n)) + refusals(
         (isl, 2.0 + 0.004 * isl + post_ms + random.normal(0, 0.05)) for isl in (32, 512, 1024) * 4
     )
-    return quiet + [replace(row, stage="S7") for row in busy]
+    # After the bursts, beside which POSTs are sent too.
+    return quiet + [replace(row, stage="S7", begin=row.begin + 10**12) for row in busy]
 
 
 @pytest.mark.parametrize(("get", "post"), [(0.0, 0.0), (0.0, 40.0), (30.0, 30.0)])

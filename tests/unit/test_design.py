@@ -240,3 +240,11 @@ def test_it_sends_nothing_by_itself() -> None:
     design = probe(QUICK)
     assert isinstance(next(design), PathStage)
     design.close()
+
+
+def test_refused_posts_go_out_beside_the_bursts_while_these_last() -> None:
+    server = probed(FakeServer(), QUICK)
+    for stage in by_name(server)["S6"]:
+        lasts = (server.base_ms + server.gap_ms * stage.shots[0].osl) * 1e6
+        assert len(stage.beside) == 4
+        assert all(shot.isl and 0 < shot.at_ns < 1.2 * lasts for shot in stage.beside)

@@ -11,7 +11,7 @@ import pytest
 from latdiag.attribution.laws.delivery import Delivery
 from latdiag.attribution.laws.engine_time import Before
 from latdiag.attribution.laws.laws import Laws, Step, Transfer, learn
-from latdiag.attribution.laws.path import Loaded
+from latdiag.attribution.laws.path import Loaded, Refusals
 from latdiag.attribution.laws.pieces import BEFORE_FIRST, Piece, limits, merged, piece, room
 from latdiag.attribution.laws.sharing import Sharing
 from latdiag.attribution.laws.suspicion import PIECES, pieces_of
@@ -117,6 +117,15 @@ def test_refusals_that_were_read_clear_what_stands_before_the_engine() -> None:
     found = suspects(laws(refusals=read.refusals, loaded=QUICK))
     assert found["full"] == {"queue"} and found["launch"] & {"gateway", "frontend"} == set()
     assert found["prompt"] == {"prefill", "interconnect"}
+
+
+def test_refusals_in_an_engine_s_words_came_as_far_whatever_they_took() -> None:
+    flat = Refusals(2.0 * MS, np.full(9, 2.0 * MS), None, "vllm")
+    assert suspects(laws(refusals=flat, loaded=QUICK))["full"] == {"queue"}
+    nobody = suspects(laws(refusals=replace(flat, engine=None), loaded=QUICK))
+    assert nobody["full"] == {"queue", "gateway"}
+    # What they took says nothing of what the prompt cost.
+    assert "frontend" in suspects(laws(refusals=flat, loaded=QUICK))["prompt"]
 
 
 def test_refusals_that_are_slow_beside_the_workload_clear_nobody() -> None:

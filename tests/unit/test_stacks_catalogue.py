@@ -132,3 +132,21 @@ def test_a_selector_reads_back(family: str, labels: dict[str, str]) -> None:
 def test_what_is_no_selector_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a metric family"):
         selector(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "engine"),
+    [
+        # As they were recorded: vLLM and Dynamo alone, and Dynamo behind LiteLLM.
+        (["HTTP 400: temperature must be non-negative, got -1.0. (parameter=temperature)"], True),
+        (["HTTP 400: Validation: Temperature must be between 0 and 2, got -1"], True),
+        (["OpenAIException - Validation: Temperature must be between 0 and 2, got -1 Lite"], True),
+        (["HTTP 400: Validation: Temperature must[request]0 and 2, got -1"], True),
+        (["HTTP 400"], False),
+        (["HTTP 400: bad request", "HTTP 400: temperature must be non-negative, got -1.0"], False),
+        (["HTTP 400: the temperature is not allowed by your key"], False),
+        ([], False),
+    ],
+)
+def test_an_engine_is_known_by_the_words_of_its_refusal(texts: list[str], engine: bool) -> None:
+    assert (catalogue.refused_by(texts) is not None) is engine

@@ -73,7 +73,8 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     met_none = lone(seen, seen.begin[rows], seen.first[rows])
     full = at_limit(seen, rows)
     own, waits = _own(seen, rows, laws)
-    line = line_of(seen, laws.refusals, laws.way_ns, rows, waits)
+    waiting = np.concatenate((seen.of("S6"), rows))
+    line = line_of(seen, laws.refusals, laws.way_ns, waiting, _own(seen, waiting, laws)[1])
 
     def columns_by(of: Laws) -> Columns:
         found, left = (own, waits) if of is laws else _own(seen, rows, of)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
 
 #: Fewer refused POSTs beside the workload tell nothing.
-_FEWEST = 6
+_FEWEST = 4
 _DRAWS = 400
 #: The interval of the share may be so wide for the line to be one and the same.
 _SHARP = 0.5
@@ -56,7 +56,7 @@ def line_of(
     rows: NDArray[np.int64],
     waits: NDArray[np.int64],
 ) -> Line | None:
-    """``waits``: ns that each of the workload's ``rows`` waited; ``behind``: of the way of a GET.
+    """``waits``: ns that each of these ``rows`` waited; ``behind``: of the way of a GET.
     None: too few POSTs, or nobody waits."""
     posts = np.flatnonzero(
         (seen.stage == LOADED_PATH)
@@ -67,8 +67,7 @@ def line_of(
     if refusals is None or len(posts) < _FEWEST or not len(rows):
         return None
     took = seen.answer[posts] - behind - refusals.at(seen.isl[posts])
-    order = np.argsort(seen.begin[rows], kind="stable")
-    beside = np.interp(seen.begin[posts], seen.begin[rows][order], waits[order].astype(float))
+    beside = _left(seen.begin[rows], waits, seen.begin[posts])
     if float(beside.mean()) < HTTP_LAYER_NS:
         return None
     random = np.random.default_rng(len(posts))
@@ -77,3 +76,16 @@ def line_of(
     shares = above / np.maximum(below, HTTP_LAYER_NS)
     lo, hi = np.quantile(shares, (0.025, 0.975))
     return Line(float(took.sum() / beside.sum()), float(lo), float(hi), len(posts))
+
+
+def _left(
+    begin: NDArray[np.int64], waits: NDArray[np.int64], at: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """ns from each instant ``at`` until all that began before have had their turn: what whoever
+    comes then waits at least, in a line."""
+    order = np.argsort(begin, kind="stable")
+    turns = np.maximum.accumulate((begin + waits)[order])
+    before = np.searchsorted(begin[order], at, side="right")
+    until = np.where(before > 0, turns[np.maximum(before - 1, 0)], at)
+    left: NDArray[np.float64] = np.maximum(until - at, 0).astype(float)
+    return left

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.curves import Curve, grows, scale_of
 from latdiag.load.plan import LOADED_PATH, PATH
 from latdiag.model.units import NS_PER_MS
+from latdiag.stacks.catalogue import refused_by
 from latdiag.stats.robust import deviation, huber_mean
 
 if TYPE_CHECKING:
@@ -58,12 +59,19 @@ class Refusals:
     """What a POST takes that is refused, beyond the way of a GET: ns by input length.
 
     ``curve``: where it grows with the prompt, so that the prompt was read before: only the
-    server's own frontend does that. Else ``flat_ns`` of every length; who refused is not known.
+    server's own frontend does that. Else ``flat_ns`` of every length. ``engine``: the name of the
+    stack whose words refuse; None: they are nobody's that is known.
     """
 
     flat_ns: float
     values: NDArray[np.float64]
     curve: Curve | None
+    engine: str | None = None
+
+    @property
+    def behind(self) -> bool:
+        """Whether a refused POST passes whatever stands before the server."""
+        return self.curve is not None or self.engine is not None
 
     def at(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         if self.curve is None:
@@ -114,15 +122,20 @@ def refusals_of(seen: Observations, behind: float, noise: float) -> Refusals | N
     # A refusal that costs the same whatever the prompt was made before anything was read of it.
     if grows(tokens, values):
         curve = Curve.fit(tokens, values, scale_of(values, noise))
-    return Refusals(huber_mean(values), values, curve)
+    engine = None
+    if seen.words is not None:
+        engine = refused_by(seen.words[chosen].tolist())
+    return Refusals(huber_mean(values), values, curve, engine)
 
 
 def loaded_of(seen: Observations, refusals: Refusals | None) -> Loaded | None:
     """None where none were sent beside the workload."""
+    # Those beside the bursts come first, and say nothing of the workload.
+    beside = seen.begin > seen.done[seen.stage == "S6"].max(initial=-1)
     idle, gets = _answers(seen, PATH, "get"), _answers(seen, LOADED_PATH, "get")
     get, room = _more(gets, idle)
     post = None
-    chosen = _refused(seen, LOADED_PATH)
+    chosen = _refused(seen, LOADED_PATH) & beside
     if refusals is not None and chosen.sum() >= _FEWEST:
         alone = seen.answer[_refused(seen, PATH)].astype(float)
         post, other = _more(seen.answer[chosen].astype(float), alone)

@@ -67,8 +67,8 @@ def pieces_of(
     waits = float((columns["full"] + columns["wait"]).mean()) if len(paced) else 0.0
     loaded = _excluded_by_load(laws, waits, line)
     crowd = {} if delayed else loaded | gateway
-    # Whoever lets so many in at once may let a refused POST pass, unless it was read behind.
-    places = loaded if _read(laws) and not delayed else {}
+    # Whoever lets so many in at once may let a refused POST pass, unless it was refused behind.
+    places = loaded if _passed(laws) and not delayed else {}
     read = {"gateway": _TOKENISED, "frontend": _TOKENISED} if _read(laws) else {}
     found = [
         piece("way", columns["way"], {}, ("network",), ("network", "gateway")),
@@ -106,19 +106,23 @@ def _excluded_by_load(laws: Laws, waits: float, line: Line | None) -> dict[str, 
     took more is a piece of its own. ``waits``: ns that a request waits on average; these must be
     quick beside it, all of them or each at its moment."""
     loaded = laws.loaded
-    if loaded is None:
-        return {}
-    passed = line is not None and line.hi <= _QUICK
-    if not passed and loaded.room_ns > max(_QUICK * waits, HTTP_LAYER_NS):
-        return {}
-    if loaded.post_ns is not None and (_read(laws) or not _holds_posts(laws)):
+    most = max(_QUICK * waits, HTTP_LAYER_NS)
+    quick = loaded is not None and loaded.room_ns <= most
+    posts = quick and loaded is not None and loaded.post_ns is not None
+    posts = posts or (line is not None and line.hi <= _QUICK)
+    if posts and (_passed(laws) or not _holds_posts(laws)):
         return {"gateway": _QUICK_POSTS, "frontend": _QUICK_POSTS}
-    return {"frontend": _QUICK_GETS} if not gateway_shows(laws) else {}
+    return {"frontend": _QUICK_GETS} if quick and not gateway_shows(laws) else {}
 
 
 def _read(laws: Laws) -> bool:
-    """Whether refused POSTs were read first: then they passed whatever stands before a server."""
+    """Whether refused POSTs were read first."""
     return laws.refusals is not None and laws.refusals.curve is not None
+
+
+def _passed(laws: Laws) -> bool:
+    """Whether refused POSTs came as far as the server: they were read, or refused in its words."""
+    return laws.refusals is not None and laws.refusals.behind
 
 
 def _holds_posts(laws: Laws) -> bool:

@@ -51,6 +51,7 @@ class Row:
     done: int | None = None
     status: int = 0
     wait_s: float | None = None
+    words: str = ""
     events: list[tuple[int, Event]] = field(default_factory=list)
 
     @property
@@ -205,7 +206,7 @@ class Client:
         now = self._clock.now
         if row.head is None:
             row.head, row.status, row.acked = now, event.status, self._acked(row)
-            row.wait_s = event.wait_s
+            row.wait_s, row.words = event.wait_s, event.words
         if not event.head:
             row.events.append((now, event))
         if event.last:

@@ -26,7 +26,7 @@ from .gateways import Delay, Gateway
 from .habits import COUNTS, Habit
 from .path import Frontend, LoopFrontend, Network
 from .request import Hop
-from .world import Tenants, World
+from .world import OWN_WORDS, Tenants, World
 
 #: The virtual instant at which every world begins.
 EPOCH = 5_000 * S
@@ -52,6 +52,8 @@ class Draft:
     gateways: list[Callable[[Clock], Gateway | Network]] = field(default_factory=list)
     engine: Engines = steps
     refused_at: str = "frontend"
+    #: whether the server refuses in the words of an engine that people run
+    known: bool = True
     tenants: Tenants | None = None
     workload: dict[str, object] = field(default_factory=dict)
     says: list[str] = field(default_factory=list)
@@ -73,7 +75,9 @@ class Draft:
         prefill = PREFILL if self.shared else PREFILL_BEHIND if late else PREFILL_APART
         if self.unlike:
             prefill = PREFILL_MIXED
-        causes = Causes(QUEUE if self.refused_at == "gateway" else QUEUE_BEHIND, prefill)
+        # What is refused unread, in nobody's words, may have been refused anywhere.
+        behind = late or (self.known and self.refused_at == "entry")
+        causes = Causes(QUEUE_BEHIND if behind else QUEUE, prefill)
         world: World | None = None
 
         def emit(request, event):  # type: ignore[no-untyped-def]
@@ -87,6 +91,7 @@ class Draft:
             len(hops) - 1,
             engine,
             self.refused_at,
+            "" if self.refused_at == "gateway" else OWN_WORDS if self.known else "not allowed",
             self.lazy_acks,
             tuple(self.says),
             self.tls,
@@ -129,6 +134,8 @@ def ordinary(draw: random.Random) -> Draft:
         draft.say(f"a proxy of {thin / MS:.2f} ms")
     draft.refused_at = draw.choice(("frontend", "frontend", "frontend", "entry", "gateway"))
     draft.say(f"refuses at the {draft.refused_at}")
+    draft.known = draw.random() < 0.7
+    draft.say("in words that are known" if draft.known else "in words of its own")
     draft.lazy_acks, draft.tls = draw.random() < 0.15, draw.random() < 0.3
     return draft
 

@@ -28,7 +28,7 @@ class Turned(Exception):
 class Event:
     """``tokens``: that its text brings. ``last``: with it the reply ends. ``head``: of a reply, no
     event of a stream. ``status``, ``wait_s``: of the head. ``so_far``: tokens made until then.
-    ``text``: the field that its text stands in."""
+    ``text``: the field that its text stands in. ``words``: of a refusal."""
 
     kind: Kind
     tokens: int = 0
@@ -38,6 +38,7 @@ class Event:
     so_far: int = 0
     text: str = "content"
     wait_s: float | None = None
+    words: str = ""
 
     @property
     def size(self) -> int:

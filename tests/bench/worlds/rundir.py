@@ -185,10 +185,14 @@ def _figures(rows: Sequence[Row], counts: Sequence[TokenCounts]) -> dict[str, An
         "outcome": outcomes,
         "status": [row.status for row in rows],
         "error": [
-            None if o == "ok" else f"HTTP {row.status}" if row.status else "no answer in time"
+            None if o == "ok" else _refusal(row) if row.status else "no answer in time"
             for o, row in zip(outcomes, rows, strict=True)
         ],
     }
+
+
+def _refusal(row: Row) -> str:
+    return f"HTTP {row.status}: {row.words}" if row.words else f"HTTP {row.status}"
 
 
 def _states(row: Row) -> bool:

@@ -16,19 +16,22 @@ from .truth import Ledger
 #: Where a POST with a senseless parameter is refused: before all gateways but the first hop of
 #: the network, behind them before the frontend has read it, or by the frontend.
 REFUSED_AT = ("gateway", "entry", "frontend")
+#: What vLLM and SGLang say of a temperature below 0.
+OWN_WORDS = "temperature must be non-negative, got -1.0."
 
 
 @dataclass(slots=True, eq=False)
 class World:
     """``hops``: from the client on; the first is the network. ``frontend``: the place of it among
-    them. ``engine``: where requests end up. ``refused_at``: see above. ``described``: its pieces
-    in words."""
+    them. ``engine``: where requests end up. ``refused_at``: see above; ``words``: with which.
+    ``described``: its pieces in words."""
 
     clock: Clock
     hops: Sequence[Hop]
     frontend: int
     engine: Engine
     refused_at: str = "frontend"
+    words: str = ""
     #: whether the kernel of the first hop's other end may hold an ACK back
     lazy_acks: bool = False
     described: tuple[str, ...] = ()
@@ -61,7 +64,8 @@ class World:
             self.engine.submit(request)
         else:
             status = 200 if request.kind == GET else 400
-            self._back(request, Event(Kind.OTHER, 0, True, True, status), last - 1)
+            words = "" if request.kind == GET else self.words
+            self._back(request, Event(Kind.OTHER, 0, True, True, status, words=words), last - 1)
 
     def emit(self, request: Request, event: Event) -> None:
         """An engine's event begins its way back."""
