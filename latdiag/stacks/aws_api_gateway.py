@@ -1,4 +1,4 @@
-"""Amazon API Gateway: each reply bears the id of its request, and no times.
+"""Amazon API Gateway: each reply has the id of its request, but no times.
 
 repost.aws/knowledge-center/collect-api-gateway-extended-request-ids
 """

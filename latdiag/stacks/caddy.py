@@ -1,4 +1,4 @@
-"""Caddy as a reverse proxy: it names itself in ``via``, and passes a stream on as it flushes.
+"""Caddy as a reverse proxy: it names itself in ``via``, and passes on a stream as it flushes.
 
 caddyserver.com/docs/caddyfile/directives/reverse_proxy
 """

@@ -1,4 +1,4 @@
-"""Cerebras: times on every chunk and reply, in seconds. What the total holds is not stated."""
+"""Cerebras: times in seconds on every chunk and reply. What its total includes is not stated."""
 
 from __future__ import annotations
 

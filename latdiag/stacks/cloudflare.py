@@ -1,4 +1,4 @@
-"""Cloudflare in front of a server, or its AI Gateway: headers that name it, and no times.
+"""Cloudflare in front of a server, or its AI Gateway: headers that name it, but no times.
 
 developers.cloudflare.com/fundamentals/reference/http-headers
 """

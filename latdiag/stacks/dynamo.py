@@ -1,10 +1,11 @@
 """NVIDIA Dynamo: a frontend with a router, and workers around an engine.
 
-With prefill and decode apart the router hands a request to both at once. The prefill worker's
-``handle_payload`` lasts until the KV cache is gone, so it holds the transfer; the decode worker's
-begins with it, waits for the KV cache and decodes. ``ttft_ms`` of a reply's ``nvext.timing`` ends
-with the prefill, before the transfer: it bounds nothing that the client sees. (That of the span
-``http-request``, and the frontend's histogram, end with the first token that it sends.)
+With separate prefill workers, the router hands a request to both workers at once. The prefill
+worker's ``handle_payload`` lasts until the KV cache has been sent, so it includes the transfer;
+the decode worker's begins at the same time, waits for the KV cache and then decodes. ``ttft_ms``
+in a reply's ``nvext.timing`` ends with the prefill, before the transfer, so the client sees its
+first token later. ``ttft_ms`` on the span ``http-request``, and the frontend's histogram, end
+when the frontend sends the first token.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _SPANS = (
         bearer="dynamo.request",
         starts=Place("start"),
         first_token=True,
-        note="until the first token that it sends, so the KV transfer is in it",
+        note="ends when the frontend sends the first token, so it includes the KV transfer",
     ),
     _span("select", "kv_router.select_worker", _ROUTED, "gateway.proc"),
     _span("route", "kv_router.route_request", _SENT | _ROUTED, "gateway.proc", "prefill"),
@@ -56,7 +57,7 @@ _SPANS = (
 
 #: Until the first token of the prefill worker: a transfer after it is not in there.
 _FIRST = of("frontend") | _ROUTED | _WORK
-_ESTIMATE = "an estimate of the router, no measurement: 0 for a transfer of 400 ms"
+_ESTIMATE = "the router's estimate, not a measurement: it said 0 for a transfer of 400 ms"
 _METRICS = (
     histogram(
         "dynamo.metrics.e2e",
@@ -69,14 +70,14 @@ _METRICS = (
         "dynamo_frontend_time_to_first_token_seconds",
         _FIRST | of("interconnect"),
         "frontend.parse",
-        note="with prefill apart it holds the KV transfer",
+        note="with separate prefill workers, it includes the KV transfer",
     ),
     histogram(
         "dynamo.metrics.itl",
         "dynamo_frontend_inter_token_latency_seconds",
         of("decode") | HIDDEN,
         "decode.base",
-        note="a sample for each token",
+        note="one sample per token",
     ),
     histogram(
         "dynamo.metrics.preprocess",
@@ -90,7 +91,7 @@ _METRICS = (
         _ROUTED,
         "gateway.proc",
         unit="ms",
-        note="one sample a decision: two a request with prefill and decode apart",
+        note="one sample per routing decision: two per request with separate prefill workers",
     ),
     histogram(
         "dynamo.metrics.permit_wait",
@@ -98,7 +99,7 @@ _METRICS = (
         of("queue.admission"),
         "queue.admission",
         documented=True,
-        note="of a worker's pool with a limit, before the engine's own queue",
+        note="only for a worker pool with a limit; comes before the engine's own queue",
     ),
     histogram(
         "dynamo.metrics.kv_estimate",
@@ -110,7 +111,7 @@ _METRICS = (
     gauge(
         "dynamo.metrics.queued",
         "dynamo_frontend_queued_requests",
-        note="until the first reply: the prefill counts as queued",
+        note="counts requests until their first reply, so those in prefill count as queued",
     ),
     gauge("dynamo.metrics.running", "dynamo_frontend_inflight_requests"),
     gauge("dynamo.metrics.router_queue", "dynamo_frontend_router_queue_pending_requests"),
@@ -134,14 +135,14 @@ _REPLIES = (
         ("prefill", "unified"),
         bearer="dynamo.worker",
         starts=Place("start"),
-        note="what the prefill worker takes after it is the KV transfer",
+        note="what the prefill worker spends after it is the KV transfer",
     ),
     reply(
         "dynamo.reply.ttft",
         "nvext.timing.ttft_ms",
         _FIRST,
         "frontend.parse",
-        note="with prefill apart it ends before the KV transfer",
+        note="with separate prefill workers, it ends before the KV transfer",
     ),
     reply(
         "dynamo.reply.e2e",

@@ -1,4 +1,4 @@
-"""Envoy: a span of the request as it came in, and one of what was sent upstream."""
+"""Envoy: a span of the incoming request, and one of the request that it sends upstream."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ STACK = Stack(
             "ms",
             until_headers=True,
             documented=True,
-            note="until the headers of the server behind it: no interval of the stream",
+            note="ends with the response headers of the server behind it, not with the stream",
         ),
     ),
     marks=(

@@ -1,8 +1,8 @@
-"""Fireworks: ``perf_metrics`` in the last chunk where the request asks for it.
+"""Fireworks: ``perf_metrics`` in the last chunk, if the request asks for it.
 
-``perf_metrics_in_response: true`` in the body asks. The phases are those of dedicated
-deployments. Programs that read these fields disagree on whether they are seconds or
-milliseconds, so the unit is found by what the requests took.
+A request asks with ``perf_metrics_in_response: true`` in its body. Only dedicated deployments
+report the phases. Programs that read these fields disagree on whether they are seconds or
+milliseconds, so latdiag decides by how long the requests took.
 """
 
 from __future__ import annotations

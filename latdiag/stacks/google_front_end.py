@@ -1,4 +1,4 @@
-"""Google's load balancers: a line in ``via``, and no times."""
+"""Google's load balancers: an entry in ``via``, but no times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groq: times in the last chunk of a stream, in seconds. Its total leaves out the queue."""
+"""Groq: times in the last chunk of a stream, in seconds. Its total excludes the queue."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""HAProxy: by default it shows nothing of itself, and holds small chunks for up to 200 ms.
+"""HAProxy: by default nothing in a reply shows it, and it holds small chunks for up to 200 ms.
 
 ``option http-no-delay`` passes them on at once (HAProxy's configuration manual, 4.2). It names
-itself where it is told to, and in the metrics of its own exporter.
+itself only where it is configured to, and in the metrics of its own exporter.
 """
 
 from __future__ import annotations

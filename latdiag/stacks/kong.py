@@ -1,4 +1,4 @@
-"""Kong Gateway: what its plugins and routing took before the request left for the server behind.
+"""Kong Gateway: the time of its plugins and routing before it passes a request on.
 
 A retry of an upstream that does not answer counts as Kong's own time
 (developer.konghq.com/support/kong-proxy-latency-exceeds-timeout-limit-specified-on-service).
@@ -22,7 +22,7 @@ STACK = Stack(
             "ms",
             covers=of("gateway"),
             rest="gateway.proc",
-            note="until the request leaves for the server behind it",
+            note="ends when the request is passed on to the server behind it",
         ),
         # Kong's nginx holds headers back until the body begins where it buffers, so this bounds
         # nothing of what the client waited.
@@ -31,7 +31,7 @@ STACK = Stack(
             "header",
             "x-kong-upstream-latency",
             "ms",
-            note="until the headers of the server behind it: no interval of the stream",
+            note="ends with the response headers of the server behind it, not with the stream",
         ),
     ),
     marks=(

@@ -1,11 +1,11 @@
 """LiteLLM's proxy: a span of the whole request, its own overhead as a histogram and a header.
 
-Headers of a stream go out before it ends, so their durations end there too: the overhead that they
-state is a part of the proxy's, not all of it. The histogram ``litellm_overhead_latency_metric`` is
-in milliseconds with bounds made for seconds: only its sum says something. The span
-``litellm_request`` begins before the proxy has chosen where to send the request, so it holds work
-of the proxy and tells nothing apart; ``Received Proxy Server Request`` bears the client's
-``traceparent``.
+The headers of a stream are sent before it ends, and so the durations in them end there: the
+overhead that they report is a part of the proxy's, not all of it. The histogram
+``litellm_overhead_latency_metric`` is in milliseconds but has bucket bounds for seconds, so only
+its sum is usable. The span ``litellm_request`` begins before the proxy has chosen where to send
+the request, so it includes work of the proxy and separates nothing; ``Received Proxy Server
+Request`` has the client's ``traceparent``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STACK = Stack(
             "ms",
             covers=of("gateway"),
             rest="gateway.proc",
-            note="of a stream: until its headers",
+            note="for a stream, it ends with the response headers",
         ),
         histogram(
             "litellm.e2e",

@@ -1,8 +1,8 @@
 """llama.cpp's own server: ``timings`` in the last chunk of every reply, counters on request.
 
-``prompt_ms`` begins when the slot takes the prompt up: template, tokenising and the queue come
-before. ``prompt_n`` leaves out what was cached. With several slots the work of others in the same
-batch is in both.
+``prompt_ms`` begins when a slot starts on the prompt, after the template, tokenising and the
+queue. ``prompt_n`` excludes cached tokens. With several slots, both times include the work of
+other requests in the same batch.
 """
 
 from __future__ import annotations

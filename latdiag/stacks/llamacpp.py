@@ -1,7 +1,7 @@
 """llama-cpp-python's server: one header, and no ``/metrics``.
 
-The header goes out with the first chunk at the earliest, so it holds what came before that; on
-this the documents are silent and a recording cannot tell.
+The header is sent with the first chunk at the earliest, so it may include everything up to that
+chunk; neither the documentation nor a recording says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STACK = Stack(
             covers=of("frontend", "queue", "prefill") | HIDDEN,
             rest="prefill.own",
             documented=True,
-            note="of a stream: until the headers, whole milliseconds",
+            note="for a stream, it ends with the response headers; whole milliseconds",
         ),
     ),
     marks=(

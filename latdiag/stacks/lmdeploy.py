@@ -1,4 +1,4 @@
-"""LMDeploy: histograms like vLLM's. Its decode ends in the frontend, so it holds some IPC."""
+"""LMDeploy: histograms like vLLM's. Decode time ends in the frontend, so it includes some IPC."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""nginx as a reverse proxy: it shows itself by its ``server`` header and states no times.
+"""nginx as a reverse proxy: its ``server`` header shows it, and it reports no times.
 
-With ``proxy_buffering on`` (the default) it gathers a slow stream's chunks
-(nginx.org/en/docs/http/ngx_http_proxy_module.html); ``X-Accel-Buffering: no`` in the reply of the
-server behind it turns that off for one reply.
+With ``proxy_buffering on`` (the default) it collects the chunks of a slow stream
+(nginx.org/en/docs/http/ngx_http_proxy_module.html); ``X-Accel-Buffering: no`` in a reply of the
+server behind it turns that off for that reply.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """NIXL, the library that moves KV caches: a few counters of its own, no request ids.
 
-Its sums of time are microseconds, though their names do not say so.
+Its sums of time are in microseconds, although their names do not say so.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from latdiag.stacks.figures import counter, histogram
 from latdiag.stacks.signal import Mark, Stack, Switch, of
 
-_PER_TRANSFER = "one sample a transfer of a rank, not one a request"
+_PER_TRANSFER = "one sample per transfer and rank, not one per request"
 
 STACK = Stack(
     name="nixl",

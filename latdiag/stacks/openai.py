@@ -1,4 +1,4 @@
-"""The OpenAI API: one header, whose end is not stated for streams. It bounds nothing here."""
+"""The OpenAI API: one header. For streams its end is not documented, so it bounds nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STACK = Stack(
             "header",
             "openai-processing-ms",
             "ms",
-            note="time of processing; of a stream perhaps until the headers: no interval",
+            note="processing time; for a stream it may end with the headers, so it bounds nothing",
         ),
     ),
     marks=(

@@ -1,7 +1,7 @@
-"""OpenRouter: where it is asked to, its replies say which way a request took.
+"""OpenRouter: on request, its replies say which provider served a request.
 
-openrouter.ai/docs/guides/features/router-metadata; it states the times of a request only when they
-are asked for afterwards, by its id.
+openrouter.ai/docs/guides/features/router-metadata; it reports the times of a request only
+afterwards, when asked for them by the request's id.
 """
 
 from __future__ import annotations

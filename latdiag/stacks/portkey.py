@@ -1,4 +1,4 @@
-"""Portkey's AI gateway: it names itself in four headers and states no times.
+"""Portkey's AI gateway: it names itself in four headers and reports no times.
 
 portkey.ai/docs/api-reference/inference-api/response-schema
 """

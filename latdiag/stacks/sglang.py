@@ -1,8 +1,8 @@
-"""SGLang: a span for every phase of a request; a root with ``gen_ai.*`` attributes above them.
+"""SGLang: one span per phase of a request, below a root span with ``gen_ai.*`` attributes.
 
-``time_in_model_prefill`` on the root holds the queue too, so phases are taken from the spans
-alone. A wait after the first token (``decode_waiting`` on a server that does both) is others'
-prefill at work: interference, no queue.
+``time_in_model_prefill`` on the root includes the queue, so phases are read from the phase spans
+alone. A wait after the first token (``decode_waiting`` on a server that does both) is time in
+which other requests are prefilled: interference, not queueing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SPANS = (
     replace(
         _span("dp_dispatch", "dpc_dispatch", _FRONT, "frontend.parse"),
         documented=True,
-        note="with data parallelism only",
+        note="only with data parallelism",
     ),
     _span("process", "request_process", _FRONT, "frontend.parse"),
     _span("queue", "prefill_waiting", of("queue.admission"), "queue.admission"),
@@ -159,7 +159,7 @@ _METRICS = (
         "sglang.metrics.kv_latency",
         "sglang:kv_transfer_latency_ms",
         unit="ms",
-        note="begins while the last chunk computes: more than what the transfer costs",
+        note="begins while the last chunk is still computing, so it is longer than the transfer",
     ),
     counter("sglang.metrics.requests", "sglang:num_requests_total"),
     counter("sglang.metrics.prompt_tokens", "sglang:prompt_tokens_total"),
@@ -179,7 +179,7 @@ _METRICS = (
         of("interconnect.collective"),
         "interconnect.collective",
         documented=True,
-        note="with DP attention only",
+        note="only with DP attention",
     ),
     histogram(
         "sglang.metrics.load_back",
@@ -187,7 +187,7 @@ _METRICS = (
         of("interconnect.offload"),
         "interconnect.offload",
         documented=True,
-        note="with the hierarchical cache only",
+        note="only with the hierarchical cache",
     ),
 )
 
@@ -209,7 +209,7 @@ _REPLIES = (
         ("unified",),
         unit="s",
         documented=True,
-        note="all waits, those after a retraction too; 0 in replies that do not stream",
+        note="all waits, also those after a retraction; always 0 in replies that are not streamed",
     ),
     reply(
         "sglang.reply.ttft",
@@ -220,7 +220,7 @@ _REPLIES = (
         unit="s",
         first_token=True,
         documented=True,
-        note="with --enable-metrics",
+        note="only with --enable-metrics",
     ),
 )
 

@@ -1,7 +1,7 @@
 """SGLang's router (Shepherd Model Gateway): ``smg_*`` metrics in front of any engine.
 
-Its request histograms end when the headers of the worker's stream are there (8 ms where the
-stream took far longer), so they are kept and claim nothing.
+Its request histograms end with the worker's response headers (8 ms for streams that took far
+longer), so latdiag keeps them but attributes no time by them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from latdiag.stacks.figures import counter, gauge, histogram
 from latdiag.stacks.signal import HIDDEN, Mark, Stack, Switch, of
 
-_TO_HEADERS = "until the headers of the worker's stream: no interval of the stream"
+_TO_HEADERS = "ends with the worker's response headers, long before the stream ends"
 
 STACK = Stack(
     name="sglang_router",
@@ -28,21 +28,21 @@ STACK = Stack(
             of("gateway", "frontend", "queue", "prefill") | HIDDEN,
             "gateway.proc",
             documented=True,
-            note="with gRPC workers only",
+            note="only with gRPC workers",
         ),
         counter("sglang_router.requests", "smg_router_requests_total"),
         counter(
             "sglang_router.retries",
             "smg_worker_retries_total",
             documented=True,
-            note="after a retry",
+            note="only after a retry",
         ),
         gauge("sglang_router.connections", "smg_http_connections_active"),
         gauge(
             "sglang_router.running",
             "smg_worker_requests_active",
             documented=True,
-            note="0.3.2, by its binary",
+            note="found in the binary of 0.3.2",
         ),
     ),
     marks=(Mark("metric", r"smg_(router|worker|http)_.*"),),

@@ -1,8 +1,8 @@
 """TensorRT-LLM (``trtllm-serve``): histograms at ``/prometheus/metrics``.
 
-The plain ``/metrics`` and ``/perf_metrics`` are emptied by whoever reads them, so latdiag leaves
-them alone. Times to the first token begin when the executor has the request: the frontend is not
-in them. On a server that only decodes, the queue is the KV transfer and its hand-shake.
+Reading the plain ``/metrics`` or ``/perf_metrics`` empties them, so latdiag does not read them.
+Times to the first token begin when the executor receives the request, so they exclude the
+frontend. On a decode-only server, the queue time is the KV transfer and its handshake.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STACK = Stack(
             of("interconnect.kv", "interconnect.wait"),
             "interconnect.kv",
             ("decode",),
-            note="the KV transfer, and any wait for a seat while it is there",
+            note="the KV transfer, plus any wait for a place in the batch",
         ),
         histogram(
             "tensorrt_llm.prefill",

@@ -1,7 +1,8 @@
 """Text Generation Inference: times in headers of replies that do not stream.
 
-A stream bears none of them, so a load only has them from recordings of others. ``x-compute-time``
-is the total once more, in seconds. All are of the router's monotonic clock, whole milliseconds.
+Streamed replies lack them, so a load of latdiag never sees them; recordings of other clients
+may. ``x-compute-time`` repeats the total in seconds. All are whole milliseconds on the router's
+monotonic clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``transformers serve``: it says nothing of its own time; what there is, the client measures."""
+"""``transformers serve``: it reports no times of its own, so only the client's are known."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""vLLM: one span a request with durations as attributes, histograms on /metrics.
+"""vLLM: one span per request with durations as attributes, and histograms on /metrics.
 
-The attributes of 0.24 to 0.33: ``time_in_*`` are differences of the engine core's monotonic
-clock, ``time_to_first_token`` and ``e2e`` of the API server's wall clock, from before the prompt
-is tokenised. On a server that only decodes, a request enters the running list when its KV cache
-has come: there ``time_in_queue`` is the transfer and its hand-shake.
+Attributes in 0.24 to 0.33: ``time_in_*`` are differences on the engine core's monotonic clock;
+``time_to_first_token`` and ``e2e`` are differences on the API server's wall clock and start before
+the prompt is tokenised. On a decode-only server, a request enters the running list when its KV
+cache has arrived, so ``time_in_queue`` there is the transfer and its handshake.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ _ATTRIBUTES = (
         covers=of("interconnect.kv", "interconnect.wait"),
         rest="interconnect.kv",
         roles=("decode",),
-        note="the KV transfer, and any wait for a seat while it is there",
+        note="the KV transfer, plus any wait for a place in the batch",
     ),
     replace(
         _QUEUE,
@@ -125,7 +125,7 @@ _ATTRIBUTES = (
 
 _MADE = of("decode") | HIDDEN
 _COMES = of("interconnect.kv", "interconnect.wait")
-_KV_WAIT = "the KV transfer, and any wait for a seat while it is there"
+_KV_WAIT = "the KV transfer, plus any wait for a place in the batch"
 
 #: Sums over requests, so window deltas of sum and count. The bounds of the phases' buckets begin
 #: at 0.3 s: quantiles of them say little.
@@ -186,7 +186,7 @@ _METRICS = (
         _MADE,
         "decode.base",
         ("unified", "decode"),
-        note="a sample for each step of a request: the sum is that of decode, the count is not",
+        note="one sample per step of a request: its sum is decode time, its count not requests",
     ),
     histogram(
         "vllm.metrics.kv_transfer",
@@ -194,7 +194,7 @@ _METRICS = (
         of("interconnect.kv"),
         "interconnect.kv",
         ("decode",),
-        note="one sample a transfer of a rank, not one a request",
+        note="one sample per transfer and rank, not one per request",
     ),
     histogram("vllm.metrics.kv_bytes", "vllm:nixl_bytes_transferred", unit="B"),
     counter("vllm.metrics.requests", "vllm:request_success_total"),
@@ -202,7 +202,7 @@ _METRICS = (
     counter(
         "vllm.metrics.received_tokens",
         'vllm:prompt_tokens_by_source_total{source="external_kv_transfer"}',
-        note="over 0 on a server that decodes what another prefilled",
+        note="above 0 on a server that decodes what another one prefilled",
     ),
     counter("vllm.metrics.output_tokens", "vllm:generation_tokens_total"),
     counter("vllm.metrics.preemptions", "vllm:num_preemptions_total"),
@@ -213,13 +213,13 @@ _METRICS = (
     gauge(
         "vllm.metrics.waiting_deferred",
         'vllm:num_requests_waiting_by_reason{reason="deferred"}',
-        note="for the KV transfer, among others: what of the waiting is no queue",
+        note="requests that wait for a KV transfer, among others: these are not queueing",
     ),
     gauge(
         "vllm.metrics.kv_fetch",
         "vllm:num_requests_kv_fetch_by_stage",
         documented=True,
-        note="0.33, decode servers only",
+        note="from 0.33 on, decode servers only",
     ),
     gauge("vllm.metrics.kv_usage", "vllm:kv_cache_usage_perc"),
     histogram(
@@ -229,7 +229,7 @@ _METRICS = (
         "interconnect.kv",
         ("decode",),
         documented=True,
-        note="one sample a transfer, not one a request",
+        note="one sample per transfer, not one per request",
     ),
 )
 
@@ -257,7 +257,7 @@ _REPLIES = (
         "metrics.time_to_first_token_ms",
         of("prefill") | HIDDEN,
         "prefill.own",
-        note="begins when the request is scheduled: no TTFT",
+        note="begins when the request is scheduled, so it is not TTFT",
     ),
     reply(
         "vllm.reply.decode",
