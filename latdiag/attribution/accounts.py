@@ -91,6 +91,7 @@ def together(accounts: Iterable[Account]) -> Together:
     divide the requests' time."""
     first, *others = ranked(accounts)
     parts, ranks, caveats = first.parts, [first.rank], []
+    agreed: list[Account] = []
     assert parts is not None
     for other in others:
         if other.rank is Rank.CLIENT or other.parts is None:
@@ -107,10 +108,28 @@ def together(accounts: Iterable[Account]) -> Together:
             caveats.append(_excluded(one, NAMES[ranks[0]], NAMES[other.rank]))
         parts = one.parts
         ranks = [*(ranks if one.stands[0] else ()), *((other.rank,) if one.stands[1] else ())]
+        agreed += [other] if one.stands[0] and not one.against else []
+    if agreed and ranks[0] is first.rank and Rank.LEAST not in ranks:
+        parts, more = _again(parts, agreed)
+        ranks += [rank for rank in more if rank not in ranks]
     for each in (first, *others):
         if each.rank in ranks and each.parts is not None and each.parts.no_tail:
             parts = replace(parts, no_tail=each.parts.no_tail)
     return Together(parts, tuple(ranks), tuple(caveats))
+
+
+def _again(parts: Parts, agreed: list[Account]) -> tuple[Parts, list[Rank]]:
+    """What one account could not split it may, now that another has split something else."""
+    ranks: list[Rank] = []
+    while True:
+        known = len(parts.parts)
+        for other in agreed:
+            assert other.parts is not None
+            one = combined(parts, other.parts)
+            if len(one.parts.parts) > len(parts.parts) and not one.against:
+                parts, ranks = one.parts, [*ranks, other.rank]
+        if len(parts.parts) == known:
+            return parts, ranks
 
 
 def _too_little(each: Disagreement, other: str) -> Caveat:

@@ -165,6 +165,8 @@ def _disagreements(strong: Parts, weak: Parts) -> tuple[Disagreement, ...]:
         room = slight + sum(_room(piece, strong, weak) for piece in pieces)
         if name in strong.slack:
             room += max(float(end.sum()) for end in strong.slack[name])
+        if name in strong.draws:
+            room += _TWO_SIDED * float(strong.draws[name].sum(axis=1).std())
         known = frozenset().union(*(piece.members for piece in pieces))
         low = sum(sums) - stated < -room - float(_unclaimed(strong).sum())
         if sum(sums) - stated > room or (low and known == members):
@@ -179,7 +181,7 @@ def _split(strong: Parts, weak: Parts, doubtful: bool) -> Parts:
     measures alone."""
     found = strong
     for name, members in _classes(strong).items():
-        if len(members) > 1 and name not in strong.draws:
+        if len(members) > 1:
             pieces = [
                 piece
                 for piece in _pieces(members, strong, weak)
@@ -227,15 +229,16 @@ def _divided(
     less: Column = np.zeros(len(whole))
     more: Column = less
     given = slack.pop(name, None)
+    sums: Column = draws.pop(name, whole)
     for key, piece, draw in zip(keys, pieces, drawn, strict=True):
         if draw is not None:
             draws[key] = draw
         slack[key] = _open(piece, strong, weak)
         less, more = less + slack[key][1], more + slack[key][0]
-    if any(draw is not None for draw in drawn):
-        draws[rest] = whole - sum(
-            a if d is None else d for a, d in zip(amounts, drawn, strict=True)
-        )
+    if sums is not whole or any(draw is not None for draw in drawn):
+        taken = [a if d is None else d for a, d in zip(amounts, drawn, strict=True)]
+        sums, *taken = _cycled([sums, *taken])
+        draws[rest] = sums - sum(taken)
     slack[rest] = (less + given[0], more + given[1]) if given else (less, more)
     sources = dict(into.sources)
     sources.pop(name)
@@ -260,9 +263,13 @@ def _first(members: Iterable[str]) -> str:
 
 def _drawn(piece: _Piece, strong: Parts, weak: Parts) -> NDArray[np.float64] | None:
     draws = weak.draws.get(piece.name)
-    if draws is None:
-        return None
-    return np.asarray(draws - sum(strong.parts[n] for n in piece.minus), dtype=float)
+    return None if draws is None else draws - sum(strong.parts[n] for n in piece.minus)
+
+
+def _cycled(columns: list[Column]) -> list[Column]:
+    """With as many draws of each of those that have some."""
+    n = max(len(each) for each in columns if each.ndim > 1)
+    return [each[np.arange(n) % len(each)] if each.ndim > 1 else each for each in columns]
 
 
 def _open(piece: _Piece, strong: Parts, weak: Parts) -> tuple[Column, Column]:
