@@ -133,7 +133,8 @@ class Load:
     """What was sent, as planned and as it came: rates in requests/s, lengths in tokens.
 
     ``failed``: requests by outcome. ``isl_mean``, ``osl_mean``: as they came, by the count of
-    ``token_source``. ``duration_s``: from the first request to the last end.
+    ``token_source``. ``duration_s``: from the first request to the last end, without the pauses
+    between several runs.
     """
 
     requests: int

@@ -116,8 +116,9 @@ class Tally:
         self._stated = tuple(slos)
         self._quantiles = tuple(quantiles)
         self._anchors: dict[str, int] = {}
-        self._first: dict[str, int] = {}
-        self._last: dict[str, int] = {}
+        #: by clock and run: its first instant of sending, and its last end
+        self._first: dict[tuple[str, int], int] = {}
+        self._last: dict[tuple[str, int], int] = {}
 
     def add(self, batch: Batch, streams: Streams | None = None) -> None:
         """Take in some rows; ``pieces`` gives them in the size that is fastest. ``streams``: those
@@ -157,16 +158,17 @@ class Tally:
         for clock in set(clocks.tolist()):
             of = clocks == clock
             name = _UNKNOWN if clock is None else str(clock)
+            key = (name, batch.run)
             starts = sent.values[of & sent.valid]
             ends = done.values[of & done.valid]
             if starts.size:
                 anchor = self._anchors.setdefault(name, int(starts[0]))
                 order[of & sent.valid] = starts - anchor
                 first = int(starts.min())
-                self._first[name] = min(self._first.get(name, first), first)
+                self._first[key] = min(self._first.get(key, first), first)
             if ends.size:
                 last = int(ends.max())
-                self._last[name] = max(self._last.get(name, last), last)
+                self._last[key] = max(self._last.get(key, last), last)
         return order
 
     def _count(self, batch: Batch, streams: Streams, ok: NDArray[np.bool_]) -> None:
@@ -220,10 +222,18 @@ class Tally:
     def result(self) -> Measurement:
         """Everything so far as a measurement."""
         self.counts.clocks = len(self._anchors)
-        spans = (self._last[c] - first for c, first in self._first.items() if c in self._last)
-        span = max(spans, default=0)
+        span = self._span()
         statistics = {m.name: self._statistics(m) for m in METRICS if m.per != "run"}
         return Measurement(statistics, self._totals(span), self.counts, span)
+
+    def _span(self) -> int:
+        """ns that the runs on one clock took, on the clock with the most; the pauses between
+        runs are of none of them."""
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for key, first in self._first.items():
+            if key in self._last:
+                spans.setdefault(key[0], []).append((first, self._last[key]))
+        return max(map(_length, spans.values()), default=0)
 
     def _statistics(self, of: Metric) -> dict[str, Estimate]:
         named = {s.quantile for s in self._stated if s.metric == of and s.quantile is not None}
@@ -271,6 +281,16 @@ class Tally:
         if not self._kept.n and self.counts.requests:
             return refusal("it is not known for any request whether it met the SLOs")
         return self._kept.share()
+
+
+def _length(spans: Sequence[tuple[int, int]]) -> int:
+    """Of what any of them covers."""
+    whole, until = 0, None
+    for first, last in sorted(spans):
+        begin = first if until is None else max(first, until)
+        whole += max(0, last - begin)
+        until = last if until is None else max(until, last)
+    return whole
 
 
 def _instant(name: str, batch: Batch, streams: Streams) -> Ints:

@@ -166,6 +166,19 @@ def test_advice_on_decode_knows_the_loads(sweep: list[str], places: list[int], s
     assert says in result.verdict.next
 
 
+def test_pauses_between_runs_are_of_none_of_them() -> None:
+    """One run, another an hour later, and another at the same time."""
+    one = digest([replace(batch(any_rows_of(3)), run=0)]).measurement
+    hour = 3600 * 10**9
+    late = [{**r, "sent_ns": r["sent_ns"] + hour, "done_ns": r["done_ns"] + hour}
+            for r in any_rows_of(3)]  # fmt: skip
+    both = digest([batch(any_rows_of(3)), replace(batch(late), run=1)]).measurement
+    assert both.span_ns == 2 * one.span_ns
+    same = digest([batch(any_rows_of(3)), replace(batch(any_rows_of(3)), run=1)]).measurement
+    assert same.span_ns == one.span_ns
+    assert both.totals["request_rate"].value == one.totals["request_rate"].value
+
+
 def test_one_run_has_no_rows(sweep: list[str]) -> None:
     result = result_of(Run.open(sweep[0]), "diagnose")
     assert result.stages == () and "stages" not in result.to_json()
