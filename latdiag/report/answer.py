@@ -16,7 +16,7 @@ from latdiag.report.page import Block, Page, Span, rows
 
 #: Colour of the one coloured word.
 _STYLES = {"healthy": "bold green", "insufficient": "bold", "ambiguous": "bold"}
-_HEADS = {"insufficient": "TOO LITTLE DATA", "ambiguous": "NO CLEAR LEADER"}
+_HEADS = {"insufficient": "TOO LITTLE DATA", "ambiguous": "UNDECIDED"}
 _OBJECTIVES = 3
 
 
