@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latdiag.store.arrays import arrow_schema, arrow_type, cuts, offsets_of, unequal_row
 from latdiag.store.batch import Ints, Lists, MapColumn
-from latdiag.store.memory import TIMES_WRITTEN
+from latdiag.store.memory import ROW_BYTES, TIMES_WRITTEN
 from latdiag.store.schema import MAX_LIST, MAX_MAP, MAX_TEXT, TABLES, UNIQUE_TEXTS
 
 #: A reader's batch, and a bound on its items, so that long answers do not cost it memory:
@@ -90,7 +90,8 @@ def encoded(table: str, columns: Mapping[str, Column]) -> Any:
     with pq.ParquetWriter(sink, rows.schema, **_layout(table)) as writer:
         for start, length in cuts(rows, GROUP_ROWS, GROUP_ITEMS, GROUP_TEXT):
             writer.write_batch(rows.slice(start, length), row_group_size=length)
-    return _filled(sink.getvalue(), rows.nbytes // TIMES_WRITTEN)
+    least = max(rows.nbytes // TIMES_WRITTEN, rows.num_rows * ROW_BYTES[table])
+    return _filled(sink.getvalue(), least)
 
 
 def _filled(file: Any, least: int) -> Any:

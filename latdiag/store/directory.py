@@ -103,7 +103,7 @@ class RunDirectory:
         """
         wanted = [*columns, *(c for c in _KEY if c not in columns)]
         columns = list(columns)
-        budget = Budget()
+        budget = Budget("requests")
         files = self._open_files()
         waiting = [b for file in files for b in self._read(file, wanted, rows, budget)]
         open_keys = {key for batch in waiting for key in _keys(batch)}
@@ -120,7 +120,7 @@ class RunDirectory:
 
     def evidence(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
         """Record batches of ``columns`` of the table evidence."""
-        yield from gathered(self._parts("evidence", columns, rows, Budget()), rows)
+        yield from gathered(self._parts("evidence", columns, rows, Budget("evidence")), rows)
 
     def _parts(
         self, table: str, columns: Sequence[str], rows: int, budget: Budget

@@ -21,8 +21,10 @@ ROOM = BATCH_MEMORY
 TIMES_ENCODED = 128
 #: A file of ours has at least one byte for so many decoded: what compresses better is filled up.
 TIMES_WRITTEN = TIMES_ENCODED // 2
-#: Rows that a run may have beyond one for each of its bytes.
-FEW_ROWS = 100_000
+#: By table the rows that a run may have beyond one for so many of its bytes: whoever computes on
+#: requests holds some 5 KB for each, and ours have three ids of their own.
+FEW_ROWS = {"requests": 20_000, "evidence": 100_000}
+ROW_BYTES = {"requests": 16, "evidence": 1}
 #: Address space that others of this process may reserve at any moment: a thread that begins and an
 #: allocator that grows take 64 to 128 MiB, of which they use next to nothing.
 _RESERVED = 64 * 1024 * 1024
@@ -32,16 +34,17 @@ T = TypeVar("T")
 
 
 class Budget:
-    """Rows and decoded bytes that a run may still have, while its files are read."""
+    """Rows and decoded bytes that a table of a run may still have, while its files are read."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: str) -> None:
         self._left = ROOM
-        self._rows = FEW_ROWS
+        self._row_bytes = ROW_BYTES[table]
+        self._rows = FEW_ROWS[table]
 
     def add(self, encoded: int) -> None:
         """A file of ``encoded`` bytes is read next."""
         self._left += TIMES_ENCODED * encoded
-        self._rows += encoded
+        self._rows += encoded // self._row_bytes
 
     def claim(self, rows: int) -> bool:
         """Whether that many rows of the file are still within the budget."""

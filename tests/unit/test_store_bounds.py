@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import mmap
+import random
 import resource
 import subprocess
 import sys
@@ -31,6 +32,11 @@ N = 20_000
 def repeated(text: str, n: int = N) -> Any:
     """``text`` in every row, stored once."""
     return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([text]))
+
+
+def ids(n: int) -> Any:
+    draw = random.Random(1)
+    return pa.array([draw.randbytes(13).hex() for _ in range(n)])
 
 
 def repeated_one(n: int) -> Any:
@@ -63,9 +69,12 @@ BOMBS: dict[str, tuple[str, Callable[[], Any], str]] = {
         "requests", lambda: requests(1, error=["x" * 10**5]), "holds a text of 100000 bytes"),
     "texts at the bound in 20,000 rows": (
         "requests", lambda: requests(error=repeated("x" * MAX_TEXT)), "takes more than 256 MiB"),
-    "texts of 4 KiB in 200,000 rows": (
-        "requests",
-        lambda: requests(200_000, error=repeated("x" * 4096, 200_000)), "holds far more than its"),
+    "texts of 7 kB in 57,000 rows": (
+        "requests", lambda: requests(
+        57_000, request_id=ids(57_000), error=repeated("x" * 7400, 57_000)),
+        "holds far more than its"),
+    "rows of a few bytes each": (
+        "requests", lambda: requests(100_000), "claims 100000 rows in"),
     "more rows than bytes": (
         "requests", lambda: pa.table({"request_id": repeated("r", 10**6),
         "attempt": pa.array([1] * 10**6, pa.int64())}), "claims 1000000 rows in"),
@@ -183,7 +192,7 @@ def test_many_small_files_have_one_budget(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_many_small_files_have_one_budget_of_rows(tmp_path: Path) -> None:
     path = create_run(str(tmp_path / "a.run"), header())
-    rows = memory.FEW_ROWS // 2 - 1000
+    rows = memory.FEW_ROWS["requests"] // 2 - 100
     table = pa.table({"request_id": repeated("r", rows), "attempt": repeated_one(rows)})
     for part in range(1, 4):
         file = Path(path, "requests", f"part-w-{part:06d}.parquet")

@@ -88,7 +88,7 @@ def test_parts_that_compress_well_are_read(
 ) -> None:
     """However many there are: each brings the budget that it takes."""
     monkeypatch.setattr(memory, "ROOM", 0)
-    monkeypatch.setattr(memory, "FEW_ROWS", 0)
+    monkeypatch.setattr(memory, "FEW_ROWS", {"requests": 0, "evidence": 0})
     table, make = SHAPES[shape]
     columns = make()
     path = create_run(str(tmp_path / "a.run"), header())
