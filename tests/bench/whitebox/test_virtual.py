@@ -16,6 +16,7 @@ import pytest
 
 from latdiag.sim.params import OF_SERVER, Params, draw
 from latdiag.sim.telemetry import Telemetry, telemetry_of
+from tests.profiles import repetitions
 
 from . import score
 from .attributed import attributed, told
@@ -35,7 +36,8 @@ TOLD = (
     "unordered",
     "skew,step,drift,lost,late,repeated,unordered",
 )
-SEEDS = (1, 2)
+#: Of each fault so many servers; one in the profile ``dev``.
+SEEDS = range(1, 1 + min(2, repetitions(2)))
 #: What may not change a nanosecond of what is said, once all of it has come.
 HARMLESS = ("skew=500", "skew=-500", "late", "repeated", "unordered")
 BENCH_SEEDS = os.environ.get("LATDIAG_BENCH_SEEDS", "0:40")
@@ -91,6 +93,7 @@ def wrong(errors: list[score.Error]) -> list[score.Error]:
     return [one for one in errors if abs(one.said - one.true) > score.CLOSE]
 
 
+@pytest.mark.repeated
 @pytest.mark.parametrize("name", TOLD, ids=lambda name: name or "right")
 @pytest.mark.parametrize("fault", OF_SERVER)
 def test_every_component_is_within_a_point_of_the_books(
