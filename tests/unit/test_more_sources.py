@@ -60,6 +60,32 @@ def test_sources_together_part_all_that_any_of_them_parts(
             assert (column == truth[:, own].sum(axis=1)).all()
 
 
+@st.composite
+def any_classes(draw: st.DrawFn) -> list[list[str]]:
+    """The components parted in any way: what a probe cannot tell apart need not lie together."""
+    owners = draw(st.lists(st.integers(0, 7), min_size=len(NAMES), max_size=len(NAMES)))
+    groups: dict[int, list[str]] = {}
+    for name, owner in zip(NAMES, owners, strict=True):
+        groups.setdefault(owner, []).append(name)
+    return list(groups.values())
+
+
+@examples(100)
+@given(truths(), st.dictionaries(st.sampled_from(list(RANKS)), any_classes(), min_size=2))
+def test_a_source_more_never_leaves_fewer_parts_however_its_classes_cross(
+    truth: NDArray[np.int64], classes: dict[Rank, list[list[str]]]
+) -> None:
+    accounts = [
+        Account(rank, account(truth, parted, RANKS[rank])) for rank, parted in classes.items()
+    ]
+    whole = together(accounts)
+    assert whole.caveats == ()
+    most = max(len(classes_of(each.parts)) for each in accounts if each.parts is not None)
+    assert len(classes_of(whole.parts)) >= most
+    columns = whole.parts.parts
+    assert (np.sum(list(columns.values()), axis=0) == truth.sum(axis=1)).all()
+
+
 @examples(60)
 @given(
     truths(),
