@@ -31,6 +31,8 @@ _UNDER_ALONE = 0.8
 #: Requests of the workload that met no other: from so many on they say how much faster or slower
 #: the server has become since it was asked what a request takes alone.
 _FEWEST_LONE = 5
+#: A factor that is no change of the server: others' load may cost as much.
+_CHANGED = 1.25
 #: Parts that a server can be without; from this share on, one of them is worth a name.
 AVOIDABLE = ("client", "network", "gateway", "queue", "interconnect")
 _WORTH_A_NAME, _MAY_BE = 0.2, 0.3
@@ -81,10 +83,15 @@ class Health:
 
     def open(self, shares: Mapping[str, Share]) -> bool:
         """Whether it may well be good, and what is not known alone leaves that open: how much of a
-        merged class can be avoided, or what a request takes alone."""
-        if not self.keeps_all or (self.known_alone and not self.doubtful(shares)):
+        merged class can be avoided, or what a request takes alone. A large class that is none of
+        decode's leaves little hope that none of it can."""
+        doubtful = [shares[name] for name in self.doubtful(shares)]
+        if not self.keeps_all or (self.known_alone and not doubtful):
             return False
-        return all(shares[name].members for name in self.doubtful(shares))
+        return all(
+            share.members and ("decode" in share.members or (share.share or 0.0) < _MAY_BE)
+            for share in doubtful
+        )
 
     @property
     def keeps_tpot(self) -> bool:
@@ -139,7 +146,8 @@ def _since(seen: Observations, rows: NDArray[np.int64], parts: Parts) -> float:
     solo = lone(seen, seen.begin[rows], seen.done[rows])
     if parts.alone is None or len(rows) != len(parts.total) or int(solo.sum()) < _FEWEST_LONE:
         return 1.0
-    return float(np.median(parts.total[solo] / np.maximum(parts.alone[solo], 1)))
+    times = float(np.median(parts.total[solo] / np.maximum(parts.alone[solo], 1)))
+    return times if abs(np.log(max(times, 1e-9))) > np.log(_CHANGED) else 1.0
 
 
 def _shortest_segment(begin: NDArray[np.int64], parts: Parts) -> float:

@@ -64,13 +64,15 @@ def merged(of_all: float, *members: str) -> Share:
 def test_what_a_merged_class_may_hold_leaves_it_open_and_a_part_that_stands_out_does_not() -> None:
     well = Health(1.1, 1.0 * MS, 1.0 * MS, 9)
     decode = {"decode": share(0.6)}
-    may_be_gateway = {"gateway": merged(0.4, "gateway", "prefill"), **decode}
+    may_be_gateway = {"gateway": merged(0.25, "gateway", "prefill"), **decode}
     assert not well.good(may_be_gateway) and well.open(may_be_gateway)
     assert not well.open({"gateway": share(0.4), **decode}), "nothing is open there"
+    assert not well.open({"gateway": merged(0.4, "gateway", "prefill"), **decode}), "too large"
+    assert well.open({"gateway": merged(0.9, "gateway", "decode")}), "its pace may be the engine's"
     # Load costs a tenth: a queue takes no more of it.
     assert well.good({"queue": merged(0.4, "queue", "prefill"), **decode})
     crowded = Health(1.28, 1.0 * MS, 1.0 * MS, 9)
-    assert crowded.open({"queue": merged(0.4, "queue", "prefill"), **decode})
+    assert crowded.open({"queue": merged(0.25, "queue", "prefill"), **decode})
     slow = Health(1.1, 600.0 * MS, 1.0 * MS, 9)
     assert not slow.open(may_be_gateway), "somebody waits"
     # Faster than alone: what a request takes alone is not known.

@@ -364,3 +364,18 @@ def test_a_transfer_is_proven_where_it_grows_or_prompts_slow_nobody() -> None:
         rows = handed_over(random, extra) + (thrown(lost) if lost is not None else [])
         found = taught(rows).transfer
         assert found is not None and found.proven == proven, (extra(100), lost)
+
+
+def test_a_refusal_that_grows_by_less_than_any_tokeniser_was_not_read() -> None:
+    """A body of 16 kB is read in some 40 us, tokenised in 400 at least."""
+    random = np.random.default_rng(41)
+
+    def curve(per_token_ns: float) -> bool:
+        rows = ladder(base, random) + streams(random, 10.0)
+        rows += refusals(
+            (n, 2.0 + per_token_ns * n / 1e6 + random.normal(0, 0.005))
+            for n in (32, 1024, 4096) * 4
+        )
+        return read_first(taught(rows))
+
+    assert not curve(10.0) and curve(200.0)

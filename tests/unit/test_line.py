@@ -38,10 +38,10 @@ def beside(share: float, noise: float = 1.0) -> Observations:
     return seen(rows)
 
 
-def line(observed: Observations, waits: float = 1.0) -> Line | None:
+def line(observed: Observations, waits: float = 1.0, noise: float = 1.0) -> Line | None:
     rows = observed.of("S10")
     took = ((observed.server[rows] - 20 * MS) * waits).astype(np.int64)
-    return line_of(observed, refusals_of(observed, 0.0, 0.05 * MS), 0.0, rows, took)
+    return line_of(observed, refusals_of(observed, 0.0, 0.05 * MS), 0.0, rows, took, noise * MS)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
@@ -55,6 +55,7 @@ def test_a_refused_post_shows_the_share_of_the_waits_that_lies_before_it(share: 
 
 def test_where_nobody_waits_or_few_posts_went_out_nothing_is_said() -> None:
     assert line(beside(1.0), waits=0.001) is None
+    assert line(beside(1.0), noise=300.0) is None, "requests alone differ by as much"
     observed = beside(1.0)
     few = np.flatnonzero(observed.stage == "S7")[3:]
     assert line(observed.select(np.setdiff1d(np.arange(observed.n), few))) is None

@@ -119,6 +119,19 @@ def test_refusals_that_were_read_clear_what_stands_before_the_engine() -> None:
     assert found["prompt"] == {"prefill", "interconnect"}
 
 
+def test_an_engine_that_waits_for_a_batch_while_idle_may_hold_a_queue() -> None:
+    """Prompts beside running streams are quicker than alone."""
+    slow = laws(sharing=SHARED, before=BEFORE, turns=Turns(True, -1.0, 4))
+    assert slow.idle_waits and "queue" in suspects(slow)["launch"]
+    assert not laws(sharing=SHARED, before=BEFORE, turns=Turns(True, 0.1, 4)).idle_waits
+
+
+def test_replies_that_come_at_once_leave_decode_before_the_first_token() -> None:
+    found = suspects(laws(at_once=True))
+    assert "decode" in found["prompt"] & found["launch"]
+    assert "decode" not in suspects(laws())["prompt"]
+
+
 def test_refusals_in_an_engine_s_words_came_as_far_whatever_they_took() -> None:
     flat = Refusals(2.0 * MS, np.full(9, 2.0 * MS), None, "vllm")
     assert suspects(laws(refusals=flat, loaded=QUICK))["full"] == {"queue"}

@@ -44,6 +44,11 @@ class Curve:
         """What a prompt of no length would cost, ns."""
         return float(self.weights[0])
 
+    @property
+    def noise_ns(self) -> float:
+        """By how much nearly the furthest of the values lies off the fit."""
+        return float(np.quantile(np.abs(self.relative * self.scale), 0.9))
+
     def again(self, random: np.random.Generator) -> NDArray[np.float64]:
         """Residuals that the same design might have left, in shares of ``scale``."""
         return random.choice(self.relative, len(self.relative))
@@ -69,6 +74,7 @@ def scale_of(values: NDArray[np.float64], noise: float) -> NDArray[np.float64]:
     return scale
 
 
-def grows(tokens: NDArray[np.float64], values: NDArray[np.float64]) -> bool:
-    """Whether values grow with tokens beyond doubt: the lower end of Theil-Sen's interval."""
-    return len(set(tokens.tolist())) > 1 and least_slope(tokens, values) > 0
+def grows(tokens: NDArray[np.float64], values: NDArray[np.float64], by_ns: float = 0.0) -> bool:
+    """Whether values grow by more than so many ns a token beyond doubt: the lower end of
+    Theil-Sen's interval."""
+    return len(set(tokens.tolist())) > 1 and least_slope(tokens, values) > by_ns

@@ -31,6 +31,7 @@ from latdiag.attribution.client_only import AFTER_THE_STREAM, held_end
 from latdiag.attribution.laws.admission import at_limit
 from latdiag.attribution.laws.laws import Laws, company, first_gap, learn
 from latdiag.attribution.laws.line import Line, line_of
+from latdiag.attribution.laws.path import HTTP_LAYER_NS
 from latdiag.attribution.laws.pieces import Piece, limits, merged, room
 from latdiag.attribution.laws.suspicion import MADE, PIECES, pieces_of
 from latdiag.attribution.leaves import BIT, MASK
@@ -74,7 +75,11 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     full = at_limit(seen, rows)
     own, waits = _own(seen, rows, laws)
     waiting = np.concatenate((seen.of("S6"), rows))
-    line = line_of(seen, laws.refusals, laws.way_ns, waiting, _own(seen, waiting, laws)[1])
+    noise = laws.own.noise_ns
+    if full.any() and float(waits[full].mean()) < _SURE * noise:
+        full = np.zeros_like(full)  # what comes late by itself leaves as few running as a limit
+    waited_all = _own(seen, waiting, laws)[1]
+    line = line_of(seen, laws.refusals, laws.way_ns, waiting, waited_all, noise)
 
     def columns_by(of: Laws) -> Columns:
         found, left = (own, waits) if of is laws else _own(seen, rows, of)
@@ -133,8 +138,8 @@ def _own(
     before, launch = np.zeros(len(rows)), np.zeros(len(rows))
     if laws.before is not None:
         before = np.clip(laws.before.at(isl) - refusal, 0.0, own - refusal)
-    else:
-        launch = np.clip(laws.launch_ns, 0.0, own - refusal)
+    if laws.before is None or laws.idle_waits:
+        launch = np.clip(laws.launch_ns - before, 0.0, own - refusal - before)
     for name, ns in (("refusal", refusal), ("before", before), ("launch", launch)):
         found[name] = _whole(ns)
         left = left - found[name]
@@ -308,7 +313,9 @@ def _moves(seen: Observations, rows: NDArray[np.int64], laws: Laws, merges: Merg
     elif laws.refusals is not None and laws.refusals.curve is not None:
         least = laws.own.tokens[laws.own.tokens.argmin()][None]
         hidden = float(laws.own.at(least)[0] - laws.refusals.at(least)[0])
-        move("prefill", "frontend", max(0.0, hidden))
+        # Whoever has read a prompt has little left to do: no more than it took to come so far.
+        most = max(laws.refusals.constant_ns, HTTP_LAYER_NS)
+        move("prefill", "frontend", min(max(0.0, hidden), most))
     if laws.delivery.held is not None:
         held = laws.delivery.held
         move("decode", "gateway", (held.last_hi - held.last)[rows])

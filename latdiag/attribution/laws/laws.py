@@ -42,6 +42,11 @@ _ALONE = ("S2", "S3", "S5")
 #: median of single gaps is then wrong by half.
 _BLOCK = 8
 _FEWEST = 4
+#: What a prompt beside running streams takes more than alone, as a share of its own work, where
+#: idleness costs.
+_QUICKER = -0.3
+#: Replies of so many tokens that come within such a share of their time come at once.
+_LONG, _AT_ONCE = 12, 0.03
 #: So many further streams and tokens of context change the pace of one by less than this share
 #: where nothing does.
 _COMPANY, _LENGTH, _MOVED = 7, 2048, 0.02
@@ -105,6 +110,8 @@ class Laws:
     pacing: Pacing | None
     #: whether streams that began apart bring their tokens together; None: they do not tell
     in_step: bool | None = None
+    #: whether replies come at once, when they are whole: then no time is seen to be decode's
+    at_once: bool = False
 
     @property
     def way_ns(self) -> float:
@@ -117,6 +124,12 @@ class Laws:
         no first token comes without."""
         refused = self.refusals.constant_ns if self.refusals is not None else 0.0
         return max(0.0, self.own.constant - refused - self.step.base)
+
+    @property
+    def idle_waits(self) -> bool:
+        """Whether prompts beside running streams are quicker than alone: an idle engine waits for
+        more to come, or sleeps."""
+        return self.turns.beside is not None and self.turns.beside < _QUICKER
 
     @property
     def paced_apart(self) -> bool:
@@ -194,11 +207,22 @@ def learn(seen: Observations) -> Laws | None:
         sharing=sharing,
         turns=turns_of(seen, own, step.base, behind),
         pacing=pacing_of(seen),
+        at_once=_at_once(seen),
         in_step=in_step(seen, path.jitter_ns / step.base if path is not None else 1.0),
     )
 
 
 # ---------------------------------------------------------------------- decode
+def _at_once(seen: Observations) -> bool:
+    """Of requests alone with many tokens."""
+    rows = seen.of("S2", "S5")
+    rows = rows[seen.osl[rows] >= _LONG]
+    if not len(rows):
+        return False
+    whole = np.maximum(seen.last[rows] - seen.begin[rows], 1)
+    return float(np.median((seen.last - seen.first)[rows] / whole)) < _AT_ONCE
+
+
 def company(seen: Observations, rows: NDArray[np.int64]) -> tuple[Company, Company]:
     """(streams, tokens of context) that decode at an instant, of these rows."""
     starts, ends = seen.first[rows], seen.last[rows]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Fewer refused POSTs beside the workload tell nothing.
 _FEWEST = 4
 _DRAWS = 400
+#: Times the noise of requests alone that a wait has to take.
+_CLEAR = 3.0
 #: The interval of the share may be so wide for the line to be one and the same.
 _SHARP = 0.5
 #: From this share on, what a refused POST shows of the waits is more than chance and a busy loop.
@@ -55,9 +57,10 @@ def line_of(
     behind: float,
     rows: NDArray[np.int64],
     waits: NDArray[np.int64],
+    noise_ns: float,
 ) -> Line | None:
-    """``waits``: ns that each of these ``rows`` waited; ``behind``: of the way of a GET.
-    None: too few POSTs, or nobody waits."""
+    """``waits``: ns that each of these ``rows`` waited; ``behind``: of the way of a GET;
+    ``noise_ns``: by how much requests alone differ. None: too few POSTs, or nobody waits more."""
     posts = np.flatnonzero(
         (seen.stage == LOADED_PATH)
         & (seen.scenario == "refused")
@@ -68,7 +71,7 @@ def line_of(
         return None
     took = seen.answer[posts] - behind - refusals.at(seen.isl[posts])
     beside = _left(seen.begin[rows], waits, seen.begin[posts])
-    if float(beside.mean()) < HTTP_LAYER_NS:
+    if float(beside.mean()) < max(HTTP_LAYER_NS, _CLEAR * noise_ns):
         return None
     random = np.random.default_rng(len(posts))
     drawn = random.integers(0, len(posts), (_DRAWS, len(posts)))

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: what takes longer lies on a way that TCP's round trip does not see.
 HTTP_LAYER_NS = 5 * NS_PER_MS
 _FEWEST = 4
+#: ns a token from which on a prompt was tokenised: whoever only reads its few bytes needs less,
+#: and the fastest tokenisers need more.
+_TOKENISES_NS = 60.0
 #: Standard errors beyond which a mean is not chance.
 _SURE = 3.0
 
@@ -120,7 +123,7 @@ def refusals_of(seen: Observations, behind: float, noise: float) -> Refusals | N
     values = (seen.answer[chosen] - behind).astype(float)
     curve = None
     # A refusal that costs the same whatever the prompt was made before anything was read of it.
-    if grows(tokens, values):
+    if grows(tokens, values, _TOKENISES_NS):
         curve = Curve.fit(tokens, values, scale_of(values, noise))
     engine = None
     if seen.words is not None:

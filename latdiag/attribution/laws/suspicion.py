@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.laws import Laws
 from latdiag.attribution.laws.line import Line
 from latdiag.attribution.laws.path import HTTP_LAYER_NS
-from latdiag.attribution.laws.pieces import Piece, piece
+from latdiag.attribution.laws.pieces import BEFORE_FIRST, Piece, piece
 from latdiag.attribution.ledger import Origin
 
 #: Tokens that the step law says were made before the first arrival.
@@ -70,6 +70,7 @@ def pieces_of(
     # Whoever lets so many in at once may let a refused POST pass, unless it was refused behind.
     places = loaded if _passed(laws) and not delayed else {}
     read = {"gateway": _TOKENISED, "frontend": _TOKENISED} if _read(laws) else {}
+    early = BEFORE_FIRST | ({"decode"} if laws.at_once else frozenset())
     found = [
         piece("way", columns["way"], {}, ("network",), ("network", "gateway")),
         piece("refusal", columns["refusal"], gateway, ("frontend",), ("frontend", "gateway")),
@@ -80,8 +81,8 @@ def pieces_of(
             ("frontend", "queue"),
             ("gateway", "frontend", "queue"),
         ),
-        piece("launch", columns["launch"], gateway | link | read, ("prefill",)),
-        piece("prompt", columns["prompt"], gateway | prompt, ("prefill",)),
+        piece("launch", columns["launch"], gateway | link | read, ("prefill",), early),
+        piece("prompt", columns["prompt"], gateway | prompt, ("prefill",), early),
         piece("crowd", columns["crowd"], gateway, ("frontend",), ("gateway", "frontend")),
         piece("door", columns["door"], {}, ("gateway",), ("gateway",)),
         piece("misfit", columns["misfit"], gateway | link, ("queue",)),
