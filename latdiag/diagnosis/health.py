@@ -50,6 +50,8 @@ class Health:
     span_s: float = math.inf
     #: whether a queue had the time to build up: several times what a request takes
     long_enough: bool = True
+    #: times as long as in the designed stages that requests take alone by now
+    since: float = 1.0
 
     def good(self, shares: Mapping[str, Share]) -> bool:
         """Nothing avoidable stands out, load costs little, and nobody waits."""
@@ -69,17 +71,20 @@ class Health:
 
     def doubtful(self, shares: Mapping[str, Share]) -> list[str]:
         """The parts that may hold time that a server can be without, and are worth a name."""
-        return [
+        names = [
             name
             for name, share in shares.items()
-            if self._avoidable(share.members or (name,)) and _stands_out(share)
+            if self.avoidable(share.members or (name,)) and _stands_out(share)
         ]
+        return sorted(names, key=lambda name: -shares[name].sum_ns)
 
-    def _avoidable(self, members: tuple[str, ...]) -> bool:
-        few = {*members} & {*AVOIDABLE}
-        if len(members) > 1 and self.over_alone <= 1 / (1 - _WORTH_A_NAME):
-            few -= {"queue"}  # what waits for others is no larger than what load costs
-        return bool(few)
+    def avoidable(self, members: tuple[str, ...]) -> list[str]:
+        """Those of a class that a server can be without, and that may be large."""
+        few = [name for name in members if name in AVOIDABLE]
+        if len(members) > 1 and self.known_alone and self.over_alone <= 1 / (1 - _WORTH_A_NAME):
+            # What waits for others is no larger than what load costs.
+            few = [name for name in few if name != "queue"]
+        return few
 
     def open(self, shares: Mapping[str, Share]) -> bool:
         """Whether it may well be good, and what is not known alone leaves that open: how much of a
@@ -106,9 +111,15 @@ class Health:
 
     def sentence(self) -> str:
         """Why: the load's price, and the limits that 95 in 100 of the requests keep to."""
+        met = f"95 % of them met {self.limits()}"
+        if not self.known_alone:
+            return f"of {self.n} requests over {self.span_s:.0f} s, {met}"
+        changed = ""
+        if self.since != 1.0:
+            changed = f" by now ({self.since:.1f} times as long as when it was asked alone first)"
         return (
             f"{self.n} requests over {self.span_s:.0f} s took at most {self.over_alone:.2f} times"
-            f" what they take alone, and 95 % of them met {self.limits()}"
+            f" what they take alone{changed}, and {met}"
         )
 
 
@@ -125,7 +136,8 @@ def health(seen: Observations, parts: Parts) -> Health | None:
     later = seen.later(rows)
     many = later >= 1
     tpot = (seen.last - seen.first)[rows][many] / later[many]
-    alone = parts.alone * _since(seen, rows, parts)
+    since = _since(seen, rows, parts)
+    alone = parts.alone * since
     p95 = [np.quantile(values, 0.95) for values in (parts.total, alone, parts.ttft)]
     slow = float(np.quantile(tpot, 0.95)) if len(tpot) else 0.0
     summed = float(parts.total.sum()) / max(float(alone.sum()), 1.0)
@@ -137,6 +149,7 @@ def health(seen: Observations, parts: Parts) -> Health | None:
         len(rows),
         float(seen.begin[rows].max() - seen.begin[rows].min()) / NS_PER_S,
         span > _LONG_ENOUGH * float(np.median(parts.alone)),
+        since,
     )
 
 

@@ -13,7 +13,7 @@ from latdiag.attribution.accounts import Rank
 from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
 from latdiag.diagnosis.flags import with_flags
-from latdiag.diagnosis.health import AVOIDABLE, Health
+from latdiag.diagnosis.health import Health
 from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
 from latdiag.diagnosis.splitting import splitting
 from latdiag.diagnosis.verdict_words import (
@@ -296,10 +296,10 @@ def _perhaps_healthy(case: Case, about: Breakdown, population: str, health: Heal
             "bounded",
             "ambiguous",
             sentence,
-            "Probe again: the server changed while it was probed.",
+            "Probe again: the server may have changed while it was probed.",
         )
     first = classes[0]
-    named = [name for name in chosen[first].members or () if name in AVOIDABLE]
+    named = health.avoidable(chosen[first].members)
     sentence = (
         f"Nothing looks slow at this load: {health.sentence()}. But {noun(first, chosen)}"
         f" {takes(chosen[first])} {amount(chosen[first], about)} of the {whole_of(about)}, and how"

@@ -47,6 +47,8 @@ BUDGETS = {
 }  # fmt: skip
 #: The shortest prompt that a design sends, and how far its ladder of lengths goes, tokens.
 SHORT, REACH = 32, 1024
+#: Refused POSTs beside a burst.
+BURST_POSTS = 4
 #: Default of --max-tokens-total.
 MAX_TOKENS = {"quick": 200_000, "standard": 1_000_000, "deep": 5_000_000}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latdiag.measurement.stages import Cost, Limits
-from latdiag.probe.budget import BUDGETS, REACH, SHORT
+from latdiag.probe.budget import BUDGETS, BURST_POSTS, REACH, SHORT
 from latdiag.probe.offered import LEAST, Offered, most_requests
 
 
@@ -26,6 +26,7 @@ def cost(limits: Limits) -> Cost:
     load_s = max(budget.load_s, LEAST / limits.rate) if limits.rate else budget.load_s
     load_s *= 2 if limits.behind else 1
     path = budget.gets + 3 * budget.refusals + 2 * budget.beside * budget.segments
+    path += BURST_POSTS * len(budget.batches)
     requests = path + designed + most
     return Cost(
         requests,

@@ -35,7 +35,7 @@ from latdiag.measurement.stages import (
     Stage,
 )
 from latdiag.model.units import NS_PER_MS, NS_PER_S
-from latdiag.probe.budget import BUDGETS, REACH, SHORT, Budget, Purse
+from latdiag.probe.budget import BUDGETS, BURST_POSTS, REACH, SHORT, Budget, Purse
 from latdiag.probe.cost import least_tokens
 from latdiag.probe.offered import clamp, workload
 from latdiag.probe.pace import Pace, pace
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 #: A prompt of the ladder may take so long at most.
 _LONGEST_PREFILL_NS = 1_000 * NS_PER_MS
-#: Refused POSTs beside a burst, and when, as shares of what one of it would take alone.
-_BURST_POSTS, _BESIDE_BURST = 4, (0.05, 0.8)
+#: When refused POSTs go out beside a burst, as shares of what one of it would take alone.
+_BESIDE_BURST = (0.05, 0.8)
 
 
 def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
@@ -207,7 +207,7 @@ def _batches(
         lasts = at.ttft_ns(SHORT) + osl * at.gap_ns
         beside = tuple(
             Shot(length, 0, round(lasts * draw.uniform(*_BESIDE_BURST)))
-            for length in (draw.choices(refused, k=_BURST_POSTS) if refused else ())
+            for length in (draw.choices(refused, k=BURST_POSTS) if refused else ())
         )
         shots = (Shot(SHORT, osl, 0),) * size
         stage = Stage("S6", shots, 0, f"{size} at once", beside=beside)

@@ -107,16 +107,12 @@ def reply_fields() -> ReplyFields:
     return ReplyFields(tuple(sorted(objects)), tuple(sorted({*STANDARD_HEADERS, *named, *more})))
 
 
-def refused_by(texts: Iterable[str]) -> str | None:
-    """The engine whose own words all of these refusals have; None where one lacks them, or there
-    are none: then nobody knows how far a refused request went."""
-    given = list(texts)
-    for known in stacks():
-        for words in known.refusals if given else ():
-            pattern = re.compile(words)
-            if all(pattern.search(text) for text in given):
-                return known.name
-    return None
+def is_refused_by_an_engine(texts: Iterable[str]) -> bool:
+    """Whether all of these refusals have the words of one engine; False where there are none, or
+    one lacks them: then nobody knows how far a refused request went."""
+    given = [text or "" for text in texts]
+    patterns = (re.compile(words) for known in stacks() for words in known.refusals)
+    return bool(given) and any(all(map(each.search, given)) for each in patterns)
 
 
 def flags_of(turns: str) -> str:

@@ -53,6 +53,22 @@ def test_a_refused_post_shows_the_share_of_the_waits_that_lies_before_it(share: 
     assert found.before == pytest.approx(share, abs=0.05)
 
 
+def test_posts_beside_bursts_exclude_and_book_nothing() -> None:
+    """A limit that bursts reach may be far above the workload."""
+    observed = beside(1.0)
+    stage = observed.stage.copy()
+    stage[np.flatnonzero(stage == "S10")[-1]] = "S6"  # after all POSTs
+    found = line(replace(observed, stage=stage))
+    assert found is not None and found.share > 0.9 and not found.of_workload
+    assert found.before == 0.0
+
+
+def test_what_lies_before_is_as_sure_as_the_posts_say() -> None:
+    assert Line(0.95, 0.7, 1.1, 12).doubt == pytest.approx(0.3)
+    assert Line(0.6, 0.5, 0.7, 12).doubt == pytest.approx(0.1)
+    assert Line(0.1, 0.0, 0.3, 12).doubt == 0.0
+
+
 def test_where_nobody_waits_or_few_posts_went_out_nothing_is_said() -> None:
     assert line(beside(1.0), waits=0.001) is None
     assert line(beside(1.0), noise=300.0) is None, "requests alone differ by as much"

@@ -119,6 +119,12 @@ def test_refusals_that_were_read_clear_what_stands_before_the_engine() -> None:
     assert found["prompt"] == {"prefill", "interconnect"}
 
 
+def test_a_server_may_keep_a_door_of_its_own_unless_it_is_known_to_keep_none() -> None:
+    flat = Refusals(2.0 * MS, np.full(9, 2.0 * MS), None)
+    assert suspects(laws(refusals=flat))["door"] == {"gateway", "frontend"}
+    assert suspects(laws(refusals=replace(flat, engine=True)))["door"] == {"gateway"}
+
+
 def test_an_engine_that_waits_for_a_batch_while_idle_may_hold_a_queue() -> None:
     """Prompts beside running streams are quicker than alone."""
     slow = laws(sharing=SHARED, before=BEFORE, turns=Turns(True, -1.0, 4))
@@ -133,9 +139,9 @@ def test_replies_that_come_at_once_leave_decode_before_the_first_token() -> None
 
 
 def test_refusals_in_an_engine_s_words_came_as_far_whatever_they_took() -> None:
-    flat = Refusals(2.0 * MS, np.full(9, 2.0 * MS), None, "vllm")
+    flat = Refusals(2.0 * MS, np.full(9, 2.0 * MS), None, True)
     assert suspects(laws(refusals=flat, loaded=QUICK))["full"] == {"queue"}
-    nobody = suspects(laws(refusals=replace(flat, engine=None), loaded=QUICK))
+    nobody = suspects(laws(refusals=replace(flat, engine=False), loaded=QUICK))
     assert nobody["full"] == {"queue", "gateway"}
     # What they took says nothing of what the prompt cost.
     assert "frontend" in suspects(laws(refusals=flat, loaded=QUICK))["prompt"]

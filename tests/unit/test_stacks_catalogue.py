@@ -149,4 +149,4 @@ def test_what_is_no_selector_is_refused(text: str) -> None:
     ],
 )
 def test_an_engine_is_known_by_the_words_of_its_refusal(texts: list[str], engine: bool) -> None:
-    assert (catalogue.refused_by(texts) is not None) is engine
+    assert catalogue.is_refused_by_an_engine(texts) is engine

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from latdiag.attribution.laws.delivery import delivery_of
-from latdiag.attribution.laws.together import in_step
+from latdiag.attribution.laws.together import in_step, ticks
 from latdiag.measurement.observations import Observations
 
 from .probe_rows import Reply, reply, seen
@@ -59,6 +59,24 @@ def test_some_streams_in_step_are_enough() -> None:
 def test_events_of_a_step_that_leave_one_after_the_other_are_still_of_one() -> None:
     spread = streams(lambda k, begin: on_the_step(k, begin) + 0.8 * (k % 5))
     assert in_step(spread, 0.0) is True
+
+
+def alone(at: Callable[[float], float]) -> Observations:
+    """Requests one after the other, with idle times between; ``at``: the first token of one whose
+    work is done then."""
+    random, rows, begin = np.random.default_rng(35), [], 0.0
+    for k in range(16):
+        first = at(begin + 15.0)
+        rows.append(reply("S3" if k else "S2", 64, begin, first - begin, [STEP] * 6))
+        begin = first + 6 * STEP + random.uniform(20, 300)
+    return seen(rows)
+
+
+def test_a_timer_lets_tokens_go_at_instants_of_one_grid_and_an_engine_begins_when_work_comes() -> (
+    None
+):
+    assert ticks(alone(lambda t: float(np.ceil(t / STEP) * STEP)))
+    assert not ticks(alone(lambda t: t))
 
 
 def test_few_pairs_and_a_way_that_shakes_tell_nothing() -> None:

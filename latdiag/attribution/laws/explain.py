@@ -100,7 +100,8 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     )
     pieces = pieces_of(laws, columns, gaps, _paced(seen, rows, laws, columns), line)
     merges = merged(pieces, whole.total)
-    moves = _moves(seen, rows, laws, merges)
+    moves = [*_moves(seen, rows, laws, merges), *_behind_a_place(laws, columns, merges)]
+    moves += _beside_the_line(line, columns, merges)
     small = limits(pieces, merges)
     for move in moves:
         if move.giver in small:
@@ -185,6 +186,9 @@ def _stream(
     events, network = np.diff(seen.offsets)[rows], seen.network[rows]
     after, between = (seen.done - seen.last)[rows], (seen.last - seen.first)[rows]
     found: Columns = {"end": held_end(after, between, events, network)}
+    if laws.pacing is not None or laws.paced_apart:
+        # Whoever takes a time for each event takes it for the last one too.
+        found["end"] = np.maximum(after, 0)
     stream = (seen.last - seen.first)[rows]
     if laws.delivery.held is not None:
         found["held"] = np.minimum(_whole(laws.delivery.held.last[rows]), stream)
@@ -332,6 +336,29 @@ def _moves(seen: Observations, rows: NDArray[np.int64], laws: Laws, merges: Merg
         steps = (laws.delivery.chunk - 1) * laws.step.alone(seen.isl[rows].astype(float))
         move("prefill", "decode", np.minimum(steps, seen.server[rows].astype(float)))
     return moves
+
+
+def _behind_a_place(laws: Laws, columns: Columns, merges: Merges) -> list[Move]:
+    """Who waited for a place meets others' prompts behind it, as do those who need not wait: what
+    these wait is no part of admission, and more than a step is likely."""
+    moves = []
+    free = columns["wait"][(columns["full"] == 0) & (columns["door"] == 0)]
+    more = max(laws.step.base, float(free.mean()) if len(free) >= _LONE else 0.0)
+    for name, owner in (("full", "queue"), ("door", "gateway")):
+        giver, taker = (merges.get(each, (each,))[0] for each in (owner, "prefill"))
+        if giver != taker and columns[name].any():
+            moves.append(Move(giver, taker, np.clip(columns[name], 0, more).astype(float)))
+    return moves
+
+
+def _beside_the_line(line: Line | None, columns: Columns, merges: Merges) -> list[Move]:
+    """What refused POSTs that waited leave open: how much of the waits lies before whatever
+    refuses."""
+    if line is None or not line.doubt:
+        return []
+    giver, taker = (merges.get(each, (each,))[0] for each in ("gateway", "queue"))
+    open_ns = (columns["door"] + columns["crowd"]) * (line.doubt / line.before)
+    return [Move(giver, taker, open_ns.astype(float))] if giver != taker else []
 
 
 def _leaves(seen: Observations, rows: NDArray[np.int64], laws: Laws, columns: Columns) -> Columns:

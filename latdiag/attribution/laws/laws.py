@@ -28,7 +28,7 @@ from latdiag.attribution.laws.path import (
     refusals_of,
 )
 from latdiag.attribution.laws.sharing import Sharing, sharing_of
-from latdiag.attribution.laws.together import in_step
+from latdiag.attribution.laws.together import in_step, ticks
 from latdiag.attribution.laws.turns import Turns, turns_of
 from latdiag.model.units import NS_PER_MS
 from latdiag.stats.robust import deviation, huber_mean, huber_nnls
@@ -110,6 +110,8 @@ class Laws:
     pacing: Pacing | None
     #: whether streams that began apart bring their tokens together; None: they do not tell
     in_step: bool | None = None
+    #: whether a timer lets tokens go
+    ticks: bool = False
     #: whether replies come at once, when they are whole: then no time is seen to be decode's
     at_once: bool = False
 
@@ -135,8 +137,10 @@ class Laws:
     def paced_apart(self) -> bool:
         """Whether each stream may have a pace of its own, which no engine sets: it keeps no step
         with others, or neither prompts nor other streams nor its own length change it."""
-        if self.delivery.held is not None or self.in_step is not None:
-            return self.delivery.held is None and self.in_step is False
+        if self.delivery.held is not None:
+            return False
+        if self.ticks or self.in_step is not None:
+            return self.ticks or self.in_step is False
         more = self.step.stream * _COMPANY + self.step.context * _LENGTH
         alone = more < _MOVED * self.step.base
         apart = self.sharing.verdict == "separate" and self.transfer is None
@@ -208,6 +212,7 @@ def learn(seen: Observations) -> Laws | None:
         turns=turns_of(seen, own, step.base, behind),
         pacing=pacing_of(seen),
         at_once=_at_once(seen),
+        ticks=ticks(seen),
         in_step=in_step(seen, path.jitter_ns / step.base if path is not None else 1.0),
     )
 

@@ -25,7 +25,7 @@ _DRAWS = 400
 #: Times the noise of requests alone that a wait has to take.
 _CLEAR = 3.0
 #: The interval of the share may be so wide for the line to be one and the same.
-_SHARP = 0.5
+_SHARP, _NEARLY = 0.5, 0.85
 #: From this share on, what a refused POST shows of the waits is more than chance and a busy loop.
 _SOME = 0.2
 
@@ -33,22 +33,31 @@ _SOME = 0.2
 @dataclass(frozen=True, slots=True)
 class Line:
     """``share``: of what a request waits, a refused POST at the same moment waits so much, in
-    [``lo``, ``hi``]; ``n``: POSTs."""
+    [``lo``, ``hi``]; ``n``: POSTs. ``of_workload``: they went out beside the workload; those
+    beside bursts met another crowd, and show only who does not wait."""
 
     share: float
     lo: float
     hi: float
     n: int
+    of_workload: bool = True
 
     @property
     def one(self) -> bool:
         """Whether all of the wait may be that of the POSTs, and little else can."""
-        return self.lo <= 1.0 <= self.hi and self.hi - self.lo < _SHARP
+        return self.share >= _NEARLY and self.lo <= 1.0 and self.hi - self.lo < _SHARP
 
     @property
     def before(self) -> float:
         """The share of the waits that lies before whatever refuses."""
+        if not self.of_workload:
+            return 0.0
         return 1.0 if self.one else min(self.share, 1.0) if self.lo > _SOME else 0.0
+
+    @property
+    def doubt(self) -> float:
+        """What of ``before`` may not lie there."""
+        return max(0.0, self.before - self.lo) if self.before else 0.0
 
 
 def line_of(
@@ -67,7 +76,12 @@ def line_of(
         & (seen.answer >= 0)
         & ((seen.status == 400) | (seen.status == 422))
     )
-    if refusals is None or len(posts) < _FEWEST or not len(rows):
+    if refusals is None or not len(rows):
+        return None
+    late = posts[seen.begin[posts] > seen.done[seen.stage == "S6"].max(initial=-1)]
+    of_workload = len(late) >= _FEWEST
+    posts = late if of_workload else posts
+    if len(posts) < _FEWEST:
         return None
     took = seen.answer[posts] - behind - refusals.at(seen.isl[posts])
     beside = _left(seen.begin[rows], waits, seen.begin[posts])
@@ -78,7 +92,8 @@ def line_of(
     above, below = took[drawn].sum(axis=1), beside[drawn].sum(axis=1)
     shares = above / np.maximum(below, HTTP_LAYER_NS)
     lo, hi = np.quantile(shares, (0.025, 0.975))
-    return Line(float(took.sum() / beside.sum()), float(lo), float(hi), len(posts))
+    share = float(took.sum() / beside.sum())
+    return Line(share, float(lo), float(hi), len(posts), of_workload)
 
 
 def _left(

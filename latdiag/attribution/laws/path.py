@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.curves import Curve, grows, scale_of
 from latdiag.load.plan import LOADED_PATH, PATH
 from latdiag.model.units import NS_PER_MS
-from latdiag.stacks.catalogue import refused_by
+from latdiag.stacks.catalogue import is_refused_by_an_engine
 from latdiag.stats.robust import deviation, huber_mean
 
 if TYPE_CHECKING:
@@ -62,19 +62,19 @@ class Refusals:
     """What a POST takes that is refused, beyond the way of a GET: ns by input length.
 
     ``curve``: where it grows with the prompt, so that the prompt was read before: only the
-    server's own frontend does that. Else ``flat_ns`` of every length. ``engine``: the name of the
-    stack whose words refuse; None: they are nobody's that is known.
+    server's own frontend does that. Else ``flat_ns`` of every length. ``engine``: it is
+    refused in the words of an engine that is known.
     """
 
     flat_ns: float
     values: NDArray[np.float64]
     curve: Curve | None
-    engine: str | None = None
+    engine: bool = False
 
     @property
     def behind(self) -> bool:
         """Whether a refused POST passes whatever stands before the server."""
-        return self.curve is not None or self.engine is not None
+        return self.curve is not None or self.engine
 
     def at(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         if self.curve is None:
@@ -125,9 +125,7 @@ def refusals_of(seen: Observations, behind: float, noise: float) -> Refusals | N
     # A refusal that costs the same whatever the prompt was made before anything was read of it.
     if grows(tokens, values, _TOKENISES_NS):
         curve = Curve.fit(tokens, values, scale_of(values, noise))
-    engine = None
-    if seen.words is not None:
-        engine = refused_by(seen.words[chosen].tolist())
+    engine = seen.words is not None and is_refused_by_an_engine(seen.words[chosen].tolist())
     return Refusals(huber_mean(values), values, curve, engine)
 
 

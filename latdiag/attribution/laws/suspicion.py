@@ -29,6 +29,7 @@ _WORKING = "running streams show when the engine works on a prompt"
 _TOKENISED = "refused POSTs grow with the prompt: that part is taken off"
 _QUICK_GETS = "cheap GETs take no longer beside the workload"
 _QUICK_POSTS = "refused POSTs take no longer beside the workload"
+_KNOWN = "refused in the words of an engine whose frontend keeps nobody waiting"
 _CONSTANT = "the same for a request alone, whatever came before"
 _TURNS = "of two prompts at once the first is as fast as alone, and so is one beside streams"
 #: Who is no part of a wait takes so much of it longer at most.
@@ -84,7 +85,7 @@ def pieces_of(
         piece("launch", columns["launch"], gateway | link | read, ("prefill",), early),
         piece("prompt", columns["prompt"], gateway | prompt, ("prefill",), early),
         piece("crowd", columns["crowd"], gateway, ("frontend",), ("gateway", "frontend")),
-        piece("door", columns["door"], {}, ("gateway",), ("gateway",)),
+        piece("door", columns["door"], _keeps_door(laws), ("gateway",), ("gateway", "frontend")),
         piece("misfit", columns["misfit"], gateway | link, ("queue",)),
         piece("full", columns["full"], places, ("queue",), ("queue", "gateway")),
         piece("wait", columns["wait"], crowd | link | _in_turn(laws), ("queue",)),
@@ -119,6 +120,12 @@ def _excluded_by_load(laws: Laws, waits: float, line: Line | None) -> dict[str, 
 def _read(laws: Laws) -> bool:
     """Whether refused POSTs were read first."""
     return laws.refusals is not None and laws.refusals.curve is not None
+
+
+def _keeps_door(laws: Laws) -> dict[str, str]:
+    """The engines that are known by their words take all who come at once."""
+    known = laws.refusals is not None and laws.refusals.engine
+    return {"frontend": _KNOWN} if known else {}
 
 
 def _passed(laws: Laws) -> bool:

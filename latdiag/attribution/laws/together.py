@@ -25,6 +25,8 @@ _ALL = 0.9
 #: Some pairs do where more of the phases lie so near to nothing than evenly spread ones would, by
 #: so many standard deviations.
 _NEAR, _SURE = (0.02, 0.05), 3.5
+#: Requests alone that show a grid, and how sharply.
+_ALONE, _GRID = 8, 0.8
 #: A way that delays by more of a step than this hides its phase.
 _SHAKEN = 0.1
 
@@ -45,6 +47,20 @@ def in_step(seen: Observations, shaken: float) -> bool | None:
         if (apart < near).sum() > chance + _SURE * (chance * (1 - 2 * near)) ** 0.5 + 1:
             return True
     return False if n >= _MANY and shaken < _SHAKEN else None
+
+
+def ticks(seen: Observations) -> bool:
+    """Whether requests alone, one after the other, bring their tokens at instants of one grid,
+    idle times between them or not: an engine begins a step when work comes, a timer does not."""
+    rows = seen.of("S2", "S3", "S5")
+    rows = rows[np.argsort(seen.begin[rows], kind="stable")]
+    gaps = [np.diff(_arrivals(seen, row)) for row in rows.tolist()]
+    every = np.concatenate(gaps) if gaps else np.zeros(0)
+    period = float(np.median(every)) if len(every) else 0.0
+    if period <= 0 or len(rows) < _ALONE:
+        return False
+    between = (seen.first[rows][1:] - seen.last[rows][:-1]) / period
+    return float(abs(np.exp(2j * np.pi * between).mean())) > _GRID
 
 
 def _phases(seen: Observations) -> list[float]:

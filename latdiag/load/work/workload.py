@@ -13,6 +13,8 @@ from latdiag.load.work.promptfile import Prompt
 from latdiag.load.work.prompts import Calibration, TokenIds, Words
 from latdiag.model.errors import UsageFault
 
+#: Tokens of output that a request asks for which is to be refused.
+_REFUSED_OSL = 16
 #: How exact input lengths are: token ids are exact; text of one-token words is exact but for the
 #: server's template; calibrated text is about right, and the server's own count is what is
 #: stored; a file's prompts are as long as they are.
@@ -122,9 +124,10 @@ class Workload:
         return self._said(self._prompt(isl, index), osl)
 
     def refusable(self, index: int, isl: int) -> bytes:
-        """A body that is ordinary but for a temperature that no model can have."""
+        """A body that is ordinary but for a temperature that no model can have; it asks for as
+        many tokens as many do, since who lets requests in may weigh them by that."""
         overlay = {**(self.overlay or {}), "temperature": -1}
-        return replace(self, overlay=overlay).shot(index, isl, 1)
+        return replace(self, overlay=overlay).shot(index, isl, _REFUSED_OSL)
 
     def calibrating_body(self, words: int, index: int) -> bytes:
         """A request of one output token whose prompt is a text of so many words, unlike any."""
