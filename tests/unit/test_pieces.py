@@ -133,7 +133,8 @@ def test_an_engine_that_waits_for_a_batch_while_idle_may_hold_a_queue() -> None:
 
 
 def test_replies_that_come_at_once_leave_decode_before_the_first_token() -> None:
-    found = suspects(laws(at_once=True))
+    found = suspects(laws(at_once=True, sharing=SHARED, before=BEFORE))
+    assert found["prompt"] >= GATEWAY | FRONT
     assert "decode" in found["prompt"] & found["launch"]
     assert "decode" not in suspects(laws())["prompt"]
 

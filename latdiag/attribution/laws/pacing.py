@@ -25,7 +25,7 @@ _FEWEST = 24
 _CLOSER = 0.1
 #: Spaces are never less than one event's time where nearly the shortest is so much of the usual.
 _NEVER_LESS = 0.3
-#: By how much the two halves of a workload may differ in that time, as a share.
+#: By how much the halves of a workload's end may differ in that time, as a share.
 _ALIKE = 0.2
 #: Streams that have to run for events to have a chance to come at once.
 _COMPANY = 3
@@ -62,6 +62,7 @@ def pacing_of(seen: Observations) -> Pacing | None:
         running = np.searchsorted(np.sort(seen.first[rows]), events, side="right")
         running = running - np.searchsorted(np.sort(seen.last[rows]), events)
         crowd = events[running >= _COMPANY]
+        crowd = crowd[len(crowd) // 2 :]  # by then, what it lets go at once is spent
         least = _least(crowd)
         halves = [_least(half) or 0.0 for half in np.array_split(crowd, 2)]
         if least is not None and abs(halves[0] - halves[1]) > _ALIKE * least:

@@ -40,7 +40,7 @@ _BESIDE = 0.1
 
 def gateway_shows(laws: Laws) -> bool:
     """Whether anything was seen that a gateway would explain."""
-    return laws.way_ns > 0 or _holds_posts(laws)
+    return laws.way_ns > 0 or laws.at_once or _holds_posts(laws)
 
 
 def pieces_of(
@@ -82,8 +82,10 @@ def pieces_of(
             ("frontend", "queue"),
             ("gateway", "frontend", "queue"),
         ),
-        piece("launch", columns["launch"], gateway | link | read, ("prefill",), early),
-        piece("prompt", columns["prompt"], gateway | prompt, ("prefill",), early),
+        piece(
+            "launch", columns["launch"], _let_go(laws, gateway | link | read), ("prefill",), early
+        ),
+        piece("prompt", columns["prompt"], _let_go(laws, gateway | prompt), ("prefill",), early),
         piece("crowd", columns["crowd"], gateway, ("frontend",), ("gateway", "frontend")),
         piece("door", columns["door"], _keeps_door(laws), ("gateway",), ("gateway", "frontend")),
         piece("misfit", columns["misfit"], gateway | link, ("queue",)),
@@ -120,6 +122,13 @@ def _excluded_by_load(laws: Laws, waits: float, line: Line | None) -> dict[str, 
 def _read(laws: Laws) -> bool:
     """Whether refused POSTs were read first."""
     return laws.refusals is not None and laws.refusals.curve is not None
+
+
+def _let_go(laws: Laws, excluded: dict[str, str]) -> dict[str, str]:
+    """Whoever lets a reply go when it is whole may be before the server, or its frontend, however
+    quick they were with the request."""
+    held = ("gateway", "frontend") if laws.at_once else ()
+    return {name: why for name, why in excluded.items() if name not in held}
 
 
 def _keeps_door(laws: Laws) -> dict[str, str]:
