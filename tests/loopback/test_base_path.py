@@ -150,10 +150,10 @@ def test_a_body_to_be_refused_is_ordinary_but_for_its_temperature(dialect: str) 
         overlay={"temperature": 0.5, "top_p": 0.9},
     )
     found, ordinary = (
-        json.loads(text) for text in (workload.refusable(4, 40), workload.shot(4, 40, 1))
+        json.loads(text) for text in (workload.refusable(4, 40), workload.shot(4, 40, 16))
     )
     assert (found.pop("temperature"), ordinary.pop("temperature")) == (-1, 0.5)
-    assert found == ordinary and found["max_tokens"] == 1 and found["top_p"] == 0.9
+    assert found == ordinary and found["max_tokens"] == 16 and found["top_p"] == 0.9
     said = found["prompt"] if "prompt" in found else found["messages"][0]["content"].split()
     assert len(said) == 40
 
