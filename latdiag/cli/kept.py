@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from latdiag.model.errors import LocalFault
@@ -22,6 +23,8 @@ def saying_what_is_kept() -> Iterator[None]:
 
 def with_what_is_kept(fault: LocalFault, path: str) -> LocalFault:
     """``fault``, and what of the run at ``path`` is kept; as it is where there is none."""
+    # Of what is imported on a full disk Python leaves half the bytecode, and then trips over it.
+    sys.dont_write_bytecode = True
     from latdiag.diagnosis.kept import kept
 
     there = kept(path)
