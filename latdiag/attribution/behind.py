@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.combine import members_of, selected
+from latdiag.attribution.combine import members_of
 from latdiag.attribution.leaves import MASK
 from latdiag.attribution.ledger import Claim, Ledger, Move, Origin, client_claims, mask_of
 from latdiag.attribution.parts import Parts
+from latdiag.attribution.rows import selected
 from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.frame import Frame
 from latdiag.measurement.observations import Observations

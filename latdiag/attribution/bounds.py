@@ -16,16 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.combine import Disagreement, members_of, selected
+from latdiag.attribution.combine import Disagreement, members_of
 from latdiag.attribution.ledger import OVER_SHARE
 from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.rows import of_the_same_rows
 from latdiag.model.components import COMPONENTS, in_time_order
 
 _GATEWAY, _REST = "gateway", "unattributed"
 #: What the client's own stamps state stays as it is.
 _OWN = ("client", "network", _REST)
-#: Of so many of the requests the least has to be known.
-_MOST = 0.9
 #: From this share of its class on the gateway leads it.
 _LEADS = 0.5
 _TWO_SIDED = 1.96
@@ -43,15 +42,10 @@ class Bounded(NamedTuple):
 
 def bounded(parts: Parts, least: Parts) -> Bounded:
     """``parts`` where the gateway took the ``gateway`` of ``least`` or more."""
-    if parts.row is None or least.row is None or parts.interval != least.interval:
+    both = of_the_same_rows(parts, least)
+    if both is None:
         return Bounded(parts)
-    shared = np.isin(parts.row, least.row)
-    if not len(parts.row) or shared.mean() < _MOST:
-        return Bounded(parts)
-    ours = parts if shared.all() else selected(parts, np.flatnonzero(shared))
-    assert ours.row is not None
-    order = np.argsort(least.row, kind="stable")
-    theirs = selected(least, order[np.searchsorted(least.row[order], ours.row)])
+    ours, theirs = both
     ns, source = theirs.parts[_GATEWAY], theirs.sources[_GATEWAY]
     home = next((n for n in ours.parts if n != _REST and _GATEWAY in members_of(ours, n)), None)
     stated, known = int(ns.sum()), 0 if home is None else int(ours.parts[home].sum())

@@ -10,7 +10,7 @@ infers splits nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.ledger import OVER_SHARE
 from latdiag.attribution.parts import Parts, Source
+from latdiag.attribution.rows import of_the_same_rows
 from latdiag.model.components import COMPONENTS, in_time_order
 
-#: Of so many of the stronger's requests the weaker must know, to split the sums of all of them.
-_MOST = 0.9
 #: The stronger speaks for all requests from this share, and this number, of them on; else for its
 #: own alone.
 _SAMPLE, _LEAST = 0.5, 30
@@ -58,39 +57,19 @@ def combined(strong: Parts, weak: Parts, is_of_all: bool = False) -> Combined:
 
     ``is_of_all``: where the stronger knows few of the requests, the weaker keeps the others.
     """
-    if strong.row is None or weak.row is None or strong.interval != weak.interval:
+    both = of_the_same_rows(strong, weak)
+    if both is None:
         return Combined(strong)
-    shared = np.isin(strong.row, weak.row)
-    if not len(strong.row) or shared.mean() < _MOST:
-        return Combined(strong)
-    ours = strong if shared.all() else selected(strong, np.flatnonzero(shared))
-    assert ours.row is not None
-    order = np.argsort(weak.row, kind="stable")
-    theirs = selected(weak, order[np.searchsorted(weak.row[order], ours.row)])
+    ours, theirs = both
     against = _disagreements(ours, theirs)
     finer = _with_leaves(_split(ours, theirs, bool(against)), theirs, against)
-    few = len(strong.row) < max(_SAMPLE * len(weak.row), min(_LEAST, len(weak.row)))
+    few = len(strong.total) < max(_SAMPLE * len(weak.total), min(_LEAST, len(weak.total)))
     if is_of_all and few:
         mixed = None if against else _for_its_own(finer, weak)
         return Combined(weak if mixed is None else mixed, (mixed is not None, True), against)
     if finer is ours:
         return Combined(strong, against=against)
     return Combined(finer, (True, True), against)
-
-
-def selected(parts: Parts, rows: NDArray[np.int64]) -> Parts:
-    """These rows alone, in the given order; the others are left out, and counted."""
-
-    def taken(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: taken(each) for name, each in value.items()}
-        if isinstance(value, tuple):
-            return tuple(taken(each) for each in value)
-        return value[..., rows] if isinstance(value, np.ndarray) else value
-
-    columns = {f.name: taken(getattr(parts, f.name)) for f in fields(parts)}
-    kept = replace(parts, **columns)
-    return replace(kept, left_out=parts.left_out + len(parts.total) - len(rows))
 
 
 # ---------------------------------------------------------------------- do they agree

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from latdiag.attribution.accounts import Rank
-from latdiag.attribution.combine import selected
+from latdiag.attribution.rows import selected
 from latdiag.diagnosis.attribution import Attribution, populations
 from latdiag.diagnosis.breakdown import leaves
 from latdiag.diagnosis.header import known, number, section
