@@ -60,6 +60,14 @@ def test_each_request_is_told_by_its_own_reply(tmp_path: Path, fault: str) -> No
     result, true = told(tmp_path, FAULTS[fault])
     assert result["replies"]["told"] == result["replies"]["requests"] == 60
     found = shares(result)
+    if any(caveat["code"] == "LD428" for caveat in result["caveats"]):
+        # What nobody states took so long here, on a busy machine, that another server may have
+        # had the prompts. Then the parts before the first token are one, and decode alone.
+        assert fault == "decode"
+        before = sum(true.get(name, 0.0) for name in ("frontend", "queue", "prefill"))
+        assert found["gateway"]["share"] == pytest.approx(before, abs=0.01)
+        assert found["decode"]["share"] == pytest.approx(true["decode"], abs=0.01)
+        return
     for name in ("queue", "prefill", "decode"):
         assert found[name]["share"] == pytest.approx(true.get(name, 0.0), abs=0.01), name
         assert found[name]["grade"] in ("A", "B") and "members" not in found[name]

@@ -47,6 +47,9 @@ _STEPS = 3
 #: And where less than this is left of the wait, no other did: a request to it, a step there that
 #: reads all weights, and the way of the cache take longer.
 _ELSEWHERE_NS = 2_000_000
+#: Nor where less is left than this of a step here, which reads the same weights: no server beside
+#: it is so much faster.
+_ELSEWHERE_STEPS = 1 / 8
 #: So many of the requests have to show it.
 _MOST = 0.95
 #: A server's decode and the client's stream are both durations: clocks differ by less than this.
@@ -205,7 +208,8 @@ def _may_be_apart(book: _Book, chunks: NDArray[np.int64]) -> bool:
     decode = _sum([e for e in book.late if e.components == ("decode",)], book.seen.n)
     known = (chunks > 1) & (decode > 0)
     step = np.where(known, decode / np.maximum(chunks - 1, 1), np.nan)
-    shows = ((own > _STEPS * step) | (book.left < _ELSEWHERE_NS))[_fits(book)]
+    least = np.fmax(_ELSEWHERE_NS, _ELSEWHERE_STEPS * step)
+    shows = ((own > _STEPS * step) | (book.left < least))[_fits(book)]
     return bool(np.count_nonzero(shows) < _MOST * len(shows))
 
 
