@@ -183,8 +183,8 @@ def _damage(file: Path, draw: random.Random) -> None:
 
 def mutate_tree(root: Path, draw: random.Random) -> None:
     """A file becomes what is no file, another's, or goes; odd names come."""
-    files = [f for f in root.rglob("*") if f.is_file()]
-    file = draw.choice(files)
+    files = sorted(f for f in root.rglob("*") if f.is_file())  # for the seed's sake
+    file, byte = draw.choice(files), draw.randbytes(1)
     acts: list[Callable[[], object]] = [
         lambda: file.unlink(),
         lambda: (file.unlink(), file.mkdir()),
@@ -192,7 +192,7 @@ def mutate_tree(root: Path, draw: random.Random) -> None:
         lambda: (file.unlink(), file.symlink_to("/dev/zero")),
         lambda: (file.unlink(), file.symlink_to(file.name)),
         lambda: file.write_bytes(b""),
-        lambda: file.write_bytes(os.urandom(1) * 4096),
+        lambda: file.write_bytes(byte * 4096),
         lambda: shutil.copy(draw.choice(files), file),
         lambda: shutil.copy(file, file.with_name("part-\x1b[1m-000001.parquet")),
         lambda: shutil.copy(file, file.with_name("part-w0-999999999.parquet")),
