@@ -20,6 +20,7 @@ from latdiag.diagnosis.verdict import Case, verdict
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
+    from latdiag.measurement.backlog import Backlog
     from latdiag.measurement.frame import Frame
     from latdiag.measurement.observations import Observations
     from latdiag.model.caveat import Caveat
@@ -53,15 +54,15 @@ def attribute(
     requests: int = 0,
     frame: Frame | None = None,
     in_flight: frozenset[int | None] = frozenset(),
+    backlog: Backlog | None = None,
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
-    ``failed``: share of the workload's requests that failed. ``servers``: their accounts.
-    ``listened``: the channels that were open to them. ``requests``: those that succeeded.
-    ``frame``: all rows, where the workload was sent to a server behind the target as well.
-    ``in_flight``: the planned concurrency of each run, None where it states none.
+    ``failed``: share of the workload's requests that failed. ``servers``: their accounts, and
+    ``listened``: the channels open to them. ``requests``: those that succeeded. ``frame``: all
+    rows, where the workload went to a server behind the target as well. ``in_flight``: the planned
+    concurrency of each run, None where it states none. ``backlog``: of an overloaded server.
 
-    The account that ranks first is used, made finer by the others, which are kept as claims beside
-    it.
+    The account that ranks first is used, made finer by the others, which are kept as claims.
     """
     through = seen
     if seen is not None and frame is not None:
@@ -76,7 +77,6 @@ def attribute(
     shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
-    by = {interval: populations(parts, interval) for interval in others}
     well = None
     if seen is not None and through is not None and laws is not None:
         # Of what the client waited at the target, whatever is behind it.
@@ -90,11 +90,12 @@ def attribute(
         requests=requests,
         listened=listened,
         in_flight=in_flight,
+        backlog=backlog,
     )
     return Attribution(
         breakdowns=shares,
         leaves=fine,
-        by=by,
+        by={interval: populations(parts, interval) for interval in others},
         verdict=verdict(case),
         learned=learned_from(laws, seen) if laws is not None and seen is not None else None,
         claims=_claims(shares, [populations(each, "client_e2e") for each in lower]),

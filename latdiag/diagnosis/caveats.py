@@ -94,12 +94,22 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         reused = section(header, "plan").get("connections") == "reuse"
         more = _REUSED if reused else _FRESH
         out.append(caveat("LD502", connect=round(found.connect_mean_ns), more=more))
+    out += _course_caveats(result)
     if result.verdict is not None:
         out += _attribution_caveats(result, found)
     if n and not section(header, "behind"):
         peer = section(header, "target").get("peer") or "the target"
         out.append(caveat("LD402", peer=peer))
     return out
+
+
+def _course_caveats(result: Result) -> list[Caveat]:
+    """What happened on the way, where no verdict says it."""
+    more = result.course.overload if result.course is not None else None
+    if more is None or (result.verdict is not None and result.verdict.kind == "overloaded"):
+        return []
+    rates = {"offered": more.offered_rate, "served": more.served_rate}
+    return [caveat("LD125", **rates, bearable=more.bearable_rate)]
 
 
 def _contradicted_caveats(run: Run) -> list[Caveat]:

@@ -19,9 +19,10 @@ from latdiag.diagnosis.by_stage import by_stage
 from latdiag.diagnosis.caveats import caveats
 from latdiag.diagnosis.collected import caveats as caveats_of_receiver
 from latdiag.diagnosis.collected import collected
-from latdiag.diagnosis.header import known, section, stacks_of, target_of
+from latdiag.diagnosis.header import known, number, section, stacks_of, target_of
 from latdiag.diagnosis.result import Result, StackFound
 from latdiag.diagnosis.verdict import with_reason
+from latdiag.measurement.course import Course, course_of
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.slo import Slo
 from latdiag.measurement.validity import readings
@@ -101,8 +102,18 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
         errors=client.outcomes_of(found),
         parts=partition(found.frame),
         bursts=found.bursts if found.bursts is not None and found.bursts.held else None,
+        course=_course(run, found),
         source=run,
     )
+
+
+def _course(run: Run, found: Digest) -> Course | None:
+    """Of one run: several have no common time."""
+    if len(run.paths) > 1:
+        return None
+    plan = section(run.header, "plan")
+    planned = number(plan, "rate") or number(section(plan, "limits"), "rate")
+    return course_of(found.frame, len(found.lags) > 0, planned)
 
 
 # ---------------------------------------------------------------------- where the time went
@@ -126,6 +137,7 @@ def _attribute(
         *(whole, found.observations, result.valid, failed, accounts, listened, counts.ok),
         found.frame if is_behind(found.frame) else None,
         frozenset(planned),
+        result.course.overload if result.course is not None else None,
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from latdiag.diagnosis.collected import Collected
     from latdiag.diagnosis.learned import Learned
     from latdiag.measurement.bursts import Bursts
+    from latdiag.measurement.course import Course
     from latdiag.measurement.measurement import MetricResult
     from latdiag.measurement.slo import Judgement
     from latdiag.measurement.validity import Reading
@@ -273,8 +274,9 @@ class Result:
     ``run``: where it lies; ``runs``: all of them where they are several. ``breakdowns`` and
     ``leaves``: by population, mean or p95_tail; ``by``: breakdowns of other intervals than end
     to end, by interval and population. ``claims``: by component. ``stages``: the runs or scenarios
-    one by one, where there are several. ``parts``: the requests that
-    the breakdowns sum up, one by one, and ``source``: the run itself; neither is in JSON.
+    one by one, where there are several. ``course``: what is to be said of the run over time.
+    ``parts``: the requests that the breakdowns sum up, one by one, and ``source``: the run itself;
+    neither is in JSON.
     """
 
     verb: str
@@ -303,6 +305,7 @@ class Result:
     aggregates: MetricEvidence | None = None
     runs: tuple[str, ...] = ()
     bursts: Bursts | None = None
+    course: Course | None = None
     stages: tuple[StageResult, ...] = ()
     parts: Parts | None = field(default=None, repr=False, compare=False)
     rests_on: tuple[Rank, ...] = field(default=(), repr=False, compare=False)
@@ -378,6 +381,7 @@ class Result:
                 **{key: value for key, value in more.items() if value is not None},
                 **({"runs": self.runs} if self.runs else {}),
                 **({"bursts": self.bursts} if self.bursts is not None else {}),
+                **({"course": self.course} if self.course is not None else {}),
                 **({"stages": self.stages} if self.stages else {}),
             }
         )

@@ -14,6 +14,7 @@ from latdiag.attribution.parts import Parts
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
 from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.health import Health
+from latdiag.diagnosis.overloaded import overloaded
 from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
 from latdiag.diagnosis.splitting import splitting
 from latdiag.diagnosis.verdict_words import (
@@ -27,6 +28,7 @@ from latdiag.diagnosis.verdict_words import (
     who,
     whole_of,
 )
+from latdiag.measurement.backlog import Backlog
 from latdiag.model.terms import AUDIT_RULES
 from latdiag.model.units import GLUE, quantity
 
@@ -124,6 +126,8 @@ class Case:
     listened: frozenset[str] = frozenset()
     #: planned concurrencies of the runs; None: of one that states none
     in_flight: frozenset[int | None] = frozenset()
+    #: more was asked than the server finishes
+    backlog: Backlog | None = None
 
 
 def verdict(case: Case) -> Verdict:
@@ -139,16 +143,23 @@ def verdict(case: Case) -> Verdict:
     about = speaking or mean
     chosen = about.shares
     first, second, *_ = sorted(chosen, key=lambda name: -chosen[name].sum_ns)
+    ahead = leads(case.parts, first, population)
+    low = chosen[first].lo
+    clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
+    clear = clear and first != "unattributed"
+    if case.backlog is not None:
+        if not clear:
+            return overloaded(case.backlog, population, None, "", "")
+        where, _, leaf = _where(case, about, population, first)
+        following = _advice(case, chosen, first, leaf)
+        return overloaded(case.backlog, population, first, where, following)
     whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, confidence_of(chosen[first]))
     paced = "decode" in (chosen[first].members or (first,))
     if whole and case.health is not None and paced and case.health.open(chosen):
         return _perhaps_healthy(case, about, population, case.health)
-    ahead = leads(case.parts, first, population)
-    low = chosen[first].lo
-    clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
-    if not clear or first == "unattributed":
+    if not clear:
         return _ambiguous(case, about, population, first, second)
     return _bottleneck(case, about, population, first)
 
@@ -198,7 +209,10 @@ def _limited_by_client(population: str) -> Verdict:
     )
 
 
-def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Verdict:
+def _where(
+    case: Case, about: Breakdown, population: str, first: str
+) -> tuple[str, str, str | None]:
+    """Who takes how much of the time, in a sentence; how sure that is; the leaf that leads."""
     chosen = about.shares
     fine = case.leaves.get(population) or {}
     leaf = _top_leaf(fine, first, chosen[first].sum_ns)
@@ -220,6 +234,12 @@ def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Ve
     sentence += "."
     if unknown > UNEXPLAINED:
         sentence += f" No evidence explains {100 * unknown:.0f} % of the time."
+    return sentence, confidence, leaf
+
+
+def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Verdict:
+    chosen = about.shares
+    sentence, confidence, leaf = _where(case, about, population, first)
     if case.failed > _FAILED:
         sentence += (
             f" {100 * case.failed:.0f} % of the requests failed and are not in these figures."

@@ -16,6 +16,7 @@ from typing import Any
 
 from latdiag.model.caveat import Caveat, CaveatRow
 from latdiag.model.collected_caveats import COLLECTED
+from latdiag.model.course_caveats import COURSE
 from latdiag.model.text import shown
 from latdiag.model.units import show_ms
 
@@ -325,6 +326,7 @@ _ALL = (
         " the gaps between tokens show that process; only the total time of the stream is the"
         " server's.",
     ),
+    *COURSE,
     *COLLECTED,
     CaveatRow(
         "LD501",

@@ -17,6 +17,19 @@ PROBE_TERMS = (
         see=("verdict", "slo", "workload"),
     ),
     Term(
+        "overloaded",
+        "Overloaded",
+        "The verdict if an open loop (--rate) sends more than the server finishes: requests pile"
+        " up, so TTFT (or E2E) grows for as long as requests are sent, and percentiles depend on"
+        " how long that was. What the server finishes meanwhile is its capacity for this"
+        " workload. A tenth less can be asked of it; the replicas that are named assume that each"
+        " finishes as much. A closed loop (--concurrency) cannot overload a server, because it"
+        " waits for each reply: there the time in queue grows with the concurrency, and the"
+        " request rate stays what the server finishes.",
+        also=("overload", "capacity", "offered_rate", "served_rate", "bearable_rate"),
+        see=("verdict", "rate", "concurrency", "LD125"),
+    ),
+    Term(
         "ambiguous",
         "Ambiguous",
         "The verdict if two components are so close that another sample of the same requests"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from latdiag.diagnosis.overloaded import advice
+from latdiag.diagnosis.overloaded import sentence as sentence_of
 from latdiag.diagnosis.result import Result, Verdict
 from latdiag.diagnosis.verdict import invalid_words
 from latdiag.measurement.slo import Judgement
@@ -117,6 +119,8 @@ def _of_load(result: Result) -> Answer:
             sentence = f"{len(unknown)} of {n} SLOs cannot be judged from this run."
             return Answer("SLO UNKNOWN", "bold yellow", sentence, "Send more requests.")
         return Answer("SLO MET", "bold green", f"{n} of {n} SLOs met.", _NEXT_LOAD)
+    if result.course is not None and (more := result.course.overload) is not None:
+        return Answer("OVERLOADED", "bold yellow", sentence_of(more), advice(more))
     load = result.load
     ok = load.ok if load is not None else 0
     if not ok:

@@ -27,7 +27,10 @@ def weighty(result: Result) -> list[Caveat]:
     return [
         each
         for each in result.caveats
-        if each.code in _WEIGHTY or _late(result, each.code) or _missed(result, each.code)
+        if each.code in _WEIGHTY
+        or _late(result, each.code)
+        or _missed(result, each.code)
+        or (each.code == "LD125" and result.slo)
     ]
 
 

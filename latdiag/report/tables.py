@@ -98,7 +98,8 @@ def _markdown(result: Result) -> Iterator[str]:
         why = "; ".join(each.text for each in result.invalid_because)
         yield f"**INVALID**: {_plain(why, 400)}"
     elif verdict is not None:
-        named = (verdict.dominant or verdict.kind).upper()
+        own = verdict.kind == "overloaded"
+        named = (verdict.kind if own else verdict.dominant or verdict.kind).upper()
         yield f"**{_plain(named, 60)}** ({_plain(verdict.confidence, 60)}):"
         yield f"{_plain(verdict.sentence, 600)}"
         yield ""

@@ -104,24 +104,30 @@ class Figures:
     members: float | None
     covered: float | None
     error_p95: float | None
+    named: float | None
+    right_named: float | None
+    falsely: float | None
 
     def line(self) -> str:
         return (
             f"{self.n:>5}{_percent(self.right)}{_percent(self.wrong)}{_percent(self.unanswered)}"
             f"{_percent(self.alarms)}{_percent(self.alone)}{_number(self.members)}"
-            f"{_percent(self.covered)}{_points(self.error_p95)}"
+            f"{_percent(self.covered)}{_points(self.error_p95)}{_percent(self.named)}"
+            f"{_percent(self.right_named)}{_percent(self.falsely)}"
         )
 
 
 HEAD = (
     f"{'n':>5}{'right':>8}{'wrong':>8}{'none':>8}{'alarm':>8}{'alone':>8}{'members':>8}"
-    f"{'covered':>8}{'err p95':>8}"
+    f"{'covered':>8}{'err p95':>8}{'named':>8}{'so':>8}{'falsely':>8}"
 )
 
 
 def figures(records: Sequence[Record], tool: str = LATDIAG) -> Figures:
     """``wrong`` and ``unanswered`` of all runs, ``alarms`` of the healthy ones, ``alone`` of those
-    whose dominant can be parted."""
+    whose dominant can be parted. Of what happens on the way, of latdiag alone: ``named`` of what
+    the requests bear, ``right_named`` in kind and size, and runs in which something is named that
+    did not happen."""
     pairs = [(r, r.judged[tool]) for r in records if tool in r.judged]
     every = [each for _, each in pairs]
     errors = [error for each in every for error in each.errors]
@@ -136,7 +142,16 @@ def figures(records: Sequence[Record], tool: str = LATDIAG) -> Figures:
         _mean([each.members for each in every if each.members is not None]),
         _share([error.covers for error in errors if error.covers is not None]),
         single[min(len(single) - 1, int(0.95 * len(single)))] if single else None,
+        *_happened(records if tool == LATDIAG else ()),
     )
+
+
+def _happened(records: Sequence[Record]) -> tuple[float | None, float | None, float | None]:
+    seen = [record.noticed for record in records]
+    there = sum(len(each.there) for each in seen)
+    counts = [sum(len(each.named) for each in seen), sum(len(each.right) for each in seen)]
+    named, right = (n / there if there else None for n in counts)
+    return named, right, _share([bool(each.false) for each in seen])
 
 
 def _share(values: Sequence[bool]) -> float | None:
@@ -181,6 +196,8 @@ def unmet(records: Sequence[Record], budget: str) -> list[str]:
     need((found.covered or 0) >= 0.93, f"covered {_of(found.covered)}, at least 93 %")
     worst = 1.0 if found.error_p95 is None else found.error_p95
     need(worst <= 0.03, f"class error p95 {100 * worst:.1f} points, at most 3")
+    need((found.named or 1) >= 0.9, f"named {_of(found.named)} of what happens, at least 90 %")
+    need((found.falsely or 0) <= 0.02, f"named falsely in {_of(found.falsely)}, at most 2 %")
     for kind in KINDS:
         mine = figures([r for r in records if r.task.kind == kind]).covered
         need(mine is None or mine >= 0.90, f"covered {_of(mine)} in {kind}, at least 90 %")
@@ -204,6 +221,10 @@ def row_line(record: Record) -> str:
         if max(e.said, e.true) >= 0.02
     )
     told = record.failed or one.why
+    seen = record.noticed
+    if seen.there or seen.false:
+        told += f" [happens {'+'.join(seen.there) or '-'}, named {'+'.join(seen.named) or '-'},"
+        told += f" right {'+'.join(seen.right) or '-'}, falsely {'+'.join(seen.false) or '-'}]"
     top = "+".join(sorted(record.book.meant("mean"))) if record.book.n else "nothing served"
     return (
         f"{record.task.name:<34}{one.mark:<7}{100 * one.worst:>5.0f}  truth {top:<18}"

@@ -82,6 +82,7 @@ class Client:
     def execute(self, stage: Stage | PathStage) -> list[Row]:
         """All of a stage, to its end; its rows."""
         begun, self._idle = len(self.rows), 0
+        self._world.course.opened(stage, self._clock.now)
         if isinstance(stage, PathStage):
             self._path(stage)
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from . import costs
 from .clock import Clock
 from .costs import MS, US, S, log_uniform
+from .course import Course
 from .engines import (
     PREFILL,
     PREFILL_APART,
@@ -61,6 +62,7 @@ class Draft:
     unlike: bool = False
     tls: bool = False
     lazy_acks: bool = False
+    course: Course = field(default_factory=Course)
     token: float = 20 * MS
     prompt_token: float = 30 * US
 
@@ -95,6 +97,7 @@ class Draft:
             self.lazy_acks,
             tuple(self.says),
             self.tls,
+            self.course,
         )
         if self.tenants is not None:
             self.tenants.begin(clock, engine)

@@ -238,6 +238,8 @@ def _mark(answer: Answer, book: Book) -> tuple[str, str]:
         if book.n and book.healthy is not False:
             return "right", ""
         return "wrong", "called healthy"
+    if answer.kind == "overloaded" and not answer.dominant:
+        return "right", ""  # whether it is, is judged by itself: it names nobody
     if not answer.dominant:
         close = book.n > 0 and len(book.meant(answer.population)) > 1
         if answer.kind == "ambiguous" and close:

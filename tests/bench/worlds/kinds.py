@@ -12,6 +12,7 @@ from dataclasses import replace
 from . import costs
 from .clock import Clock
 from .costs import MS, US, S, log_uniform
+from .course import Happening
 from .draft import EPOCH, Draft, ordinary
 from .engines import Causes, Emit, Engine, Shape, Stalls, StepEngine
 from .gateways import (
@@ -26,6 +27,7 @@ from .gateways import (
 )
 from .path import Frontend, LoopFrontend, Network
 from .pools import Replicas, SharingEngine, StaticBatches, TwoPools
+from .turns import changes, cold_start, drift, others, overload, step
 from .world import Tenants, World
 
 
@@ -248,6 +250,8 @@ def stalls(draft: Draft) -> None:
         rate = min(most, 12) / holds_s * draw.uniform(0.2, 0.85)
         draft.say(f"{most} streams")
         draft.tenants = Tenants(draw, rate, isl, osl, on, off)
+        if spells:
+            draft.course.happenings.append(Happening("spell", of="others"))
         draft.say(
             f"others send {rate:.1f}/s of {isl}+{osl} tokens{' in spells' if spells else ''}"
         )
@@ -292,28 +296,6 @@ def limits(draft: Draft) -> None:
         rate, burst = log_uniform(draw, 1, 10), draw.choice((5, 10, 20, 60))
         draft.gateways.append(lambda clock: PerSecond(clock, rate, burst, wait_s))
         draft.say(f"429 beyond {rate:.1f} requests/s, {burst} at once")
-
-
-def changes(draft: Draft) -> None:
-    """Capacity doubles or halves, the server warms up, or slows down."""
-    draw = draft.draw
-    way = draw.choice(("places", "places", "speed", "cold", "drift"))
-    at = EPOCH + round(draw.uniform(8, 40) * S)
-    factor = draw.choice((0.5, 2.0)) * draw.uniform(0.8, 1.25)
-    draft.say(f"{way} change at {(at - EPOCH) / S:.0f} s by {factor:.2f}")
-    if way == "places":
-        few = draw.choice((1, 2, 3))
-        before, after = (few, 4 * few) if factor > 1 else (4 * few, few)
-        draft.reshape(most=lambda now: before if now < at else after)
-        _press(draft, few)
-    elif way == "speed":
-        draft.reshape(speed=lambda now: 1.0 if now < at else factor)
-    elif way == "cold":
-        slow, fades = draw.uniform(1.5, 6.0), draw.uniform(3, 15) * S
-        draft.reshape(speed=lambda now: 1 + (slow - 1) * 0.5 ** ((now - EPOCH) / fades))
-    else:
-        per_s = draw.uniform(0.005, 0.03)
-        draft.reshape(speed=lambda now: 1 + per_s * (now - EPOCH) / S)
 
 
 def disaggregated(draft: Draft) -> None:
@@ -368,6 +350,11 @@ KINDS: Mapping[str, Callable[[Draft], None]] = {
     "hidden-tokens": hidden_tokens,
     "limits": limits,
     "changes": changes,
+    "overload": overload,
+    "cold-start": cold_start,
+    "step": step,
+    "drift": drift,
+    "others": others,
     "disaggregated": disaggregated,
     "healthy": healthy,
 }

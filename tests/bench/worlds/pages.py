@@ -14,7 +14,7 @@ from .work import Task, result, rows_of
 def page(task: Task) -> str:
     """What the world is, where its time went by cause, what latdiag says, and the judgement."""
     shutil.rmtree(task.run, ignore_errors=True)
-    rows, says = rows_of(task)
+    rows, says, course = rows_of(task)
     workload = [row for row in rows if row.stage == "S10"]
     found = result(task)
     lines = [f"== {task.name}", *says, ""]
@@ -39,5 +39,6 @@ def page(task: Task) -> str:
                 for e in one.errors
             ),
         ]
+    lines += [f"happens: {each}" for each in course.happenings]
     said = ("".join(span.text for span in line) for line in compose(found, True).lines)
     return "\n".join([*lines, "", "== latdiag", *said])

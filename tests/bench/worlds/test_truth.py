@@ -113,7 +113,7 @@ def test_a_seed_is_a_world() -> None:
 
 
 def test_a_healthy_world_is_probed_whole_and_is_healthy(tmp_path: Path) -> None:
-    rows, _ = rows_of(Task("healthy", "unit", "quick", tmp_path))
+    rows, *_ = rows_of(Task("healthy", "unit", "quick", tmp_path))
     book = book_of([row for row in rows if row.stage == "S10"])
     assert book.healthy is not False and book.ranked("mean")[0] == "decode", book
     designed = {"S1", "warmup", "S2", "S3", "S4", "S5", "S6", "S7", "S8"}

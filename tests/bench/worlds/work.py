@@ -14,9 +14,11 @@ from latdiag.store.run import Run
 
 from . import baselines
 from .client import Row, limits_of
+from .course import Course, Happening, Noticed, named_in, noticed
 from .judge import Answer, Book, Judged, answer_of, book_of, judge
 from .kinds import drawn
 from .rundir import probed
+from .turns import capacity
 
 
 class Task(NamedTuple):
@@ -47,6 +49,7 @@ class Record:
     requests: int = 0
     lasted_s: float = 0.0
     judged: dict[str, Judged] = field(default_factory=dict)
+    noticed: Noticed = field(default_factory=Noticed)
     failed: str = ""
 
 
@@ -54,12 +57,12 @@ LATDIAG, NAIVE, COMMONEST, UNDECIDED = "latdiag", "naive split", "three commones
 _NOTHING = Book({}, {}, None, frozenset(), 0, 0)
 
 
-def rows_of(task: Task) -> tuple[list[Row], tuple[str, ...]]:
-    """The rows of a probe of a world, into ``task.run``, and what the world is."""
+def rows_of(task: Task) -> tuple[list[Row], tuple[str, ...], Course]:
+    """The rows of a probe of a world, into ``task.run``, what the world is, and what happens."""
     world, draft = drawn(task.kind, task.seed)
     number = random.Random(task.name).randrange(1 << 31)
     limits = limits_of(task.budget, number, draft.workload)
-    return probed(world, limits, task.run, random.Random(number)), world.described
+    return probed(world, limits, task.run, random.Random(number)), world.described, world.course
 
 
 def result(task: Task) -> Result:
@@ -72,7 +75,7 @@ def worked(task: Task) -> Record:
     begun = time.process_time()
     record = Record(task, _NOTHING)
     try:
-        rows, record.says = rows_of(task)
+        rows, record.says, course = rows_of(task)
         workload = [row for row in rows if row.stage == "S10"]
         record.requests, record.lasted_s = len(rows), _seconds(rows)
         record.book = book_of(workload) if workload else _NOTHING
@@ -82,12 +85,24 @@ def worked(task: Task) -> Record:
         record.sentence = str(said["verdict"]["sentence"])  # type: ignore[index]
         answer = answer_of(said)
         record.judged[LATDIAG] = judge(answer, record.book)
+        named, happened = named_in(said), list(course.happenings)
+        if any(each.kind == "overload" for each in named):
+            happened = _with_capacity(task, happened)
+        record.noticed = noticed(named, happened, workload, rows)
     except Exception as fault:
         record.failed = f"{type(fault).__name__}: {fault}"
         # Whoever raises has not answered; that is no excuse for the judge to look away.
         record.judged[LATDIAG] = judge(Answer("insufficient"), record.book)
     record.cpu_s = time.process_time() - begun
     return record
+
+
+def _with_capacity(task: Task, happened: list[Happening]) -> list[Happening]:
+    """Whoever calls a server overloaded is judged by what it really finishes."""
+    if any(each.kind == "overload" for each in happened):
+        return happened
+    _, draft = drawn(task.kind, task.seed)
+    return [*happened, Happening("overload", capacity=capacity(draft))]
 
 
 def _seconds(rows: list[Row]) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from latdiag.model.records import Kind
 
 from .clock import At, Clock
+from .course import Course, Turn
 from .engines import Engine
 from .request import GENERATE, GET, Event, Hop, Request, Turned
 from .truth import Ledger
@@ -37,7 +38,7 @@ class World:
     described: tuple[str, ...] = ()
     #: of a connection that is not there yet: a TLS handshake
     tls: bool = False
-    live: list[Callable[[], None]] = field(default_factory=list)
+    course: Course = field(default_factory=Course)
 
     def begin(self, request: Request) -> None:
         """It leaves the client now."""
@@ -92,6 +93,8 @@ class Tenants:
     osl: int
     on: float = 0.0
     off: float = 0.0
+    #: only from then to then
+    turn: Turn | None = None
 
     def begin(self, clock: Clock, engine: Engine) -> None:
         clock.start(self._live(clock, engine))
@@ -103,6 +106,8 @@ class Tenants:
             if self.on and clock.now > spell:
                 await At(clock.now + round(self.draw.expovariate(1.0) * self.off))
                 spell = clock.now + self.draw.expovariate(1.0) * self.on
+            if self.turn is not None and not self.turn.at <= clock.now < self.turn.until:
+                continue
             isl = max(8, round(self.isl * self.draw.lognormvariate(0.0, 0.6)))
             osl = max(2, round(self.osl * self.draw.lognormvariate(0.0, 0.5)))
             engine.submit(Request(GENERATE, isl, osl, Ledger(clock.now), ours=False))

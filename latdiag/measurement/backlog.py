@@ -1,0 +1,207 @@
+"""Whether an open loop asks for more than the server finishes, and how much it finishes.
+
+While requests pile up the server is busy all the time, so what it delivers then is its capacity.
+What a request has received counts by its output: of one that is half streamed, half is served, so
+a short window says as much as it can. A closed loop cannot ask for more than is finished.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latdiag.model.units import NS_PER_S, ms, seconds
+from latdiag.stats.distributions import t_quantile
+
+if TYPE_CHECKING:
+    from latdiag.measurement.frame import Frame
+
+#: Requests of a window, and of all windows, that say anything of growth.
+_FEWEST = 20
+#: Blocks of time that a window's service is counted in, and the least that is served in them all.
+_BLOCKS, _LEAST_SERVED = 8, 8.0
+#: The first part of a window: the batch fills, and nobody waits yet.
+_FILLING = 0.2
+#: From this first token on (of all) the server runs empty again.
+_NEARLY_ALL = 0.95
+#: Served at most this share of what is offered; a line explains so much of how the backlog grows.
+_CLEARLY, _STRAIGHT = 0.9, 0.8
+#: The last requests take so many times as long as the first.
+_LONGER = 1.5
+#: Of a server whose replicas do not all have a backlog, less is served once arrivals have ended.
+_THINNER = 0.85
+#: What may be asked of a capacity: beyond that, waits grow long by chance alone.
+_BEARABLE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """More is offered than is finished; rates in requests/s. ``served_lo``, ``served_hi``: the
+    95 % interval of ``served_rate``. ``grew``: ttft, or e2e where that grows and TTFT does not;
+    ``first_ms`` and ``last_ms``: its means over the first and the last fifth of the ``requests``,
+    which were sent for ``sent_s``. ``bearable_rate``: what may be asked of such a server, and
+    ``more_replicas``: how many like it the offered rate needs besides it."""
+
+    offered_rate: float
+    served_rate: float
+    served_lo: float
+    served_hi: float
+    bearable_rate: float
+    more_replicas: int
+    grew: str
+    first_ms: float
+    last_ms: float
+    requests: int
+    sent_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Requests that were sent without a pause between them. ``served``: by block, in mean
+    requests; ``took``: ns of each block."""
+
+    n: int
+    span_ns: int
+    served: NDArray[np.float64]
+    took: NDArray[np.float64]
+    straight: float
+    #: variance of the mean length of the replies, over its square: others of the same lengths
+    #: would be a little longer or shorter
+    lengths: float
+
+
+def backlog_of(frame: Frame, planned: float | None = None) -> Backlog | None:
+    """Of the workload of an open loop; None where what is asked is finished, or nothing shows
+    otherwise. ``planned``: the rate that was asked for, requests/s; without it, what came is as
+    uncertain as a Poisson process."""
+    rows = np.flatnonzero(frame.workload & frame.begun)
+    if len(rows) < _FEWEST:
+        return None
+    scenario = frame.scenario[rows].astype(str)
+    groups = [rows[scenario == name] for name in sorted(set(scenario.tolist()))]
+    windows = [found for group in groups if (found := _window(frame, group)) is not None]
+    if not windows or sum(window.n for window in windows) < _FEWEST:
+        return None
+    served, lo, hi = _rate(windows)
+    offered = sum(w.n - 1 for w in windows) * NS_PER_S / sum(w.span_ns for w in windows)
+    n = sum(window.n for window in windows)
+    least = planned or offered * (1 - 1.96 / math.sqrt(n))
+    straight = min(window.straight for window in windows)
+    if not (hi < least and served < _CLEARLY * offered and straight >= _STRAIGHT):
+        return None
+    for name, end in (("ttft", frame.first), ("e2e", frame.done)):
+        first, last = _ends(frame, groups, end)
+        if last > _LONGER * first:
+            bearable = _rounded_down(_BEARABLE * served)
+            more = max(1, math.ceil(offered / bearable) - 1)
+            span = seconds(sum(window.span_ns for window in windows))
+            figures = offered, served, lo, hi, bearable, more
+            return Backlog(*figures, name, ms(first), ms(last), n, span)
+    return None
+
+
+def _window(frame: Frame, rows: NDArray[np.int64]) -> _Window | None:
+    """None where too little is served while it is asked for to say anything."""
+    rows = rows[np.argsort(frame.begin[rows], kind="stable")]
+    begin = frame.begin[rows]
+    good = rows[frame.ok[rows] & (frame.outputs[rows] > 0)]
+    if len(good) < _FEWEST // 2:
+        return None
+    first, last = frame.first[good], frame.last[good]
+    opened, closed = int(begin[0]), int(begin[-1])
+    early = good[: max(3, len(good) // 10)]
+    filled = float(np.median(frame.done[early] - frame.begin[early]))
+    start = opened + max(_FILLING * (closed - opened), filled)
+    drained = float(np.quantile(first, _NEARLY_ALL, method="lower"))
+    weight = frame.outputs[good] / float(frame.outputs[good].mean())
+    stop = max(drained, float(closed))
+    if stop <= start or closed <= start:
+        return None
+    while_asked = _flow(first, last, weight, start, closed)
+    if stop > closed and _flow(first, last, weight, closed, stop) < _THINNER * while_asked:
+        stop = float(closed)
+    edges = np.linspace(start, stop, _BLOCKS + 1)
+    done = np.array([_served(first, last, weight, edge) for edge in edges])
+    if done[-1] - done[0] < _LEAST_SERVED:
+        return None
+    asked = np.linspace(start, closed, _BLOCKS + 1)
+    waiting = np.searchsorted(begin, asked, side="right") - np.array(
+        [_served(first, last, weight, edge) for edge in asked]
+    )
+    return _Window(
+        len(rows),
+        closed - opened,
+        np.diff(done),
+        np.diff(edges),
+        _rising(asked, waiting),
+        float(weight.var()) / len(weight),
+    )
+
+
+def _served(
+    first: NDArray[np.int64], last: NDArray[np.int64], weight: NDArray[np.float64], at: float
+) -> float:
+    """What has been delivered by then, in mean requests."""
+    part = (at - first + 1.0) / (last - first + 1.0)
+    return float((weight * np.clip(part, 0.0, 1.0)).sum())
+
+
+def _flow(
+    first: NDArray[np.int64],
+    last: NDArray[np.int64],
+    weight: NDArray[np.float64],
+    since: float,
+    until: float,
+) -> float:
+    """Mean requests per ns."""
+    more = _served(first, last, weight, until) - _served(first, last, weight, since)
+    return more / (until - since)
+
+
+def _rising(at: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """Share of the variance that a rising line explains; 0 for one that falls."""
+    if float(values.std()) == 0.0:
+        return 0.0
+    r = float(np.corrcoef(at, values)[0, 1])
+    return r * r if r > 0 else 0.0
+
+
+def _rate(windows: Sequence[_Window]) -> tuple[float, float, float]:
+    """Requests/s while they piled up, with a 95 % interval from how blocks of time differ."""
+    served = np.concatenate([window.served for window in windows])
+    took = np.concatenate([window.took for window in windows])
+    rate = float(served.sum() / took.sum())
+    apart = served - rate * took
+    blocks = len(took)
+    error = math.sqrt(float((apart**2).sum()) * blocks / (blocks - 1)) / float(took.sum())
+    error = math.hypot(error, rate * math.sqrt(sum(w.lengths for w in windows)) / len(windows))
+    half = t_quantile(blocks - 1, 0.975) * error
+    return NS_PER_S * rate, NS_PER_S * max(0.0, rate - half), NS_PER_S * (rate + half)
+
+
+def _ends(
+    frame: Frame, groups: Sequence[NDArray[np.int64]], end: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Mean time until ``end`` over the first and over the last fifth of each window."""
+    first, last = [], []
+    for rows in groups:
+        rows = rows[frame.ok[rows] & (end[rows] > 0)]
+        rows = rows[np.argsort(frame.begin[rows], kind="stable")]
+        fifth = max(1, len(rows) // 5)
+        took = end[rows] - frame.begin[rows]
+        first.append(took[:fifth])
+        last.append(took[-fifth:])
+    return float(np.concatenate(first).mean()), float(np.concatenate(last).mean())
+
+
+def _rounded_down(value: float) -> float:
+    """To two digits, never up."""
+    if value <= 0:
+        return 0.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.floor(value / unit + 1e-9) * unit:.2g}")
