@@ -35,6 +35,16 @@ _FRESH = (
     "To see what a client with kept-alive connections sees, use `latdiag load --connections reuse`"
     " and let the server keep connections open."
 )
+#: Fields that fix the length of a reply; what to do without them, and without the others.
+_FIXING = frozenset({"ignore_eos", "min_tokens"})
+_LENGTHS = (
+    "Compare the lengths that you asked for with the actual lengths: these fields would have fixed"
+    " them."
+)
+_COUNTING = (
+    "These fields would have told the number of tokens, in all or in each chunk: see the notes on"
+    " token counts, if there are any."
+)
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
 #: Reasons that one caveat names.
@@ -68,6 +78,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         out.append(caveat("LD114", what=what))
     out += _contradicted_caveats(run)
     out += _skipped_caveats(run)
+    out += _stream_caveats(run, sent)
     limited = counts.failed.get("rate_limited", 0)
     if limited:
         out.append(caveat("LD113", rows=limited, sent=sent))
@@ -161,10 +172,31 @@ def _header_caveats(header: Mapping[str, object]) -> list[Caveat]:
     found, out = section(header, "preflight"), []
     if found.get("model_asked"):
         model = section(header, "target").get("model") or "?"
-        out.append(caveat("LD108", model=model, offered=found.get("models_offered") or 1))
+        before = known(found, "passed_over", list) or []
+        place = f"number {len(before) + 1}, after others that took no request," if before else ""
+        offered = found.get("models_offered") or 1
+        out.append(caveat("LD108", model=model, place=place or "the first", offered=offered))
     refused = known(found, "refused_extras", list)
     if refused:
-        out.append(caveat("LD109", fields=", ".join(map(str, refused))))
+        more = _LENGTHS if _FIXING.intersection(refused) else _COUNTING
+        out.append(caveat("LD109", fields=", ".join(map(str, refused)), more=more))
+    if label := known(found, "label", str):
+        out.append(caveat("LD141", label=label))
+    return out
+
+
+def _stream_caveats(run: Run, sent: int) -> list[Caveat]:
+    """What was odd about the replies' streams."""
+    counts = [section(writer, "counts") for writer in run.writers]
+    unreadable, marred, held = (
+        sum(known(each, name, int) or 0 for each in counts)
+        for name in ("unreadable", "marred", "held")
+    )
+    out = []
+    if unreadable:
+        out.append(caveat("LD142", events=unreadable, rows=marred, requests=sent))
+    if held:
+        out.append(caveat("LD143", rows=held, requests=sent))
     return out
 
 

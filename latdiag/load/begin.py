@@ -66,6 +66,8 @@ def begin(
             sorted(found.extras),
             sorted(found.refused_extras),
             found.server,
+            list(found.passed_over),
+            found.label,
         ),
         client=LoadClient(
             kernel_stamps=plan.kernel_stamps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from array import array
 from collections.abc import Callable, Mapping
@@ -11,13 +12,13 @@ from typing import Any
 from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
 from latdiag.load.growing import Growing
-from latdiag.load.plan import BUSY, GET, REFUSED
 from latdiag.load.redact import clean, error_text, repeats
+from latdiag.load.refusals import no_stream, refused
 from latdiag.load.scalars import Scalars
 from latdiag.load.tokens import token_counts
 from latdiag.load.wire.exchange import Ended
 from latdiag.model.records import OUTPUT_KINDS, Kind, Outcome
-from latdiag.model.text import shown, without_credentials
+from latdiag.model.text import shown
 
 #: An overwritten stamp is kept while its arrival is known to have come within this time before
 #: it. Two such ends make an interval wrong by 2 ms at most, and hardly any is: the usual case is
@@ -32,8 +33,10 @@ _TIMING_HEADER = 512
 _ID_LIMIT = 128
 
 _OUTPUT = frozenset(int(k) for k in OUTPUT_KINDS)
+#: How an event stream begins: with a field, or a comment.
+_FIELDS = re.compile(rb"(?:data|event|id|retry|:)(?::|\s|$)?")
 #: Faults that take nothing from a stream whose end mark has come.
-_AFTER_ALL = frozenset({Outcome.CUT.value, Outcome.RESET.value})
+_AFTER_ALL = frozenset({Outcome.CUT.value, Outcome.RESET.value, Outcome.TIMEOUT.value})
 #: What is known of the exchange of an attempt that has not ended: nothing.
 UNDER_WAY = Ended()
 
@@ -55,10 +58,13 @@ class Row:
         "_headers",
         "_ids",
         "_last_output",
+        "_last_real_ns",
         "_last_stamp_ns",
         "_last_user_ns",
+        "_looked",
         "_prompt_tokens",
         "_read",
+        "_reasoning_tokens",
         "_response_id",
         "_saw_done",
         "_secrets",
@@ -73,6 +79,7 @@ class Row:
         "ended",
         "kinds",
         "real_ns",
+        "unreadable",
         "user_ns",
     )
 
@@ -95,11 +102,13 @@ class Row:
         self._prompt_tokens: int | None = None
         self._completion_tokens: int | None = None
         self._cached_tokens: int | None = None
+        self._reasoning_tokens = 0
         #: the first that an event bears; empty where that one is not kept
         self._response_id: str | None = None
         self._stream = EventStream()
         self._decoder: Any = None
         self._document: bytearray | None = None
+        self._looked = False
         self._status = 0
         self._type = b""
         self._error = self._unreadable = self._fault = ""
@@ -107,7 +116,9 @@ class Row:
         self._saw_done = False
         self._timings: Mapping[str, object] | None = None
         self._last_stamp_ns = begun[9]
-        self._last_user_ns = self._width_ns = 0
+        self._last_real_ns = self._last_user_ns = self._width_ns = 0
+        #: events that are none of this dialect, left out
+        self.unreadable = 0
         self._last_output = False
         self._growing = Growing()
         self.ended: Ended | None = None
@@ -121,8 +132,7 @@ class Row:
         elif encoding not in ("", "identity"):
             named = shown(self._clean(encoding[:_ID_LIMIT]), 40)
             self._fault = f"the reply is encoded as {named}, which was not requested"
-        is_document = b"json" in content_type or b"html" in content_type
-        if status != 200 or is_document:
+        if status != 200:
             self._document = bytearray()
 
     def take(self, real_ns: int, user_ns: int, floor_ns: int, data: bytes, offset_ns: int) -> None:
@@ -131,6 +141,8 @@ class Row:
             return
         if self._decoder is not None:
             data = self._inflate(data)
+        if not self._looked and data:
+            self._look(data)
         if self._document is not None:
             if len(self._document) < _ERROR_BODY:
                 self._document += data[: _ERROR_BODY - len(self._document)]
@@ -152,6 +164,17 @@ class Row:
         if events and self._last_output and self._stream.pending:
             self._overwritten()  # by the beginning of the next event
         self._last_stamp_ns, self._last_user_ns = stamp_ns, user_ns
+        self._last_real_ns = real_ns
+
+    def _look(self, data: bytes) -> None:
+        """Whether this is a stream of events: its first bytes tell, not its label."""
+        start = data.lstrip(b"\xef\xbb\xbf \t\r\n")[:6]
+        self._looked = bool(start)
+        if self._document is not None or not start:
+            return
+        labelled = b"json" in self._type or b"html" in self._type
+        if start[:1] in b"{[<" or (labelled and not _FIELDS.match(start)):
+            self._document = bytearray()
 
     def _event(self, event: Event, real_ns: int, user_ns: int) -> None:
         self._last_output = False
@@ -160,7 +183,9 @@ class Row:
             return
         if event.unreadable:
             self._unreadable = self._unreadable or event.error or ""
-        elif event.kind == Kind.ERROR:
+            self.unreadable += 1
+            return
+        if event.kind == Kind.ERROR:
             self._error = self._error or self._clean(event.error or "") or "an error event"
         if event.kind != Kind.OTHER or event.ids or event.unlisted:
             self._arrived(event, real_ns, user_ns)
@@ -194,6 +219,8 @@ class Row:
             self._prompt_tokens = event.prompt_tokens
         if event.completion_tokens is not None:
             self._completion_tokens = event.completion_tokens
+        if event.reasoning_tokens is not None:
+            self._reasoning_tokens = event.reasoning_tokens
         if event.cached_tokens is not None:
             self._cached_tokens = event.cached_tokens
 
@@ -233,6 +260,9 @@ class Row:
         """The transport's account of the attempt, after its last byte."""
         self.ended = ended
         self._status = ended.status
+        rest = self._stream.rest() if self._document is None and not self._fault else None
+        if rest is not None and not (event := self._read(rest)).unreadable:
+            self._event(event, self._last_real_ns, self._last_user_ns)
         if self._last_output and ended.done_ns == self._last_user_ns and self.kinds:
             # The end of the framing came in the same read as the last token.
             self._overwritten()
@@ -242,7 +272,8 @@ class Row:
     def scalars(self) -> Scalars:
         """What the row states, as far as the reply has come."""
         _, _, request_id, trace_id, span_id, due_ns, isl, osl, stage, sent_ns, _ = self.begun
-        counted = token_counts(self.kinds, self._ids, self._continuous, self._completion_tokens)
+        total, unseen = self._completion_tokens, self._reasoning_tokens
+        counted = token_counts(self.kinds, self._ids, self._continuous, total, unseen)
         self.kinds = array("b", counted.kinds)
         outcome, error = self._verdict()
         ended, known = self.ended or UNDER_WAY, self.ended is not None
@@ -287,42 +318,38 @@ class Row:
         if self._fault and self._status == 200:  # it came before whatever ended the reply
             return Outcome.PROTOCOL, self._fault
         lost = ended.fault
-        if lost and not (self._saw_done and lost in _AFTER_ALL):
+        over = self._saw_done or (self._finish is not None and lost == Outcome.TIMEOUT.value)
+        if lost and not (over and lost in _AFTER_ALL):
             return Outcome(lost), self._clean(ended.fault_text)
-        if self._status != 200:
-            return self._refusal(ended.headers)
-        if self._document is not None:
-            return Outcome.PROTOCOL, self._no_stream(bytes(self._document))
+        if self._status != 200 or self._document is not None:
+            document = bytes(self._document or b"")
+            said = error_text(document, self._body, self._secrets)
+            if self._status != 200:
+                return refused(self._status, said, ended.headers, self._clean)
+            return no_stream(document, said, b"html" in self._type)
         if self._error:
             return Outcome.HTTP_ERROR, f"error in the stream: {self._error}"
-        if self._unreadable:
-            return Outcome.PROTOCOL, self._unreadable
         if not self.kinds and not self._saw_done:
-            return Outcome.PROTOCOL, "the reply held no event"
+            return Outcome.PROTOCOL, self._unreadable or "the reply held no event"
         if self._finish is None and not any(kind in _OUTPUT for kind in self.kinds):
-            return Outcome.PROTOCOL, "the stream ended without a token or a finish_reason"
+            text = "the stream ended without a token or a finish_reason"
+            return Outcome.PROTOCOL, self._unreadable or text
         if not self._saw_done and self._finish is None:
             return Outcome.CUT, "the stream ended without finish_reason or [DONE]"
         return Outcome.OK, ""
 
-    def _no_stream(self, document: bytes) -> str:
-        """The sentence for a page or a document in the place of a stream."""
-        what = "an HTML page" if b"html" in self._type else "one JSON document"
-        said = error_text(document, self._body, self._secrets)
-        return f"the server sent {what} instead of an event stream" + (f": {said}" if said else "")
+    @property
+    def refusal(self) -> str:
+        """All that the server said in refusing, unclean: to look names up in, and no more."""
+        return self._document.decode("utf-8", "replace") if self._document else self._error
 
-    def _refusal(self, headers: Mapping[bytes, bytes]) -> tuple[Outcome, str]:
-        said = error_text(bytes(self._document or b""), self._body, self._secrets)
-        text = f"HTTP {self._status}" + (f": {said}" if said else "")
-        if 300 <= self._status < 400:
-            place = headers.get(b"location", b"").decode("latin-1")
-            try:
-                place = self._clean(without_credentials(place))
-            except ValueError:
-                place = "no URL"
-            text = f"HTTP {self._status}: redirect to {place or 'nowhere'} not followed"
-        limited = self._status == 429 or (self._status == 503 and b"retry-after" in headers)
-        return (Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR), text
+    @property
+    def odd_label(self) -> str:
+        """The media type of a stream of events that bears the label of something else."""
+        odd = self._status == 200 and self._looked and self._document is None
+        if not odd or not self._type or b"event-stream" in self._type:
+            return ""
+        return shown(self._clean(self._type.partition(b";")[0].decode("latin-1")), 60)
 
     def _clean(self, text: str) -> str:
         return clean(text, self._body, self._secrets)
@@ -355,31 +382,6 @@ class Row:
             for name, value in figures.items()
             if not self._repeats(name) and not (isinstance(value, str) and self._repeats(value))
         }
-
-
-class PathRow(Row):
-    """An attempt of a stage about the path as a row: a GET needs no stream to succeed."""
-
-    __slots__ = ()
-
-    @property
-    def scenario(self) -> str:
-        return REFUSED if self.begun[10] else GET
-
-    @property
-    def succeeded(self) -> bool:
-        """Any word of the server's is an answer here, and no failure that could end a probe: a
-        refusal is wanted, under whatever status. But for its being busy."""
-        ended = self.ended or UNDER_WAY
-        if self.scenario == REFUSED and ended.status == 200:
-            return super().succeeded
-        return not ended.fault and ended.status > 0 and ended.status not in BUSY
-
-    def _verdict(self) -> tuple[Outcome, str]:
-        ended = self.ended
-        if self.scenario == GET and ended and not ended.fault and ended.status == 200:
-            return Outcome.OK, ""
-        return super()._verdict()
 
 
 def _seconds(value: bytes | None) -> float | None:

@@ -40,12 +40,17 @@ class TokenCounts(NamedTuple):
 
 
 def token_counts(
-    kinds: Sequence[int], ids: Stated, cumulative: Stated, usage_total: int | None
+    kinds: Sequence[int],
+    ids: Stated,
+    cumulative: Stated,
+    usage_total: int | None,
+    reasoning: int = 0,
 ) -> TokenCounts:
     """Counts of one reply from its arrivals, all three sequences of equal length.
 
     ``ids``: token ids (or log probabilities) that came with the arrival. ``cumulative``:
-    completion tokens so far, as its usage said. ``usage_total``: the last usage of the reply.
+    completion tokens so far, as its usage said. ``usage_total``: the last usage of the reply;
+    ``reasoning``: tokens in it of what the model thought, which a server may keep to itself.
 
     Sources in order: token ids · differences of the continuous usage · the usage total where it
     equals the number of output arrivals (each bears at least one token, so then each bears
@@ -70,7 +75,8 @@ def token_counts(
     if usage_total is None:
         return TokenCounts(None, TokenSource.CHUNKS, None, by_ids, off_by)
     ones = [int(kind in _OUTPUT) for kind in by_ids]
-    each_one = ones if sum(ones) == usage_total else None
+    arrived = usage_total - (0 if Kind.REASONING in by_ids else reasoning)
+    each_one = ones if sum(ones) == arrived else None
     return TokenCounts(each_one, TokenSource.USAGE, usage_total, by_ids, off_by)
 
 

@@ -321,7 +321,8 @@ def _interval(of: Metric, batch: Batch, streams: Streams, ok: NDArray[np.bool_])
 def _tpot(batch: Batch, streams: Streams, ok: NDArray[np.bool_]) -> _Values:
     """Rounded to whole nanoseconds."""
     osl = batch.ints["osl"]
-    later = osl.values - streams.first_tokens
+    later = np.where(batch.lists["tokens"].valid, streams.tokens, osl.values)
+    later = later - streams.first_tokens
     defined = osl.valid & (osl.values >= 2) & (streams.outputs >= 2) & (later > 0)
     known = ok & defined
     divisor = np.where(known, later, 1)

@@ -38,6 +38,7 @@ class Streams:
     """The output arrivals of n rows. Arrays have length n; instants are 0 where there is none.
 
     ``first_tokens``: what the first output arrival brought, 1 where tokens are not known.
+    ``tokens``: what all of them brought, 0 where that is not known.
     """
 
     outputs: NDArray[np.int64]
@@ -46,6 +47,7 @@ class Streams:
     first_censored: NDArray[np.bool_]
     last_censored: NDArray[np.bool_]
     first_tokens: NDArray[np.int64]
+    tokens: NDArray[np.int64]
     has_answer: NDArray[np.bool_]
     answer: NDArray[np.int64]
     answer_censored: NDArray[np.bool_]
@@ -121,6 +123,7 @@ def read_streams(batch: Batch) -> Streams:
         _taken(censored, bounds[:-1], has),
         _taken(censored, bounds[1:] - 1, has),
         np.where(known & has, _taken(tokens, bounds[:-1], has), 1),
+        np.diff(np.concatenate(([0], np.cumsum(tokens, dtype=np.int64)))[bounds]),
         has_answer,
         _taken(stamps, answer_at, has_answer),
         _taken(censored, answer_at, has_answer),

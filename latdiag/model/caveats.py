@@ -17,6 +17,7 @@ from typing import Any
 from latdiag.model.caveat import Caveat, CaveatRow
 from latdiag.model.collected_caveats import COLLECTED
 from latdiag.model.course_caveats import COURSE
+from latdiag.model.target_caveats import TARGETS
 from latdiag.model.text import shown
 from latdiag.model.units import show_ms
 
@@ -75,7 +76,7 @@ _ALL = (
     ),
     CaveatRow(
         "LD108",
-        "No model was named; latdiag used {model}, the first in the server's list of {offered}.",
+        "No model was named; latdiag used {model}, {place} in the server's list of {offered}.",
         "Name the model with --model, so that a change on the server cannot change what you"
         " measure.",
         "The model name came from the server's /v1/models.",
@@ -84,9 +85,8 @@ _ALL = (
         "LD109",
         "The server rejects these request fields: {fields}. latdiag sent the requests without"
         " them.",
-        "Compare the lengths that you asked for with the actual lengths: these fields would"
-        " have fixed them.",
-        "Some servers answer 400 to request fields that they do not know. latdiag then leaves"
+        "{more}",
+        "Some servers refuse requests with fields that they do not know. latdiag then leaves"
         " these fields out, and with them what they guarantee, for example a fixed output"
         " length.",
     ),
@@ -328,6 +328,7 @@ _ALL = (
     ),
     *COURSE,
     *COLLECTED,
+    *TARGETS,
     CaveatRow(
         "LD501",
         "{share:share} of the arrivals have no time stamp of their own, because the client"

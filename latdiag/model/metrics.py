@@ -98,8 +98,9 @@ METRICS = (
         "ms",
         "lower",
         "request",
-        "(last output arrival - first output arrival) / (OSL - tokens of the first arrival);"
-        " OSL - 1 if tokens per arrival are unknown; needs two output arrivals and OSL >= 2",
+        "(last output arrival - first output arrival) / (tokens that arrived - tokens of the first"
+        " arrival); OSL - 1 if tokens per arrival are unknown; needs two output arrivals and"
+        " OSL >= 2",
         "One mean per request, without its first token. aiperf calls this figure ITL;"
         " guidellm's TPOT includes TTFT and divides by all tokens.",
         ok_only=True,

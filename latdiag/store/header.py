@@ -126,6 +126,10 @@ class Preflight:
     extras: list[str]
     refused_extras: list[str]
     server: str | None
+    #: models that the server listed first, and that answered no request
+    passed_over: list[str] = field(default_factory=list, metadata=OPTIONAL)
+    #: the media type under which it sends its event streams, where that is another
+    label: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, slots=True)

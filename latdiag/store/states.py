@@ -61,7 +61,9 @@ class AuditFigures:
 @dataclass(frozen=True, slots=True)
 class RowCounts:
     """Requests: ``begun`` in all, ``rows`` written, ``open`` under way, ``failed``. ``lost``:
-    begun and without a row; None until the end."""
+    begun and without a row; None until the end. ``unreadable``: events that were left out;
+    ``marred``: good replies that held some. ``held``: replies that the client ended, since they
+    went on after their end mark."""
 
     begun: Count
     rows: Count
@@ -69,6 +71,9 @@ class RowCounts:
     lost: Count | None
     failed: Count
     output_arrivals: Count
+    unreadable: Count = field(default=0, metadata=OPTIONAL)
+    marred: Count = field(default=0, metadata=OPTIONAL)
+    held: Count = field(default=0, metadata=OPTIONAL)
 
 
 LoadEnd = Literal["complete", "stopped", "reader_lost", "parent_lost", "disk"]

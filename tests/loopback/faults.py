@@ -126,7 +126,7 @@ def json_document(wire: Wire, _asked: Asked) -> None:
     wire.reply(200, json.dumps(reply), "Content-Type: application/json")
 
 
-@fault("protocol", "one JSON document instead of an event stream: no such model$")
+@fault("http_error", "^HTTP 200 with an error: no such model$")
 def json_error(wire: Wire, _asked: Asked) -> None:
     wire.reply(200, '{"error": "no such model"}', "Content-Type: application/json")
 
@@ -177,21 +177,21 @@ def half_a_head(wire: Wire, _asked: Asked) -> None:
     wire.hang()
 
 
-@fault("protocol", r"^an event of \d+ bytes is not UTF-8$", outputs=TOKENS)
+@fault(outputs=TOKENS)
 def bad_utf8(wire: Wire, _asked: Asked) -> None:
     at_once(
         wire, *tokens(TOKENS), b'data: {"choices":[{"delta":{"content":"\xff\xfe"}}]}\n\n', DONE
     )
 
 
-@fault("protocol", r"^an event of \d+ bytes is not JSON$", outputs=TOKENS)
+@fault(outputs=TOKENS)
 def bad_json(wire: Wire, _asked: Asked) -> None:
     wire.head()
     wire.chunk(*tokens(3), b"data: {'choices': []}\n\n", *tokens(4), delta("stop"), DONE)
     wire.end()
 
 
-@fault("protocol", "^an event is JSON, but not an object$", outputs=TOKENS)
+@fault(outputs=TOKENS)
 def no_object(wire: Wire, _asked: Asked) -> None:
     at_once(wire, *tokens(TOKENS), b"data: [1, 2]\n\n", DONE)
 

@@ -52,6 +52,7 @@ def test_an_unknown_code_is_refused() -> None:
 
 @given(st.text(max_size=300))
 def test_a_hostile_fact_cannot_act_on_a_terminal(model: str) -> None:
-    text = caveat("LD108", model=model + "\x1b[31m\u202e{offered}", offered=3).text
+    hostile = model + "\x1b[31m\u202e{offered}"
+    text = caveat("LD108", model=hostile, place="the first", offered=3).text
     assert not any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text)
     assert "the first in the server's list of 3" in text and len(text) < 400

@@ -10,6 +10,9 @@ from __future__ import annotations
 LINE_LIMIT = 8 * 1024 * 1024
 EVENT_LIMIT = 8 * 1024 * 1024
 
+#: What ends a stream by the custom of OpenAI's API, and of how many last bytes it is part.
+END_MARK, END_WITHIN = b"[DONE]", 12
+
 _BOM = b"\xef\xbb\xbf"
 _LF = 10
 _CR = 13
@@ -98,6 +101,19 @@ class EventStream:
                 raise
         self._whole = not (self._after_cr or self._at_start or self.pending)
         return done
+
+    def rest(self) -> bytes | None:
+        """The data of the event that the end of the reply left without its blank line; None where
+        there is none. Whether it is whole, only who reads it can tell."""
+        if self._fault or self._at_start:
+            return None
+        done: list[bytes] = []
+        if self._tail:
+            line = bytes(self._tail)
+            self._tail.clear()
+            self._take(line, done)
+        self._dispatch(done)
+        return done[0] if done else None
 
     def _past_bom(self, data: bytes) -> bytes:
         """``data`` without the byte order mark; empty while that cannot be told yet."""

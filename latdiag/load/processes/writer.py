@@ -15,11 +15,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from latdiag.load.dialects import DIALECTS
+from latdiag.load.path_row import PathRow
 from latdiag.load.plan import LOADED_PATH, PATH, LoadPlan
 from latdiag.load.processes.audit import Audit
 from latdiag.load.processes.counters import Counters
 from latdiag.load.processes.outbox import Bye, Reading
-from latdiag.load.row import UNDER_WAY, PathRow, Row
+from latdiag.load.row import UNDER_WAY, Row
 from latdiag.load.scalars import Scalars
 from latdiag.load.wire.exchange import Ended
 from latdiag.model.document import document
@@ -83,6 +84,7 @@ class Writer:
         self._open: dict[int, Row] = {}
         self._ended: list[Row] = []
         self._written = self._done = self._failed = self._tokens = 0
+        self._unreadable = self._marred = self._held = 0
         self._bye: Bye | None = None
         self._flushes = Flushes(time.monotonic())
         self._unwritten = False
@@ -154,6 +156,9 @@ class Writer:
         good = row.succeeded
         self._done += 1
         self._failed += not good
+        self._unreadable += row.unreadable
+        self._marred += good and row.unreadable > 0
+        self._held += (row.ended or UNDER_WAY).held
         self._tokens += sum(1 for kind in row.kinds if kind in _OUTPUT)
         self._counters.set_done(self._done, self._failed, self._tokens)
 
@@ -211,6 +216,9 @@ class Writer:
                 lost=self._lost(begun) if final else None,
                 failed=self._failed,
                 output_arrivals=self._tokens,
+                unreadable=self._unreadable,
+                marred=self._marred,
+                held=self._held,
             ),
         )
 

@@ -229,7 +229,7 @@ class Connection:
                 raise ExchangeFault(Outcome.PROTOCOL, "the reply is larger than 256 MiB")
             sink = self.sink
             if sink is not None:
-                sink(real_ns, user_ns, floor_ns, body)
+                exchange.marked = sink(real_ns, user_ns, floor_ns, body) is True
         elif fault is None:
             fault = self._without_body(len(data))
         if self._complete:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 #: Called once a read, in order: kernel stamp (REALTIME ns, 0 if none), user stamp (MONOTONIC ns),
 #: floor (MONOTONIC ns; what this read brought arrived after it), the body bytes that it brought.
-Sink = Callable[[int, int, int, bytes], None]
+#: True says that this was the end, whatever the framing says.
+Sink = Callable[[int, int, int, bytes], object]
 
 
 class Exchange:
@@ -29,7 +30,9 @@ class Exchange:
         "headers",
         "headers_ns",
         "headers_real_ns",
+        "held",
         "last_key",
+        "marked",
         "min_rtt_ns",
         "out_of_order",
         "resent_ns",
@@ -55,6 +58,8 @@ class Exchange:
         self.retry_ns = 0
         self.min_rtt_ns = self.retransmits = self.out_of_order = 0
         self.reused = False
+        #: its sink has seen the end of it, and the framing goes on: ended by this client
+        self.marked = self.held = False
         #: every read brought one segment: its stamp is of all that came in it
         self.stamped_each = False
         self.status = 0
@@ -104,6 +109,7 @@ class Ended(NamedTuple):
     retransmits: int = 0
     out_of_order: int = 0
     stamped_each: bool = False
+    held: bool = False
     headers: Mapping[bytes, bytes] = MappingProxyType({})
 
     @classmethod

@@ -14,11 +14,15 @@ from time import monotonic_ns
 
 from latdiag.load.wire import stamps
 from latdiag.load.wire.connection import Connection, ExchangeFault
+from latdiag.load.wire.exchange import Exchange
 from latdiag.model.records import Outcome
 
 READ_SIZE = 65536
 #: Sockets that one wake reads before it parses; more are left for the next poll.
 BATCH = 64
+#: How long a reply may go on after its end as its sink sees it, before this client ends it; and
+#: how long once so many in a row had to be ended that way.
+_PATIENCE_S, _LESS_PATIENCE_S, _PATIENT = 0.25, 0.02, 3
 
 
 class Receiver:
@@ -39,6 +43,7 @@ class Receiver:
         self._buffer = memoryview(bytearray(READ_SIZE * BATCH))
         self._previous_poll_ns = 0
         self._paused = False
+        self._held = 0  # replies in a row that this client had to end
         self.loop: asyncio.AbstractEventLoop | None = None
         #: REALTIME minus MONOTONIC, to hold a kernel stamp against a floor
         self.real_minus_mono_ns = 0
@@ -213,8 +218,23 @@ class Receiver:
                 connection.done.set_exception(bug)
             self.drop(connection)
             return
-        if connection.exchange is None:  # the reply is complete
+        exchange = connection.exchange
+        if exchange is None:  # the reply is complete
+            self._held = 0
             self._release(connection)
+        elif exchange.marked and self.loop is not None:
+            patience_s = _PATIENCE_S if self._held < _PATIENT else _LESS_PATIENCE_S
+            self.loop.call_later(patience_s, self._let_go, connection, exchange, user_ns)
+
+    def _let_go(self, connection: Connection, exchange: Exchange, over_ns: int) -> None:
+        """End a reply that was over at ``over_ns`` and still goes on, and its connection."""
+        if connection.exchange is not exchange:
+            return
+        self._held += 1
+        exchange.held, exchange.done_ns = True, over_ns
+        connection.reuse = False
+        connection.finish(None)
+        self._release(connection)
 
     def _take_idle(self, connection: Connection, data: memoryview) -> None:
         """Bytes while no request is under way: the handshake, or a server out of turn."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from latdiag.load.work.preflight import locate
+from latdiag.load.work.place import locate
 from latdiag.load.work.prepare import Prepared
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown, without_credentials

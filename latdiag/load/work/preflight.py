@@ -8,47 +8,36 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import httpx
 
-from latdiag.load.dialects import DIALECTS, Ask, Dialect, Event, dialect_of_path
+from latdiag.load.dialects import DIALECTS, Ask, Dialect, Event
+from latdiag.load.dialects.sse import END_MARK, END_WITHIN
 from latdiag.load.plan import Target
 from latdiag.load.redact import clean
 from latdiag.load.row import Row
 from latdiag.load.wire.exchange import Ended, Exchange
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.lengths import LONGEST
-from latdiag.model.errors import TargetFault, UsageFault
+from latdiag.load.work.negotiate import Answer
+from latdiag.load.work.place import lists_beside
+from latdiag.model.errors import TargetFault
 from latdiag.model.records import Outcome
 from latdiag.model.text import shown, without_credentials
 from latdiag.store.clock import sample
 
-#: What is asked for first, and what remains after each refusal.
-LADDER: tuple[frozenset[str], ...] = (
-    frozenset({"usage", "continuous_usage", "ignore_eos", "min_tokens", "return_token_ids"}),
-    frozenset({"usage", "continuous_usage", "ignore_eos", "min_tokens"}),
-    frozenset({"usage", "ignore_eos", "min_tokens"}),
-    frozenset({"usage"}),
-    frozenset({"usage", "max_completion_tokens"}),
-    frozenset(),
-)
 _REPLY_LIMIT = 4 << 20
+#: What a server answers where nothing is spoken.
+_NO_PATH = (404, 405)
 #: What the user sends in a header and is shorter than this may well be part of a model's name.
 _CREDENTIAL = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One request's end. ``isl``: tokens of input as the server counts them."""
-
-    outcome: Outcome
-    status: int
-    error: str
-    isl: int | None
-    arrivals: int
+class NothingThere(TargetFault):
+    """The server knows neither the path, nor perhaps the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,62 +57,10 @@ class Found:
     cheap_url: str = field(default="", repr=False)
     #: tokens of input and output together, where the server states it
     max_model_len: int | None = None
-
-
-def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
-    """(base URL, URL of the requests, dialect) from what the user wrote.
-
-    ``http://host:8000``, ``.../v1`` and ``.../v1/chat/completions`` all name the same endpoint.
-    """
-    if "://" not in url:
-        url = f"http://{url}"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as fault:
-        # Not its own words: they quote what stands for the port, which may be of a password.
-        what = (
-            "its port is not a number up to 65535" if "port" in str(fault).lower() else "its host"
-        )
-        text = f"the URL is malformed: {what}"
-        raise UsageFault(text, "write for example http://127.0.0.1:8000") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageFault(
-            f"{shown(without_credentials(url), 80)!r} is not an http or https URL",
-            "write for example http://127.0.0.1:8000",
-        )
-    if parts.username or parts.password:
-        raise UsageFault(
-            "the URL holds a user name or password", "put credentials in --api-key-env"
-        )
-    root = parts.path.rstrip("/")
-    dialect = dialect_of_path(path or root)
-    if path:
-        if dialect is None:
-            raise UsageFault(
-                f"latdiag knows no API at the path {shown(path, 60)!r}",
-                "known: " + ", ".join(d.path for d in DIALECTS.values()),
-            )
-        base = root.removesuffix(path.rstrip("/"))
-        base = base.removesuffix("/v1") if path.startswith("/v1/") else base
-        full = base + path
-    elif dialect is not None:
-        full = root
-        base = root.removesuffix(dialect.path.removeprefix("/v1")).removesuffix("/v1")
-    else:
-        dialect = DIALECTS["openai-chat"]
-        base = root.removesuffix("/v1")
-        full = base + dialect.path
-
-    def build(where: str) -> str:
-        return urlunsplit((parts.scheme, parts.netloc, where, parts.query, ""))
-
-    try:
-        _ = httpx.URL(build(full)).host
-    except (httpx.InvalidURL, UnicodeError) as fault:
-        text = f"the host name or the path of the URL is malformed: {shown(fault, 80)}"
-        raise UsageFault(text, "write for example http://127.0.0.1:8000") from fault
-    return build(base), build(full), dialect
+    #: models that the server lists before ``model``, and that answered no request
+    passed_over: tuple[str, ...] = ()
+    #: how the server labels its event streams, where that is not what they are
+    label: str = ""
 
 
 class Preflight:
@@ -131,15 +68,16 @@ class Preflight:
 
     def __init__(
         self,
-        base: str,
         target: Target,
+        others: Sequence[str],
         dialect: Dialect,
         read: Callable[[bytes], Event],
         timeout_s: float,
         kernel_stamps: bool,
     ) -> None:
-        self._base = base
-        self._target = target
+        #: where requests go; the first of ``others`` once there turned out to be nothing
+        self.target = target
+        self._others = list(others)
         self._dialect = dialect
         self._read = read
         self._timeout_s = timeout_s
@@ -161,46 +99,53 @@ class Preflight:
         await self._client.aclose()
 
     # ------------------------------------------------------------------ which model
-    async def ask_model(self) -> tuple[str, int]:
-        """(the first model that ``/v1/models`` lists, how many it lists)."""
-        url = self._url("/v1/models")
-        where = without_credentials(url)
+    async def ask_models(self) -> list[str]:
+        """The names of the models that the server lists, in its order."""
+        places = {url: lists_beside(url) for url in (self.target.url, *self._others)}
+        place, url = self.target.url, places[self.target.url]
         status, headers, reply = await self._get(url)
+        for other in self._others if status == 404 else ():
+            there = await self._get(places[other])
+            if there[0] != 404:
+                place, url, (status, headers, reply) = other, places[other], there
+                break
         if status != 404:
             self._check_status(status, "", url)
+        where = without_credentials(url)
         try:
-            listed = json.loads(reply)["data"]
-            model = listed[0]["id"]
+            listed = [entry["id"] for entry in json.loads(reply)["data"]]
         except (ValueError, LookupError, TypeError, RecursionError):
-            listed, model = [], None
-        if status != 200 or not isinstance(model, str):
+            listed = []
+        if status != 200 or not listed or not isinstance(listed[0], str):
             raise TargetFault(
                 f"{where} lists no model: HTTP {status}",
                 "name one with --model, and check host, port and path of the URL",
             )
-        if not self._usable(model):
+        usable = [name for name in listed if isinstance(name, str) and self._usable(name)]
+        if not usable:
             raise TargetFault(
                 f"{where} lists a model without a usable name", "name one with --model"
             )
+        if place != self.target.url:
+            self._others = [self.target.url, *(url for url in self._others if url != place)]
+            self.target = replace(self.target, url=place)
         self._note_server(headers.get("server", ""))
-        return model, len(listed)
+        return usable
 
     def _note_server(self, header: str) -> None:
-        self.server = clean(header, b"", self._target.secrets)[:80] or self.server
+        self.server = clean(header, b"", self.target.secrets)[:80] or self.server
 
     async def ask_context(self, model: str) -> tuple[str, int | None]:
         """(the URL of a reply that costs nothing, ``max_model_len`` of ``model`` if stated)."""
-        url = self._url("/v1/models")
+        url = lists_beside(self.target.url)
         status, _, reply = await self._get(url)
-        return (self._url("/health"), None) if status == 404 else (url, _context(reply, model))
-
-    def _url(self, path: str) -> str:
-        parts = urlsplit(self._base)
-        return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
+        if status != 404:
+            return url, _context(reply, model)
+        return url.removesuffix("/models").removesuffix("/v1") + "/health", None
 
     def _usable(self, model: str) -> bool:
         """Whether a listed name can be sent and stored: harmless, and no echo of a credential."""
-        hidden = [s for s in self._target.secrets if len(s) >= _CREDENTIAL]
+        hidden = [s for s in self.target.secrets if len(s) >= _CREDENTIAL]
         return model == shown(model, 300) != "" and not any(s in model for s in hidden)
 
     async def _get(self, url: str) -> tuple[int, httpx.Headers, bytes]:
@@ -233,34 +178,48 @@ class Preflight:
             "Accept-Encoding": "identity",
             "x-request-id": f"{self._tag}-{self._sent:02x}",
         }
-        given = dict(self._target.headers)
+        given = dict(self.target.headers)
         taken = {name.lower() for name in given}
         ids = {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"}
         return {**{k: v for k, v in own.items() if k.lower() not in taken}, **given, **ids}
 
     # ------------------------------------------------------------------ one request
     async def ask(self, ask: Ask) -> Answer:
-        """One streamed request, read to its end and parsed."""
-        return await self.send(self._dialect.body(ask))
+        """One streamed request, read to its end and parsed. Where there is nothing at the path,
+        the next one is tried, once. Raises for what no other form of it would mend."""
+        body = self._dialect.body(ask)
+        answer = first = await self.send(body)
+        given, others = self.target, self._others
+        while answer.status in _NO_PATH and self._others:
+            self.target = replace(given, url=self._others[0])
+            self._others = self._others[1:]
+            answer = await self.send(body)
+        if answer.status in _NO_PATH and answer is not first:
+            self.target, answer = given, first
+            self._others = others
+        self._check_status(answer.status, answer.error, self.target.url)
+        self._others = []
+        return answer
 
     async def send(self, body: bytes) -> Answer:
         exchange = Exchange()
         begun = (1, 0, b"", b"", b"", 0, 0, 0, "preflight", time.monotonic_ns(), body)
-        row = Row(begun, self._read, self._target.secrets)
+        row = Row(begun, self._read, self.target.secrets)
         offset_ns = (now := sample(1)).real_ns - now.mono_ns
         headed = False
 
-        def sink(real_ns: int, user_ns: int, floor_ns: int, data: bytes) -> None:
+        def sink(real_ns: int, user_ns: int, floor_ns: int, data: bytes) -> bool:
             nonlocal headed
             if not headed:
                 headed = True
                 kinds = [v for k, v in exchange.headers if k.lower() == b"content-type"]
                 row.head(exchange.status, exchange.encoding, (kinds or [b""])[0].lower())
             row.take(real_ns, user_ns, floor_ns, data, offset_ns)
+            return END_MARK in data[-END_WITHIN:]
 
         request = self._client.build_request(
             "POST",
-            self._target.url,
+            self.target.url,
             content=body,
             headers={
                 "Content-Type": "application/json",
@@ -292,30 +251,20 @@ class Preflight:
         outcome, error = Outcome(scalars.outcome), scalars.error or ""
         if exchange.fault and exchange.status == 0:
             raise self._unreachable(exchange, error)
-        return Answer(outcome, exchange.status, error, scalars.isl, len(row.kinds))
-
-    async def negotiate(self, ask: Ask, wanted: frozenset[str]) -> tuple[Answer, frozenset[str]]:
-        """The answer to ``ask`` with the most extras that the server does not refuse."""
-        tried: set[frozenset[str]] = set()
-        answer: Answer | None = None
-        for rung in LADDER:
-            extras = rung & (wanted | {"max_completion_tokens"})
-            if extras in tried:
-                continue
-            tried.add(extras)
-            answer = await self.ask(replace(ask, extras=extras))
-            if answer.status not in (400, 422):
-                self._check_status(answer.status, answer.error, self._target.url)
-                return answer, extras
-        assert answer is not None
-        raise TargetFault(
-            f"the server refuses the request: {answer.error}",
-            "check --model, --isl, --osl and --body-json against what it allows",
+        return Answer(
+            outcome,
+            exchange.status,
+            error,
+            scalars.isl,
+            len(row.kinds),
+            scalars.retry_after_s,
+            row.refusal,
+            row.odd_label,
         )
 
     # ------------------------------------------------------------------ what cannot work
     def _unreachable(self, exchange: Exchange, text: str) -> TargetFault:
-        url = without_credentials(self._target.url)
+        url = without_credentials(self.target.url)
         remedy = {
             "dns": "check the host name",
             "refused": "check that the server is running, and its port",
@@ -338,7 +287,7 @@ class Preflight:
                 "give the name of the variable that holds the key: --api-key-env NAME",
             )
         if status == 404:
-            raise TargetFault(f"nothing at {where}: HTTP 404{detail}", self._other_paths())
+            raise NothingThere(f"nothing at {where}: HTTP 404{detail}", self._other_paths())
         if 300 <= status < 400:
             raise TargetFault(
                 f"{where} redirects, and latdiag does not follow redirects of a POST:"
@@ -347,9 +296,12 @@ class Preflight:
             )
 
     def _other_paths(self) -> str:
-        asked = urlsplit(self._target.url).path
+        asked = urlsplit(self.target.url).path
         others = [d.path for d in DIALECTS.values() if not asked.endswith(d.path)]
-        return f"try --path {' or --path '.join(others)}, or check --model and the URL's path"
+        also = "".join(f"; {urlsplit(url).path} is not there either" for url in self._others)
+        return (
+            f"try --path {' or --path '.join(others)}, or check --model and the URL's path{also}"
+        )
 
 
 def _context(reply: bytes, model: str) -> int | None:

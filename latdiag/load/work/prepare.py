@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from latdiag.load.dialects import Ask
+from latdiag.load.dialects import dialect_of_path
 from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.redact import secrets_of
+from latdiag.load.work.answering import CALIBRATION_WORDS, first_that_answers
 from latdiag.load.work.lengths import Lengths
-from latdiag.load.work.preflight import Answer, Found, Preflight, locate
+from latdiag.load.work.negotiate import FEW, Agreed, Answer
+from latdiag.load.work.place import locate, siblings
+from latdiag.load.work.preflight import Found, Preflight
 from latdiag.load.work.promptfile import read_prompts
 from latdiag.load.work.prompts import calibrate, tokenizer_words
 from latdiag.load.work.schedule import ClosedLoop, OpenLoop
 from latdiag.load.work.workload import Workload
-from latdiag.model.errors import TargetFault, UsageFault
+from latdiag.model.errors import UsageFault
 from latdiag.model.records import Outcome
 from latdiag.model.secrets import concealed_values
-from latdiag.model.text import without_credentials
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.wake import run_at_once
 from latdiag.stacks.catalogue import reply_fields
+from latdiag.stacks.signal import ReplyFields
 
 #: Streams that one reader follows with room to spare; more readers only where there are cores.
 STREAMS_PER_READER = 400
-_CALIBRATION_WORDS = (64, 256)
 _TEXT_TOLERANCE = 0.02
 _MAX_WORKERS = 64
+#: Of a list of models, how many are asked until one answers.
+_PICKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Prepared:
         """
         for isl, osl, due_ns in sorted(shots, key=lambda shot: shot[2]):
             number = next(numbers)
+            osl = max(osl, self.workload.floor)
             body = self.workload.shot(number, isl, osl)
             yield Work(number, due_ns, isl, osl, stage, body)
 
@@ -138,7 +142,8 @@ class Prepared:
 
 async def prepare(wish: Wish) -> Prepared:
     """Ask the target what it is and takes, and lay down the plan. TargetFault, UsageFault."""
-    base, url, dialect = locate(wish.url, wish.path)
+    _, url, dialect = locate(wish.url, wish.path)
+    others = () if wish.path or dialect_of_path(wish.url) else siblings(url)
     secrets = secrets_of(wish.headers, url, concealed_values())
     target = Target(url, wish.headers, wish.verify, secrets)
     prompts = read_prompts(wish.prompts) if wish.prompts is not None else None
@@ -165,14 +170,9 @@ async def prepare(wish: Wish) -> Prepared:
         words=words,
     )
     fields = reply_fields()
-    read = dialect.reader(fields)
-    preflight = Preflight(base, target, dialect, read, wish.timeout_ns / 1e9, wish.kernel_stamps)
-    try:
-        found, workload = await _negotiate(preflight, wish, target, draft)
-    finally:
-        await preflight.close()
+    found, workload = await _looked_at(target, others, draft, wish, fields)
     plan = LoadPlan(
-        target=target,
+        target=found.target,
         dialect=dialect.name,
         slots=slots,
         stop_ns=wish.duration_ns,
@@ -198,52 +198,63 @@ async def prepare(wish: Wish) -> Prepared:
     )
 
 
-async def _negotiate(
-    preflight: Preflight, wish: Wish, target: Target, draft: Workload
+async def _looked_at(
+    target: Target, others: Sequence[str], draft: Workload, wish: Wish, fields: ReplyFields
 ) -> tuple[Found, Workload]:
+    read = draft.dialect.reader(fields)
+    timeout_s = wish.timeout_ns / NS_PER_S
+    preflight = Preflight(target, others, draft.dialect, read, timeout_s, wish.kernel_stamps)
+    try:
+        return await _negotiate(preflight, wish, draft)
+    finally:
+        await preflight.close()
+
+
+async def _negotiate(preflight: Preflight, wish: Wish, draft: Workload) -> tuple[Found, Workload]:
     """Model, accepted extras, and how the server counts our text."""
-    model, offered = wish.model, 0
+    model, listed = wish.model, []
     named = (wish.overlay or {}).get("model")
     if isinstance(named, str) and named:  # the body's own word is what the server hears
         model = named
     if model is None:
-        model, offered = await preflight.ask_model()
-    draft = replace(draft, model=model)
-    wanted = frozenset({"usage", "continuous_usage", "return_token_ids"})
-    if draft.osl is not None:
-        wanted |= {"ignore_eos", "min_tokens"}
-    probe = draft.calibrating_body(_CALIBRATION_WORDS[0], 0)
-    answer, extras = await preflight.negotiate(
-        Ask(model, _prompt_of(probe), 2, overlay=wish.overlay), wanted
-    )
-    _check(answer, target)
-    workload = replace(draft, extras=extras)
-    if workload.wants_calibration:
-        workload = await _calibrated(preflight, workload, answer)
-    cheap_url, context = await preflight.ask_context(model) if wish.designed else ("", None)
+        listed = await preflight.ask_models()
+    picks = listed[:_PICKS] if model is None else [model]
+    agreed, draft = await first_that_answers(preflight, draft, picks, listed)
+    workload = await _fitting(preflight, draft, agreed)
+    cheap_url, context = await preflight.ask_context(draft.model) if wish.designed else ("", None)
     found = Found(
-        target=target,
+        target=preflight.target,
         dialect=draft.dialect.name,
-        model=model,
-        extras=extras,
-        refused_extras=wanted - extras,
+        model=draft.model,
+        extras=agreed.terms.extras,
+        refused_extras=agreed.refused,
         server=preflight.server,
         peer=preflight.peer,
-        model_asked=offered > 0,
-        models_offered=offered,
+        model_asked=bool(listed),
+        models_offered=len(listed),
         cheap_url=cheap_url,
         max_model_len=context,
+        passed_over=tuple(picks[: picks.index(draft.model)]),
+        label=agreed.answer.label,
     )
     return found, workload
+
+
+async def _fitting(preflight: Preflight, draft: Workload, agreed: Agreed) -> Workload:
+    """The workload as the server takes it, its text fitted to how the server counts."""
+    answer, (extras, tokens) = agreed.answer, agreed.terms
+    floor = tokens if tokens and tokens > FEW and answer.outcome is Outcome.OK else 1
+    workload = replace(draft, extras=extras, floor=floor)
+    if workload.wants_calibration:
+        workload = await _calibrated(preflight, workload, answer)
+    return workload
 
 
 async def _calibrated(preflight: Preflight, workload: Workload, first: Answer) -> Workload:
     """Text whose length in tokens is fitted to what the server counts; plain where it does not."""
     known = 1.0 if workload.isl_source == "tokenizer" else None
     points = []
-    for number, words in enumerate(
-        _CALIBRATION_WORDS if known is None else _CALIBRATION_WORDS[:1]
-    ):
+    for number, words in enumerate(CALIBRATION_WORDS if known is None else CALIBRATION_WORDS[:1]):
         answer = first
         if number:
             answer = await preflight.send(workload.calibrating_body(words, number))
@@ -253,25 +264,6 @@ async def _calibrated(preflight: Preflight, workload: Workload, first: Answer) -
         points.append((words, counted))
     fitted = calibrate(points, known)
     return workload if fitted is None else replace(workload, calibration=fitted)
-
-
-def _prompt_of(body: bytes) -> str:
-    document = json.loads(body)
-    if "messages" in document:
-        return str(document["messages"][-1]["content"])
-    return str(document["prompt"])
-
-
-def _check(answer: Answer, target: Target) -> None:
-    """The first reply must be a stream that can be measured."""
-    if answer.outcome in (Outcome.OK, Outcome.RATE_LIMITED):
-        return
-    if answer.outcome is Outcome.HTTP_ERROR and answer.status >= 500:
-        return  # an overloaded server is a finding, not a reason to stop
-    raise TargetFault(
-        f"{without_credentials(target.url)} gave no usable reply: {answer.error}",
-        "check that the URL is an OpenAI-compatible endpoint that streams (stream: true)",
-    )
 
 
 def _check_wish(wish: Wish) -> None:

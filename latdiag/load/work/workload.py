@@ -48,6 +48,8 @@ class Workload:
     words: Words | None = field(default=None, repr=False)
     token_ids: bool | None = None
     calibration: Calibration | None = None
+    #: fewer tokens of output the server does not take; what latdiag thinks up keeps to it
+    floor: int = 1
 
     def __post_init__(self) -> None:
         unknown = self.extras - EXTRAS
@@ -127,12 +129,12 @@ class Workload:
         """A body that is ordinary but for a temperature that no model can have; it asks for as
         many tokens as many do, since who lets requests in may weigh them by that."""
         overlay = {**(self.overlay or {}), "temperature": -1}
-        return replace(self, overlay=overlay).shot(index, isl, _REFUSED_OSL)
+        return replace(self, overlay=overlay).shot(index, isl, max(_REFUSED_OSL, self.floor))
 
     def calibrating_body(self, words: int, index: int) -> bytes:
-        """A request of one output token whose prompt is a text of so many words, unlike any."""
+        """A request of few tokens of output with a prompt of so many words, unlike any."""
         table = self.words or Words()
-        return self._said(table.make(self.seed, "calibration", index, words, 0), 1)
+        return self._said(table.make(self.seed, "calibration", index, words, 0), self.floor)
 
     def _prompt(self, isl: int, index: int) -> str | list[int]:
         shared = min(self.shared_prefix, isl - 1)

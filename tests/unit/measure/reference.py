@@ -66,7 +66,8 @@ def slow_row(row: Row, slow: Slow, bounds: dict[str, int]) -> None:
     unbreakable = False
     if ok and row.osl is not None:
         first_tokens = out[0][1] if out and out[0][1] is not None else 1
-        later = row.osl - first_tokens
+        told = [brought for _, brought, _ in out if brought is not None]
+        later = (sum(told) if told else row.osl) - first_tokens
         if row.osl >= 2 and len(out) >= 2 and later > 0:
             span = out[-1][0] - out[0][0]
             if not out[0][2]:

@@ -132,7 +132,14 @@ def test_tpot_is_rounded_to_the_nearest_nanosecond(span: int, osl: int, tpot: in
     row = answer(0, 10, 0, osl=osl)
     assert row.arrivals_ns is not None
     row.arrivals_ns[-1] += span
+    row.tokens = None  # only their total is known
     assert measured([row]).reading("tpot", "mean").value == tpot
+
+
+def test_tokens_that_never_came_do_not_divide_the_time_between_those_that_did() -> None:
+    """Of a total of 220, 200 were thought and not sent: 20 arrivals 10 ms apart."""
+    row = answer(0, *([10] * 20), osl=220)
+    assert measured([row]).reading("tpot", "mean").value == 10 * MS
 
 
 def test_tpot_of_an_answer_whose_first_chunk_says_it_all() -> None:
