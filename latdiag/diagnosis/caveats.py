@@ -77,8 +77,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
     for what in run.caveats:
         out.append(caveat("LD114", what=what))
     out += _contradicted_caveats(run)
-    out += _skipped_caveats(run)
-    out += _stream_caveats(run, sent)
+    out += [*_skipped_caveats(run), *_stream_caveats(run, sent)]
     limited = counts.failed.get("rate_limited", 0)
     if limited:
         out.append(caveat("LD113", rows=limited, sent=sent))
