@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from latdiag.attribution.accounts import Rank
 from latdiag.diagnosis.breakdown import TAIL_ROWS
 from latdiag.diagnosis.header import known, section
+from latdiag.diagnosis.splitting import splitting
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.validity import facts_of_writers
 from latdiag.model.caveat import Caveat
@@ -17,15 +19,6 @@ if TYPE_CHECKING:
     from latdiag.diagnosis.result import Result
     from latdiag.store.run import Run
 
-#: What would tell merged classes apart.
-_SPLITS = {
-    "network": "A probe from the gateway's own machine separates them.",
-    "server": "The server's spans (--otlp) or metrics (--metrics URL) separate them.",
-    "spans": "The server's spans (--otlp) separate them.",
-    "gateway": "Spans of the server or of the gateway (--otlp) separate them.",
-    "given": "The servers' evidence in this run does not separate them either; a server on the"
-    " path that reports no times may be the reason.",
-}
 #: What to do about connections that are opened for a request each.
 _REUSED = (
     "latdiag reuses connections, but requests that overlap need one each, and a server may close"
@@ -44,6 +37,22 @@ _LENGTHS = (
 _COUNTING = (
     "These fields would have told the number of tokens, in all or in each chunk: see the notes on"
     " token counts, if there are any."
+)
+#: What makes the round trip known, where connections were not opened for each request.
+_SHOWN = "--full shows the interval."
+_NARROWER = f"{_SHOWN} `latdiag load --connections fresh` makes it narrower."
+#: Fields of a request that have a server count the tokens of each chunk.
+_COUNTERS = {
+    "continuous_usage": "stream_options.continuous_usage_stats",
+    "return_token_ids": "return_token_ids",
+}
+_TO_COUNT = (
+    "Ask the server for token counts per chunk: return_token_ids, or"
+    " stream_options.continuous_usage_stats."
+)
+_COUNTED = (
+    "The server took {} and states no count for these chunks: read TPOT, which needs only the"
+    " count of a whole reply."
 )
 #: A censored share below this moves no percentile that is stated.
 _WORTH_SAYING = 0.001
@@ -65,7 +74,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         source = ", ".join(sorted(weak))
         out.append(caveat("LD102", missing=missing, requests=sent, source=source))
     if counts.tokens_unknown:
-        out.append(caveat("LD104"))
+        out.append(caveat("LD104", more=_more_counts(header)))
     out += _length_caveats(found, good)
     out += _header_caveats(header)
     for why in run.cut_short:
@@ -89,9 +98,6 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         out.append(caveat("LD201", why=reason))
     if counts.clock_step:
         out.append(caveat("LD202", rows=counts.clock_step))
-    n = len(found.split["ttft"])
-    if found.bounded:
-        out.append(caveat("LD204", rows=found.bounded, requests=n))
     if found.retried:
         out.append(caveat("LD115", rows=found.retried, requests=sent))
     if section(header, "client").get("priority") == "realtime":
@@ -100,14 +106,11 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
     prompts = known(section(header, "plan"), "prompts", int)
     if prompts and sent > prompts:
         out.append(caveat("LD116", prompts=prompts, requests=sent))
-    if n and found.fresh > n / 2:
-        reused = section(header, "plan").get("connections") == "reuse"
-        more = _REUSED if reused else _FRESH
-        out.append(caveat("LD502", connect=round(found.connect_mean_ns), more=more))
+    out += _connection_caveats(found, header)
     out += _course_caveats(result)
     if result.verdict is not None:
         out += _attribution_caveats(result, found)
-    if n and not section(header, "behind"):
+    if len(found.split["ttft"]) and not section(header, "behind"):
         peer = section(header, "target").get("peer") or "the target"
         out.append(caveat("LD402", peer=peer))
     return out
@@ -120,6 +123,27 @@ def _course_caveats(result: Result) -> list[Caveat]:
         return []
     rates = {"offered": more.offered_rate, "served": more.served_rate}
     return [caveat("LD125", **rates, bearable=more.bearable_rate)]
+
+
+def _connection_caveats(found: Digest, header: Mapping[str, object]) -> list[Caveat]:
+    """On connections: advice that contradicts none of the others, nor the plan."""
+    n, kept = len(found.split["ttft"]), section(header, "plan").get("connections")
+    most = n and found.fresh > n / 2
+    out = []
+    if found.bounded:
+        more = _SHOWN if most or kept == "fresh" else _NARROWER
+        out.append(caveat("LD204", rows=found.bounded, requests=n, more=more))
+    if most:
+        more = _REUSED if kept == "reuse" else _FRESH
+        out.append(caveat("LD502", connect=round(found.connect_mean_ns), more=more))
+    return out
+
+
+def _more_counts(header: Mapping[str, object]) -> str:
+    """What would have chunks counted, and was not asked for."""
+    taken = known(section(header, "preflight"), "extras", list) or []
+    asked = [field for extra, field in _COUNTERS.items() if extra in taken]
+    return _COUNTED.format(" and ".join(asked)) if asked else _TO_COUNT
 
 
 def _contradicted_caveats(run: Run) -> list[Caveat]:
@@ -210,19 +234,28 @@ def _attribution_caveats(result: Result, found: Digest) -> list[Caveat]:
     mean, tail = result.breakdown("mean"), result.breakdown("p95_tail")
     if tail is not None and tail.n < TAIL_ROWS:
         out.append(caveat("LD302", n=tail.n, needs=20 * TAIL_ROWS))
-    for share in mean.shares.values() if mean is not None else ():
+    for about, share in ((mean, s) for s in mean.shares.values()) if mean is not None else ():
         if members := share.members:
             named = f"{', '.join(members[:-1])} and {members[-1]}"
-            about = "network" if "network" in members else "server"
-            # Metrics or replies were there, or they would be merged with queue and prefill.
-            about = "gateway" if set(members) == {"frontend", "gateway"} else about
-            if about != "network" and result.evidence is not None:
-                about = "given"
-            elif about == "server" and result.aggregates is not None:
-                about = "spans"
-            splits = _SPLITS[about]
+            splits = splitting(
+                members,
+                _given(result),
+                result.collected.channels if result.collected is not None else (),
+                to_probe=result.learned is None and about.interval == "client_e2e",
+            )
             out.append(caveat("LD401", members=named, splits=splits))
     return out
+
+
+def _given(result: Result) -> set[Rank]:
+    """The kinds of evidence that the run has."""
+    there = {
+        Rank.SPANS: result.evidence,
+        Rank.REPLIES: result.replies,
+        Rank.METRICS: result.aggregates,
+        Rank.BEHIND: result.target.behind if result.target is not None else None,
+    }
+    return {rank for rank, each in there.items() if each is not None}
 
 
 def censored_share(found: Digest) -> float | None:

@@ -155,7 +155,7 @@ def _range(values: NDArray[np.int64] | None) -> Range | None:
 def _bounds(again: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     """(lower, upper) ends over the laws that were drawn again, ns, by length."""
     found: NDArray[np.float64] = np.quantile(np.array(again), [0.025, 0.975], axis=0)
-    return found
+    return np.maximum(found, 0.0)  # they are times
 
 
 def _by_length(values: NDArray[Any], bounds: NDArray[np.float64]) -> tuple[LengthBand, ...]:

@@ -1,11 +1,12 @@
-"""A few GETs of a server, to see who it is. No POST, no redirects, everything bounded."""
+"""A few GETs of a server, to see who it is. No POST, everything bounded; redirects are followed
+within the server alone (LiteLLM's ``/metrics`` answers 307)."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 
@@ -16,12 +17,14 @@ Headers = Sequence[tuple[str, str]]
 _LARGEST = 32 << 20
 _PATIENCE_S = 5.0
 _HEADERS = 100
+_REDIRECTS, _MOST_REDIRECTS = (301, 302, 303, 307, 308), 3
 
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """The reply to one GET. ``status`` 0: none came, ``fault`` says why (dns, refused, timeout,
-    tls, too large, compressed, protocol). ``text`` is empty where there is a fault."""
+    """The reply to one GET, after redirects within the server. ``status`` 0: none came, ``fault``
+    says why (dns, refused, timeout, tls, too large, compressed, protocol). ``text`` is empty where
+    there is a fault."""
 
     url: str
     status: int = 0
@@ -45,7 +48,33 @@ async def _look(asked: Sequence[tuple[str, Headers]], verify: bool) -> list[Glim
     async with httpx.AsyncClient(
         verify=verify, trust_env=False, follow_redirects=False, timeout=_PATIENCE_S
     ) as client:
-        return [await _glimpse(client, url, headers) for url, headers in asked]
+        return [await _followed(client, url, headers) for url, headers in asked]
+
+
+async def _followed(client: httpx.AsyncClient, url: str, headers: Headers) -> Glimpse:
+    """The reply behind redirects; the first that leads to another server stands: what is sent
+    here is not for it."""
+    found = await _glimpse(client, url, headers)
+    for _ in range(_MOST_REDIRECTS):
+        at = elsewhere(found)
+        try:
+            if not at or origin_of(at) != origin_of(found.url):
+                break
+        except ValueError:
+            break
+        found = await _glimpse(client, at, headers)
+    return found
+
+
+def elsewhere(found: Glimpse) -> str:
+    """Where a redirect leads, as a whole URL; empty where it is none."""
+    if found.status not in _REDIRECTS:
+        return ""
+    place = next((value for name, value in found.headers if name.lower() == "location"), "")
+    try:
+        return urljoin(found.url, place) if place else ""
+    except ValueError:
+        return ""
 
 
 def origin_of(url: str) -> Origin:

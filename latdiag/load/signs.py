@@ -74,11 +74,19 @@ def glimpses_of(
             ),
         )
     if first.status in (401, 403) and all(each.status != 200 for each in glimpses):
+        where, keyed = without_credentials(first.url), any(map(_is_key, headers))
+        what = "refuses the key" if keyed else "requires an API key"
         raise TargetFault(
-            f"{without_credentials(first.url)} requires an API key: HTTP {first.status}",
-            "give the name of the variable that holds the key: --api-key-env NAME",
+            f"{where} {what}: HTTP {first.status}",
+            "check the key in the variable that --api-key-env or --header-env names"
+            if keyed
+            else "give the name of the variable that holds the key: --api-key-env NAME",
         )
     return glimpses, base
+
+
+def _is_key(header: tuple[str, str]) -> bool:
+    return any(word in header[0].lower() for word in ("authorization", "key", "token"))
 
 
 def _scrape_url(text: str) -> str:
@@ -93,7 +101,10 @@ def signs_of(glimpses: Sequence[Glimpse]) -> detect.Signs:
     """The signs in the replies to ``PATHS`` and further scrapes."""
     models, own, version, *others = glimpses
     scrapes = [each for each in (own, *others) if each.status == 200 and not each.fault]
-    looked = {"metrics"} if own.status or any(each.status for each in others) else set()
+    # Metrics behind a key or a redirect are not off.
+    looked = (
+        {"metrics"} if all(each.status in (200, 404, 405) for each in (own, *others)) else set()
+    )
     return detect.Signs(
         models=detect.of_models(_document(models)),
         headers=frozenset().union(*(detect.of_headers(each.headers) for each in glimpses)),

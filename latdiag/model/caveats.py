@@ -44,8 +44,7 @@ _ALL = (
         "LD104",
         "Some chunks hold an unknown number of tokens. ITL leaves them out; ICL counts every"
         " chunk.",
-        "Ask the server for token counts per chunk: return_token_ids, or"
-        " stream_options.continuous_usage_stats.",
+        "{more:whole}",
         "The gap between two chunks is the gap between two tokens only if each chunk holds one"
         " token. Speculative decoding, tool calls and buffering proxies break that.",
     ),
@@ -217,7 +216,7 @@ _ALL = (
         "LD204",
         "The server's kernel delayed its ACK on {rows} of {requests} requests, so their"
         " network time is known only as an interval.",
-        "--full shows the interval. `latdiag load --connections fresh` makes it narrower.",
+        "{more:whole}",
         "An ACK gives only an upper bound for the time to the server: on a reused connection"
         " it may be held back for 40 ms, or sent with the reply. The network time then lies"
         " between the smallest round trip seen and the ACK.",
@@ -255,7 +254,7 @@ _ALL = (
     CaveatRow(
         "LD401",
         "Nothing in this run separates {members}, so they are shown as one part.",
-        "{splits}",
+        "{splits:whole}",
         "Some kinds of time look the same to a client, whatever it sends. latdiag merges them"
         " and says so instead of guessing.",
     ),
@@ -351,13 +350,17 @@ _ALL = (
         "LD502",
         "Most requests opened their own connection, so their TTFT includes {connect:ms} ms of"
         " DNS, TCP and TLS (mean).",
-        "{more}",
+        "{more:whole}",
         "TTFT starts when the client starts work on the request. On a new connection it"
         " includes name resolution, TCP connect and TLS handshake.",
     ),
 )
 
 CAVEATS: Mapping[str, CaveatRow] = {row.code: row for row in _ALL}
+
+
+#: Sentences of our own that a fact may hold, characters.
+_SENTENCES = 600
 
 
 class _Template(string.Formatter):
@@ -368,6 +371,8 @@ class _Template(string.Formatter):
             return f"{100 * value:.{1 if value < 0.1 else 0}f} %"
         if format_spec == "ms":
             return show_ms(value)
+        if format_spec == "whole":
+            return shown(value, _SENTENCES)
         if isinstance(value, float):
             return f"{value:.4g}"
         return shown(value)

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from latdiag.diagnosis.result import Result
 from latdiag.model.text import shown, without_credentials
@@ -162,6 +163,8 @@ def found_lines(
     """The stacks at a base URL for people."""
     where = shown(without_credentials(base))
     yield from textwrap.wrap(f"{where}: {_answers(glimpses)}", WIDTH)
+    for text in _unread(base, glimpses):
+        yield filled(text, "", "  ")
     for one in found:
         there = _There.of(one, signs)
         version = f" {there.version}" if there.version else ""
@@ -178,6 +181,21 @@ def found_lines(
             " `latdiag probe` looks at replies. `latdiag stacks` lists the known stacks.",
             WIDTH,
         )
+
+
+def _unread(base: str, glimpses: Sequence[Glimpse]) -> Iterator[str]:
+    """What was there and could not be read, and what would make it readable."""
+    from latdiag.load.look import elsewhere, origin_of
+
+    for each in glimpses:
+        place = shown(without_credentials(each.url), 100)
+        if each.status in (401, 403):
+            own = origin_of(each.url) == origin_of(base)
+            option = "--api-key-env or --header-env" if own else "--metrics-header-env"
+            yield f"{place} needs a key, or another one ({each.status}): {option} names it."
+        elif (there := elsewhere(each)) and urlsplit(each.url).path.endswith("/metrics"):
+            other = shown(without_credentials(there), 100)
+            yield f"{place} leads to another server, which was not asked: --metrics {other}"
 
 
 def _answers(glimpses: Sequence[Glimpse]) -> str:

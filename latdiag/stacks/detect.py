@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from latdiag.stacks.catalogue import METRIC_KINDS, selector, stacks
+from latdiag.stacks.catalogue import METRIC_KINDS, own_name, selector, stacks
 from latdiag.stacks.signal import Signal, Stack, Switch
 
 #: From the client to the GPU.
@@ -200,7 +200,8 @@ def of_exposition(text: str) -> frozenset[str]:
     both names are given then.
     """
     found: set[str] = set()
-    for name, kind in _DECLARED.findall(text):
+    for declared, kind in _DECLARED.findall(text):
+        name = own_name(declared)
         found.add(name)
         if kind == "counter" and not name.endswith("_total"):
             found.add(f"{name}_total")

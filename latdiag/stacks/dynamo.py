@@ -106,7 +106,11 @@ _METRICS = (
         "dynamo_component_router_kv_transfer_estimated_latency_seconds",
         note=_ESTIMATE,
     ),
-    counter("dynamo.metrics.requests", "dynamo_frontend_requests_total"),
+    counter(
+        "dynamo.metrics.requests",
+        'dynamo_frontend_requests_total{status="success"}',
+        note="its histograms of durations count refused requests too",
+    ),
     counter("dynamo.metrics.output_tokens", "dynamo_frontend_output_tokens_total"),
     gauge(
         "dynamo.metrics.queued",

@@ -28,6 +28,8 @@ STACK = Stack(
             "Received Proxy Server Request",
             covers=_BEHIND | of("gateway"),
             rest="gateway.proc",
+            outlasts=True,
+            note="ends when its callbacks are done, after the reply",
         ),
         Signal(
             "litellm.overhead_header",

@@ -61,7 +61,8 @@ class Signal:
     of ``starts`` and ``ends`` says where the interval lies (``ends_by``: and ends no later than
     there). ``first_token``: its end is the first token that the client sees. ``until_headers``: of
     a gateway's header, what it waited for the headers of the server behind, which it passes on at
-    once. ``documented``: known
+    once. ``outlasts``: of a span that ends when its sender's books are done, which may be long
+    after the reply: of what it is longer than the request, nobody waited. ``documented``: known
     from documents alone, though the stack is captured (off by default, or another set-up): it
     counts one rung lower.
     """
@@ -80,6 +81,7 @@ class Signal:
     prefix: bool = False
     first_token: bool = False
     until_headers: bool = False
+    outlasts: bool = False
     documented: bool = False
     versions: str = ""
     note: str = ""
@@ -101,6 +103,16 @@ class Role:
     attribute: tuple[str, str] | None = None
     leg: str = ""
     same: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRole:
+    """How the role of a server is known by what it has counted since it started: families, with
+    labels where those matter, that are ``above`` zero, and that are exposed and ``zero``."""
+
+    role: str
+    above: tuple[str, ...]
+    zero: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +173,9 @@ class Stack:
     as good as all. ``texts`` and ``headers``: text attributes of its spans, and times in headers
     of its replies, that are kept beside its signals and keys. ``refusals``: patterns of the words
     by which it refuses a temperature below 0, and no gateway does: a reply that has them comes
-    from it, whoever stands before it."""
+    from it, whoever stands before it. ``metric_roles``: how its metrics show the role of a server
+    that no label names. ``prefixes``: (as another exporter writes it, as this stack does) of the
+    beginnings of its metric families (Ray's: ``ray_vllm_`` for ``vllm:``)."""
 
     name: str
     title: str
@@ -179,3 +193,5 @@ class Stack:
     headers: tuple[str, ...] = ()
     knobs: tuple[Knob, ...] = ()
     refusals: tuple[str, ...] = ()
+    metric_roles: tuple[MetricRole, ...] = ()
+    prefixes: tuple[tuple[str, str], ...] = ()

@@ -11,7 +11,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from latdiag.stacks.figures import counter, gauge, histogram, reply
-from latdiag.stacks.signal import HIDDEN, Key, Knob, Mark, Place, Role, Signal, Stack, Switch, of
+from latdiag.stacks.signal import (
+    HIDDEN,
+    Key,
+    Knob,
+    Mark,
+    MetricRole,
+    Place,
+    Role,
+    Signal,
+    Stack,
+    Switch,
+    of,
+)
 
 _BEFORE = of("frontend", "queue", "prefill") | HIDDEN
 _RECEIVED = of("frontend", "interconnect", "prefill") | HIDDEN
@@ -204,6 +216,10 @@ _METRICS = (
         'vllm:prompt_tokens_by_source_total{source="external_kv_transfer"}',
         note="above 0 on a server that decodes what another one prefilled",
     ),
+    counter(
+        "vllm.metrics.computed_tokens",
+        'vllm:prompt_tokens_by_source_total{source="local_compute"}',
+    ),
     counter("vllm.metrics.output_tokens", "vllm:generation_tokens_total"),
     counter("vllm.metrics.preemptions", "vllm:num_preemptions_total"),
     counter("vllm.metrics.prefix_hits", "vllm:prefix_cache_hits_total"),
@@ -268,6 +284,10 @@ _REPLIES = (
     ),
 )
 
+_BY_SOURCE = 'vllm:prompt_tokens_by_source_total{source="%s"}'
+_COMPUTED, _CAME = _BY_SOURCE % "local_compute", _BY_SOURCE % "external_kv_transfer"
+_GAPS = "vllm:inter_token_latency_seconds"
+
 STACK = Stack(
     name="vllm",
     title="vLLM",
@@ -309,6 +329,13 @@ STACK = Stack(
         ),
     ),
     refusals=(r"temperature must be non-negative, got -",),
+    prefixes=(("ray_vllm_", "vllm:"), ("ray_vllm:", "vllm:")),
+    metric_roles=(
+        # A server that only prefills makes one token of each request, so it has no gaps.
+        MetricRole("unified", (_COMPUTED, _GAPS)),
+        MetricRole("prefill", (_COMPUTED,), (_GAPS,)),
+        MetricRole("decode", (_CAME,), (_COMPUTED,)),
+    ),
     knobs=(
         Knob("admitted", "--max-num-seqs"),
         Knob("frontends", "--api-server-count"),

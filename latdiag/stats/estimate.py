@@ -237,13 +237,21 @@ def mean(
     center = float(values.mean())
     terms = _centred(values, center, sizes, _places(order))
     squares = float(values.var()) * n
-    return mean_estimate(center, n, squares, terms, "exact values")
+    # The mean of what is never negative (a time, a count) is not either, whatever t says.
+    least = 0.0 if int(values.min()) >= 0 else -math.inf
+    return mean_estimate(center, n, squares, terms, "exact values", least)
 
 
 def mean_estimate(
-    center: float, n: int, squares: float, terms: NDArray[np.float64], source: str
+    center: float,
+    n: int,
+    squares: float,
+    terms: NDArray[np.float64],
+    source: str,
+    least: float = 0.0,
 ) -> Estimate:
-    """Mean ``center`` of n values with sum of squared deviations ``squares``; terms per row."""
+    """Mean ``center`` of n values with sum of squared deviations ``squares``; terms per row.
+    ``least``: no value is, and no mean can be, less."""
     spread = sum_variance(terms)
     if spread.freedom == 0:
         return Estimate(center, None, None, n, 1, f"mean of {source}; one row has no interval")
@@ -259,7 +267,7 @@ def mean_estimate(
         return Estimate(center, None, None, n, n_effective, method)
     half = t_quantile(freedom, (1 + LEVEL) / 2) * math.sqrt(variance)
     method = f"mean of {source}, t with {freedom} degrees of freedom"
-    return Estimate(center, center - half, center + half, n, n_effective, method)
+    return Estimate(center, max(least, center - half), center + half, n, n_effective, method)
 
 
 def share(hits: NDArray[np.bool_], order: NDArray[np.int64] | None = None) -> Estimate:

@@ -144,7 +144,63 @@ def test_a_key_is_asked_for_and_stays_at_home(capsys: pytest.CaptureFixture[str]
             assert all(asked.header("authorization") is None for asked in other.asked)
 
 
-def test_redirects_are_not_followed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_behind_a_redirect_of_the_same_server_are_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """LiteLLM's /metrics answers 307 to /metrics/: its metrics are on, not off."""
+    scrape = recorded("litellm-1.108.7/metrics.txt.gz")
+
+    def script(wire: Wire, asked: Asked) -> None:
+        if asked.target == "/metrics":
+            wire.reply(307, b"", "Location: /metrics/")
+        else:
+            wire.reply(*{"/metrics/": (200, scrape)}.get(asked.target, (404, b"")))
+
+    with serving(script) as peer:
+        (one,) = document(capsys, peer.url)["stacks"]
+    assert one["name"] == "litellm"
+    assert {each["what"]: each["state"] for each in one["switches"]}["/metrics"] == "on"
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 307])
+def test_metrics_that_were_not_read_are_not_off(
+    capsys: pytest.CaptureFixture[str], status: int
+) -> None:
+    def script(wire: Wire, asked: Asked) -> None:
+        if asked.target == "/metrics":
+            wire.reply(status, b"", *(["Location: http://127.0.0.2:9/metrics"] * (status == 307)))
+        else:
+            wire.reply(*VLLM.get(asked.target, (404, b"")))
+
+    with serving(script) as peer:
+        (one,) = document(capsys, peer.url)["stacks"]
+        _, text, _ = stacks(capsys, peer.url)
+    assert {each["what"]: each["state"] for each in one["switches"]}["/metrics"] == "unknown"
+    text = " ".join(text.split())
+    assert "off: /metrics" not in text
+    assert ("needs a key, or another one" in text and "--api-key-env" in text) == (
+        status in (401, 403)
+    )
+    assert ("--metrics http://127.0.0.2:9/metrics" in text) == (status == 307)
+
+
+def test_a_key_that_is_refused_is_not_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch, serving(lambda w, _: w.reply(401, b"")) as peer:
+        patch.setenv("KEY", "wrong")
+        code, _, err = stacks(capsys, peer.url, "--api-key-env", "KEY")
+    assert code == 15 and "refuses the key: HTTP 401" in err and "requires" not in err
+
+
+def test_vllm_behind_ray_s_names_is_vllm(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray passes on the metrics of its replicas, a prefix before and the colon gone."""
+    text = VLLM["/metrics"][1].replace(b"vllm:", b"ray_vllm_")
+    with serving(replying({"/metrics": (200, text)})) as peer:
+        (one,) = document(capsys, peer.url)["stacks"]
+    assert one["name"] == "vllm"
+    assert {each["what"]: each["state"] for each in one["switches"]}["/metrics"] == "on"
+
+
+def test_redirects_to_other_servers_are_not_followed(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(replying(VLLM)) as goal:
 
         def script(wire: Wire, asked: Asked) -> None:

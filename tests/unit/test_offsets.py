@@ -81,3 +81,27 @@ def test_a_busy_server_that_ends_its_spans_late_has_no_clock_that_jumps(seed: in
     shifted = replace(joined, start=joined.start + late[joined.row],
                       end=joined.end + late[joined.row])  # fmt: skip
     assert all(not one.steps for _, one in offsets(shifted, seen))
+
+
+@pytest.mark.parametrize("late_ms", [20, 100, 400])
+@pytest.mark.parametrize("busy", [(20, 40), (0, 30), (59, 60)])
+def test_a_server_that_is_busy_for_a_while_has_no_clock_that_jumps(
+    busy: tuple[int, int], late_ms: int
+) -> None:
+    """Of one machine with one clock: a stretch of spans begins and ends late, which up to two
+    steps would explain as well."""
+    spans, seen = vllm(60, np.random.default_rng(11))
+    late = np.where((np.arange(60) >= busy[0]) & (np.arange(60) < busy[1]), late_ms * MS, 0)
+    # Late to begin, so that no span is longer than its request; the last token came when it came.
+    room = seen.first - seen.sent
+    begun = np.minimum(late, room)
+    _, _, joined = whitebox.explain(spans, seen)
+    moved = {name: values.copy() for name, values in joined.values.items()}
+    for name in ("time_to_first_token", "e2e"):
+        moved[f"gen_ai.latency.{name}"] = (
+            moved[f"gen_ai.latency.{name}"] - begun[joined.row] / 1e9
+        ).clip(min=0.0)
+    shifted = replace(joined, start=joined.start + begun[joined.row],
+                      end=joined.end + late[joined.row], values=moved)  # fmt: skip
+    for _, one in offsets(shifted, seen):
+        assert not one.steps and one.drift_ppm is None

@@ -190,7 +190,11 @@ def test_a_load_with_metrics_is_taken_apart(tmp_path: Path) -> None:
     assert found["frontend"]["sum_ns"] == 100 * 10 * MS
     assert found["total_ns"] == sum(e["sum_ns"] for e in found.values() if isinstance(e, dict))
     remedy = next(c["remedy"] for c in result["caveats"] if c["code"] == "LD401")
-    assert remedy == "Spans of the server or of the gateway (--otlp) separate them."
+    assert remedy == (
+        "Measure again with the server's own spans (--otlp): they state frontend separately for"
+        " each request, and the gateway's time is what they leave. If a gateway is in front,"
+        " --behind URL2 (the server behind it) measures what it takes."
+    )
     lost = [claim for claim in result["claims"]["prefill"] if not claim["used"]]
     assert {tuple(claim["of"]) for claim in lost} == {("queue", "prefill", "frontend", "gateway")}
     assert text_of(result) == (

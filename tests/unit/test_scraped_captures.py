@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -184,9 +185,28 @@ def test_roles_are_known_from_labels_where_nobody_names_them(tmp_path: Path) -> 
     assert bare["aggregates"]["used"] and shares(bare) == shares(named)
 
 
+def test_what_servers_counted_says_who_does_which_part(tmp_path: Path) -> None:
+    """Prompt tokens that came from another server are those of one that decodes."""
+    named = without_spans(PD, tmp_path / "named", "c16")
+    folder = folder_of(PD, tmp_path / "bare" / "capture")
+    for path in (folder / "metrics").iterdir():
+        path.rename(path.with_name(path.name.replace("prefill", "a").replace("decode", "b")))
+    bare = diagnosed([folder], tmp_path / "bare" / "a.run", "c16")
+    assert {r["replica"]: r["role"] for r in bare["aggregates"]["replicas"]} == {
+        "a": "prefill",
+        "b": "decode",
+    }
+    assert bare["aggregates"]["used"] and shares(bare) == shares(named)
+
+
 def test_servers_that_share_requests_without_roles_claim_nothing(tmp_path: Path) -> None:
-    """vLLM does not say which of two servers prefills: both have finished every request."""
-    folder = folder_of(PD, tmp_path / "capture")
+    """An older vLLM does not say which of two servers prefills: both have finished every
+    request."""
+    folder = folder_of(
+        PD,
+        tmp_path / "capture",
+        change=lambda _, text: re.sub(r"(?m)^vllm:prompt_tokens_by_source.*\n", "", text),
+    )
     for path in (folder / "metrics").iterdir():
         path.rename(path.with_name(path.name.replace("prefill", "a").replace("decode", "b")))
     result = diagnosed([folder], tmp_path / "a.run", "c16")

@@ -19,6 +19,7 @@ from latdiag.attribution.spans.offsets import offsets
 from latdiag.diagnosis.breakdown import breakdown
 from latdiag.measurement.frame import Frame
 from latdiag.model.document import document
+from latdiag.stacks.catalogue import stacks
 
 from .random_traces import MS, requests, traces
 
@@ -208,6 +209,29 @@ def test_a_server_that_states_more_than_the_client_saw_is_not_believed() -> None
     end[:10] += 200 * MS
     _, facts = told(replace(spans, end=end), seen)
     assert (facts.contradicted, facts.told) == (10, 190)
+
+
+@pytest.mark.parametrize("late_s", [0.2, 5.0])
+def test_a_span_that_ends_when_the_books_are_done_contradicts_nothing(late_s: float) -> None:
+    """A gateway's callbacks (LiteLLM's) run after the reply: nobody waited for them."""
+    spans, seen = vllm(60, np.random.default_rng(5))
+    late = replace(spans, end=spans.end + round(late_s * 1e9))
+    known = replace(
+        late,
+        stacks=tuple(
+            replace(
+                stack,
+                signals=tuple(replace(one, outlasts=one.kind == "span") for one in stack.signals),
+            )
+            for stack in late.stacks
+        ),
+    )
+    parts, facts = told(known, seen)
+    assert facts.contradicted == 0 and facts.told == 60
+    for name, column in told(spans, seen)[0].parts.items():
+        assert abs(int(parts.parts[name].sum()) - int(column.sum())) <= 60 * 2 * MS
+    assert whitebox.explain(late, seen)[1].contradicted == 60
+    assert any(one.outlasts for stack in stacks() for one in stack.signals)
 
 
 def test_a_clock_that_steps_is_found_and_its_step_measured() -> None:

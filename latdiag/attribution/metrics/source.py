@@ -12,6 +12,7 @@ from latdiag.attribution.metrics import explain as aggregates_parts
 from latdiag.attribution.metrics.behind_gateway import Engine, engine_of
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribution.metrics.deltas import Deltas, Sample, deltas
+from latdiag.attribution.metrics.layers import placed
 from latdiag.attribution.metrics.replicas import (
     LISTED,
     gaps,
@@ -90,13 +91,16 @@ def account(
         for stack in catalogue.stacks()
     ]
     there = [each for each in there if any(_family(signal) in names for signal in each[1])]
+    by_count = [role for stack, _ in there for role in stack.metric_roles]
+    rows = with_roles(rows, [signal for _, mine in there for signal in mine], by_count)
+    stacks = tuple(stack.name for stack, _ in there)
+    there, unplaced = placed(there, rows)
     signals = [signal for _, mine in there for signal in mine]
     servers = [s for stack, mine in there if stack.layer != "gateway" for s in mine]
     ranks = [rank for stack, _ in there for rank in stack.ranks]
-    wide = windows(with_roles(rows, signals))[:_MOST_WINDOWS]
+    wide = windows(rows)[:_MOST_WINDOWS]
     if not wide or not signals:
         return None
-    stacks = tuple(stack.name for stack, _ in there)
     if not frame.n:
         return _traffic(wide, signals, ranks, stacks)
     sent = attempts(frame)
@@ -122,6 +126,7 @@ def account(
         replicas=replicas([d for _, d in differences], signals, ranks),
         left=series_left_out(left),
     )
+    evidence = replace(evidence, doubts=(*unplaced, *evidence.doubts)[:LISTED])
     caveats = [caveat("LD416", why=why)] if why and not designed else []
     caveats += [caveat("LD418")] if designed and claims and parts is None else []
     caveats += gaps(left)

@@ -2,7 +2,9 @@
 
 How many requests a server finished is the count of its histogram with the widest ``covers``
 (that is observed once a request, at its end); where there is none, a counter whose name ends in
-``.requests``. Gauges whose names end in ``.running`` and ``.waiting`` say what is in flight.
+``.requests``. Such a counter of chosen labels alone counts what the histogram does not tell apart:
+the requests that succeeded. Gauges whose names end in ``.running`` and ``.waiting`` say what is in
+flight.
 """
 
 from __future__ import annotations
@@ -162,5 +164,18 @@ def _finished(found: list[Total]) -> dict[str, int]:
     counted = {role: one.n for role, one in widest.items()}
     for one in found:
         if one.signal.kind == "counter" and one.signal.name.endswith(".requests"):
-            counted.setdefault(one.role, round(one.sum_ns))
+            chosen = bool(selector(one.signal.foreign)[1]) and _stack(widest, one) == _stack_of(
+                one
+            )
+            n = round(one.sum_ns)
+            counted[one.role] = n if chosen else counted.get(one.role, n)
     return counted
+
+
+def _stack(widest: Mapping[str, Total], one: Total) -> str:
+    """The stack of the histogram that counts for this one's role."""
+    return _stack_of(widest[one.role]) if one.role in widest else _stack_of(one)
+
+
+def _stack_of(one: Total) -> str:
+    return one.signal.name.partition(".")[0]

@@ -16,7 +16,7 @@ from latdiag.load.plan import GET, LOADED_PATH, PATH
 from latdiag.measurement.frame import Frame
 from latdiag.model.records import Outcome
 from latdiag.stacks.catalogue import METRIC_KINDS, selector
-from latdiag.stacks.signal import Signal
+from latdiag.stacks.signal import MetricRole, Signal
 
 #: The stages of a probe with requests that no engine sees.
 _PATHS = (PATH, LOADED_PATH)
@@ -141,8 +141,11 @@ def own(at: Edges, sent: Attempts) -> Own:
     return Own(int((sent.served & inside).sum()), int(unsure.sum()))
 
 
-def with_roles(samples: Iterable[Sample], signals: Sequence[Signal]) -> list[Sample]:
-    """The samples of servers whose role nobody named, with the one that their labels name.
+def with_roles(
+    samples: Iterable[Sample], signals: Sequence[Signal], by_count: Sequence[MetricRole] = ()
+) -> list[Sample]:
+    """The samples of servers whose role nobody named, with the one that their labels name, or
+    else what they have counted (``by_count``).
 
     Labels name a role where every signal that asks for them is of that one role. A role that no
     signal knows (a recording's word for its only server) is none.
@@ -160,8 +163,32 @@ def with_roles(samples: Iterable[Sample], signals: Sequence[Signal]) -> list[Sam
         for labels, role in asked.get(row.name, ()) if not row.role else ():
             if labels.items() <= dict(row.labels).items():
                 named.setdefault(row.replica, set()).add(role)
-    sure = {replica: roles.pop() for replica, roles in named.items() if len(roles) == 1}
+    sure = _counted_roles(rows, by_count)
+    sure |= {replica: roles.pop() for replica, roles in named.items() if len(roles) == 1}
     return [
         replace(row, role=sure[row.replica]) if not row.role and row.replica in sure else row
         for row in rows
     ]
+
+
+def _counted_roles(rows: Sequence[Sample], by_count: Sequence[MetricRole]) -> dict[str, str]:
+    """The role of each replica whose counts fit that one alone."""
+    asked = {text: selector(text) for each in by_count for text in (*each.above, *each.zero)}
+    families = {family for family, _ in asked.values()}
+    most: dict[tuple[str, str], float] = {}
+    for row in rows:
+        for text, (family, labels) in asked.items() if row.name in families else ():
+            if row.name == family and labels.items() <= dict(row.labels).items():
+                key = (row.replica, text)
+                most[key] = max(most.get(key, 0.0), row.value)
+    found: dict[str, str] = {}
+    for replica in {replica for replica, _ in most}:
+        fits = [
+            each.role
+            for each in by_count
+            if all(most.get((replica, text), 0.0) > 0 for text in each.above)
+            and all(most.get((replica, text), -1.0) == 0 for text in each.zero)
+        ]
+        if len(fits) == 1:
+            found[replica] = fits[0]
+    return found

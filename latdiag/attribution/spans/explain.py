@@ -33,7 +33,7 @@ from latdiag.attribution.ledger import (
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle, unclaimed
 from latdiag.attribution.spans import claims as claiming
-from latdiag.attribution.spans.columns import NEVER, Spans
+from latdiag.attribution.spans.columns import LONGEST_NS, NEVER, Spans
 from latdiag.attribution.spans.complete import LEAST, Findings, complete
 from latdiag.attribution.spans.join import Requests, join
 from latdiag.attribution.spans.owners import Table, made_stream, merges_of, table_of
@@ -56,6 +56,7 @@ def explain(
     ``held``: requests whose stream came many events at a time."""
     ids = (seen.trace_id, seen.span_id, seen.request_id, seen.response_id)
     spans = with_reply_spans(join(found, Requests(*(each.tolist() for each in ids))), stated)
+    spans = _until_the_reply_ends(spans, seen)
     facts = Findings(requests=seen.n, by=spans.joined_by, duplicates=spans.duplicates)
     facts.joined = len(np.unique(spans.row))
     facts.spans = spans.n
@@ -84,6 +85,13 @@ def with_reply_spans(spans: Spans, stated: Mapping[str, NDArray[np.float64]]) ->
     """
     values = {name: column[spans.row] for name, column in stated.items()}
     return replace(spans, values=spans.values | values)
+
+
+def _until_the_reply_ends(spans: Spans, seen: Frame) -> Spans:
+    """With those that may end long after it no longer than their requests, which bear no more."""
+    late = np.array([*(signal.outlasts for signal in spans.signals), False])[spans.signal]
+    longest = np.where(late, (seen.done - seen.begin)[spans.row], LONGEST_NS)
+    return replace(spans, end=np.minimum(spans.end, spans.start + longest))
 
 
 def _note_left(facts: Findings, seen: Frame, keep: NDArray[np.int64]) -> None:

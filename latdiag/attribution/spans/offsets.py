@@ -1,14 +1,16 @@
 """How far a sender's clock may be from the client's, by causality alone.
 
-A request cannot reach a server before it was sent, nor its last byte leave after it came, and a
-span ends soon after that::
+A request cannot reach a server before it was sent, nor can its first token come before the server
+says that it made it, and a span ends soon after the last byte has left::
 
-    end - late - done  <=  server - client  <=  start - sent
+    start + time to first token - first, end - late - done  <=  server - client  <=  start - sent
 
-Each request bounds the offset from both sides; of many the tightest hold (Cristian). Where no
-offset fits all requests, but a line does, the clock drifts; where no line does either, it was
-stepped where the first request does not fit those before it. Only this report, and
-the way of the network's share up or down, may depend on an offset: no component does.
+Each request bounds the offset from both sides; of many the tightest hold (Cristian). The end of a
+span is as late as a busy server gets to it, so it only narrows an offset: that a clock drifts or
+was stepped, the others must show, on both sides. Where no offset fits them all, but a line does,
+it drifts; where no line does either, it was stepped where the first request does not
+fit those before it. Only this report, and the way of the network's share up or down, may depend
+on an offset: no component does.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.spans.columns import Spans
+from latdiag.attribution.spans.columns import LONGEST_NS, Spans
 from latdiag.measurement.frame import Frame
+from latdiag.model.units import UNIT_NS
+from latdiag.stacks.signal import Place
 
 #: Stamps at both ends of one event may be so far out of order.
 _TOLERANCE_NS = 1_000_000
@@ -64,26 +68,66 @@ def offsets(spans: Spans, seen: Frame) -> list[tuple[str, Offset]]:
         most, least = start - seen.sent[rows], end - _LATE_NS - seen.done[rows]
         # A span that lasts longer than the request is of work after the reply: it bounds nothing.
         sound = least <= most + _TOLERANCE_NS
-        rows, most, least = rows[sound], most[sound], least[sound]
+        sure = _not_late(spans, seen, mine, rows)
+        if (sure > most + _TOLERANCE_NS)[sound].any():
+            # What it calls the first token is not what came first, as where another server sent
+            # that: then it has begun before the reply ends, and no more is sure.
+            sure = start - seen.done[rows]
+        rows, most, least, sure = (each[sound] for each in (rows, most, least, sure))
         if not len(rows):
             continue
         order = np.argsort(seen.sent[rows], kind="stable")
-        bounds = (each[order] for each in (least, most, seen.sent[rows]))
+        bounds = (each[order] for each in (least, sure, most, seen.sent[rows]))
         offset = _offset(sender, *bounds)
         if len(offset.steps) <= max(_FEW, _OFTEN * len(rows)):
             found.append((str(seen.clock_id[rows[0]]), offset))
     return found
 
 
+def _not_late(
+    spans: Spans, seen: Frame, mine: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Per row of ``rows`` the least that the offset can be, by nothing that a busy server may be
+    late with: a span has begun before the reply ends, and what it states from its begin on (until
+    the first token, or the end) is over when that comes. ``mine``: the sender's."""
+    place = np.searchsorted(rows, spans.row[mine])
+    found = np.full(len(rows), np.iinfo(np.int64).max)
+    np.minimum.at(found, place, spans.start[mine] - seen.done[spans.row[mine]])
+    for stack in {int(code) for code in np.unique(spans.stack[mine])}:
+        for signal in spans.stacks[stack].signals:
+            if signal.starts != Place("start") or signal.foreign not in spans.values:
+                continue
+            bears = [one.name == signal.bearer for one in spans.signals]
+            ours = (spans.stack[mine] == stack) & (spans.signal[mine] >= 0)
+            ours &= np.array([*bears, False])[spans.signal[mine]]
+            ours &= np.array(
+                [not signal.roles or str(r) in signal.roles for r in spans.role[mine]]
+            )
+            chosen = mine[ours]
+            stated = spans.values[signal.foreign][chosen] * UNIT_NS[signal.unit]
+            good = np.isfinite(stated) & (stated >= 0) & (stated < LONGEST_NS)
+            at = spans.start[chosen[good]] + np.rint(stated[good]).astype(np.int64)
+            until = seen.first if signal.first_token else seen.done
+            np.maximum.at(found, place[ours][good], at - until[spans.row[chosen[good]]])
+    return found
+
+
 def _offset(
-    sender: str, least: NDArray[np.int64], most: NDArray[np.int64], sent: NDArray[np.int64]
+    sender: str,
+    least: NDArray[np.int64],
+    sure: NDArray[np.int64],
+    most: NDArray[np.int64],
+    sent: NDArray[np.int64],
 ) -> Offset:
+    """``least`` may be as late as ends are, ``sure`` may not."""
     drift = None
-    stretches = _stretches(least, most)
-    if len(stretches) > 1:
-        drift = _drift(least, most, sent)
-        if drift is not None:  # one line fits all: the clock ran on, at its own pace
-            stretches = [(0, len(least))]
+    shown = _stretches(sure, most)
+    stretches = [(0, len(least))]
+    if len(shown) > 1:
+        drift = _drift(sure, most, sent)
+        if drift is None:  # no line fits all: it did not run on at its own pace
+            closer = _stretches(least, most)
+            stretches = closer if len(closer) == len(shown) else shown
     middles, halves = [], []
     for begin, stop in stretches:
         lo, hi = int(least[begin:stop].max()), int(most[begin:stop].min())
