@@ -359,8 +359,7 @@ _ALL = (
 CAVEATS: Mapping[str, CaveatRow] = {row.code: row for row in _ALL}
 
 
-#: Sentences of our own that a fact may hold, characters.
-_SENTENCES = 600
+_SENTENCES = 600  # characters of our own sentences that a fact may hold
 
 
 class _Template(string.Formatter):
