@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.client_only import AFTER_THE_STREAM, held_end
 from latdiag.attribution.laws.admission import at_limit
-from latdiag.attribution.laws.laws import Laws, company, first_gap, learn
+from latdiag.attribution.laws.doubt import LONE, Columns, doubts
+from latdiag.attribution.laws.laws import Laws, company, first_gap, learn, token_ns
 from latdiag.attribution.laws.line import Line, line_of
-from latdiag.attribution.laws.path import HTTP_LAYER_NS
 from latdiag.attribution.laws.pieces import Piece, limits, merged, room
 from latdiag.attribution.laws.suspicion import MADE, PIECES, pieces_of
 from latdiag.attribution.leaves import BIT, MASK
-from latdiag.attribution.ledger import Claim, Ledger, Merges, Move, Origin, key_of
+from latdiag.attribution.ledger import Claim, Ledger, Merges, Origin, key_of
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.company import lone
@@ -46,20 +46,12 @@ if TYPE_CHECKING:
 
 #: How often the laws are drawn again for the intervals.
 _DRAWS = 100
-#: Requests that met no other, from which on they test the laws; standard errors that are no
-#: chance.
-_LONE, _SURE = 8, 3.0
-#: Tokens after the first arrival from which on a stream shows its own pace.
-_PACED = 4
-#: How far the time of tokens that no arrival shows may be off.
-_UNSEEN = 0.06
-
+#: Standard errors that are no chance.
+_SURE = 3.0
 _DECODE = "kernel receive stamps, first to last token; includes time on links between steps"
 _LEAVES = Origin("C", "the laws learned in designed stages, applied to each request")
 #: Where a class, a difference of estimates, comes out below nothing, the next of these gives.
 _LINE = ("queue", "prefill", "frontend", "gateway", "interconnect", "decode", "network")
-
-Columns = dict[str, NDArray[np.int64]]
 
 
 def explain(seen: Observations) -> tuple[Parts, Laws] | None:
@@ -100,8 +92,7 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     )
     pieces = pieces_of(laws, columns, gaps, _paced(seen, rows, laws, columns), line)
     merges = merged(pieces, whole.total)
-    moves = [*_moves(seen, rows, laws, merges), *_behind_a_place(laws, columns, merges)]
-    moves += _beside_the_line(line, columns, merges)
+    moves = doubts(seen, rows, laws, columns, line, merges)
     small = limits(pieces, merges)
     for move in moves:
         if move.giver in small:
@@ -130,7 +121,7 @@ def _own(
     found: Columns = {"client": seen.client[rows], "network": seen.network[rows]}
     found["way"] = np.minimum(round(laws.way_ns), server)
     left = server - found["way"]
-    early = laws.delivery.early_ns(_token_ns(seen, rows, laws), rows)
+    early = laws.delivery.early_ns(token_ns(seen, rows, laws), rows)
     found["made"] = np.minimum(_whole(early), np.maximum(left, 0))
     left = left - found["made"]
     own = np.maximum(laws.own.at(isl), 0.0)
@@ -171,14 +162,6 @@ def _waits(
     return found | {"wait": left - at_limit}
 
 
-def _token_ns(seen: Observations, rows: NDArray[np.int64], laws: Laws) -> NDArray[np.float64]:
-    """Of each row, as its own stream shows it where that is long enough, else alone."""
-    later = seen.later(rows)
-    own = (seen.last - seen.first)[rows] / np.maximum(later, 1.0)
-    alone = laws.step.alone(seen.isl[rows].astype(float))
-    return np.where(later >= _PACED, np.maximum(own, alone), alone)
-
-
 def _stream(
     seen: Observations, rows: NDArray[np.int64], laws: Laws, gaps: NDArray[np.float64]
 ) -> Columns:
@@ -215,7 +198,7 @@ def _misfit(left: NDArray[np.int64], met_none: NDArray[np.bool_]) -> int:
     """What requests that met no other took beyond the laws, ns: no queue of ours; 0 where it may
     be chance."""
     values = left[met_none].astype(float)
-    if len(values) < _LONE:
+    if len(values) < LONE:
         return 0
     error = float(values.std(ddof=1)) / len(values) ** 0.5
     mean = float(values.mean())
@@ -288,77 +271,6 @@ def _settles(claims: list[Claim], merges: Merges) -> dict[str, str]:
         if after:
             found[members[0]] = after[0][0]
     return found
-
-
-def _moves(seen: Observations, rows: NDArray[np.int64], laws: Laws, merges: Merges) -> list[Move]:
-    """What the evidence leaves open between two parts, beside whose a piece is."""
-
-    def key(name: str) -> str:
-        return merges.get(name, (name,))[0]
-
-    def move(giver: str, taker: str, ns: Any) -> None:
-        if key(giver) != key(taker):
-            moves.append(Move(key(giver), key(taker), ns))
-
-    moves: list[Move] = []
-    move("network", "prefill", (seen.network - seen.network_lo)[rows].astype(float))
-    front = "frontend" if laws.refusals is not None else "prefill"
-    if laws.path is None:
-        move("prefill", "network", (seen.network_hi - seen.network)[rows].astype(float))
-    else:
-        # A way that delays unevenly, and keeps the order, draws a stream out.
-        move("decode", "network", laws.path.jitter_ns)
-        if not laws.path.is_way:
-            # So short a GET may be an HTTP layer as well as a way.
-            move(front, "network", laws.path.floor_ns)
-    if laws.before is not None:
-        move("prefill", "frontend", laws.before.room_ns)
-        move("frontend", "prefill", min(laws.before.room_ns, laws.before.constant_ns))
-    elif laws.refusals is not None and laws.refusals.curve is not None:
-        least = laws.own.tokens[laws.own.tokens.argmin()][None]
-        hidden = float(laws.own.at(least)[0] - laws.refusals.at(least)[0])
-        # Whoever has read a prompt has little left to do: no more than it took to come so far.
-        most = max(laws.refusals.constant_ns, HTTP_LAYER_NS)
-        move("prefill", "frontend", min(max(0.0, hidden), most))
-    if laws.delivery.held is not None:
-        held = laws.delivery.held
-        move("decode", "gateway", (held.last_hi - held.last)[rows])
-        move("gateway", "decode", (held.last - held.last_lo)[rows])
-        move("decode", "prefill", (held.first - held.first_lo)[rows])
-        move("prefill", "decode", (held.first_hi - held.first)[rows])
-    early = (laws.delivery.hidden + laws.delivery.gathered)[rows]
-    if early.any():
-        unsure = _UNSEEN * early * _token_ns(seen, rows, laws)
-        move("decode", "prefill", unsure)
-        move("prefill", "decode", unsure)
-    if laws.delivery.open:
-        # Whether the first arrival brings one token or as many as the others.
-        steps = (laws.delivery.chunk - 1) * laws.step.alone(seen.isl[rows].astype(float))
-        move("prefill", "decode", np.minimum(steps, seen.server[rows].astype(float)))
-    return moves
-
-
-def _behind_a_place(laws: Laws, columns: Columns, merges: Merges) -> list[Move]:
-    """Who waited for a place meets others' prompts behind it, as do those who need not wait: what
-    these wait is no part of admission, and more than a step is likely."""
-    moves = []
-    free = columns["wait"][(columns["full"] == 0) & (columns["door"] == 0)]
-    more = max(laws.step.base, float(free.mean()) if len(free) >= _LONE else 0.0)
-    for name, owner in (("full", "queue"), ("door", "gateway")):
-        giver, taker = (merges.get(each, (each,))[0] for each in (owner, "prefill"))
-        if giver != taker and columns[name].any():
-            moves.append(Move(giver, taker, np.clip(columns[name], 0, more).astype(float)))
-    return moves
-
-
-def _beside_the_line(line: Line | None, columns: Columns, merges: Merges) -> list[Move]:
-    """What refused POSTs that waited leave open: how much of the waits lies before whatever
-    refuses."""
-    if line is None or not line.doubt:
-        return []
-    giver, taker = (merges.get(each, (each,))[0] for each in ("gateway", "queue"))
-    open_ns = (columns["door"] + columns["crowd"]) * (line.doubt / line.before)
-    return [Move(giver, taker, open_ns.astype(float))] if giver != taker else []
 
 
 def _leaves(seen: Observations, rows: NDArray[np.int64], laws: Laws, columns: Columns) -> Columns:

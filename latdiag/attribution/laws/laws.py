@@ -52,6 +52,8 @@ _LONG, _AT_ONCE = 12, 0.03
 _COMPANY, _LENGTH, _MOVED = 7, 2048, 0.02
 #: Blocks of gaps that a law of three terms needs.
 _FEWEST_BLOCKS = 9
+#: Tokens after the first arrival from which on a stream shows its own pace.
+_PACED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,3 +346,11 @@ def _transfer(seen: Observations, step: Step, sharing: Sharing, chunk: float) ->
     slope = max(0.0, float(np.median(slopes))) if len(slopes) else 0.0
     proven = sharing.verdict != "shared" and grows(isl, extra)
     return Transfer(middle, slope, len(extra), proven or sharing.verdict == "separate")
+
+
+def token_ns(seen: Observations, rows: NDArray[np.int64], laws: Laws) -> NDArray[np.float64]:
+    """Of each row, as its own stream shows it where that is long enough, else alone."""
+    later = seen.later(rows)
+    own = (seen.last - seen.first)[rows] / np.maximum(later, 1.0)
+    alone = laws.step.alone(seen.isl[rows].astype(float))
+    return np.where(later >= _PACED, np.maximum(own, alone), alone)
