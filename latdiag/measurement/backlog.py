@@ -20,9 +20,10 @@ from latdiag.stats.distributions import t_quantile
 
 if TYPE_CHECKING:
     from latdiag.measurement.frame import Frame
+    from latdiag.measurement.observations import Observations
 
 #: Requests of a window, and of all windows, that say anything of growth.
-_FEWEST = 20
+_FEWEST = 16
 #: Blocks of time that a window's service is counted in, and the least that is served in them all.
 _BLOCKS, _LEAST_SERVED = 8, 8.0
 #: The first part of a window: the batch fills, and nobody waits yet.
@@ -61,11 +62,48 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class _Window:
-    """Requests that were sent without a pause between them. ``served``: by block, in mean
-    requests; ``took``: ns of each block."""
+class Rows:
+    """The requests of one window, which were sent without a pause between them, in the order in
+    which they were due. Instants in ns, as of a frame. ``outputs``: arrivals, 0 of a request that
+    failed."""
 
-    n: int
+    begin: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    done: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+
+    @classmethod
+    def of_frame(cls, frame: Frame) -> list[Rows]:
+        """Of the workload: a window for each scenario of it."""
+        rows = np.flatnonzero(frame.workload & frame.begun)
+        outputs = np.where(frame.ok, frame.outputs, 0)
+        found = (frame.begin, frame.first, frame.last, frame.done, outputs)
+        return cls._windows(frame.scenario[rows].astype(str), *(each[rows] for each in found))
+
+    @classmethod
+    def of_observations(cls, seen: Observations, stage: str) -> list[Rows]:
+        """Of a stage of a probe: a window for each segment."""
+        rows = np.flatnonzero(seen.stage == stage)
+        outputs = np.where(seen.ok, np.diff(seen.offsets), 0)
+        found = (seen.begin, seen.first, seen.last, seen.done, outputs)
+        return cls._windows(seen.scenario[rows].astype(str), *(each[rows] for each in found))
+
+    @classmethod
+    def _windows(cls, names: NDArray[np.str_], *columns: NDArray[np.int64]) -> list[Rows]:
+        windows = []
+        for name in sorted(set(names.tolist())):
+            here = np.flatnonzero(names == name)
+            here = here[np.argsort(columns[0][here], kind="stable")]
+            windows.append(cls(*(column[here] for column in columns)))
+        return windows
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """``served``: by block, in mean requests; ``took``: ns of each block; ``straight``: how much
+    of the backlog a rising line explains."""
+
     span_ns: int
     served: NDArray[np.float64]
     took: NDArray[np.float64]
@@ -75,52 +113,46 @@ class _Window:
     lengths: float
 
 
-def backlog_of(frame: Frame, planned: float | None = None) -> Backlog | None:
-    """Of the workload of an open loop; None where what is asked is finished, or nothing shows
-    otherwise. ``planned``: the rate that was asked for, requests/s; without it, what came is as
-    uncertain as a Poisson process."""
-    rows = np.flatnonzero(frame.workload & frame.begun)
-    if len(rows) < _FEWEST:
+def backlog_of(windows: Sequence[Rows], planned: float | None = None) -> Backlog | None:
+    """Of an open loop; None where what is asked is finished, or nothing shows otherwise.
+    ``planned``: the rate that was asked for, requests/s; without it, what came is as uncertain as
+    a Poisson process."""
+    pairs = [(rows, one) for rows in windows if (one := _window(rows)) is not None]
+    n = sum(len(rows.begin) for rows, _ in pairs)
+    if n < _FEWEST:
         return None
-    scenario = frame.scenario[rows].astype(str)
-    groups = [rows[scenario == name] for name in sorted(set(scenario.tolist()))]
-    windows = [found for group in groups if (found := _window(frame, group)) is not None]
-    if not windows or sum(window.n for window in windows) < _FEWEST:
-        return None
-    served, lo, hi = _rate(windows)
-    offered = sum(w.n - 1 for w in windows) * NS_PER_S / sum(w.span_ns for w in windows)
-    n = sum(window.n for window in windows)
+    found = [one for _, one in pairs]
+    served, lo, hi = _rate(found)
+    offered = (n - len(found)) * NS_PER_S / sum(window.span_ns for window in found)
     least = planned or offered * (1 - 1.96 / math.sqrt(n))
-    straight = min(window.straight for window in windows)
+    straight = min(window.straight for window in found)
     if not (hi < least and served < _CLEARLY * offered and straight >= _STRAIGHT):
         return None
-    for name, end in (("ttft", frame.first), ("e2e", frame.done)):
-        first, last = _ends(frame, groups, end)
+    for name in ("ttft", "e2e"):
+        first, last = _ends([rows for rows, _ in pairs], name)
         if last > _LONGER * first:
             bearable = _rounded_down(_BEARABLE * served)
             more = max(1, math.ceil(offered / bearable) - 1)
-            span = seconds(sum(window.span_ns for window in windows))
+            span = seconds(sum(window.span_ns for window in found))
             figures = offered, served, lo, hi, bearable, more
             return Backlog(*figures, name, ms(first), ms(last), n, span)
     return None
 
 
-def _window(frame: Frame, rows: NDArray[np.int64]) -> _Window | None:
+def _window(rows: Rows) -> _Window | None:
     """None where too little is served while it is asked for to say anything."""
-    rows = rows[np.argsort(frame.begin[rows], kind="stable")]
-    begin = frame.begin[rows]
-    good = rows[frame.ok[rows] & (frame.outputs[rows] > 0)]
-    if len(good) < _FEWEST // 2:
+    good = rows.outputs > 0
+    if int(good.sum()) < _FEWEST // 2:
         return None
-    first, last = frame.first[good], frame.last[good]
+    begin, first, last, outputs = rows.begin, rows.first[good], rows.last[good], rows.outputs[good]
     opened, closed = int(begin[0]), int(begin[-1])
-    early = good[: max(3, len(good) // 10)]
-    filled = float(np.median(frame.done[early] - frame.begin[early]))
+    took = (rows.done - begin)[good]
+    filled = float(np.median(took[: max(3, len(took) // 10)]))
     start = opened + max(_FILLING * (closed - opened), filled)
     drained = float(np.quantile(first, _NEARLY_ALL, method="lower"))
-    weight = frame.outputs[good] / float(frame.outputs[good].mean())
+    weight = outputs / float(outputs.mean())
     stop = max(drained, float(closed))
-    if stop <= start or closed <= start:
+    if closed <= start:
         return None
     while_asked = _flow(first, last, weight, start, closed)
     if stop > closed and _flow(first, last, weight, closed, stop) < _THINNER * while_asked:
@@ -134,7 +166,6 @@ def _window(frame: Frame, rows: NDArray[np.int64]) -> _Window | None:
         [_served(first, last, weight, edge) for edge in asked]
     )
     return _Window(
-        len(rows),
         closed - opened,
         np.diff(done),
         np.diff(edges),
@@ -184,16 +215,13 @@ def _rate(windows: Sequence[_Window]) -> tuple[float, float, float]:
     return NS_PER_S * rate, NS_PER_S * max(0.0, rate - half), NS_PER_S * (rate + half)
 
 
-def _ends(
-    frame: Frame, groups: Sequence[NDArray[np.int64]], end: NDArray[np.int64]
-) -> tuple[float, float]:
-    """Mean time until ``end`` over the first and over the last fifth of each window."""
+def _ends(windows: Sequence[Rows], name: str) -> tuple[float, float]:
+    """Mean TTFT or E2E over the first and over the last fifth of each window."""
     first, last = [], []
-    for rows in groups:
-        rows = rows[frame.ok[rows] & (end[rows] > 0)]
-        rows = rows[np.argsort(frame.begin[rows], kind="stable")]
-        fifth = max(1, len(rows) // 5)
-        took = end[rows] - frame.begin[rows]
+    for rows in windows:
+        took = (rows.first if name == "ttft" else rows.done) - rows.begin
+        took = took[rows.outputs > 0]
+        fifth = max(1, len(took) // 5)
         first.append(took[:fifth])
         last.append(took[-fifth:])
     return float(np.concatenate(first).mean()), float(np.concatenate(last).mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latdiag.measurement.backlog import Backlog, backlog_of
+from latdiag.measurement.backlog import Backlog, Rows, backlog_of
 
 if TYPE_CHECKING:
     from latdiag.measurement.frame import Frame
@@ -21,5 +21,5 @@ class Course:
 def course_of(frame: Frame, open_loop: bool, planned: float | None) -> Course | None:
     """Of the workload of one run; None where nothing is to be said. ``planned``: the rate that was
     asked for, requests/s, None where nobody set one."""
-    overload = backlog_of(frame, planned) if open_loop else None
+    overload = backlog_of(Rows.of_frame(frame), planned) if open_loop else None
     return Course(overload) if overload is not None else None

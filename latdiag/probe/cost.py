@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from latdiag.measurement.stages import Cost, Limits
 from latdiag.probe.budget import BUDGETS, BURST_POSTS, REACH, SHORT
-from latdiag.probe.offered import LEAST, Offered, most_requests
+from latdiag.probe.offered import LEAST, Offered, least_requests, most_requests
 
 
 def cost(limits: Limits) -> Cost:
@@ -37,4 +37,4 @@ def cost(limits: Limits) -> Cost:
 
 def least_tokens(limits: Limits) -> int:
     """Tokens without which the workload has too few requests for a verdict."""
-    return Offered(limits).tokens(LEAST) * (2 if limits.behind else 1)
+    return Offered(limits).tokens(least_requests(limits)) * (2 if limits.behind else 1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 from latdiag.load.work.lengths import in_turn
 from latdiag.load.work.schedule import OpenLoop
 from latdiag.measurement.stages import Limits
 from latdiag.model.errors import UsageFault
-from latdiag.probe.budget import MAX_TOKENS
+from latdiag.probe.budget import BUDGETS, MAX_TOKENS
 from latdiag.probe.cost import least_tokens
-from latdiag.probe.offered import LEAST
+from latdiag.probe.offered import TURNS, least_requests, most_requests
 
 
 def limits_of(
@@ -50,11 +51,30 @@ def limits_of(
         concurrency=concurrency,
         behind=behind,
     )
+    _check_turns(limits)
     least = least_tokens(limits)
     if least > limits.max_tokens:
         raise UsageFault(
-            f"{LEAST} requests of this workload are {least:,} tokens, more than may be spent"
-            f" ({limits.max_tokens:,})",
+            f"{least_requests(limits):,} requests of this workload are {least:,} tokens, more than"
+            f" may be spent ({limits.max_tokens:,})",
             f"allow for the designed stages too: --max-tokens-total {2 * least}",
         )
     return limits
+
+
+def _check_turns(limits: Limits) -> None:
+    """UsageFault where the budget is too small for a closed loop of so many."""
+    least, most = least_requests(limits), most_requests(limits, BUDGETS[limits.budget])
+    if least <= most:
+        return
+    larger = [
+        f"--budget {name}"
+        for name, budget in BUDGETS.items()
+        if most_requests(replace(limits, budget=name), budget) >= least
+    ]
+    fits = f"--concurrency {most // TURNS}"
+    raise UsageFault(
+        f"a closed loop of {limits.concurrency:,} takes {least:,} requests for {TURNS} turns, and"
+        f" --budget {limits.budget} sends at most {most:,}",
+        f"give {' or '.join([*larger[:1], fits])}",
+    )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from latdiag.measurement.backlog import Rows, backlog_of
 from latdiag.measurement.stages import BEHIND, WORKLOAD, Limits, Shot, Stage
 from latdiag.model.units import NS_PER_S
 from latdiag.probe.budget import Budget, Purse
 
 if TYPE_CHECKING:
+    from latdiag.measurement.observations import Observations
     from latdiag.probe.pace import Pace
 
 #: The probe's own workload, log-normal: (median, sigma, least, most) tokens.
@@ -19,11 +21,14 @@ _ISL, _OSL = (256, 0.6, 32, 1024), (24, 0.5, 8, 96)
 #: A load that any serving stack should bear: requests/s at most, streams in flight on average,
 #: share of the time in which a prefill runs.
 _RATE, _IN_FLIGHT, _PREFILL_BUSY = 6.0, 3.0, 0.3
-#: Above the capacity that S6 has seen, but not far: the queue must not grow without end.
-_OVER_CAPACITY = 1.5
+#: Of what S6 has seen the server finish, which flatters it by a tenth: it is busy, and no queue
+#: grows without end by the own doing of the probe.
+_OF_CAPACITY = 1.05
+#: Requests of each place of a closed loop: fewer are a burst, not a loop; more are not needed.
+TURNS, _ENOUGH_TURNS = 3, 5
 #: Fewer requests of the workload bear no verdict.
 LEAST = 34
-#: A rate of the user's own may need so many times the budget's requests to last.
+#: A rate or a concurrency of the user's own may need so many times the budget's requests.
 _OWN_LOAD = 10
 
 
@@ -71,20 +76,24 @@ def workload(
     purse: Purse,
     draw: random.Random,
     refused: Sequence[int],
-) -> Iterator[Stage]:
+) -> Generator[Stage, Observations, None]:
     """S10 in independent segments: the queue of one is gone before the next begins. ``refused``:
-    input lengths of POSTs that go out beside it (S7) and are refused, as many as GETs."""
+    input lengths of POSTs that go out beside it (S7) and are refused, as many as GETs. A rate of
+    the probe's own that the server does not finish is lowered for the segments that follow."""
     work = Offered(limits)
     mean_isl, mean_osl = work.means()
     alone = at.ttft_ns(mean_isl) + mean_osl * at.gap_ns
     rate = limits.rate or _modest_rate(at, mean_isl, alone)
     expected = limits.concurrency * NS_PER_S / alone if limits.concurrency else rate
-    number = clamp(expected * budget.load_s, LEAST, most_requests(limits, budget))
+    number = clamp(expected * budget.load_s, least_requests(limits), most_requests(limits, budget))
     number = min(number, int(purse.left / (mean_isl + mean_osl) / (2 if limits.behind else 1)))
     lengths = work.lengths(purse.context)
     moments = random.Random(limits.seed + 2)
-    for segment in range(1, budget.segments + 1):
-        size = number // budget.segments
+    segments = budget.segments
+    if limits.concurrency:
+        segments = clamp(number // (TURNS * limits.concurrency), 1, segments)
+    for segment in range(1, segments + 1):
+        size = number // segments
         pairs = [next(lengths) for _ in range(size)]
         slots = limits.concurrency or 0
         shots = tuple(_due(pairs, None if slots else rate, draw))
@@ -92,13 +101,20 @@ def workload(
             WORKLOAD,
             shots,
             slots,
-            f"the workload, part {segment} of {budget.segments}",
+            f"the workload, part {segment} of {segments}",
             segment,
             beside=() if slots else tuple(_beside(shots, budget, refused, moments)),
         )
         for each in _in_turn(stage) if limits.behind else [stage]:
             if (paid := purse.pays(each, share=False)) is not None:
-                yield paid
+                seen = yield paid
+                rate = rate if limits.rate or slots else _borne(seen, rate)
+
+
+def _borne(seen: Observations, rate: float) -> float:
+    """Requests/s that the server finishes, as far as the workload shows."""
+    found = backlog_of(Rows.of_observations(seen, WORKLOAD)[-1:], rate)
+    return rate if found is None else min(rate, found.bearable_rate)
 
 
 def _in_turn(stage: Stage) -> list[Stage]:
@@ -121,11 +137,16 @@ def _beside(
             yield Shot(refused[k % len(refused)], 0, draw.choice(moments))
 
 
+def least_requests(limits: Limits) -> int:
+    """Of the workload: fewer bear no verdict, or are no closed loop."""
+    return max(LEAST, TURNS * (limits.concurrency or 0))
+
+
 def most_requests(limits: Limits, budget: Budget) -> int:
-    """Of the workload: the budget's, or as many as a rate of the user's own needs to last."""
-    if limits.rate is None:
-        return budget.requests
-    return clamp(limits.rate * budget.load_s, budget.requests, _OWN_LOAD * budget.requests)
+    """Of the workload: the budget's, or as many as a load of the user's own needs to last."""
+    wanted = limits.rate * budget.load_s if limits.rate else 0.0
+    wanted = max(wanted, _ENOUGH_TURNS * (limits.concurrency or 0))
+    return clamp(wanted, budget.requests, _OWN_LOAD * budget.requests)
 
 
 def _modest_rate(at: Pace, mean_isl: float, alone: float) -> float:
@@ -134,8 +155,8 @@ def _modest_rate(at: Pace, mean_isl: float, alone: float) -> float:
     prefill = at.ttft_ns(mean_isl) - at.floor_ns
     if prefill > 0:
         rate = min(rate, _PREFILL_BUSY * NS_PER_S / prefill)
-    if at.admitted is not None:
-        rate = min(rate, _OVER_CAPACITY * at.admitted * NS_PER_S / alone)
+    if at.at_once is not None:
+        rate = min(rate, _OF_CAPACITY * at.at_once * NS_PER_S / alone)
     return rate
 
 

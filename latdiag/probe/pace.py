@@ -26,8 +26,9 @@ class Pace:
     """``ttft = base + slope * isl`` of requests alone, ns; ``gap_ns``: median time per token.
 
     ``floor_ns``: TTFT that no prompt can go below: the path there and back. ``admitted``: streams
-    that ran at once in the burst where not all did; None where all did. ``chunk``: tokens that
-    an arrival brings. ``longest_gap_ns``: between two arrivals of the long stream.
+    that ran at once in the burst where not all did; None where all did. ``at_once``: requests that
+    are in effect served at once in the burst that went best; None without one. ``chunk``: tokens
+    that an arrival brings. ``longest_gap_ns``: between two arrivals of the long stream.
     """
 
     base_ns: float
@@ -37,6 +38,7 @@ class Pace:
     admitted: int | None
     chunk: float = 1.0
     longest_gap_ns: float = 0.0
+    at_once: float | None = None
 
     def ttft_ns(self, isl: float) -> float:
         """TTFT expected of a prompt of ``isl`` tokens, alone."""
@@ -57,9 +59,22 @@ def pace(seen: Observations) -> Pace:
     floor = (float(np.median(paths)) if len(paths) else 0.0) + (
         float(np.median(trips)) if len(trips) else 0.0
     )
+    gap, base = _gap(seen), max(base, 0.0)
     return Pace(
-        max(base, 0.0), slope, _gap(seen), floor, admitted(seen), _chunk(seen), _longest_gap(seen)
+        *(base, slope, gap, floor, admitted(seen), _chunk(seen), _longest_gap(seen)),
+        _at_once(seen, base, slope, gap),
     )
+
+
+def _at_once(seen: Observations, base: float, slope: float, gap: float) -> float | None:
+    """How many times as fast as one after the other bursts were served, at best."""
+    found = []
+    for begin in np.unique(seen.begin[seen.stage == "S6"]):
+        burst = np.flatnonzero((seen.stage == "S6") & (seen.begin == begin))
+        if seen.usable[burst].all():
+            alone = base + slope * seen.isl[burst] + gap * seen.later(burst)
+            found.append(float(alone.sum() / max(seen.done[burst].max() - begin, 1)))
+    return max(found, default=None)
 
 
 def _slope(isl: NDArray[np.float64], ttft: NDArray[np.float64]) -> float:

@@ -10,12 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.measurement.stages import BEHIND, DESIGNED, WORKLOAD, Limits, PathStage, Shot, Stage
+from latdiag.model.errors import UsageFault
 from latdiag.probe.budget import BUDGETS, MAX_TOKENS
 from latdiag.probe.cost import cost
 from latdiag.probe.design import probe
+from latdiag.probe.limits import limits_of
 from tests.profiles import examples
 
 from .fake_server import FakeServer, probed, servers, steps
+from .probe_rows import seen
 
 QUICK = Limits("quick", MAX_TOKENS["quick"], None, 7)
 
@@ -213,6 +216,53 @@ def test_a_users_concurrency_makes_a_closed_loop() -> None:
     limits = replace(QUICK, concurrency=8)
     stages = by_name(probed(FakeServer(), limits))["S10"]
     assert all(stage.slots == 8 for stage in stages)
+
+
+@pytest.mark.parametrize("places", [1, 16, 24, 64, 333])
+def test_a_closed_loop_turns_three_times_in_each_segment(places: int) -> None:
+    limits = replace(QUICK, concurrency=places, max_tokens=10**7)
+    server = FakeServer(slots=8, base_ms=400.0, gap_ms=80.0)
+    stages = by_name(probed(server, limits))["S10"]
+    sizes = [len(stage.shots) for stage in stages]
+    assert min(sizes) >= 3 * places and sum(sizes) <= cost(limits).requests
+    assert [stage.segment for stage in stages] == list(range(1, len(stages) + 1))
+
+
+@pytest.mark.parametrize(
+    ("budget", "places", "tokens", "words"),
+    [
+        ("quick", 400, 10**7, "--budget standard or --concurrency 333"),
+        ("quick", 100_000, 10**9, "give --concurrency 333"),
+        ("quick", 300, 60_000, "--max-tokens-total"),
+    ],
+)
+def test_a_closed_loop_that_cannot_turn_is_refused_with_what_it_takes(
+    budget: str, places: int, tokens: int, words: str
+) -> None:
+    with pytest.raises(UsageFault) as refused:
+        limits_of(budget, tokens, None, places, None, None, 1)
+    assert words in f"give {refused.value.remedy}"
+
+
+def test_a_rate_of_the_probes_own_that_is_not_finished_is_lowered() -> None:
+    """Its bursts are served quickly, its workload is not: another tenant came."""
+    server = FakeServer(slots=1, base_ms=20.0, gap_ms=20.0)
+    design, limits = probe(QUICK), QUICK
+    stage, sent = next(design), []
+    while True:
+        if isinstance(stage, Stage) and stage.name == WORKLOAD:
+            server.gap_ms = 80.0
+            sent.append(len(stage.shots) * 1e9 / stage.shots[-1].at_ns)
+        server.answer(stage)
+        try:
+            stage = design.send(seen(server.rows))
+        except StopIteration:
+            break
+    assert len(sent) == 2 and sent[1] < 0.6 * sent[0]
+    with_own = replace(limits, rate=2.0)
+    stages = by_name(probed(FakeServer(slots=1, gap_ms=80.0), with_own))["S10"]
+    rates = [len(s.shots) * 1e9 / s.shots[-1].at_ns for s in stages]
+    assert rates[1] == pytest.approx(2.0, rel=0.4), "a user's rate is his"
 
 
 # ---------------------------------------------------------------------- what ends it early

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from latdiag.measurement import frame as frames
-from latdiag.measurement.backlog import backlog_of
-from latdiag.measurement.frame import Frame
+from latdiag.measurement.backlog import Rows, backlog_of
 from latdiag.sim.params import FAULTS, Params
 from latdiag.sim.virtual import play
 from tests.unit.sim_load import shapes
@@ -21,7 +20,7 @@ S = 1_000_000_000
 QUEUE = FAULTS["queue"]
 
 
-def sent(params: Params, rate: float, n: int, seed: int, windows: int = 2) -> Frame:
+def sent(params: Params, rate: float, n: int, seed: int, windows: int = 2) -> list[Rows]:
     """The rows of Poisson arrivals in windows with a pause between them."""
     draw, start, pieces = random.Random(seed), 0, []
     for window in range(windows):
@@ -42,14 +41,14 @@ def sent(params: Params, rate: float, n: int, seed: int, windows: int = 2) -> Fr
              "sound": yes, "workload": yes}
         )  # fmt: skip
         start = int(last.max()) + S
-    return frames.joined(pieces)
+    return Rows.of_frame(frames.joined(pieces))
 
 
 @cache
 def capacity(params: Params) -> float:
     """Requests/s of a server that is never without work, counted by what it has finished."""
-    frame = sent(params, 1e3, 1200, 99, windows=1)
-    done = np.sort(frame.done)
+    (rows,) = sent(params, 1e3, 1200, 99, windows=1)
+    done = np.sort(rows.done)
     return 1000 * S / float(done[1100] - done[100])
 
 
