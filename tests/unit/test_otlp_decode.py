@@ -283,3 +283,24 @@ def test_one_that_ends_in_its_first_turn_waits_for_none_that_does_not() -> None:
 
     asyncio.run(all_of_them())
     assert order[0] == "cheap"
+
+
+def test_others_have_a_round_of_the_loop_for_every_millisecond_of_a_body() -> None:
+    """A new gRPC connection takes some 28 rounds until it is answered: so many slices it waits."""
+
+    def steps() -> Any:
+        for _ in range(100):
+            until = time.thread_time() + 0.001
+            while time.thread_time() < until:
+                pass
+            yield
+
+    async def rounds() -> int:
+        decoded = asyncio.ensure_future(lane.Lane().result(steps(), 16 << 20))
+        count = 0
+        while not decoded.done():
+            await asyncio.sleep(0)
+            count += 1
+        return count
+
+    assert asyncio.run(rounds()) >= 95

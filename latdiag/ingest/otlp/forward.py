@@ -204,8 +204,8 @@ class Forwarding:
         headers = {"Content-Type": _TYPES[export.form]}
         if export.wrapping:
             headers["Content-Encoding"] = export.wrapping
-        url = self.destination.url(export.signal)
-        async with self._http.stream("POST", url, content=export.body, headers=headers) as reply:
+        url, body = self.destination.url(export.signal), bytes(export.body)
+        async with self._http.stream("POST", url, content=body, headers=headers) as reply:
             size = 0
             async for chunk in reply.aiter_raw():  # read, so that the connection can be kept
                 size += len(chunk)

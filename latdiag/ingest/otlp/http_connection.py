@@ -271,7 +271,7 @@ class Connection(asyncio.BufferedProtocol):
         assert form is not None and wrapping is not None and claim is not None
         intake = self._door.intake
         signal = PATHS[request.plain_path]
-        export = Export(bytes(request.body), wrapping, form, "otlp/http", signal)
+        export = Export(request.body, wrapping, form, "otlp/http", signal)
         request.body = bytearray()
         try:
             if signal == "traces":

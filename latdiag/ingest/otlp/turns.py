@@ -1,4 +1,4 @@
-"""What comes in is looked at in turns, a few milliseconds at a time.
+"""What comes in is looked at in turns, a millisecond at a time.
 
 Bytes that cost much to look at (chunks of a byte, thousands of small requests or frames) are cheap
 to send: without turns one round over all connections would take seconds.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 #: What one round of the event loop may look at, and one connection of it.
-_ROUND_S, _TURN_S = 0.004, 0.001
+_ROUND_S, _TURN_S = 0.001, 0.0005
 #: A connection that has taken more than this beyond its share of the time comes after the others.
 _LITTLE_S, _SHARE = 0.02, 0.05
 _BUFFER = 64 << 10
