@@ -33,6 +33,7 @@ from tests.loopback.hostile_bytes import (
 )
 from tests.loopback.otlp_sender import export
 from tests.loopback.strangers import STRANGERS
+from tests.loopback.visitors import VISITORS
 
 Abuse = Callable[[str, str], object]
 EMPTY_GROUPS = b"\x7b\x7c" + b"\x0a\x00" * (8 * MIB - 8)
@@ -180,6 +181,7 @@ ABUSES: dict[str, Abuse] = {
     "HTTP/1.1 at the gRPC port": lambda g, h: _said(g, HEAD + b"\r\n"),
     "gRPC at the HTTP port": lambda g, h: called(h, export(3).SerializeToString()),
     **STRANGERS,
+    **{name: abuse for kind in VISITORS.values() for name, abuse in kind.items()},
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import select
+import statistics
 import sys
 import time
 from typing import Any
@@ -68,7 +69,12 @@ def main() -> None:
             answers[name][answer] = answers[name].get(answer, 0) + 1
             number += 1
     found: dict[str, Any] = {
-        name: {"answers": answers[name], "worst_s": max(took[name], default=0.0)} for name in doors
+        name: {
+            "answers": answers[name],
+            "worst_s": max(took[name], default=0.0),
+            "middle_s": statistics.median(took[name] or [0.0]),
+        }
+        for name in doors
     }
     print(json.dumps(found))
 

@@ -23,7 +23,12 @@ COUNTED = {
     "TLS at both": {"spoke TLS at the gRPC port", "spoke TLS at the HTTP port"},
     "HTTP/1.1 at the gRPC port": {"spoke HTTP/1.1 at the gRPC port"},
     "gRPC at the HTTP port": {"spoke gRPC at the HTTP port"},
+    "a resource in 8 M pieces": {"too_many"},
+    "900,000 times the same key in JSON": {"malformed"},
+    "Redis at both": {"malformed", "spoke neither gRPC nor HTTP at the gRPC port"},
 }
+#: Of these some stay for longer than a request may, where the machine itself is slow.
+SLOW_TOO = {"60 bodies of 16 MB that do not end"}
 MOST_MB = 500
 
 
@@ -49,6 +54,7 @@ def test_one_who_behaves_is_answered_beside(tmp_path: Path, name: str) -> None:
     check(found)
     counts = found.result["collected"]
     doors = {door.rpartition(" port ")[0] + " port" for door in counts.get("wrong_doors", {})}
-    assert {*counts["refused_exports"], *doors} == COUNTED[name]
+    reasons = {*counts["refused_exports"], *doors}
+    assert reasons - ({"slow"} if name in SLOW_TOO else set()) == COUNTED[name]
     codes = {caveat["code"] for caveat in found.result["caveats"]}
     assert ("LD431" if doors else "LD421") in codes
