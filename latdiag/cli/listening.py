@@ -15,19 +15,28 @@ from latdiag.model.text import shown
 if TYPE_CHECKING:
     from latdiag.ingest.gathering import Gather
     from latdiag.ingest.otlp.endpoints import Endpoints
+    from latdiag.load.look import Headers, Origin
 
 #: What a receiver on this machine is reached by.
 _GRPC, _HTTP = "127.0.0.1:4317", "127.0.0.1:4318"
 
 
-def gatherer(options: GatherOptions, quiet: bool) -> Gather:
-    """What to do around a load, by its options. UsageFault for options that cannot be."""
+def gatherer(
+    options: GatherOptions, quiet: bool, targets: Sequence[tuple[str, Headers]] = ()
+) -> Gather:
+    """What to do around a load, by its options. UsageFault for options that cannot be.
+
+    ``targets``: URLs and the headers of requests to them, which scrapes of the same server get
+    too where they have none of their own of that name.
+    """
     from functools import partial
 
     from latdiag.ingest.gathering import gathering, nobody
 
     otlp = listening(*_doors(options), options)
     headers = metrics_headers(options.metrics, options.metrics_header_env)
+    for target, theirs in targets:
+        _add(headers, target, theirs)
     if otlp is None and not options.metrics:
         return nobody
     return partial(
@@ -39,6 +48,19 @@ def gatherer(options: GatherOptions, quiet: bool) -> Gather:
         wait_ns=options.wait,
         say=sayer(quiet),
     )
+
+
+def _add(headers: dict[Origin, Headers], target: str, theirs: Headers) -> None:
+    """Adds ``theirs`` to what goes out with scrapes of the origin of ``target``."""
+    from latdiag.load.look import origin_of
+
+    try:
+        origin = origin_of(target if "://" in target else f"http://{target}")
+    except ValueError:  # who sends the requests says what is wrong with it
+        return
+    own = headers.get(origin, ())
+    named = {name.lower() for name, _ in own}
+    headers[origin] = (*own, *(pair for pair in theirs if pair[0].lower() not in named))
 
 
 def sayer(quiet: bool) -> Callable[[str], None]:

@@ -123,7 +123,7 @@ def load(
     objectives = parse_slos(slos)
     with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, **workload)
-        around = gatherer(gather, output.quiet)
+        around = gatherer(gather, output.quiet, [(place, target.headers(place))])
         result, code = execute("load", wish, output.out, output.quiet, objectives, around)
     show(result, output.as_json, output.view)
     return code

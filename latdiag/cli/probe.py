@@ -115,7 +115,8 @@ def probe(
     limits = limits_of(
         budget, max_tokens_total, rate, concurrency, isl, osl, seed, behind is not None
     )
-    around = gatherer(gather, output.quiet)
+    asked = [url] if behind is None else [url, behind]
+    around = gatherer(gather, output.quiet, [(each, target.headers(each)) for each in asked])
     with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, limits.seed)
         second = None

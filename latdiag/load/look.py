@@ -17,7 +17,9 @@ Headers = Sequence[tuple[str, str]]
 _LARGEST = 32 << 20
 _PATIENCE_S = 5.0
 _HEADERS = 100
-_REDIRECTS, _MOST_REDIRECTS = (301, 302, 303, 307, 308), 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+#: Redirects of one GET that are followed.
+REDIRECTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ async def _followed(client: httpx.AsyncClient, url: str, headers: Headers) -> Gl
     """The reply behind redirects; the first that leads to another server stands: what is sent
     here is not for it."""
     found = await _glimpse(client, url, headers)
-    for _ in range(_MOST_REDIRECTS):
+    for _ in range(REDIRECTS):
         at = elsewhere(found)
         try:
             if not at or origin_of(at) != origin_of(found.url):

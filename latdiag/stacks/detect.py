@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from latdiag.stacks.catalogue import METRIC_KINDS, own_name, selector, stacks
+from latdiag.stacks.catalogue import METRIC_KINDS, families, own_name, selector, stacks
+from latdiag.stacks.families import SUFFIXES, known_name
 from latdiag.stacks.signal import Signal, Stack, Switch
 
 #: From the client to the GPU.
@@ -20,9 +21,13 @@ LAYERS = ("gateway", "engine")
 
 _TEXT = 200  # longest sign; also bounds what a pattern is matched against
 _MODELS = 1000
+_NAMES = 20_000
 _PATHS = 500
 _DEPTH = 6
-_DECLARED = re.compile(r"^# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]{0,198}) (\w+)", re.MULTILINE)
+_NAMED = re.compile(
+    r"^(?:# TYPE ([a-zA-Z_:][a-zA-Z0-9_:]{0,198}) (\w+)|([a-zA-Z_:][a-zA-Z0-9_:]{0,198})(?=[{ ]))",
+    re.MULTILINE,
+)
 #: Fields of a reply whose text is a sign; every other text may be somebody's answer.
 _TOLD = frozenset({"system_fingerprint", "model", "object"})
 
@@ -194,17 +199,26 @@ def of_reply(document: object) -> frozenset[str]:
 
 
 def of_exposition(text: str) -> frozenset[str]:
-    """The metric families that an exposition declares, as the signals name them.
+    """The metric families of an exposition, as it and as the signals name them.
 
     OpenMetrics leaves ``_total`` out of a counter's declaration, Prometheus' own format does not:
-    both names are given then.
+    both names are given then. Who passes metrics on may declare none of them.
     """
     found: set[str] = set()
-    for declared, kind in _DECLARED.findall(text):
-        name = own_name(declared)
-        found.add(name)
-        if kind == "counter" and not name.endswith("_total"):
-            found.add(f"{name}_total")
+    of_samples: set[str] = set()
+    for declared, kind, name in _NAMED.findall(text):
+        if name:
+            of_samples.add(name)
+            continue
+        own = own_name(declared)
+        found.add(own)
+        if kind == "counter" and not own.endswith("_total"):
+            found.add(f"{own}_total")
+    for name in sorted(of_samples | found)[:_NAMES]:
+        known = known_name(name, families())
+        if known is not None:
+            part = next((s for s in SUFFIXES if known.endswith(s)), "")
+            found.add(known if known in families() else known.removesuffix(part))
     return frozenset(found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,8 @@ from latdiag.ingest.prometheus.scrape import Scraper, metrics_url
 from latdiag.load.look import origin_of
 from latdiag.store.columns import arrow_batch
 
-from .peers import Asked, Script, Wire, serving
+from .invoke import loaded
+from .peers import Asked, Script, Wire, models, serving, well
 
 FAMILIES = frozenset({"a", "done_total"})
 TEXT = b'# TYPE a gauge\na{x="1"} 3\n# TYPE done_total counter\ndone_total 7\nother 1\n'
@@ -180,7 +182,8 @@ def test_a_header_goes_to_its_origin_alone_and_follows_no_redirect() -> None:
             headers = {origin_of(own.url): [("Authorization", "Basic Zm9vOmJhcg==")]}
             _, problems = Scraper([own.url, other.url], FAMILIES, headers=headers).scrape("end")
     assert asked == {"own": ["Basic Zm9vOmJhcg=="], "other": [None]}
-    assert [problem.text for problem in problems] == ["HTTP 307: a redirect, not followed"]
+    text = f"HTTP 307: a redirect to another server, not followed: {other.url}/metrics"
+    assert [problem.text for problem in problems] == [text]
 
 
 def test_user_and_password_in_a_url_are_refused() -> None:
@@ -198,3 +201,85 @@ def test_urls_may_be_short_and_must_be_urls() -> None:
             metrics_url(bad)
     with pytest.raises(ValueError, match="at most"):
         Scraper([f"http://h{i}" for i in range(300)], FAMILIES)
+
+
+# ---------------------------------------------------------------------- doors of one server
+def keyed(wire: Wire, asked: Asked) -> None:
+    """Metrics behind a key, at the end of two redirects."""
+    if asked.header("authorization") != "Bearer the-canary-key":
+        wire.send(reply(b"", status="401 Unauthorized"))
+    elif asked.target == "/metrics":
+        wire.send(reply(b"", "Location: /metrics/", status="307 Temporary Redirect"))
+    elif asked.target == "/metrics/":
+        wire.send(reply(b"", f"Location: {'/real/metrics?x=1#top'}", status="308 Permanent"))
+    else:
+        wire.send(reply(TEXT))
+
+
+def test_a_redirect_on_the_same_origin_is_followed_with_its_headers() -> None:
+    with serving(keyed) as peer:
+        headers = {origin_of(peer.url): (("Authorization", "Bearer the-canary-key"),)}
+        columns, problems = Scraper([peer.url], FAMILIES, headers=headers).scrape("begin")
+    assert columns["value"] == [3.0, 7.0] and problems == []
+    assert set(columns["replica"]) == {f"{peer.url}/metrics"}
+    assert [one.target for one in peer.asked] == ["/metrics", "/metrics/", "/real/metrics?x=1"]
+
+
+@pytest.mark.parametrize(
+    "place", ["{}/metrics", "//127.0.0.1:{port}/x", "HTTP://127.0.0.1:{port}"]
+)
+def test_another_origin_gets_nothing_and_is_named(place: str) -> None:
+    with serving(lambda wire, _: wire.send(reply(TEXT))) as other:
+        target = place.format(other.url, port=other.port)
+        script: Script = lambda wire, _: wire.send(  # noqa: E731
+            reply(b"", f"Location: {target}", status="302 Found")
+        )
+        with serving(script) as peer:
+            headers = {origin_of(peer.url): (("Authorization", "Bearer the-canary-key"),)}
+            _, problems = Scraper([peer.url], FAMILIES, headers=headers).scrape("begin")
+    assert other.asked == []
+    assert (
+        "a redirect to another server" in problems[0].text and str(other.port) in problems[0].text
+    )
+
+
+def test_redirects_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda w, _: w.send(reply(b"", "Location: /metrics", status="302 F"))) as peer:
+        _, problems = Scraper([peer.url], FAMILIES).scrape("begin")
+    assert "without end" in problems[0].text and len(peer.asked) < 9
+
+
+def test_why_a_key_is_wanted() -> None:
+    with serving(keyed) as peer:
+        wrong = {origin_of(peer.url): (("Authorization", "Bearer another"),)}
+        _, none = Scraper([peer.url], FAMILIES).scrape("begin")
+        _, given = Scraper([peer.url], FAMILIES, headers=wrong).scrape("begin")
+    assert none[0].text.startswith("HTTP 401: it wants credentials (--metrics-header-env")
+    assert given[0].text.startswith("HTTP 401: the server refuses the credentials sent")
+
+
+def test_the_server_that_is_asked_is_scraped_with_the_same_credentials(tmp_path: Path) -> None:
+    """And nobody else: another server gets none unasked."""
+
+    def script(wire: Wire, asked: Asked) -> None:
+        if "metrics" in asked.target:
+            keyed(wire, asked)
+        else:
+            well_or_listed(wire, asked)
+
+    with serving(script) as peer, serving(script) as other:
+        ended = loaded(
+            *(tmp_path, peer.url, "--requests", "2", "--osl", "3", "--api-key-env", "K"),
+            *("--metrics", peer.url, "--metrics", other.url),
+            K="the-canary-key",
+        )
+    assert ended.code in (0, 12), ended.err
+    assert f"{other.url}/metrics: HTTP 401" in ended.err
+    assert f"{peer.url}/metrics: HTTP" not in ended.err
+    assert other.asked and not any(one.header("authorization") for one in other.asked)
+    assert "the-canary-key" not in ended.err + ended.out
+
+
+def well_or_listed(wire: Wire, asked: Asked) -> None:
+    if not models(wire, asked):
+        well(wire, asked)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latdiag.ingest.prometheus.labels import kept_labels
+from latdiag.stacks.families import SUFFIXES, kind_of, known_name
 
 #: Of the whole text, in characters; and of the lines of known families in it.
 MOST_TEXT = 32 << 20
@@ -36,8 +37,9 @@ _LINE = re.compile(
 _BLOCK = 500
 #: Characters that are searched at once.
 _PIECE = 256 << 10
-_SUFFIXES = ("_bucket", "_sum", "_count")
 _EXACT = 2.0**53
+#: What who passes metrics on says where he does not know: the stacks' files do.
+_UNTYPED = frozenset({"untyped", "unknown"})
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -86,8 +88,9 @@ def columns_of(
     """Columns of the table ``evidence``, a row per series of ``families`` in ``text``.
 
     ``at_ns``: the instant of the scrape; ``replica``: URL without credentials; ``edge``: what
-    caused it (``begin``, ``end``, ``periodic``). A family is named as it is exposed (a counter
-    with its ``_total``, a histogram without ``_bucket``). Reasons of what was left out are added
+    caused it (``begin``, ``end``, ``periodic``). A family is named as in ``families`` (a counter
+    with its ``_total``, a histogram without ``_bucket``), whatever stands before it where it is
+    exposed. Reasons of what was left out are added
     to ``dropped``. ValueError, one sentence, for a text that is beyond the bounds, cut short or
     no exposition at all.
     """
@@ -127,14 +130,18 @@ def read_exposition(text: str, families: frozenset[str], *, content_type: str = 
     if content_type.lower().startswith(OPENMETRICS) and not text.rstrip().endswith("# EOF"):
         raise ValueError("the metrics end before their end mark (# EOF)")
     dropped: Counter[str] = Counter()
-    types, lines, any_line = _cut(text, families, dropped)
+    names: dict[str, str | None] = {}
+    types, lines, any_line = _cut(text, families, names, dropped)
     if not any_line and text.strip():
         raise ValueError("the reply is not in Prometheus format: none of its lines is a sample")
     plain: dict[tuple[str, Labels], Series] = {}
     grouped: dict[tuple[str, Labels], _Histogram] = {}
-    for name, labels, value in _samples(lines, dropped):
+    for exposed, labels, value in _samples(lines, dropped):
+        name = names.get(exposed) or known_name(exposed, families) or exposed
         family, suffix = _family(name, families, types)
-        kind = types.get(family) or types.get(family.removesuffix("_total"), "")
+        kind = types.get(family) or types.get(family.removesuffix("_total"), "untyped")
+        if kind in _UNTYPED:
+            kind = kind_of(family)
         if kind == "histogram":
             _into(grouped, family, suffix, labels, value, dropped)
         elif kind in ("counter", "gauge") and not suffix:
@@ -146,26 +153,28 @@ def read_exposition(text: str, families: frozenset[str], *, content_type: str = 
 
 
 def _cut(
-    text: str, families: frozenset[str], dropped: Counter[str]
+    text: str,
+    families: frozenset[str],
+    known: dict[str, str | None],
+    dropped: Counter[str],
 ) -> tuple[dict[str, str], list[str], bool]:
-    """Types by family, the sample lines of ``families``, and whether there is any sample."""
+    """Types by family, the sample lines of ``families``, and whether there is any sample.
+    ``known`` takes, by exposed name, the name as it is in ``families``."""
     types: dict[str, str] = {}
     lines: list[str] = []
     kept = 0
     any_line = False
-    known: dict[str, bool] = {}
     for found in itertools.chain.from_iterable(map(_LINE.finditer, _pieces(text))):
         typed, kind, name = found.groups()
         any_line = any_line or name is not None
-        wanted = known.get(typed or name)
+        exposed = typed or name
+        wanted = known[exposed] if exposed in known else known_name(exposed, families)
+        if len(known) < MOST_SERIES:
+            known[exposed] = wanted
         if wanted is None:
-            wanted = _is_wanted(typed or name, families)
-            if len(known) < MOST_SERIES:
-                known[typed or name] = wanted
-        if not wanted:
             continue
         if typed is not None:
-            types.setdefault(typed, kind)
+            types.setdefault(wanted, kind)
             continue
         line = found[0].strip()
         if len(line) > MOST_LINE:
@@ -192,18 +201,11 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def _is_wanted(name: str, families: frozenset[str]) -> bool:
-    """Whether a sample's or a type line's name is of a family that is asked for."""
-    if name in families or f"{name}_total" in families:
-        return True
-    return any(name.endswith(s) and name.removesuffix(s) in families for s in _SUFFIXES)
-
-
 def _family(name: str, families: frozenset[str], types: dict[str, str]) -> tuple[str, str]:
     """A sample's family and the suffix by which it is a histogram's part, empty for none."""
     if name in types and name in families:
         return name, ""
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         inner = name.removesuffix(suffix)
         if inner != name and inner in families:
             return inner, suffix

@@ -15,7 +15,7 @@ import httpx
 
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
-from latdiag.load.look import Headers, Origin, origin_of
+from latdiag.load.look import REDIRECTS, Glimpse, Headers, Origin, elsewhere, origin_of
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 
@@ -150,15 +150,33 @@ class Scraper:
                 return f"{type(fault).__name__}: {concealed(shown(fault, 120))}"
 
     async def _get(self, client: httpx.AsyncClient, url: str) -> _Reply:
-        begun_ns = time.monotonic_ns()
+        """What stands at ``url``, or where that redirects to on its own origin."""
         headers = [*_OWN.items(), *self._headers.get(origin_of(url), ())]
-        async with client.stream("GET", url, headers=headers) as response:
-            at_ns = (begun_ns + time.monotonic_ns()) // 2
-            if response.is_redirect:
-                raise _Refused(f"HTTP {response.status_code}: a redirect, not followed")
-            if response.status_code != 200:
-                raise _Refused(f"HTTP {response.status_code}")
-            body = await self._body(response)
+        place = url
+        for _ in range(REDIRECTS + 1):
+            begun_ns = time.monotonic_ns()
+            async with client.stream("GET", place, headers=headers) as response:
+                at_ns = (begun_ns + time.monotonic_ns()) // 2
+                replied = tuple(response.headers.multi_items())
+                further = elsewhere(Glimpse(place, response.status_code, replied))
+                if not further:
+                    return await self._read(url, response, at_ns)
+            if not _same(further, url):
+                to = concealed(shown(without_credentials(further), 120))
+                status = response.status_code
+                raise _Refused(f"HTTP {status}: a redirect to another server, not followed: {to}")
+            place = further
+        raise _Refused(f"HTTP {response.status_code}: a redirect without end")
+
+    async def _read(self, url: str, response: httpx.Response, at_ns: int) -> _Reply:
+        status = response.status_code
+        if status in (401, 403):
+            given = bool(self._headers.get(origin_of(url)))
+            why = "the server refuses the credentials sent" if given else "it wants credentials"
+            raise _Refused(f"HTTP {status}: {why} (--metrics-header-env 'NAME: VARIABLE')")
+        if status != 200:
+            raise _Refused(f"HTTP {status}")
+        body = await self._body(response)
         kind = response.headers.get("content-type", "")[:128]
         return _Reply(at_ns, body.decode("utf-8", "replace"), kind)
 
@@ -185,6 +203,14 @@ class Scraper:
         if inflate is not None and not inflate.eof:
             raise _Refused("the compressed reply ends early")
         return bytes(body)
+
+
+def _same(further: str, url: str) -> bool:
+    """Whether a redirect stays on its origin: another would get what is not meant for it."""
+    try:
+        return origin_of(further) == origin_of(url)
+    except ValueError:
+        return False
 
 
 def _named(urls: list[str]) -> dict[str, str]:
