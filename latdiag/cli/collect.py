@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from latdiag.cli.kept import saying_what_is_kept
-from latdiag.cli.listening import listening, sayer
+from latdiag.cli.listening import listening, prometheus_of, sayer
 from latdiag.cli.options import (
     GatherOptions,
     as_one,
     metrics_header_option,
+    prometheus_options,
     table_options,
     view_options,
 )
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     "--metrics", multiple=True, metavar="URL", help="Scrape the metrics at this URL; repeatable."
 )
 @metrics_header_option
+@prometheus_options
 @click.option("--forward", metavar="URL", help="Forward all exports to this collector.")
 @click.option(
     "--wait",
@@ -98,7 +100,8 @@ def collect(
     """
     otlp = listening(gather.otlp, gather.otlp_http, gather)
     headers = metrics_headers(gather.metrics, gather.metrics_header_env)
-    if otlp is None and not gather.metrics:
+    prometheus = prometheus_of(gather)
+    if otlp is None and not gather.metrics and prometheus is None:
         raise UsageFault(
             "there is nothing to collect: --otlp is off and no --metrics is given",
             "leave --otlp on, or give --metrics URL",
@@ -114,6 +117,7 @@ def collect(
             otlp=otlp,
             metrics=gather.metrics,
             metrics_headers=headers,
+            prometheus=prometheus,
             forward=gather.forward,
             max_disk=max_disk,
             duration_ns=duration,
@@ -141,7 +145,10 @@ def _create(
         wait_ns=gather.wait,
         max_disk=max_disk,
         otlp=Doors(otlp.grpc, otlp.http) if otlp else None,
-        metrics=[without_credentials(url) for url in gather.metrics],
+        metrics=[
+            without_credentials(url)
+            for url in (*gather.metrics, *([gather.prometheus] if gather.prometheus else []))
+        ],
         forward=without_credentials(forward) if forward else None,
     )
     header = Header(verb="collect", target=Endpoint(), plan=plan, client=Machine())

@@ -15,6 +15,7 @@ from latdiag.model.text import shown
 if TYPE_CHECKING:
     from latdiag.ingest.gathering import Gather
     from latdiag.ingest.otlp.endpoints import Endpoints
+    from latdiag.ingest.plan import Prometheus
     from latdiag.load.look import Headers, Origin
 
 #: What a receiver on this machine is reached by.
@@ -37,17 +38,43 @@ def gatherer(
     headers = metrics_headers(options.metrics, options.metrics_header_env)
     for target, theirs in targets:
         _add(headers, target, theirs)
-    if otlp is None and not options.metrics:
+    prometheus = prometheus_of(options)
+    if otlp is None and not options.metrics and prometheus is None:
         return nobody
     return partial(
         gathering,
         otlp=otlp,
         metrics=options.metrics,
         metrics_headers=headers,
+        prometheus=prometheus,
         forward=options.forward,
         wait_ns=options.wait,
         say=sayer(quiet),
     )
+
+
+def prometheus_of(options: GatherOptions) -> Prometheus | None:
+    """The Prometheus server that metrics come from. UsageFault for what is none."""
+    url, match, token_env = (
+        options.prometheus,
+        options.prometheus_match.strip().removeprefix("{").removesuffix("}"),
+        options.prometheus_token_env,
+    )
+    if url is None:
+        if match or token_env:
+            raise UsageFault("no --prometheus is given", "give --prometheus http://HOST:9090")
+        return None
+    from latdiag.ingest.plan import Prometheus
+    from latdiag.ingest.prometheus.server import api_url
+
+    try:
+        api_url(url)
+    except ValueError as fault:
+        remedy = "give --prometheus http://HOST:9090; a token goes into --prometheus-token-env"
+        raise UsageFault(shown(fault, 200), remedy) from None
+    token = _token_of(token_env, "--prometheus-token-env")
+    headers = (("Authorization", f"Bearer {token}"),) if token else ()
+    return Prometheus(url, match, headers)
 
 
 def _add(headers: dict[Origin, Headers], target: str, theirs: Headers) -> None:
@@ -103,11 +130,11 @@ def listening(grpc: str | None, http: str | None, options: GatherOptions) -> End
     return otlp
 
 
-def _token_of(name: str | None) -> str | None:
+def _token_of(name: str | None, option: str = "--token-env") -> str | None:
     """The bearer token in an environment variable. UsageFault if there is none."""
     if name is None:
         return None
-    token = variable("--token-env", name)
+    token = variable(option, name)
     if not token.isprintable() or not token.isascii():
         raise UsageFault(
             "the token is not printable ASCII", "check for extra characters pasted with it"

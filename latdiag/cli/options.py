@@ -67,6 +67,9 @@ class GatherOptions:
     otlp_http: str | None
     metrics: tuple[str, ...]
     metrics_header_env: tuple[str, ...]
+    prometheus: str | None
+    prometheus_match: str
+    prometheus_token_env: str | None
     forward: str | None
     wait: int
     token_env: str | None
@@ -90,6 +93,25 @@ metrics_header_option = click.option(
     metavar="'NAME: VARIABLE'",
     help="A header for --metrics whose value is in an environment variable; with several"
     " servers, 'ORIGIN NAME: VARIABLE'.",
+)
+#: Metrics by way of a Prometheus server.
+PROMETHEUS = (
+    click.option(
+        "--prometheus",
+        metavar="URL",
+        help="Take the metrics from this Prometheus server, which scrapes the servers.",
+    ),
+    click.option(
+        "--prometheus-match",
+        default="",
+        metavar="LABELS",
+        help="Which servers it takes them of, e.g. 'job=\"vllm\"'. [default: all]",
+    ),
+    click.option(
+        "--prometheus-token-env",
+        metavar="NAME",
+        help="Environment variable with a bearer token for Prometheus.",
+    ),
 )
 #: What is shown of a result, beside one screen.
 _VIEW = (
@@ -186,6 +208,7 @@ _GATHER = (
         help="Scrape the metrics at this URL; repeatable.",
     ),
     metrics_header_option,
+    *PROMETHEUS,
     click.option("--forward", metavar="URL", help="Forward all spans to this collector."),
     click.option(
         "--wait",
@@ -239,6 +262,13 @@ def _shared(
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--full`` and ``--notes``, which reach a command as ``view``."""
     for option in reversed(_VIEW):
+        command = option(command)
+    return command
+
+
+def prometheus_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--prometheus`` and what belongs to it."""
+    for option in reversed(PROMETHEUS):
         command = option(command)
     return command
 

@@ -54,6 +54,7 @@ class Size(click.ParamType[int]):
 _FORMS = {
     "--api-key-env": "API_KEY",
     "--token-env": "TOKEN",
+    "--prometheus-token-env": "TOKEN",
     "--header-env": "'NAME: VARIABLE'",
     "--metrics-header-env": "'NAME: VARIABLE'",
 }

@@ -33,7 +33,8 @@ GROUPS = {
         *("timeout", "body-json"),
     ),
     "Evidence from servers": (
-        *("otlp", "otlp-http", "metrics", "metrics-header-env", "forward", "wait", "token-env"),
+        *("otlp", "otlp-http", "metrics", "metrics-header-env", "prometheus", "prometheus-match"),
+        *("prometheus-token-env", "forward", "wait", "token-env"),
         *("allow-unauthenticated",),
     ),
     "Output": (

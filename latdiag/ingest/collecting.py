@@ -35,6 +35,7 @@ from latdiag.ingest.plan import (
     Slip,
 )
 from latdiag.ingest.prometheus.scrape import Scraper
+from latdiag.ingest.prometheus.server import PrometheusServer
 from latdiag.model.document import document
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import NS_PER_S
@@ -83,11 +84,14 @@ class _Life:
         token = plan.otlp.token if plan.otlp else None
         self._intake = Intake(plan.keep, token, self._forwarding.add if self._forwarding else None)
         self._grpc, self._http = GrpcDoor(self._intake), HttpDoor(self._intake)
-        self._scraper = (
-            Scraper(plan.metrics, plan.families, headers=plan.metrics_headers)
-            if plan.metrics
-            else None
-        )
+        self._scrapers: list[Scraper | PrometheusServer] = []
+        if plan.metrics:
+            own = Scraper(plan.metrics, plan.families, headers=plan.metrics_headers)
+            self._scrapers.append(own)
+        if (asked := plan.prometheus) is not None:
+            server = PrometheusServer(asked.url, plan.families, asked.match, headers=asked.headers)
+            self._scrapers.append(server)
+        self._scraping = asyncio.Lock()
         self._clock = ClockSeries()
         self._written_rows = self._written_bytes = self._sample_rows = 0
         self._scrapes: dict[str, int] = {}
@@ -122,7 +126,7 @@ class _Life:
         self._channel.post(ready)
         self._listening = self._begin(self._obey())
         self._working = [self._begin(self._write_always())]
-        if self._scraper is not None:
+        if self._scrapers:
             self._working.append(self._begin(self._scrape_always()))
         await self._over.wait()
         await self._close()
@@ -299,15 +303,19 @@ class _Life:
     async def _scrape(self, label: str) -> list[Problem]:
         """Scrape all servers and write what they say; what was missing."""
         closed = self._intake.closed
-        if self._scraper is None or (closed is not None and closed.reason.startswith("disk")):
+        if not self._scrapers or (closed is not None and closed.reason.startswith("disk")):
             return []
-        # In a thread, on a loop of its own: instants of scrapes do not wait for spans.
-        columns, problems = await asyncio.to_thread(self._scraper.scrape, label)
-        rows = len(columns.get("kind", ()))
-        if rows and await self._write(columns):
-            self._sample_rows += rows
-        else:
-            self._lost_samples += rows
+        problems: list[Problem] = []
+        async with self._scraping:
+            # In threads, on loops of their own: instants of scrapes do not wait for spans.
+            work = [asyncio.to_thread(each.scrape, label) for each in self._scrapers]
+            for columns, missing in await asyncio.gather(*work):
+                problems += missing
+                rows = len(columns.get("kind", ()))
+                if rows and await self._write(columns):
+                    self._sample_rows += rows
+                else:
+                    self._lost_samples += rows
         self._scrapes[label] = self._scrapes.get(label, 0) + 1
         for problem in problems:
             key = (problem.replica, problem.text)

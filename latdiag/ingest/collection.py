@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
-from latdiag.ingest.plan import Account
+from latdiag.ingest.plan import Account, Prometheus
 from latdiag.load.look import Headers, Origin
 from latdiag.model.units import NS_PER_S, show_duration
 from latdiag.runtime.signals import handled
@@ -33,6 +33,7 @@ def collect(
     otlp: Endpoints | None,
     metrics: Sequence[str],
     metrics_headers: Mapping[Origin, Headers],
+    prometheus: Prometheus | None = None,
     forward: str | None,
     max_disk: int | None,
     duration_ns: int,
@@ -55,6 +56,7 @@ def collect(
             otlp=otlp,
             metrics=metrics,
             metrics_headers=metrics_headers,
+            prometheus=prometheus,
             forward=forward,
             max_disk=max_disk,
             nice=0,

@@ -29,6 +29,7 @@ from latdiag.ingest.plan import (
     Finished,
     Hurry,
     Problem,
+    Prometheus,
     Ready,
     Scraped,
     ScrapeNow,
@@ -48,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 _SILENT_S = 30.0
 _READY_S = 120.0
 _EDGE_S = 30.0
+#: The same where Prometheus makes its next scrape when it does.
+_AWAITED_S = 120.0
 _COUNT_S = 2.0
 #: To write, to pass on and to close, after the wait for late spans. The child bounds each of
 #: these itself; a slow disk may take long.
@@ -68,6 +71,7 @@ def collecting(
     otlp: Endpoints | None,
     metrics: Sequence[str] = (),
     metrics_headers: Mapping[Origin, Headers] | None = None,
+    prometheus: Prometheus | None = None,
     forward: str | None = None,
     max_disk: int | None = None,
     scrape_every_ns: int = SCRAPE_EVERY_NS,
@@ -87,6 +91,7 @@ def collecting(
         otlp,
         tuple(metrics),
         metrics_headers or {},
+        prometheus,
         Destination.parse(forward) if forward is not None else None,
         max_disk,
         scrape_every_ns,
@@ -139,10 +144,10 @@ class Collector:
 
         ``label`` is stored with the samples: ``begin``, ``end``. Nothing without metrics URLs.
         """
-        if not self._plan.metrics:
+        if not self._plan.metrics and self._plan.prometheus is None:
             return []
         self._channel.send(ScrapeNow(label))
-        scraped = self._answer(Scraped, _EDGE_S)
+        scraped = self._answer(Scraped, _EDGE_S if self._plan.prometheus is None else _AWAITED_S)
         return scraped.problems if scraped else []
 
     def snapshot(self) -> Account | None:

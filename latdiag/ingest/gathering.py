@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
+from latdiag.ingest.plan import Prometheus
 from latdiag.load.look import Headers, Origin
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import show_duration
@@ -44,6 +45,7 @@ def gathering(
     otlp: Endpoints | None,
     metrics: Sequence[str],
     metrics_headers: Mapping[Origin, Headers],
+    prometheus: Prometheus | None = None,
     forward: str | None,
     wait_ns: int,
     say: Callable[[str], None],
@@ -59,6 +61,7 @@ def gathering(
         otlp=otlp,
         metrics=metrics,
         metrics_headers=metrics_headers,
+        prometheus=prometheus,
         forward=forward,
     ) as collector:
         _edge(collector, "begin", say)
@@ -71,6 +74,8 @@ def gathering(
             collector.hurry()
 
         with handled(hurry):
+            if prometheus is not None:
+                say("waiting for the next scrape of Prometheus")
             _edge(collector, "end", say)
             # Whoever terminates a load waits for no late span.
             wait_ns = wait_ns if otlp and heard.stopped != signal.SIGTERM else 0

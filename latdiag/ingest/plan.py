@@ -21,6 +21,16 @@ SCRAPE_EVERY_NS = 10 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
+class Prometheus:
+    """A Prometheus server that scrapes the servers. ``match``: which of them, as conditions of a
+    selector."""
+
+    url: str
+    match: str = ""
+    headers: Headers = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CollectPlan:
     """What the child does. ``families``: names of metrics that are kept; ``max_disk``: bytes of
     evidence after which nothing more is taken, None for no cap; ``metrics_headers``: what goes out
@@ -32,6 +42,7 @@ class CollectPlan:
     otlp: Endpoints | None = None
     metrics: tuple[str, ...] = ()
     metrics_headers: Mapping[Origin, Headers] = field(default_factory=dict, repr=False)
+    prometheus: Prometheus | None = None
     forward: Destination | None = None
     max_disk: int | None = None
     scrape_every_ns: int = SCRAPE_EVERY_NS

@@ -98,7 +98,8 @@ COLLECTED = (
     CaveatRow(
         "LD425",
         "Scraping metrics failed at {url}: {why}{more}.",
-        "Try the URL with curl. A scrape may take 5 s and 32 MiB; redirects are not followed.",
+        "Try the URL with curl. A scrape may take 5 s and 32 MiB; redirects to another server are"
+        " not followed.",
         "A failed scrape leaves a gap. If the one at the start or the end of a load is"
         " missing, nothing can be subtracted, and that server's metrics say nothing.",
     ),

@@ -24,6 +24,7 @@ _SECRET_OPTIONS = (
     "--api-key-env",
     "--metrics-header-env",
     "--token-env",
+    "--prometheus-token-env",
 )
 
 
