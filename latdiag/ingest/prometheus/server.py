@@ -190,7 +190,7 @@ class PrometheusServer:
                     scrapes.setdefault(who, {}).setdefault(at_ms, []).append(f"{head} {value}")
         return scrapes
 
-    def _asked(self, client: httpx.Client, query: str) -> dict[str, Any]:
+    def _asked(self, client: httpx.Client, query: str) -> Any:
         """The ``data`` of a reply."""
         until = time.monotonic() + _TIMEOUT_S
         body = bytearray()
