@@ -168,7 +168,7 @@ def _work(plan: dict[str, Any], take: int, log: Path) -> None:
 def _lines_of(kind: str, seed: int, where: Path, try_command: bool) -> Iterator[dict[str, Any]]:
     draw = random.Random(seed)
     source = draw.choice(_sources(where, kind))
-    root, made = where / f"{kind}-{seed}", where / f"made-{seed}.run"
+    root, made = where / f"{kind}-{seed}", where / f"made-{kind}-{seed}.run"
     answer = where / f"answer-{kind}-{seed}.json"
     shutil.copytree(source, root, symlinks=True)
     mutate = mutate_capture if kind == "import" else mutate_run

@@ -184,6 +184,8 @@ def _damage(file: Path, draw: random.Random) -> None:
 def mutate_tree(root: Path, draw: random.Random) -> None:
     """A file becomes what is no file, another's, or goes; odd names come."""
     files = sorted(f for f in root.rglob("*") if f.is_file())  # for the seed's sake
+    if not files:
+        return  # an earlier one took them all
     file, byte = draw.choice(files), draw.randbytes(1)
     acts: list[Callable[[], object]] = [
         lambda: file.unlink(),

@@ -19,6 +19,7 @@ from latdiag.measurement import ttft_split
 from latdiag.measurement.frame import Frame
 from latdiag.measurement.stages import DESIGNED, WORKLOAD
 from latdiag.measurement.streams import Streams, aligned, among, read_streams
+from latdiag.model.errors import RunFault
 from latdiag.model.records import OUTPUT_KINDS
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ MORE = ("isl", "osl", "isl_wanted", "osl_wanted", "error")
 COLUMNS = (*frames.COLUMNS, *MORE)
 #: The stages whose arrivals are kept: a load has none of them, however long it was.
 _KEPT = (*DESIGNED[1:], WORKLOAD)
+#: Several deep probes read together have fewer; a law of more would take gigabytes.
+MOST_DESIGNED = 30_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +126,15 @@ def observe(batches: Iterable[Batch]) -> Observations:
 
 def observations(frame: Frame, more: Sequence[dict[str, NDArray[Any]]]) -> Observations:
     """The rows of ``frame`` in the order in which they were sent. ``more``: what ``columns_of``
-    made of them, batch after batch."""
+    made of them, batch after batch. RunFault for more designed requests than probes make."""
     if not more:
         return _nothing()
+    if (designed := int(np.isin(frame.stage, DESIGNED).sum())) > MOST_DESIGNED:
+        raise RunFault(
+            f"the run claims {designed:,} designed requests, and probes make {MOST_DESIGNED:,} at"
+            " most",
+            "run `latdiag probe` again, or restore the run from a copy",
+        )
     joined: dict[str, NDArray[Any]] = {
         name: np.concatenate([piece[name] for piece in more]) for name in more[0]
     }
