@@ -186,7 +186,7 @@ def _with_evidence(result: Result, accounts: Sequence[Account]) -> Result:
     verdict = result.verdict
     measured = any(account.rank in result.rests_on for account in accounts)
     if verdict is not None and result.parts is not None and not measured and result.valid:
-        names = [stack.name for stack in result.stacks]
+        names = [(stack.name, stack.version) for stack in result.stacks]
         given = {_CHANNEL[account.rank] for account in accounts if account.rank in _CHANNEL}
         heard = result.collected.channels if result.collected is not None else ()
         if flag := flags.to_measure(names, verdict, result.breakdowns, given, heard):

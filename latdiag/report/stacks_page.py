@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from latdiag.diagnosis.flags import flag_in
 from latdiag.diagnosis.result import Result
 from latdiag.model.text import shown, without_credentials
 from latdiag.report.page import WIDTH, filled
 from latdiag.stacks.detect import Found, Signs, state
 from latdiag.stacks.reach import reach
 from latdiag.stacks.signal import Stack
+from latdiag.stacks.versions import has
 
 if TYPE_CHECKING:
     from latdiag.load.look import Glimpse
@@ -145,7 +147,11 @@ class _There:
             shown(found.version, 60) if found.version else None,
             found.certain,
             "; ".join(shown(each, 80) for each in found.because[:4]),
-            [_Switch(each.what, state(each, stack, signs), each.flag) for each in stack.switches],
+            [
+                _Switch(each.what, state(each, stack, signs), flag_in(each, found.version))
+                for each in stack.switches
+                if has(found.version, each.since) is not False
+            ],
         )
 
 

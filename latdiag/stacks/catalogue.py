@@ -18,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from latdiag import stacks as package
 from latdiag.model.units import UNIT_NS
 from latdiag.stacks.signal import Knob, ReplyFields, Signal, Stack
+from latdiag.stacks.versions import has
 
 GROUP = "latdiag.stacks"
 
@@ -129,12 +130,46 @@ def is_refused_by_an_engine(texts: Iterable[str]) -> bool:
     return bool(given) and any(all(map(each.search, given)) for each in patterns)
 
 
-def flags_of(turns: str) -> str:
-    """What turns it, stack by stack: ``vLLM: --max-num-seqs; SGLang: ...``; those of the most
-    recordings first, empty where no stack has such a knob."""
+#: Stacks whose options are named where none showed itself.
+_EXAMPLES = 2
+
+#: (name, version) of a stack that showed itself; None: of no version that it stated.
+Shown = tuple[str, str | None]
+
+
+def flags_of(turns: str, found: Iterable[Shown] = ()) -> str:
+    """What turns it: of those ``found`` that have such an option in their version, ``vLLM:
+    --max-num-seqs``; empty where the stacks of that layer that are there have none. Where no
+    stack of the layer showed itself: of those that are known best."""
     known = sorted(stacks(), key=lambda each: (-len(each.captures), each.name))
-    found = [f"{s.title}: {knob.flag}" for s in known for knob in s.knobs if knob.turns == turns]
-    return "; ".join(found)
+    versions = {name: version for name, version in reversed(list(found))}
+    having = [each for each in known if any(knob.turns == turns for knob in each.knobs)]
+    layers = {each.layer for each in having}
+    there = [each for each in known if each.name in versions and each.layer in layers]
+    if not there:
+        named = [each for each in having if not _open(each, turns)] or having
+        return "; ".join(f"{s.title}: {_flag(s, turns, None)}" for s in named[:_EXAMPLES])
+    words = [(s.title, _flag(s, turns, versions[s.name])) for s in there]
+    return "; ".join(f"{title}: {flag}" for title, flag in words if flag)
+
+
+def _open(stack: Stack, turns: str) -> bool:
+    return all(knob.since or knob.until for knob in stack.knobs if knob.turns == turns)
+
+
+def _flag(stack: Stack, turns: str, version: str | None) -> str:
+    """The option of a version, with the version that it came with where that is not known."""
+    for knob in stack.knobs:
+        if knob.turns != turns:
+            continue
+        there = has(version, knob.since, knob.until)
+        if there:
+            return knob.flag
+        if there is None:
+            limits = [f"from {knob.since} on"] if knob.since else []
+            limits += [f"before {knob.until}"] if knob.until else []
+            return f"{knob.flag} ({', '.join(limits)})"
+    return ""
 
 
 def clashes(known: Iterable[Stack], new: Stack) -> str:

@@ -11,7 +11,7 @@ when the frontend sends the first token.
 from __future__ import annotations
 
 from latdiag.stacks.figures import counter, gauge, histogram, reply
-from latdiag.stacks.signal import HIDDEN, Key, Mark, Place, Role, Signal, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Key, Knob, Mark, Place, Role, Signal, Stack, Switch, of
 
 _WORK = of("queue", "prefill") | HIDDEN
 _ALL = _WORK | of("interconnect", "decode")
@@ -161,6 +161,8 @@ _REPLIES = (
     ),
 )
 
+_MANUAL = "NVIDIA Dynamo documentation, backends"
+
 STACK = Stack(
     name="dynamo",
     title="NVIDIA Dynamo",
@@ -201,6 +203,32 @@ STACK = Stack(
         ),
     ),
     refusals=(r"Validation: Temperature must(?: be between |\[request\])",),
+    knobs=(
+        Knob("frontends", "more replicas of dynamo.frontend", source=_MANUAL),
+        Knob(
+            "apart",
+            "--disaggregation-mode prefill and decode of the workers",
+            since="1.0",
+            source=_MANUAL,
+        ),
+        Knob(
+            "admitted",
+            "of its workers --max-num-seqs (dynamo.vllm) or --max-running-requests"
+            " (dynamo.sglang)",
+            source=_MANUAL,
+        ),
+        Knob(
+            "chunk",
+            "of its workers --max-num-batched-tokens (dynamo.vllm) or --chunked-prefill-size"
+            " (dynamo.sglang)",
+            source=_MANUAL,
+        ),
+        Knob(
+            "parallel",
+            "of its workers --tensor-parallel-size (dynamo.vllm) or --tp-size (dynamo.sglang)",
+            source=_MANUAL,
+        ),
+    ),
     captures=("dynamo-1.6.1",),
     texts=("phase", "component", "endpoint", "x_request_id", "request_id"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latdiag.stacks.signal import HIDDEN, Key, Mark, Signal, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Key, Knob, Mark, Signal, Stack, Switch, of
 
 _BEHIND = of("frontend", "queue", "prefill", "interconnect", "decode") | HIDDEN
 
@@ -49,6 +49,7 @@ STACK = Stack(
         Mark("service", "envoy.*", certain=False),
     ),
     keys=(Key("guid:x-request-id", "request_id"),),
+    knobs=(Knob("workers", "--concurrency", source="Envoy documentation, command line options"),),
     switches=(
         Switch(
             "spans",

@@ -19,5 +19,8 @@ STACK = Stack(
         Mark("metric", r"haproxy_(frontend|backend|server|process)_.*"),
         Mark("header", r"(server|via|x-served-by): .*haproxy.*"),
     ),
-    knobs=(Knob("flush", "option http-no-delay"),),
+    knobs=(
+        Knob("flush", "option http-no-delay"),
+        Knob("workers", "nbthread", source="HAProxy configuration manual, 3.1"),
+    ),
 )

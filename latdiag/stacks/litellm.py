@@ -11,7 +11,7 @@ Request`` has the client's ``traceparent``.
 from __future__ import annotations
 
 from latdiag.stacks.figures import histogram
-from latdiag.stacks.signal import HIDDEN, Mark, Signal, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Knob, Mark, Signal, Stack, Switch, of
 
 _BEHIND = of("frontend", "queue", "prefill", "interconnect", "decode") | HIDDEN
 
@@ -63,6 +63,7 @@ STACK = Stack(
     ),
     headers=("x-litellm-response-duration-ms",),
     captures=("litellm-1.108.7",),
+    knobs=(Knob("workers", "--num_workers", source="litellm --help"),),
     switches=(
         Switch(
             "spans",

@@ -8,7 +8,9 @@ other requests in the same batch.
 from __future__ import annotations
 
 from latdiag.stacks.figures import counter, gauge, reply
-from latdiag.stacks.signal import HIDDEN, Mark, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Knob, Mark, Stack, Switch, of
+
+_MANUAL = "llama.cpp, tools/server/README.md"
 
 STACK = Stack(
     name="llama_server",
@@ -31,6 +33,12 @@ STACK = Stack(
         Mark("models", "llamacpp"),
         Mark("reply", r"timings\.prompt_ms"),
         Mark("header", r"server: llama\.cpp"),
+    ),
+    knobs=(
+        Knob("admitted", "--parallel", source=_MANUAL),
+        Knob("chunk", "--ubatch-size", source=_MANUAL),
+        Knob("memory", "--ctx-size, --cache-type-k q8_0", source=_MANUAL),
+        Knob("speculation", "--model-draft", source=_MANUAL),
     ),
     switches=(
         Switch(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from latdiag.stacks.figures import gauge, histogram
-from latdiag.stacks.signal import HIDDEN, Mark, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Knob, Mark, Stack, Switch, of
 
 _FIRST = of("frontend", "queue", "prefill") | HIDDEN
 _MADE = of("decode") | HIDDEN
+
+_MANUAL = "lmdeploy serve api_server --help"
 
 STACK = Stack(
     name="lmdeploy",
@@ -45,6 +47,12 @@ STACK = Stack(
         gauge("lmdeploy.waiting", "lmdeploy:num_requests_waiting"),
     ),
     marks=(Mark("metric", r"lmdeploy:.*"),),
+    knobs=(
+        Knob("admitted", "--max-batch-size", source=_MANUAL),
+        Knob("chunk", "--max-prefill-token-num", source=_MANUAL),
+        Knob("memory", "--cache-max-entry-count, --quant-policy 8", source=_MANUAL),
+        Knob("parallel", "--tp", source=_MANUAL),
+    ),
     switches=(
         Switch(
             "/metrics",

@@ -17,5 +17,8 @@ STACK = Stack(
     versions="1.22",
     signals=(),
     marks=(Mark("header", r"server: (nginx|openresty)(/(?P<version>[\d.]+).*)?"),),
-    knobs=(Knob("flush", "proxy_buffering off, or X-Accel-Buffering: no in the reply"),),
+    knobs=(
+        Knob("flush", "proxy_buffering off, or X-Accel-Buffering: no in the reply"),
+        Knob("workers", "worker_processes", source="nginx documentation, ngx_core_module"),
+    ),
 )

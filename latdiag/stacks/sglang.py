@@ -224,6 +224,8 @@ _REPLIES = (
     ),
 )
 
+_MANUAL = "SGLang documentation, Server Arguments"
+
 STACK = Stack(
     name="sglang",
     title="SGLang",
@@ -259,7 +261,16 @@ STACK = Stack(
         ),
     ),
     refusals=(r"temperature must be non-negative, got -",),
-    knobs=(Knob("admitted", "--max-running-requests"),),
+    knobs=(
+        Knob("admitted", "--max-running-requests", source=_MANUAL),
+        Knob("frontends", "--tokenizer-worker-num", since="0.5.3", source=_MANUAL),
+        Knob("chunk", "--chunked-prefill-size", source=_MANUAL),
+        Knob("apart", "--disaggregation-mode", source=_MANUAL),
+        Knob("memory", "--mem-fraction-static, --kv-cache-dtype fp8_e4m3", source=_MANUAL),
+        Knob("parallel", "--tp-size", source=_MANUAL),
+        Knob("speculation", "--speculative-algorithm", source=_MANUAL),
+        Knob("transfer", "--disaggregation-transfer-backend", source=_MANUAL),
+    ),
     captures=("sglang-0.5.16-h200",),
     texts=("rid", "bootstrap_room", "tp_rank", "pp_rank", "dp_rank", "thread_label"),
     ranks=("tp_rank", "pp_rank"),

@@ -139,21 +139,39 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """A signal that may be off: how one knows, and what turns it on."""
+    """A signal that may be off: how one knows, and what turns it on. ``since``: the first version
+    that is known to have the flag; empty where all have it."""
 
     what: str
     signals: tuple[str, ...]
     flag: str
+    since: str = ""
+
+
+#: What options turn. admitted: requests that run at once; frontends: processes that parse and
+#: tokenise; chunk: tokens of prompts in a step; apart: prefill on servers of its own; memory: of
+#: the KV cache; parallel: GPUs that share a step; speculation: tokens guessed ahead; workers:
+#: processes of a gateway; flush: events that a gateway passes on at once; transfer: how the KV
+#: cache goes from server to server.
+TURNS = frozenset(
+    {
+        *("admitted", "frontends", "chunk", "apart", "memory", "parallel", "speculation"),
+        *("workers", "flush", "transfer"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """A setting that advice names. ``turns``: what it turns (admitted: streams that are let in at
-    once; frontends: processes of the frontend; chunk: tokens of a step); ``flag``: what to set,
-    as a reader of the stack's manual would look for it."""
+    """A setting that advice names. ``turns``: what it turns (``TURNS``); ``flag``: what to set,
+    as a reader of the stack's manual would look for it; ``since`` and ``until``: the first version
+    known to have it, and the first that has it no longer; ``source``: where that is written."""
 
     turns: str
     flag: str
+    since: str = ""
+    until: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

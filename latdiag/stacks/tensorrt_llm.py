@@ -8,10 +8,12 @@ frontend. On a decode-only server, the queue time is the KV transfer and its han
 from __future__ import annotations
 
 from latdiag.stacks.figures import gauge, histogram
-from latdiag.stacks.signal import HIDDEN, Mark, Stack, Switch, of
+from latdiag.stacks.signal import HIDDEN, Knob, Mark, Stack, Switch, of
 
 _FIRST = of("queue", "prefill") | HIDDEN
 _MADE = of("decode") | HIDDEN
+
+_MANUAL = "TensorRT-LLM documentation, trtllm-serve"
 
 STACK = Stack(
     name="tensorrt_llm",
@@ -66,6 +68,14 @@ STACK = Stack(
         gauge("tensorrt_llm.kv_usage", "trtllm_kv_cache_utilization"),
     ),
     marks=(Mark("metric", r"trtllm_.*"),),
+    knobs=(
+        Knob("admitted", "--max_batch_size", source=_MANUAL),
+        Knob("chunk", "--max_num_tokens with enable_chunked_prefill: true", source=_MANUAL),
+        Knob("apart", "trtllm-serve disaggregated", source=_MANUAL),
+        Knob("memory", "kv_cache_config.free_gpu_memory_fraction", source=_MANUAL),
+        Knob("parallel", "--tp_size", source=_MANUAL),
+        Knob("speculation", "speculative_config", source=_MANUAL),
+    ),
     switches=(
         Switch(
             "histograms",

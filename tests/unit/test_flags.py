@@ -17,7 +17,7 @@ def flag_of(
     share = Share(0.9, None, None, 90, "C", "a test", members)
     found = Breakdown("client_e2e", 100, 100, 1, 0, None, {dominant: share} if dominant else {})
     verdict = Verdict(dominant, "mean", "inferred", "bottleneck", "It is so.", "Do this.")
-    return to_measure(stacks, verdict, {"mean": found}, given)
+    return to_measure([(name, None) for name in stacks], verdict, {"mean": found}, given)
 
 
 @pytest.mark.parametrize(
