@@ -172,10 +172,24 @@ class SeriesLeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerState:
+    """What engines said of themselves in ``scrapes`` scrapes: the most of the KV cache of one that
+    was used, of 1; requests of one that ran and waited at once; how many were evicted between the
+    first scrape and the last. None: no engine says it."""
+
+    scrapes: int
+    kv_used: float | None
+    running: int | None
+    waiting: int | None
+    preemptions: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricEvidence:
     """``of``: whose requests the windows hold: the workload, a whole probe, or any traffic.
     ``verdict``: whether these are the client's own. ``used``: in the breakdown; else ``why``
-    not. ``finished``: by role. ``bias``: requests in flight at the edges, of 1."""
+    not. ``finished``: by role. ``bias``: requests in flight at the edges, of 1. ``state``: how
+    full the engines were."""
 
     of: str
     verdict: str
@@ -190,3 +204,4 @@ class MetricEvidence:
     claims: tuple[MetricClaim, ...]
     left: tuple[SeriesLeftOut, ...]
     doubts: tuple[str, ...]
+    state: ServerState | None = field(default=None, metadata=OPTIONAL)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from latdiag.attribution import behind
 from latdiag.attribution.accounts import Account, Rank, ranked, together
 from latdiag.attribution.behind import behind_view
+from latdiag.attribution.evidence import MetricEvidence, ServerState
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.attribution.laws.admission import admitted
 from latdiag.diagnosis.breakdown import breakdown, leaves
+from latdiag.diagnosis.costs import costs_of
 from latdiag.diagnosis.health import health
 from latdiag.diagnosis.learned import Learned, learned_from
 from latdiag.diagnosis.result import Breakdown, Claim, Share, Verdict
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from latdiag.measurement.frame import Frame
     from latdiag.measurement.observations import Observations
     from latdiag.model.caveat import Caveat
+    from latdiag.stacks.catalogue import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,14 @@ def attribute(
     frame: Frame | None = None,
     in_flight: frozenset[int | None] = frozenset(),
     backlog: Backlog | None = None,
+    stacks: tuple[Shown, ...] = (),
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts, and
     ``listened``: the channels open to them. ``requests``: those that succeeded. ``frame``: all
     rows, where the workload went to a server behind the target as well. ``in_flight``: the planned
     concurrency of each run, None where it states none. ``backlog``: of an overloaded server.
+    ``stacks``: those that showed themselves before the load.
 
     The account that ranks first is used, made finer by the others, which are kept as claims.
     """
@@ -91,6 +96,9 @@ def attribute(
         listened=listened,
         in_flight=in_flight,
         backlog=backlog,
+        stacks=(*stacks, *((name, None) for account in servers for name in account.stacks)),
+        costs=costs_of(laws, seen, parts) if laws is not None and seen is not None else None,
+        state=_state(servers),
     )
     return Attribution(
         breakdowns=shares,
@@ -104,6 +112,12 @@ def attribute(
         caveats=union.caveats,
         case=case,
     )
+
+
+def _state(servers: Sequence[Account]) -> ServerState | None:
+    """How full the engines said they were."""
+    found = (each.evidence for each in servers if isinstance(each.evidence, MetricEvidence))
+    return next((each.state for each in found if each.state is not None), None)
 
 
 def _of_probe(probed: Parts, frame: Frame | None) -> Account:

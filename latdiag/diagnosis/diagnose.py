@@ -138,6 +138,7 @@ def _attribute(
         found.frame if is_behind(found.frame) else None,
         frozenset(planned),
         result.course.overload if result.course is not None else None,
+        tuple((stack.name, stack.version) for stack in result.stacks),
     )
 
 

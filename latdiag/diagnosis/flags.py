@@ -44,8 +44,9 @@ def to_measure(
     listened: Container[str] = (),
 ) -> str:
     """One sentence; empty where none of ``stacks`` is known or can say more, in its version.
-    ``given``: the channels that the run has evidence of; ``listened``: those that it was open to."""
-    versions = {name: version for name, version in reversed(list(stacks))}
+    ``given``: the channels that the run has evidence of; ``listened``: those that it was open
+    to."""
+    versions = dict(reversed(list(stacks)))
     found = [stack for stack in catalogue.stacks() if stack.name in versions]
     leaves = of(*_asked_after(verdict, breakdowns))
     for stack in sorted(found, key=lambda each: each.layer != "engine"):

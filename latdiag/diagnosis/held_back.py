@@ -60,4 +60,4 @@ def _setting(names: Sequence[str]) -> str:
         for knob in stack.knobs
         if knob.turns == "flush" and stack.name in names
     ]
-    return "; ".join(own) or catalogue.flags_of("flush")
+    return "; ".join(own) or catalogue.flags_of("flush", most=len(catalogue.stacks()))

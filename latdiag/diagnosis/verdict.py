@@ -7,16 +7,13 @@ asks for what the run has: ``Case.given`` says what that is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from latdiag.attribution.accounts import Rank
-from latdiag.attribution.parts import Parts
+from latdiag.diagnosis.advice import advice, following, has_changed
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
-from latdiag.diagnosis.flags import with_flags
+from latdiag.diagnosis.case import Case as Case
 from latdiag.diagnosis.health import Health
 from latdiag.diagnosis.overloaded import overloaded
 from latdiag.diagnosis.result import Breakdown, InvalidBecause, Share, Verdict
-from latdiag.diagnosis.splitting import splitting
 from latdiag.diagnosis.verdict_words import (
     amount,
     confidence_of,
@@ -28,7 +25,6 @@ from latdiag.diagnosis.verdict_words import (
     who,
     whole_of,
 )
-from latdiag.measurement.backlog import Backlog
 from latdiag.model.terms import AUDIT_RULES
 from latdiag.model.units import GLUE, quantity
 
@@ -39,8 +35,6 @@ _BEYOND_DOUBT = 0.95
 _LEAST = 0.2
 #: With more requests failed nothing is called healthy.
 _FAILED = 0.01
-#: From this share on another component is worth advice of its own.
-_NOTABLE = 0.2
 
 _LEAVES = {
     "queue.admission": "waiting for a place in the running batch",
@@ -48,86 +42,8 @@ _LEAVES = {
     "decode.batch": "steps made longer by other requests in the batch",
     "decode.interference": "steps stretched by the prefill of other requests",
     "decode.stall": "pauses that no step explains",
+    "interconnect.wait": "the hand-over between the servers, and not the transfer",
 }
-#: In braces: what a knob of a stack turns; its flags stand there.
-_NEXT = {
-    "client": "Run latdiag closer to the server, or on a machine with a free CPU core.",
-    "network": "Measure from a machine closer to the server: the time that disappears there is"
-    " network time.",
-    "gateway": "Run `latdiag probe URL --behind URL2`, with the URL of the server behind the"
-    " gateway: it sends both the same workload, and the difference is the gateway's.",
-    "frontend": "Give the server's frontend more processes{frontends}.",
-    "queue": "Let the engine run more requests at once{admitted}, or add a replica.",
-    "prefill": "Shorten the prompts, share their prefixes (prefix caching), or give prefill more"
-    " compute.",
-    "interconnect": "Check the link that carries the KV cache: its bandwidth, its set-up time, and"
-    " whether the transfer overlaps with prefill.",
-    "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, other requests in the batch"
-    " slow decode down; if it stays the same, the model's own step takes the time.",
-    "unattributed": "Look for a server on the path that reports no times of its own.",
-}
-_NEXT_LEAF = {
-    "queue.admission": _NEXT["queue"],
-    "decode.base": "Use a smaller or quantised model, more tensor parallelism, or speculative"
-    " decoding: the step itself is slow.",
-    "decode.batch": "Let the engine run fewer requests at once{admitted}, or add a replica.",
-    "decode.interference": "Use smaller prefill chunks{chunk}, or run prefill on servers of its"
-    " own.",
-    "decode.stall": "Watch the server during a pause: garbage collection, collectives, and"
-    " throttling stop all requests at once.",
-}
-_NEXT_SHARED_DECODE = (
-    "No single cause makes up half of decode: fewer requests at once reduce what the batch"
-    " adds, a faster model shortens the step itself."
-)
-_NEXT_ALONE = (
-    "One request at a time was in flight, so no other request of this run slowed decode: use a"
-    " smaller or quantised model, more tensor parallelism, or speculative decoding."
-)
-_NEXT_SWEEP = (
-    "Compare TPOT at concurrency 1 with TPOT at the others: if it is lower, other requests in the"
-    " batch slow decode down; if it is the same, the model's own step takes the time."
-)
-_NEXT_CONTENTION = (
-    "The probe's bursts found no limit on concurrent requests. If the workload runs more at"
-    " once than the bursts did, raise the engine's limit{admitted}; otherwise use smaller"
-    " prefill chunks, more KV memory, or another replica."
-)
-_NEXT_IN_FRONT = (
-    "The server behind takes the rest: look at what the gateway does with each request (keys,"
-    " guardrails, logging, limits, buffers), and give it more processes."
-)
-_NEXT_PACE = (
-    "This is the model's own speed, fast enough for readers: only shorter replies or a faster"
-    " model would help."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What a verdict is made from. ``leaves``: the leaves of each population."""
-
-    breakdowns: Mapping[str, Breakdown]
-    parts: Parts
-    valid: bool
-    leaves: Mapping[str, Mapping[str, Share]]
-    health: Health | None = None
-    #: share of the requests that failed
-    failed: float = 0.0
-    #: streams that a burst was let in with; None: all, or no burst was sent
-    admitted: int | None = None
-    #: whether a probe learned laws of the server
-    probed: bool = False
-    #: evidence of the run, whether the breakdown rests on it or not
-    given: frozenset[Rank] = frozenset()
-    #: requests that succeeded, explained or not
-    requests: int = 0
-    #: what latdiag listened for: spans, metrics
-    listened: frozenset[str] = frozenset()
-    #: planned concurrencies of the runs; None: of one that states none
-    in_flight: frozenset[int | None] = frozenset()
-    #: more was asked than the server finishes
-    backlog: Backlog | None = None
 
 
 def verdict(case: Case) -> Verdict:
@@ -151,8 +67,8 @@ def verdict(case: Case) -> Verdict:
         if not clear:
             return overloaded(case.backlog, population, None, "", "")
         where, _, leaf = _where(case, about, population, first)
-        following = _advice(case, chosen, first, leaf)
-        return overloaded(case.backlog, population, first, where, following)
+        remedy = advice(case, about, first, leaf)
+        return overloaded(case.backlog, population, first, where, remedy)
     whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, confidence_of(chosen[first]))
@@ -216,6 +132,8 @@ def _where(
     chosen = about.shares
     fine = case.leaves.get(population) or {}
     leaf = _top_leaf(fine, first, chosen[first].sum_ns)
+    if first == "decode" and has_changed(case):
+        leaf = None  # its laws were learned of a server that is another by now
     confidence, unknown = confidence_of(chosen[first]), unattributed(chosen)
     if unknown > UNEXPLAINED:
         confidence = "bounded"
@@ -238,31 +156,13 @@ def _where(
 
 
 def _bottleneck(case: Case, about: Breakdown, population: str, first: str) -> Verdict:
-    chosen = about.shares
     sentence, confidence, leaf = _where(case, about, population, first)
     if case.failed > _FAILED:
         sentence += (
             f" {100 * case.failed:.0f} % of the requests failed and are not in these figures."
         )
     kind = "client_limited" if first == "client" else "bottleneck"
-    return Verdict(
-        first, population, confidence, kind, sentence, _advice(case, chosen, first, leaf)
-    )
-
-
-def _advice(case: Case, chosen: Mapping[str, Share], first: str, leaf: str | None) -> str:
-    """What to do about the leader, given what is known of it."""
-    share = chosen[first]
-    if first == "gateway" and not share.members and Rank.BEHIND in case.given:
-        return _NEXT_IN_FRONT
-    own = first == "queue" and not share.members and leaf is None
-    if own and case.probed and case.admitted is None and share.grade not in ("A", "B"):
-        return with_flags(_NEXT_CONTENTION)
-    others = [s.share or 0.0 for name, s in chosen.items() if name != first]
-    alone = max(others, default=0.0) < _NOTABLE
-    if leaf == "decode.base" and alone and case.health is not None and case.health.keeps_tpot:
-        return _NEXT_PACE
-    return _following(case, first, chosen, leaf)
+    return Verdict(first, population, confidence, kind, sentence, advice(case, about, first, leaf))
 
 
 def _too_few(n: int, case: Case) -> Verdict:
@@ -331,7 +231,7 @@ def _perhaps_healthy(case: Case, about: Breakdown, population: str, health: Heal
         confidence_of(chosen[first]),
         "ambiguous",
         sentence,
-        _following(case, first, chosen, None),
+        following(case, about, first, None),
     )
 
 
@@ -356,7 +256,7 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
         confidence_of(chosen[first]),
         "ambiguous",
         sentence,
-        _following(case, first, chosen, None),
+        following(case, about, first, None),
         sure,
     )
 
@@ -367,20 +267,3 @@ def _top_leaf(leaves: Mapping[str, Share], component: str, whole: int) -> str | 
     mine = {name: ns for name, ns in mine.items() if name.startswith(f"{component}.")}
     top = max(mine, key=lambda name: mine[name], default=None)
     return top if top is not None and whole > 0 and mine[top] > whole / 2 else None
-
-
-def _following(case: Case, name: str, chosen: Mapping[str, Share], leaf: str | None) -> str:
-    members = chosen[name].members
-    if members:
-        return with_flags(_splitting(case, members))
-    if name == "decode" and leaf is None and case.probed:
-        return _NEXT_SHARED_DECODE
-    if name == "decode" and leaf is None and 1 in case.in_flight:
-        return _NEXT_ALONE if case.in_flight == {1} else _NEXT_SWEEP
-    return with_flags(_NEXT_LEAF[leaf] if leaf in _NEXT_LEAF else _NEXT[name])
-
-
-def _splitting(case: Case, members: Sequence[str]) -> str:
-    """What would tell the members apart, and is not in the run."""
-    listening = case.parts.interval == "server"
-    return splitting(members, case.given, case.listened, to_probe=not (case.probed or listening))

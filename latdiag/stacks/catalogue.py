@@ -137,20 +137,26 @@ _EXAMPLES = 2
 Shown = tuple[str, str | None]
 
 
-def flags_of(turns: str, found: Iterable[Shown] = ()) -> str:
+def flags_of(turns: str, found: Iterable[Shown] = (), most: int = _EXAMPLES) -> str:
     """What turns it: of those ``found`` that have such an option in their version, ``vLLM:
     --max-num-seqs``; empty where the stacks of that layer that are there have none. Where no
-    stack of the layer showed itself: of those that are known best."""
+    stack of the layer showed itself: of the ``most`` that are known best."""
     known = sorted(stacks(), key=lambda each: (-len(each.captures), each.name))
-    versions = {name: version for name, version in reversed(list(found))}
+    versions = dict(reversed(list(found)))
     having = [each for each in known if any(knob.turns == turns for knob in each.knobs)]
     layers = {each.layer for each in having}
     there = [each for each in known if each.name in versions and each.layer in layers]
     if not there:
         named = [each for each in having if not _open(each, turns)] or having
-        return "; ".join(f"{s.title}: {_flag(s, turns, None)}" for s in named[:_EXAMPLES])
-    words = [(s.title, _flag(s, turns, versions[s.name])) for s in there]
-    return "; ".join(f"{title}: {flag}" for title, flag in words if flag)
+        return "; ".join(f"{s.title}: {_flag(s, turns, None)}" for s in named[:most])
+    words = [(s.title, _flag(s, turns, versions[s.name]), _is_passed_on(s, turns)) for s in there]
+    # What a stack passes on to its workers is theirs, where these are known.
+    own = any(flag and not passed for _, flag, passed in words)
+    return "; ".join(f"{t}: {flag}" for t, flag, passed in words if flag and not (own and passed))
+
+
+def _is_passed_on(stack: Stack, turns: str) -> bool:
+    return any(knob.of_workers for knob in stack.knobs if knob.turns == turns)
 
 
 def _open(stack: Stack, turns: str) -> bool:

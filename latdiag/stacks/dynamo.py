@@ -213,20 +213,21 @@ STACK = Stack(
         ),
         Knob(
             "admitted",
-            "of its workers --max-num-seqs (dynamo.vllm) or --max-running-requests"
-            " (dynamo.sglang)",
+            "--max-num-seqs (dynamo.vllm) or --max-running-requests (dynamo.sglang)",
             source=_MANUAL,
+            of_workers=True,
         ),
         Knob(
             "chunk",
-            "of its workers --max-num-batched-tokens (dynamo.vllm) or --chunked-prefill-size"
-            " (dynamo.sglang)",
+            "--max-num-batched-tokens (dynamo.vllm) or --chunked-prefill-size (dynamo.sglang)",
             source=_MANUAL,
+            of_workers=True,
         ),
         Knob(
             "parallel",
-            "of its workers --tensor-parallel-size (dynamo.vllm) or --tp-size (dynamo.sglang)",
+            "--tensor-parallel-size (dynamo.vllm) or --tp-size (dynamo.sglang)",
             source=_MANUAL,
+            of_workers=True,
         ),
     ),
     captures=("dynamo-1.6.1",),

@@ -165,13 +165,15 @@ TURNS = frozenset(
 class Knob:
     """A setting that advice names. ``turns``: what it turns (``TURNS``); ``flag``: what to set,
     as a reader of the stack's manual would look for it; ``since`` and ``until``: the first version
-    known to have it, and the first that has it no longer; ``source``: where that is written."""
+    known to have it, and the first that has it no longer; ``source``: where that is written;
+    ``of_workers``: it is an option of the engines behind."""
 
     turns: str
     flag: str
     since: str = ""
     until: str = ""
     source: str = ""
+    of_workers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,11 @@ def placed(there: Sequence[_Layer], rows: Sequence[Sample]) -> tuple[list[_Layer
     return kept, left
 
 
+def is_engine(stack: Stack, mine: Sequence[Signal]) -> bool:
+    """Whether a stack computes itself what it is asked for."""
+    return stack.layer == "engine" and not _hands_on(mine)
+
+
 def _hands_on(mine: Sequence[Signal]) -> bool:
     """Whether a stack routes requests to servers, and waits for all that these do."""
     return any({_ROUTES, _DECODES} <= signal.covers for signal in mine)

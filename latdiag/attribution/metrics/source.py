@@ -12,7 +12,7 @@ from latdiag.attribution.metrics import explain as aggregates_parts
 from latdiag.attribution.metrics.behind_gateway import Engine, engine_of
 from latdiag.attribution.metrics.claims import Aggregates, Claim, aggregates, contradictions
 from latdiag.attribution.metrics.deltas import Deltas, Sample, deltas
-from latdiag.attribution.metrics.layers import placed
+from latdiag.attribution.metrics.layers import is_engine, placed
 from latdiag.attribution.metrics.replicas import (
     LISTED,
     gaps,
@@ -22,6 +22,7 @@ from latdiag.attribution.metrics.replicas import (
     summed,
 )
 from latdiag.attribution.metrics.shares import Told, shares
+from latdiag.attribution.metrics.state import state_of
 from latdiag.attribution.metrics.tail import Tail
 from latdiag.attribution.metrics.traffic import Own, totals
 from latdiag.attribution.metrics.windows import (
@@ -94,6 +95,7 @@ def account(
     by_count = [role for stack, _ in there for role in stack.metric_roles]
     rows = with_roles(rows, [signal for _, mine in there for signal in mine], by_count)
     stacks = tuple(stack.name for stack, _ in there)
+    engines = [s for stack, mine in there if is_engine(stack, mine) for s in mine]
     there, unplaced = placed(there, rows)
     signals = [signal for _, mine in there for signal in mine]
     servers = [s for stack, mine in there if stack.layer != "gateway" for s in mine]
@@ -102,7 +104,10 @@ def account(
     if not wide or not signals:
         return None
     if not frame.n:
-        return _traffic(wide, signals, ranks, stacks)
+        of_servers = _traffic(wide, signals, ranks, stacks)
+        assert isinstance(of_servers.evidence, MetricEvidence)
+        state = state_of(rows, engines)
+        return replace(of_servers, evidence=replace(of_servers.evidence, state=state))
     sent = attempts(frame)
     if not sent.served.any():
         return None
@@ -126,7 +131,8 @@ def account(
         replicas=replicas([d for _, d in differences], signals, ranks),
         left=series_left_out(left),
     )
-    evidence = replace(evidence, doubts=(*unplaced, *evidence.doubts)[:LISTED])
+    doubtful = (*unplaced, *evidence.doubts)[:LISTED]
+    evidence = replace(evidence, doubts=doubtful, state=state_of(rows, engines))
     caveats = [caveat("LD416", why=why)] if why and not designed else []
     caveats += [caveat("LD418")] if designed and claims and parts is None else []
     caveats += gaps(left)
