@@ -13,6 +13,7 @@ from latdiag.attribution.accounts import Rank
 from latdiag.diagnosis.flags import with_flags
 from latdiag.diagnosis.splitting import splitting
 from latdiag.model.units import GLUE, NS_PER_MS, quantity
+from latdiag.stacks.catalogue import are_hosted, flags_of
 
 if TYPE_CHECKING:
     from latdiag.diagnosis.case import Case
@@ -34,10 +35,10 @@ _NEXT = {
     " that takes the time.",
     "gateway": "Run `latdiag probe URL --behind URL2`, with the URL of the server behind the"
     " gateway: it sends both the same workload, and the difference is the gateway's.",
-    "frontend": "Give the server's frontend more processes{frontends}.",
+    "frontend": "Give the server's frontend more processes{frontends}, or a faster CPU.",
     "queue": "Let the engine run more requests at once{admitted}, or add a replica.",
-    "prefill": "Shorten the prompts, let them begin alike so that the server's prefix cache holds"
-    " them, or give prefill more compute{parallel}.",
+    "prefill": "Shorten the prompts, let them share their beginning (prefix caching), or give"
+    " prefill more compute{parallel}.",
     "interconnect": "Check the link that carries the KV cache{transfer}: its bandwidth, its set-up"
     " time, and whether the transfer overlaps with prefill.",
     "decode": "Run `latdiag load URL --concurrency 1`: if TPOT falls, other requests in the batch"
@@ -47,7 +48,8 @@ _NEXT = {
 _NEXT_LEAF = {
     "decode.base": "Use a smaller or quantised model, more GPUs for a step{parallel}, or"
     " speculative decoding{speculation}: the step itself is slow.",
-    "decode.batch": "Let the engine run fewer requests at once{admitted}, or add a replica.",
+    "decode.batch": "Add a replica, or let the engine run fewer requests at once{admitted}: the"
+    " others then wait.",
     "decode.interference": "Use smaller prefill chunks{chunk}, or run prefill on servers of its"
     " own{apart}.",
     "decode.stall": "Watch the server during a pause: garbage collection, collectives, and"
@@ -55,6 +57,15 @@ _NEXT_LEAF = {
     "interconnect.wait": "Look at how the servers hand requests over (polling, places that are"
     " taken on the decoding side): a faster link would change little.",
 }
+#: Where the stack that is there has no option for it.
+_NO_PROCESSES = "Give the server's frontend a faster CPU, or add a replica."
+_NO_CHUNKS = "Add a replica: prompts then meet fewer running streams."
+#: Of servers that somebody else runs.
+_HOSTED = (
+    "A provider runs these servers: try another model, region or service tier, or ask it for"
+    " capacity of your own."
+)
+_ITS_OWN = ("frontend", "queue", "prefill", "interconnect", "decode")
 _FASTER = (
     "Use a smaller or quantised model, or more GPUs for a step{parallel}: the step itself is slow."
 )
@@ -74,7 +85,7 @@ _NEXT_SWEEP = (
 _NEXT_CONTENTION = (
     "The probe's bursts found no limit on concurrent requests. If the workload runs more at"
     " once than the bursts did, raise the engine's limit{admitted}; otherwise use smaller"
-    " prefill chunks{chunk}, more KV memory{memory}, or another replica."
+    " prefill chunks{chunk}, more KV memory, or another replica."
 )
 _NEXT_FULL = (
     "The KV cache was {used} full{evicted}: give it more memory{memory}, shorten prompts and"
@@ -100,6 +111,8 @@ def advice(case: Case, about: Breakdown, first: str, leaf: str | None) -> str:
     chosen = about.shares
     share = chosen[first]
     alone = not share.members
+    if alone and first in _ITS_OWN and are_hosted(case.stacks):
+        return _HOSTED
     if first == "gateway" and alone and (Rank.BEHIND in case.given or share.grade in ("A", "B")):
         return with_flags(_NEXT_IN_FRONT, case.stacks)
     if first == "queue" and alone and (full := _full(case)):
@@ -132,7 +145,16 @@ def following(case: Case, about: Breakdown, name: str, leaf: str | None) -> str:
         return with_flags(_NEXT_SHARED_DECODE, case.stacks)
     if name == "decode" and leaf is None and 1 in case.in_flight:
         return with_flags(_NEXT_ALONE, case.stacks) if case.in_flight == {1} else _NEXT_SWEEP
+    if name == "frontend" and not _can(case, "frontends"):
+        return _NO_PROCESSES
+    if leaf == "decode.interference" and not _can(case, "chunk"):
+        return _NO_CHUNKS
     return with_flags(_NEXT_LEAF.get(leaf or "") or _NEXT[name], case.stacks)
+
+
+def _can(case: Case, turns: str) -> bool:
+    """Whether the stack that is there may be told so; of one that is not known, some can."""
+    return bool(flags_of(turns, case.stacks))
 
 
 def has_changed(case: Case) -> bool:
@@ -179,7 +201,7 @@ def _of_decode(case: Case, about: Breakdown, leaf: str | None) -> str:
         return ""
     times = {name: tpot * ns / whole for name, ns in parts.items() if ns > 0}
     ranked = sorted(times, key=lambda name: -times[name])
-    large = [leaf] if leaf is not None else [n for n in ranked if times[n] >= _LEAF * tpot]
+    large = [leaf] if leaf is not None else [n for n in ranked[:2] if times[n] >= _LEAF * tpot]
     named = [name for name in ranked if name in _SHORT and times[name] >= NS_PER_MS / 100]
     split = " + ".join(f"{_SHORT[name]} {_ms(times[name])}" for name in named)
     words = [_remedy(case, name, times) for name in large if name in _NEXT_LEAF]
@@ -202,7 +224,10 @@ def _remedy(case: Case, leaf: str, times: Mapping[str, float]) -> str:
     if leaf == "decode.base" and case.costs.several:
         return _FASTER  # several tokens of a step: it may guess ahead already
     if leaf == "decode.batch":
-        return f"{_NEXT_LEAF[leaf]} Half as many would save about {_ms(times[leaf] / 2)} a token."
+        return (
+            f"Half as many requests at once{{admitted}} save {_ms(times[leaf] / 2)} a token; the"
+            " others then wait, or need a replica."
+        )
     if leaf == "decode.interference":
         return _smaller_chunks(case, times)
     return _NEXT_LEAF[leaf]
@@ -212,11 +237,13 @@ def _smaller_chunks(case: Case, times: Mapping[str, float]) -> str:
     """Chunks that take no longer than a step, where they are larger now; else servers apart."""
     costs = case.costs
     assert costs is not None
-    apart = (
-        f"Prefill on servers of its own{{apart}} takes {_ms(times['decode.interference'])} out of"
-        " TPOT."
-    )
+    apart = _NO_CHUNKS
+    if _can(case, "apart"):
+        saved = _ms(times["decode.interference"])
+        apart = f"Prefill on servers of its own{{apart}} takes {saved} out of TPOT."
     step = times.get("decode.base", 0.0) + times.get("decode.batch", 0.0)
+    if not _can(case, "chunk"):
+        return apart
     if costs.token <= 0 or step <= 0:
         return _NEXT_LEAF["decode.interference"]
     chunk = max(_LEAST_CHUNK, 1 << max(0, int(step / costs.token).bit_length() - 1))
@@ -224,8 +251,8 @@ def _smaller_chunks(case: Case, times: Mapping[str, float]) -> str:
         return apart
     shorter = costs.token * chunk
     return (
-        f"Compute prompts in chunks of about {chunk:,} tokens{{chunk}}: one of {costs.thrown:,}"
-        f" stops the others for {_ms(costs.pause)} at a time now, then for about {_ms(shorter)}."
+        f"Prefill in chunks of about {chunk:,} tokens{{chunk}}: a prompt of {costs.thrown:,} now"
+        f" stops the others for {_ms(costs.pause)}, then for {_ms(shorter)} at a time."
         f" {apart}"
     )
 

@@ -28,9 +28,11 @@ def with_flags(text: str, found: Iterable[Shown] = ()) -> str:
     """``text`` with the options of the stacks that are there where it names what they turn
     (``{admitted}``); of none that is there, of those that are known best."""
     stacks = tuple(found)
+    # Of a long sentence one example of each is enough.
+    most = catalogue.EXAMPLES if len(_KNOB.findall(text)) < 3 else 1
 
     def flags(knob: re.Match[str]) -> str:
-        named = catalogue.flags_of(knob[1], stacks)
+        named = catalogue.flags_of(knob[1], stacks, most)
         return f" ({named})" if named else ""
 
     return _KNOB.sub(flags, text)

@@ -172,6 +172,15 @@ def heard(result: Result) -> Block:
     return Block(draw, 2, 9, apart=True)
 
 
+def state(result: Result) -> Block | None:
+    """How full the engines said they were, in a line; nothing where none said it."""
+    found = result.aggregates.state if result.aggregates is not None else None
+    if found is None:
+        return None
+    text = f"Engines: {servers.fullest(found)}"
+    return Block(lambda page, room: page.line(page.fit(text, WIDTH)), 1, 8, apart=True)
+
+
 def _heard(page: Page, result: Result) -> Iterator[str]:
     """Of spans who sent them, of metrics what each server finished."""
     if result.evidence is not None:

@@ -17,8 +17,8 @@ def compose(result: Result, ascii_only: bool) -> Page:
     blocks: list[Block | None] = [*answer.blocks(result), overview.target(result)]
     table = time_table.block(result)
     if answer.is_of_servers(result):
-        blocks += [table, overview.heard(result)]
+        blocks += [table, overview.heard(result), overview.state(result)]
     else:
-        blocks += [overview.metrics(result), stages.block(result), table]
+        blocks += [overview.metrics(result), stages.block(result), table, overview.state(result)]
     blocks += [overview.validity(result), overview.count(result), overview.saved(result)]
     return screen([block for block in blocks if block is not None], ascii_only)

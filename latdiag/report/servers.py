@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ReplyEvidence,
         SenderClock,
         SenderSpans,
+        ServerState,
         SpanEvidence,
     )
     from latdiag.diagnosis.result import Result
@@ -120,6 +121,23 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
     if gone:
         text += f"; {gone} left out"
     page.paragraph(text, "Metrics: ", "  ")
+    if found.state is not None:
+        page.paragraph(fullest(found.state), "Engines: ", "  ")
+
+
+def fullest(found: ServerState) -> str:
+    """``KV cache 92 % used, 16 running, 48 waiting at most, 3 preemptions (5 scrapes)``."""
+    parts = []
+    if found.kv_used is not None:
+        parts.append(f"KV cache {100 * found.kv_used:.0f} % used")
+    for n, what in ((found.running, "running"), (found.waiting, "waiting")):
+        if n is not None:
+            parts.append(f"{n} {what}")
+    text = f"at most {', '.join(parts)}" if parts else ""
+    if found.preemptions is not None:
+        evicted = _many(found.preemptions, "preemption")
+        text += f"; {evicted}" if text else evicted
+    return f"{text} ({_many(found.scrapes, 'scrape')})"
 
 
 def _many(n: int, what: str) -> str:

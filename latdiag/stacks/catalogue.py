@@ -131,13 +131,13 @@ def is_refused_by_an_engine(texts: Iterable[str]) -> bool:
 
 
 #: Stacks whose options are named where none showed itself.
-_EXAMPLES = 2
+EXAMPLES = 2
 
 #: (name, version) of a stack that showed itself; None: of no version that it stated.
 Shown = tuple[str, str | None]
 
 
-def flags_of(turns: str, found: Iterable[Shown] = (), most: int = _EXAMPLES) -> str:
+def flags_of(turns: str, found: Iterable[Shown] = (), most: int = EXAMPLES) -> str:
     """What turns it: of those ``found`` that have such an option in their version, ``vLLM:
     --max-num-seqs``; empty where the stacks of that layer that are there have none. Where no
     stack of the layer showed itself: of the ``most`` that are known best."""
@@ -147,7 +147,7 @@ def flags_of(turns: str, found: Iterable[Shown] = (), most: int = _EXAMPLES) -> 
     layers = {each.layer for each in having}
     there = [each for each in known if each.name in versions and each.layer in layers]
     if not there:
-        named = [each for each in having if not _open(each, turns)] or having
+        named = [each for each in having if not _is_passed_on(each, turns)]
         return "; ".join(f"{s.title}: {_flag(s, turns, None)}" for s in named[:most])
     words = [(s.title, _flag(s, turns, versions[s.name]), _is_passed_on(s, turns)) for s in there]
     # What a stack passes on to its workers is theirs, where these are known.
@@ -157,10 +157,6 @@ def flags_of(turns: str, found: Iterable[Shown] = (), most: int = _EXAMPLES) -> 
 
 def _is_passed_on(stack: Stack, turns: str) -> bool:
     return any(knob.of_workers for knob in stack.knobs if knob.turns == turns)
-
-
-def _open(stack: Stack, turns: str) -> bool:
-    return all(knob.since or knob.until for knob in stack.knobs if knob.turns == turns)
 
 
 def _flag(stack: Stack, turns: str, version: str | None) -> str:
@@ -176,6 +172,13 @@ def _flag(stack: Stack, turns: str, version: str | None) -> str:
             limits += [f"before {knob.until}"] if knob.until else []
             return f"{knob.flag} ({', '.join(limits)})"
     return ""
+
+
+def are_hosted(found: Iterable[Shown]) -> bool:
+    """Whether all engines that showed themselves are a provider's, and one did."""
+    names = {name for name, _ in found}
+    engines = [each for each in stacks() if each.name in names and each.layer == "engine"]
+    return bool(engines) and all(each.hosted for each in engines)
 
 
 def clashes(known: Iterable[Stack], new: Stack) -> str:

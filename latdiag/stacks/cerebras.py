@@ -14,6 +14,7 @@ STACK = Stack(
     name="cerebras",
     title="Cerebras",
     layer="engine",
+    hosted=True,
     provenance="documented",
     versions="cerebras-cloud-sdk 1.91.0 (SDK types)",
     signals=(

@@ -204,10 +204,10 @@ STACK = Stack(
     ),
     refusals=(r"Validation: Temperature must(?: be between |\[request\])",),
     knobs=(
-        Knob("frontends", "more replicas of dynamo.frontend", source=_MANUAL),
+        Knob("frontends", "more replicas of dynamo.frontend", source=_MANUAL, of_workers=True),
         Knob(
             "apart",
-            "--disaggregation-mode prefill and decode of the workers",
+            "--disaggregation-mode of the workers",
             since="1.0",
             source=_MANUAL,
         ),

@@ -31,6 +31,7 @@ STACK = Stack(
     name="fireworks",
     title="Fireworks",
     layer="engine",
+    hosted=True,
     provenance="documented",
     versions="hosted, 2026",
     signals=(

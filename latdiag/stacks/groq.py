@@ -14,6 +14,7 @@ STACK = Stack(
     name="groq",
     title="Groq",
     layer="engine",
+    hosted=True,
     provenance="documented",
     versions="groq 1.7.0 (SDK types)",
     signals=(

@@ -36,7 +36,7 @@ STACK = Stack(
     ),
     knobs=(
         Knob("admitted", "--parallel", source=_MANUAL),
-        Knob("chunk", "--ubatch-size", source=_MANUAL),
+        Knob("chunk", "--batch-size", source=_MANUAL),
         Knob("memory", "--ctx-size, --cache-type-k q8_0", source=_MANUAL),
         Knob("speculation", "--model-draft", source=_MANUAL),
     ),

@@ -8,6 +8,7 @@ STACK = Stack(
     name="openai",
     title="OpenAI",
     layer="engine",
+    hosted=True,
     provenance="documented",
     versions="openai 3.54.0 (SDK)",
     signals=(

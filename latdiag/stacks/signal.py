@@ -195,7 +195,8 @@ class Stack:
     by which it refuses a temperature below 0, and no gateway does: a reply that has them comes
     from it, whoever stands before it. ``metric_roles``: how its metrics show the role of a server
     that no label names. ``prefixes``: (as another exporter writes it, as this stack does) of the
-    beginnings of its metric families (Ray's: ``ray_vllm_`` for ``vllm:``)."""
+    beginnings of its metric families (Ray's: ``ray_vllm_`` for ``vllm:``). ``hosted``: a provider
+    runs it, and nobody else can set its options."""
 
     name: str
     title: str
@@ -215,3 +216,4 @@ class Stack:
     refusals: tuple[str, ...] = ()
     metric_roles: tuple[MetricRole, ...] = ()
     prefixes: tuple[tuple[str, str], ...] = ()
+    hosted: bool = False
