@@ -173,9 +173,9 @@ class SeriesLeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What engines said of themselves in ``scrapes`` scrapes: the most of the KV cache of one that
-    was used, of 1; requests of one that ran and waited at once; how many were evicted between the
-    first scrape and the last. None: no engine says it."""
+    """What engines said of themselves in ``scrapes`` scrapes while the load ran: the most of the
+    KV cache of one that was used, of 1; requests of one that ran and waited at once; how many were
+    evicted between the first scrape of all and the last. None: no engine says it."""
 
     scrapes: int
     kv_used: float | None

@@ -177,8 +177,8 @@ def state(result: Result) -> Block | None:
     found = result.aggregates.state if result.aggregates is not None else None
     if found is None:
         return None
-    text = f"Engines: {servers.fullest(found)}"
-    return Block(lambda page, room: page.line(page.fit(text, WIDTH)), 1, 8, apart=True)
+    text = f"Engines: {servers.fullest(found, in_full=False)}"
+    return Block(lambda page, room: page.line(page.fit(text, WIDTH)), 1, 8)
 
 
 def _heard(page: Page, result: Result) -> Iterator[str]:

@@ -125,19 +125,20 @@ def _metrics(page: Page, found: MetricEvidence) -> None:
         page.paragraph(fullest(found.state), "Engines: ", "  ")
 
 
-def fullest(found: ServerState) -> str:
-    """``KV cache 92 % used, 16 running, 48 waiting at most, 3 preemptions (5 scrapes)``."""
+def fullest(found: ServerState, in_full: bool = True) -> str:
+    """``KV cache 92 %, 16 running, 48 waiting at most (5 scrapes); 3 preemptions``, the scrapes in
+    full alone."""
     parts = []
     if found.kv_used is not None:
-        parts.append(f"KV cache {100 * found.kv_used:.0f} % used")
+        parts.append(f"KV cache {100 * found.kv_used:.0f} %")
     for n, what in ((found.running, "running"), (found.waiting, "waiting")):
         if n is not None:
             parts.append(f"{n} {what}")
-    text = f"at most {', '.join(parts)}" if parts else ""
+    scrapes = f" ({_many(found.scrapes, 'scrape')})" if in_full else ""
+    texts = [f"{', '.join(parts)} at most{scrapes}"] if parts else []
     if found.preemptions is not None:
-        evicted = _many(found.preemptions, "preemption")
-        text += f"; {evicted}" if text else evicted
-    return f"{text} ({_many(found.scrapes, 'scrape')})"
+        texts.append(_many(found.preemptions, "preemption"))
+    return "; ".join(texts)
 
 
 def _many(n: int, what: str) -> str:

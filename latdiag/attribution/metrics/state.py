@@ -1,4 +1,5 @@
-"""How full engines were, by what they say of themselves at each scrape."""
+"""How full engines were, by what they say of themselves at the scrapes while the load ran: before
+and after it they are idle, whatever they were in between."""
 
 from __future__ import annotations
 
@@ -19,17 +20,22 @@ def state_of(rows: Sequence[Sample], signals: Iterable[Signal]) -> ServerState |
     named: dict[str, list[Signal]] = {}
     for signal in signals:
         named.setdefault(signal.name.rpartition(".")[2], []).append(signal)
-    used, running, waiting = (_most(rows, named.get(n, ())) for n in (_USED, _RUNNING, _WAITING))
+    during = [row for row in rows if not _is_edge(row)]
+    used, running, waiting = (_most(during, named.get(n, ())) for n in (_USED, _RUNNING, _WAITING))
     evicted = _gained(rows, named.get(_EVICTED, ()))
-    if used is None and running is None and evicted is None:
+    if used is None and running is None and not evicted:
         return None
     return ServerState(
-        len({(row.replica, row.at_ns) for row in rows}),
+        len({(row.replica, row.at_ns) for row in during}),
         None if used is None else min(1.0, used),
         None if running is None else round(running),
         None if waiting is None else round(waiting),
         evicted,
     )
+
+
+def _is_edge(row: Sample) -> bool:
+    return row.edge.rpartition(".")[2] in ("begin", "end", "before", "after")
 
 
 def _of(rows: Sequence[Sample], signals: Iterable[Signal]) -> list[Sample]:
