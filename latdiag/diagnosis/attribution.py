@@ -14,13 +14,14 @@ from latdiag.attribution.laws import explain as blackbox
 from latdiag.attribution.laws.admission import admitted
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.costs import costs_of
-from latdiag.diagnosis.health import health
+from latdiag.diagnosis.health import Health, health
 from latdiag.diagnosis.learned import Learned, learned_from
 from latdiag.diagnosis.result import Breakdown, Claim, Share, Verdict
 from latdiag.diagnosis.shares import POPULATIONS
 from latdiag.diagnosis.verdict import Case, verdict
 
 if TYPE_CHECKING:
+    from latdiag.attribution.laws.laws import Laws
     from latdiag.attribution.parts import Parts
     from latdiag.measurement.backlog import Backlog
     from latdiag.measurement.frame import Frame
@@ -64,8 +65,8 @@ def attribute(
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts, and
     ``listened``: the channels open to them. ``requests``: those that succeeded. ``frame``: all
     rows, where the workload went to a server behind the target as well. ``in_flight``: the planned
-    concurrency of each run, None where it states none. ``backlog``: of an overloaded server.
-    ``stacks``: those that showed themselves before the load.
+    concurrency of each run, None if not stated. ``backlog``: of an overloaded server. ``stacks``:
+    shown before the load.
 
     The account that ranks first is used, made finer by the others, which are kept as claims.
     """
@@ -82,16 +83,12 @@ def attribute(
     shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
-    well = None
-    if seen is not None and through is not None and laws is not None:
-        # Of what the client waited at the target, whatever is behind it.
-        own = laws_account[0].parts
-        asked = laws.delivery.visible(seen) if frame is None else through
-        well = health(asked, own) if own is not None else None
+    own = laws_account[0].parts if laws_account else None
     limit = admitted(seen) if seen is not None else None
     given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(
-        *(shares, parts, valid, fine, well, failed, limit, laws is not None, given),
+        *(shares, parts, valid, fine, _health(seen, through, laws, own, frame), failed, limit),
+        *(laws is not None, given),
         requests=requests,
         listened=listened,
         in_flight=in_flight,
@@ -112,6 +109,19 @@ def attribute(
         caveats=union.caveats,
         case=case,
     )
+
+
+def _health(
+    seen: Observations | None,
+    through: Observations | None,
+    laws: Laws | None,
+    own: Parts | None,
+    frame: Frame | None,
+) -> Health | None:
+    """Of what the client waited at the target, whatever is behind it."""
+    if seen is None or through is None or laws is None or own is None:
+        return None
+    return health(laws.delivery.visible(seen) if frame is None else through, own)
 
 
 def _state(servers: Sequence[Account]) -> ServerState | None:

@@ -41,7 +41,7 @@ from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import ms, seconds
 from latdiag.stacks import catalogue
-from latdiag.stacks.signal import Signal
+from latdiag.stacks.signal import Signal, Stack
 
 #: More scenarios than this are not set against requests.
 _MOST_WINDOWS = 1000
@@ -86,12 +86,7 @@ def account(
     """
     if not rows:
         return None
-    names = {row.name for row in rows} - catalogue.PROCESS_FAMILIES
-    there = [
-        (stack, [s for s in stack.signals if s.kind in catalogue.METRIC_KINDS])
-        for stack in catalogue.stacks()
-    ]
-    there = [each for each in there if any(_family(signal) in names for signal in each[1])]
+    there = _there(rows)
     by_count = [role for stack, _ in there for role in stack.metric_roles]
     rows = with_roles(rows, [signal for _, mine in there for signal in mine], by_count)
     stacks = tuple(stack.name for stack, _ in there)
@@ -138,6 +133,16 @@ def account(
     caveats += gaps(left)
     n = sum(each.own.n for each in seen)
     return MetricAccount(rank, parts, evidence, tuple(caveats), stacks, tuple(claims), n)
+
+
+def _there(rows: Sequence[Sample]) -> list[tuple[Stack, list[Signal]]]:
+    """The stacks of whose families there are samples, each with its metric signals."""
+    names = {row.name for row in rows} - catalogue.PROCESS_FAMILIES
+    known = [
+        (stack, [s for s in stack.signals if s.kind in catalogue.METRIC_KINDS])
+        for stack in catalogue.stacks()
+    ]
+    return [each for each in known if any(_family(signal) in names for signal in each[1])]
 
 
 def _traffic(
