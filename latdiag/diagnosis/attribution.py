@@ -88,11 +88,7 @@ def attribute(
     given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(
         *(shares, parts, valid, fine, _health(seen, through, laws, own, frame), failed, limit),
-        *(laws is not None, given),
-        requests=requests,
-        listened=listened,
-        in_flight=in_flight,
-        backlog=backlog,
+        *(laws is not None, given, requests, listened, in_flight, backlog),
         stacks=(*stacks, *((name, None) for account in servers for name in account.stacks)),
         costs=costs_of(laws, seen, parts) if laws is not None and seen is not None else None,
         state=_state(servers),
