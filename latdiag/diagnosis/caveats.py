@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from latdiag.attribution.accounts import Rank
 from latdiag.diagnosis.breakdown import TAIL_ROWS
 from latdiag.diagnosis.header import known, section
+from latdiag.diagnosis.over_time import caveats_of
 from latdiag.diagnosis.splitting import splitting
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.validity import facts_of_writers
@@ -119,10 +120,11 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
 def _course_caveats(result: Result) -> list[Caveat]:
     """What happened on the way, where no verdict says it."""
     more = result.course.overload if result.course is not None else None
+    changes = caveats_of(result.course)
     if more is None or (result.verdict is not None and result.verdict.kind == "overloaded"):
-        return []
+        return changes
     rates = {"offered": more.offered_rate, "served": more.served_rate}
-    return [caveat("LD125", **rates, bearable=more.bearable_rate)]
+    return [caveat("LD125", **rates, bearable=more.bearable_rate), *changes]
 
 
 def _connection_caveats(found: Digest, header: Mapping[str, object]) -> list[Caveat]:

@@ -20,6 +20,7 @@ from latdiag.diagnosis.caveats import caveats
 from latdiag.diagnosis.collected import caveats as caveats_of_receiver
 from latdiag.diagnosis.collected import collected
 from latdiag.diagnosis.header import known, number, section, stacks_of, target_of
+from latdiag.diagnosis.over_time import with_stretches
 from latdiag.diagnosis.result import Result, StackFound
 from latdiag.diagnosis.verdict import with_reason
 from latdiag.measurement.course import Course, course_of
@@ -60,6 +61,9 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     if spoken or verb in ("probe", "diagnose"):
         attributed = _attribute(run, result, found, accounts, listened)
         result = _with_attribution(result, attributed)
+        if result.course is not None:
+            course = with_stretches(result.course, found.frame, result.parts)
+            result = replace(result, course=course)
         said += [*_caveats_of_requests(accounts, result), *attributed.caveats]
     refused = {name: of.refused for name, of in result.metrics.items() if of.refused}
     result = replace(result, stages=by_stage(run, found, refused, attributed))

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from latdiag.measurement.frame import Frame
     from latdiag.measurement.observations import Observations
 
 
 def lone(
-    seen: Observations, begin: NDArray[np.int64], end: NDArray[np.int64]
+    seen: Observations | Frame, begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Of the spans [begin, end] of requests of ``seen``, ns: those in which no other request of
     it that succeeded was under way."""

@@ -27,7 +27,7 @@ IDS = ("response_id", "trace_id", "span_id")
 #: What ``columns_of`` reads; ask the store for these, and for ``IDS`` where evidence is joined.
 COLUMNS = (
     *(name for name in ttft_split.COLUMNS if name not in IDS),
-    *("scenario", "clock_id", "status", "headers_ns"),
+    *("scenario", "clock_id", "status", "headers_ns", "isl", "isl_wanted"),
 )
 
 
@@ -40,7 +40,8 @@ class Frame:
     that is not known. ``client``, ``network``, ``network_lo``, ``network_hi``, ``delayed``: of
     TTFT, as the client's stamps prove them where ``kernel`` is True; elsewhere ``network`` is the
     smallest round trip of the connection, 0 if unknown, and ``client`` the lag alone.
-    ``outputs``: output arrivals. ``status``: 0 where there is none. ``headers``: when the first
+    ``outputs``: output arrivals. ``isl``: tokens of the prompt as counted, else as wanted, 0 where
+    nobody says. ``status``: 0 where there is none. ``headers``: when the first
     byte of the reply came, 0 where that is not known. ``begun``, ``ended``: whether ``sent`` and
     ``done`` were stamped. ``sound``: it has a first token after it was sent, and no
     step of the clock lies in it. ``workload``: it is of no designed stage, nor of the warm-up. The
@@ -63,6 +64,7 @@ class Frame:
     last: NDArray[np.int64]
     done: NDArray[np.int64]
     outputs: NDArray[np.int64]
+    isl: NDArray[np.int64]
     headers: NDArray[np.int64]
     client: NDArray[np.int64]
     network: NDArray[np.int64]
@@ -166,7 +168,7 @@ def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, ND
     columns["client"][split.row] += split.client
     columns["delayed"] = ~kernel
     columns["delayed"][split.row] = split.delayed
-    done = ints["done_ns"]
+    done, isl, wanted = ints["done_ns"], ints["isl"], ints["isl_wanted"]
     sound = ints["sent_ns"].valid & (first >= sent) & (first > 0) & ~batch.bools["clock_step"]
     return columns | {
         "status": np.where(ints["status"].valid, ints["status"].values, 0),
@@ -175,6 +177,7 @@ def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, ND
         "first": first,
         "last": last,
         "outputs": streams.outputs,
+        "isl": np.where(isl.valid, isl.values, np.where(wanted.valid, wanted.values, 0)),
         "headers": np.where(ints["headers_ns"].valid, ints["headers_ns"].values, 0),
         "done": np.where(done.valid, done.values, last),
         "kernel": kernel,

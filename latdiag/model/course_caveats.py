@@ -14,4 +14,19 @@ COURSE = (
         " long as it lasts, and each waits longer than the one before. No latency of such a run"
         " is a property of the server; the rate that it finishes is.",
     ),
+    CaveatRow(
+        "LD126",
+        "The server was not the same all the time: {what}.",
+        "Measure again when it has warmed up and nobody else uses it, and compare the two runs.",
+        "TPOT is compared beside as many streams, TTFT beside as many requests in flight and"
+        " prompts of the same length: what is left changes with time. It is named only far beyond"
+        " chance. From outside, other clients' requests look like a slow server.",
+    ),
+    CaveatRow(
+        "LD127",
+        "Means and percentiles mix unlike stretches of the run: {what}.",
+        "Judge each stretch by itself: a mean over both is a property of neither.",
+        "Where a change (LD126) lies in the middle of the workload, the requests on its two sides"
+        " are of two servers. Of a drift or a cold start, the two halves of the requests.",
+    ),
 )

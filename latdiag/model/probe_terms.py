@@ -30,6 +30,19 @@ PROBE_TERMS = (
         see=("verdict", "rate", "concurrency", "LD125"),
     ),
     Term(
+        "change",
+        "Change on the way",
+        "What did not stay the same while a run lasted (`course.changes` in --json). A step: from"
+        " one moment on, what was equal takes longer or less long, as when a replica is added or"
+        " lost. A spell: for a while, as when others use the server. A drift: ever slower. A cold"
+        " start: slow first, then quicker. TPOT is compared beside as many other streams, TTFT"
+        " beside prompts of the same length and as many requests in flight, so a queue of the"
+        " run's own is no change. Where a change lies within the workload, `course.stretches` has"
+        " its two sides, with the part that leads in each.",
+        also=("step", "spell", "drift", "cold_start", "cold start", "course", "stretches"),
+        see=("overloaded", "segment", "LD126", "LD127"),
+    ),
+    Term(
         "ambiguous",
         "Ambiguous",
         "The verdict if two components are so close that another sample of the same requests"

@@ -13,8 +13,8 @@ from latdiag.report.page import Page, Span
 #: a run that is not the one that was asked for, a mixture, sources that exclude each other, times
 #: that are not those of what they are called after, evidence that was asked for and did not come.
 _WEIGHTY = frozenset(
-    {"LD110", "LD114", "LD117", "LD118", "LD121", "LD123", "LD415", "LD417", "LD420", "LD424",
-     "LD429", "LD430", "LD433"}
+    {"LD110", "LD114", "LD117", "LD118", "LD121", "LD123", "LD126", "LD127", "LD415", "LD417",
+     "LD420", "LD424", "LD429", "LD430", "LD433"}
 )  # fmt: skip
 #: What stamps in user space may be late by, as LD201 says.
 _USER_STAMPS_NS = 5 * NS_PER_MS

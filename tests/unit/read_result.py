@@ -17,7 +17,7 @@ from latdiag.attribution import accounts, evidence, parts
 from latdiag.diagnosis import collected, compare, learned
 from latdiag.diagnosis import result as results
 from latdiag.diagnosis.result import Breakdown, Result, Share, StackFound
-from latdiag.measurement import backlog, bursts, course, measurement, slo, validity
+from latdiag.measurement import backlog, bursts, changes, course, measurement, slo, validity
 from latdiag.measurement.measurement import MetricResult
 from latdiag.measurement.slo import Judgement, Slo
 from latdiag.model import metrics
@@ -28,8 +28,8 @@ from latdiag.store import run as stored
 Document = dict[str, Any]
 _ABOUT = ("interval", "total_ns", "n", "segments", "left_out", "insufficient")
 _NAMES: dict[str, Any] = {}
-for _module in (accounts, backlog, bursts, course, evidence, parts, collected, compare, learned,
-                measurement, slo, validity, results, stored):  # fmt: skip
+for _module in (accounts, backlog, bursts, changes, course, evidence, parts, collected, compare,
+                learned, measurement, slo, validity, results, stored):  # fmt: skip
     _NAMES |= vars(_module)
 
 

@@ -73,6 +73,7 @@ class Named:
     kind: str
     since: float = 0.0
     until: float = 0.0
+    since_lo: float = 0.0
     factor: float = 1.0
     value: float = 0.0
 
@@ -95,7 +96,9 @@ def named_in(result: Mapping[str, Any]) -> list[Named]:
     if more := course.get("overload"):
         found.append(Named("overload", value=more["served_rate"]))
     for each in course.get("changes") or ():
-        found.append(Named(each["kind"], each["from_s"], each["until_s"], each["factor"]))
+        found.append(
+            Named(each["kind"], each["from_s"], each["until_s"], each["from_lo_s"], each["factor"])
+        )
     return found
 
 
@@ -153,7 +156,7 @@ def _same(said: Named, each: Happening, rows: Sequence[Row], origin: int, span: 
     near = max(NEAR_S, NEAR * span)
     at = (each.turn.at - origin) / S
     ends = [at] if each.turn.until >= 1 << 61 else [at, (each.turn.until - origin) / S]
-    stated = [said.since, said.until]
+    stated = [said.since_lo, said.since, said.until]
     return any(abs(one - other) <= near for one in ends for other in stated)
 
 
