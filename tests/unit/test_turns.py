@@ -176,6 +176,39 @@ def test_what_costs_much_is_looked_at_in_turns_and_comes_after_the_rest() -> Non
     asyncio.run(run())
 
 
+def test_who_is_new_waits_for_none_of_many_who_had_a_turn() -> None:
+    """64 of which each took little: one who comes back three times meets none of them again."""
+    turned: list[int] = []
+
+    async def run() -> None:
+        turns = Turns()
+
+        def little(_: bytes) -> None:
+            turned.append(len(turned))
+            until = time.perf_counter() + 0.0006
+            while time.perf_counter() < until:
+                pass
+
+        several = [_inlet(turns, little, b"x" * 20_000) for _ in range(64)]
+        while len(turned) < 64:
+            await asyncio.sleep(0)
+        seen: list[bytes] = []
+        newcomer, _ = _inlet(turns, seen.append, b"a")
+        for piece in (b"b", b"c"):
+            while len(seen) < ord(piece) - ord("a"):
+                await asyncio.sleep(0)
+            turns.buffer[:1] = piece
+            newcomer.received(1)
+        while len(seen) < 3:
+            await asyncio.sleep(0)
+        # A round of a millisecond has begun each time: two turns of others are in it.
+        assert len(turned) <= 64 + 3 * 3
+        while not all(transport.reads for _, transport in several):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
 def test_what_is_held_waits_and_comes_whole_and_in_order() -> None:
     seen: list[bytes] = []
 

@@ -27,14 +27,15 @@ from latdiag.ingest.otlp.frames import (
 from latdiag.ingest.otlp.intake import Intake
 from latdiag.ingest.otlp.limits import BACKLOG, REQUEST_S, WRITE_S, Refusal, crowded
 from latdiag.ingest.otlp.slots import Slots, Standing
-from latdiag.ingest.otlp.turns import Inlet
+from latdiag.ingest.otlp.turns import Inlet, Turns
 
 _HTTP_1 = re.compile(rb"[A-Z]{3,10} ")
 #: First bytes by which HTTP/1 is told from noise.
 _METHOD = 11
 _LINGER_S = 1.0
-#: Bytes that are counted and passed on at once.
-_PIECE = 16 << 10
+#: Bytes that are counted and passed on at once; of who gave nothing yet, for they may be frames
+#: of nine bytes, of which so many take half a millisecond.
+_PIECE, _FIRST_PIECE = 16 << 10, 4 << 10
 #: A message without anything in it: it is framed by five bytes.
 _EMPTY = 5
 
@@ -93,7 +94,7 @@ class _Outer(asyncio.BufferedProtocol):
         self._toll = Toll()
         self._patience = Alarm(self._too_late)
         self._write_patience = Alarm(self.abort)
-        self._inlet = Inlet(front.intake.turns, self._look_at, _PIECE)
+        self._inlet = Inlet(front.intake.turns, self._look_at, _FIRST_PIECE)
         self.standing = Standing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -134,7 +135,7 @@ class _Outer(asyncio.BufferedProtocol):
         begun, doors = self._begun, self._front.intake.doors
         if begun.startswith(PREFACE):
             self._inlet.hold("connect")
-            self._inner = _Inner(self)
+            self._inner = _Inner(self, self._front.intake.turns)
             asyncio.get_running_loop().create_task(self._connect(self._inner))
         elif PREFACE.startswith(begun):
             pass
@@ -189,6 +190,7 @@ class _Outer(asyncio.BufferedProtocol):
             call = self._calls.get(stream)
             if call is not None and kind == DATA and length and call.body > _EMPTY:
                 self.standing.whole()
+                self._inlet.piece = _PIECE
             if kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):
                 if call is not None and kind == HEADERS:
                     self._toll.answered()
@@ -264,23 +266,33 @@ class _Outer(asyncio.BufferedProtocol):
         self._inlet.end()
 
 
-class _Inner(asyncio.Protocol):
-    """The connection to the server behind."""
+class _Inner(asyncio.BufferedProtocol):
+    """The connection to the server behind. What it answers is looked at in turns too: thousands
+    of pings, say, of many connections."""
 
-    def __init__(self, outer: _Outer) -> None:
+    def __init__(self, outer: _Outer, turns: Turns) -> None:
         self._outer = outer
+        self._turns = turns
+        self._inlet = Inlet(turns, outer.reply, _FIRST_PIECE)
         self._transport: Any = None
         self._aborted = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._inlet.open(transport)
         if self._aborted:
             self._transport.abort()
 
-    def data_received(self, data: bytes) -> None:
-        self._outer.reply(data)
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._turns.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        self._inlet.received(size)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        rest = self._inlet.rest()
+        if rest and not self._aborted:
+            self._outer.reply(rest)
         self._outer.close()
 
     def pause_writing(self) -> None:
@@ -293,10 +305,10 @@ class _Inner(asyncio.Protocol):
         self._transport.write(data)
 
     def pause(self) -> None:
-        self._transport.pause_reading()
+        self._inlet.hold("unread")
 
     def resume(self) -> None:
-        self._transport.resume_reading()
+        self._inlet.free("unread")
 
     def abort(self) -> None:
         self._aborted = True

@@ -7,31 +7,36 @@ to send: without turns one round over all connections would take seconds.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 #: What one round of the event loop may look at, and one connection of it.
 _ROUND_S, _TURN_S = 0.001, 0.0005
-#: A connection that has taken more than this beyond its share of the time comes after the others.
-_LITTLE_S, _SHARE = 0.02, 0.05
+#: What a connection may take of all time before it counts as having used it.
+_SHARE = 0.05
 _BUFFER = 64 << 10
 
 
 class Turns:
-    """Gives the inlets of all connections their turns, in the running event loop."""
+    """Gives the inlets of all connections their turns, in the running event loop.
+
+    The next is the one that has used least: who is new waits for nobody who had a turn already,
+    however many of them there are.
+    """
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(_BUFFER))
-        self._light: deque[Inlet] = deque()
-        self._heavy: deque[Inlet] = deque()
+        self._waiting: list[tuple[float, int, Inlet]] = []
+        self._numbers = itertools.count()
         self._left_s = _ROUND_S
         self._begun = False
 
     def take(self, inlet: Inlet) -> None:
         """A turn of ``inlet``, now if there is time, else in a later round."""
-        if self._left_s > 0 and not self._light:
+        if self._left_s > 0 and not self._waiting:
             self._turn(inlet)
         else:
             self._wait(inlet)
@@ -47,7 +52,8 @@ class Turns:
             self._wait(inlet)
 
     def _wait(self, inlet: Inlet) -> None:
-        (self._light if inlet.used_s < _LITTLE_S else self._heavy).append(inlet)
+        used_s = inlet.used_by(time.perf_counter())
+        heapq.heappush(self._waiting, (used_s, next(self._numbers), inlet))
 
     def _next_round(self) -> None:
         if not self._begun:
@@ -57,11 +63,9 @@ class Turns:
     def _round(self) -> None:
         self._begun = False
         self._left_s = _ROUND_S
-        for _ in range(len(self._light) + len(self._heavy)):
-            if self._left_s <= 0:
-                break
-            self._turn((self._light or self._heavy).popleft())
-        if self._light or self._heavy:
+        while self._waiting and self._left_s > 0:
+            self._turn(heapq.heappop(self._waiting)[-1])
+        if self._waiting:
             self._next_round()
 
 
@@ -69,19 +73,18 @@ class Inlet:
     """What a connection has received and not looked at. It is read on when that is done, and
     nothing holds it.
 
-    ``look_at`` takes pieces of at most ``piece`` bytes. ``used_s``: seconds that they took beyond
-    the share of the connection.
+    ``look_at`` takes pieces of at most ``piece`` bytes.
     """
 
     def __init__(self, turns: Turns, look_at: Callable[[bytes], None], piece: int) -> None:
         self._turns = turns
         self._look_at = look_at
-        self._piece = piece
+        self.piece = piece
         self._transport: Any = None
         self._data, self._at = b"", 0
         self._holds: set[str] = set()
         self._paused = self._waits = False
-        self.used_s = self._charged_s = 0.0
+        self._used_s = self._charged_s = 0.0
 
     def open(self, transport: Any) -> None:
         self._transport = transport
@@ -109,7 +112,7 @@ class Inlet:
         """Look until then (``perf_counter``), but at one piece at least; whether there is more."""
         self._waits = False
         while self._data and not self._holds:
-            piece = self._data[self._at : self._at + self._piece]
+            piece = self._data[self._at : self._at + self.piece]
             self._at += len(piece)
             if self._at == len(self._data):
                 self._data = b""
@@ -122,13 +125,22 @@ class Inlet:
 
     def charge(self, now_s: float, took_s: float) -> None:
         """A turn that began at ``now_s`` took so long."""
-        rest = max(0.0, self.used_s - _SHARE * (now_s - self._charged_s))
-        self.used_s, self._charged_s = rest + took_s, now_s
+        self._used_s, self._charged_s = self.used_by(now_s) + took_s, now_s
+
+    def used_by(self, now_s: float) -> float:
+        """Seconds that its turns took beyond the share of the connection."""
+        return max(0.0, self._used_s - _SHARE * (now_s - self._charged_s))
+
+    def rest(self) -> bytes:
+        """What is not looked at, for one who looks at it now: the connection is lost."""
+        rest = self._data[self._at :]
+        self.end()
+        return rest
 
     def end(self) -> None:
         """The connection is lost, or what it sends is of no interest any more: it is read, so that
         the sender comes to the answer, and thrown away."""
-        self._data = b""
+        self._data, self._at = b"", 0
         self._holds.clear()
         self._read()
 
