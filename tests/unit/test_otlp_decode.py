@@ -304,3 +304,21 @@ def test_others_have_a_round_of_the_loop_for_every_millisecond_of_a_body() -> No
         return count
 
     assert asyncio.run(rounds()) >= 95
+
+
+@pytest.mark.parametrize("empty", ["{}", "null"])
+def test_what_holds_nothing_is_a_step_too(empty: str) -> None:
+    """Millions of empty resources held up everybody until the last was read."""
+    many = ",".join([empty] * 2000)
+    for text in (
+        f'{{"resourceSpans":[{many}]}}',
+        f'{{"resourceSpans":[{{"scopeSpans":[{many}]}}]}}',
+    ):
+        steps = decoding(
+            Export(text.encode(), "", "json", "otlp/http"),
+            SpanRows(Keep(frozenset())),
+            hold=lambda _size: None,
+            check_spans=lambda _spans: None,
+            check_rows=lambda: None,
+        )
+        assert sum(1 for _ in steps) >= 2000

@@ -76,6 +76,7 @@ class JsonText:
                     found = True
                     for _ in at.elements(key):
                         yield from self._group(at)
+                        yield  # there may be nothing in it, and millions of them
                 else:
                     yield from at.skip(self._budget)
             if not found:
@@ -94,6 +95,7 @@ class JsonText:
             elif key in ("scopeSpans", "scope_spans") and at.next() != "n":
                 for _ in at.elements(key):
                     scoped = yield from self._scoped(at)
+                    yield
                     if scoped:
                         self._budget.hold(SCOPE_BYTES)
                         group.scopes.append(scoped)
