@@ -29,9 +29,11 @@ from numpy.typing import NDArray
 
 from latdiag.attribution.client_only import AFTER_THE_STREAM, held_end
 from latdiag.attribution.laws.admission import at_limit
+from latdiag.attribution.laws.decode_leaves import leaves_of
 from latdiag.attribution.laws.doubt import LONE, Columns, doubts
-from latdiag.attribution.laws.laws import Laws, company, first_gap, learn, token_ns
+from latdiag.attribution.laws.laws import Laws, first_gap, learn, token_ns
 from latdiag.attribution.laws.line import Line, line_of
+from latdiag.attribution.laws.pauses import Pauses, pauses_of
 from latdiag.attribution.laws.pieces import Piece, limits, merged, room
 from latdiag.attribution.laws.suspicion import MADE, PIECES, pieces_of
 from latdiag.attribution.leaves import BIT, MASK
@@ -72,11 +74,12 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         full = np.zeros_like(full)  # what comes late by itself leaves as few running as a limit
     waited_all = _own(seen, waiting, laws)[1]
     line = line_of(seen, laws.refusals, laws.way_ns, waiting, waited_all, noise)
+    pauses = pauses_of(seen, rows, laws)
 
     def columns_by(of: Laws) -> Columns:
         found, left = (own, waits) if of is laws else _own(seen, rows, of)
         waited = _waits(left, of, line, met_none, full)
-        return found | waited | _stream(seen, rows, of, gaps)
+        return found | waited | _stream(seen, rows, of, gaps, pauses)
 
     columns = columns_by(laws)
     random = np.random.default_rng(len(seen.first))
@@ -90,14 +93,16 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
         np.unique(seen.scenario[rows].astype(str), return_inverse=True)[1],
         row=seen.row[rows],
     )
-    pieces = pieces_of(laws, columns, gaps, _paced(seen, rows, laws, columns), line)
+    paced = _paced(seen, rows, laws, columns)
+    pieces = pieces_of(laws, columns, gaps, paced, line, pauses)
     merges = merged(pieces, whole.total)
     moves = doubts(seen, rows, laws, columns, line, merges)
     small = limits(pieces, merges)
     for move in moves:
         if move.giver in small:
             small[move.giver] = small[move.giver] + move.ns
-    claims = _claims(seen, rows, laws, columns, drawn, pieces)
+    leaves = leaves_of(seen, rows, laws, columns["decode"], pauses)
+    claims = _claims(laws, columns, drawn, pieces, leaves)
     ledger = Ledger(
         claims,
         remainder=AFTER_THE_STREAM,
@@ -163,7 +168,11 @@ def _waits(
 
 
 def _stream(
-    seen: Observations, rows: NDArray[np.int64], laws: Laws, gaps: NDArray[np.float64]
+    seen: Observations,
+    rows: NDArray[np.int64],
+    laws: Laws,
+    gaps: NDArray[np.float64],
+    pauses: Pauses,
 ) -> Columns:
     """What follows the first arrival; ``end`` comes after the last."""
     events, network = np.diff(seen.offsets)[rows], seen.network[rows]
@@ -179,6 +188,9 @@ def _stream(
     if laws.transfer is not None and laws.transfer.proven:
         found["interconnect"] = np.minimum(_whole(gaps), stream)
         stream = stream - found["interconnect"]
+    if pauses.preempts:
+        found["lone"] = np.minimum(pauses.lone, np.maximum(stream, 0))
+        stream = stream - found["lone"]
     found["decode"] = stream
     return found
 
@@ -211,12 +223,11 @@ def _whole(ns: NDArray[np.float64]) -> NDArray[np.int64]:
 
 # ---------------------------------------------------------------------- claims
 def _claims(
-    seen: Observations,
-    rows: NDArray[np.int64],
     laws: Laws,
     columns: Columns,
     drawn: dict[str, NDArray[np.float64]],
     pieces: list[Piece],
+    leaves: Columns,
 ) -> list[Claim]:
     client = Origin("A", "this client's due and send times, user and kernel transmit stamps")
     network = Origin("A", "transmit and ACK stamps, TCP_INFO min_rtt")
@@ -231,7 +242,7 @@ def _claims(
                     MASK[each.likely],
                     each.ns,
                     (PIECES[each.name](laws, each),),
-                    late=each.name in ("interconnect", "held"),
+                    late=each.name in ("interconnect", "held", "lone"),
                     ended=each.name == "end",
                     drawn=drawn[each.name],
                 )
@@ -239,7 +250,6 @@ def _claims(
     stream = (_stream_origin(laws),)
     if columns["made"].any():
         claims.append(Claim(MASK["decode"], columns["made"], (MADE,), drawn=drawn["made"]))
-    leaves = _leaves(seen, rows, laws, columns)
     *fixed, last = leaves or ["decode"]
     decode, again = columns["decode"], drawn["decode"]
     for leaf in fixed:
@@ -271,25 +281,6 @@ def _settles(claims: list[Claim], merges: Merges) -> dict[str, str]:
         if after:
             found[members[0]] = after[0][0]
     return found
-
-
-def _leaves(seen: Observations, rows: NDArray[np.int64], laws: Laws, columns: Columns) -> Columns:
-    """Decode as alone, in a batch, and beyond both: others' prefills, or stalls."""
-    if not laws.step.n:
-        return {}
-    begin, end = seen.first[rows], seen.last[rows]
-    steps = seen.later(rows)
-    own = seen.isl[rows] + seen.osl[rows] / 2
-    streams, contexts = company(seen, np.flatnonzero(seen.usable))
-    spans = np.maximum(end, begin + 1)
-    others = np.maximum(streams.between(begin, spans) - 1, 0)
-    context = np.maximum(contexts.between(begin, spans) - own, 0)
-    decode = columns["decode"]
-    base = np.minimum(_whole(steps * laws.step.alone(own)), decode)
-    batch = _whole(steps * (laws.step.stream * others + laws.step.context * context))
-    batch = np.minimum(batch, decode - base)
-    rest = "decode.interference" if laws.sharing.verdict == "shared" else "decode.stall"
-    return {"decode.base": base, "decode.batch": batch, rest: decode - base - batch}
 
 
 def _alone(

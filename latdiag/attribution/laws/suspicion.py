@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.laws import Laws
 from latdiag.attribution.laws.line import Line
 from latdiag.attribution.laws.path import HTTP_LAYER_NS
+from latdiag.attribution.laws.pauses import Pauses
 from latdiag.attribution.laws.pieces import BEFORE_FIRST, Piece, piece
 from latdiag.attribution.ledger import Origin
 
@@ -32,6 +33,7 @@ _QUICK_POSTS = "refused POSTs take no longer beside the workload"
 _KNOWN = "refused in the words of an engine whose frontend keeps nobody waiting"
 _CONSTANT = "the same for a request alone, whatever came before"
 _TURNS = "of two prompts at once the first is as fast as alone, and so is one beside streams"
+_PUSHED_OUT = "other streams go on, and it pauses for as long as computing it again takes"
 #: Who is no part of a wait takes so much of it longer at most.
 _QUICK = 0.25
 #: Running streams may add so much to a prompt's own work without being a part of its prefill.
@@ -49,6 +51,7 @@ def pieces_of(
     gaps: NDArray[np.float64],
     paced: NDArray[np.int64],
     line: Line | None = None,
+    pauses: Pauses | None = None,
 ) -> list[Piece]:
     """All pieces of the workload's rows whose owner may be in doubt, and those of one suspect.
 
@@ -101,8 +104,16 @@ def pieces_of(
     found.append(end)
     if "held" in columns:
         found.append(piece("held", columns["held"], {}, ("gateway",), ("gateway",)))
+    if pauses is not None:
+        found.append(_lone(columns.get("lone", pauses.lone), pauses.preempts))
     among = ("decode", "gateway", "frontend")
     return [*found, piece("paced", paced, {}, ("decode",), among)]
+
+
+def _lone(ns: NDArray[np.int64], preempts: bool) -> Piece:
+    """Who is pushed out of the batch waits again, and is computed again."""
+    excluded = {"decode": _PUSHED_OUT} if preempts else {}
+    return piece("lone", ns, excluded, ("decode", "queue"), ("queue", "prefill", "decode"))
 
 
 def _excluded_by_load(laws: Laws, waits: float, line: Line | None) -> dict[str, str]:
@@ -217,6 +228,14 @@ def _held(laws: Laws, _piece: Piece) -> Origin:
     return Origin("C", f"tokens that wait for a burst, about each {period:.0f} ms")
 
 
+def _preempted(_laws: Laws, _piece: Piece) -> Origin:
+    return Origin(
+        "C",
+        "pauses of one stream while others go on, no shorter than computing it again takes:"
+        " preemption",
+    )
+
+
 def _interconnect(laws: Laws, _piece: Piece) -> Origin:
     n = laws.transfer.n if laws.transfer is not None else 0
     return Origin(
@@ -239,5 +258,6 @@ PIECES: Mapping[str, Callable[[Laws, Piece], Origin]] = {
     "wait": _wait,
     "end": _end,
     "held": _held,
+    "lone": _preempted,
     "interconnect": _interconnect,
 }
