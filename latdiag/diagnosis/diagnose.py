@@ -90,7 +90,7 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
     # What gathers beside the load counts spans, and audits nobody.
     writers = [writer for writer in run.writers if writer.get("kind") != "otlp"]
     audit = readings(client.facts_of(found, writers))
-    refused = client.refused(audit) | held_back.refusals(found.bursts)
+    refused = client.refused(audit) | held_back.refusals(found.bursts) | client.unsent(found)
     measurement = found.measurement.without(refused)
     return Result(
         verb=verb,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _ALONE = ("S2", "S3", "S5")
 #: Gaps are summed in blocks: delivery moves single tokens by more than a step takes, and the
 #: median of single gaps is then wrong by half.
-_BLOCK = 8
+_BLOCK, _FEWEST_GAPS = 8, 2
 _FEWEST = 4
 #: What a prompt beside running streams takes more than alone, as a share of its own work, where
 #: idleness costs.
@@ -215,7 +215,9 @@ def learn(seen: Observations) -> Laws | None:
         pacing=pacing_of(seen),
         at_once=_at_once(seen),
         ticks=ticks(seen),
-        in_step=in_step(seen, path.jitter_ns / step.base if path is not None else 1.0),
+        in_step=in_step(
+            seen, path.jitter_ns / step.base if path is not None else 1.0, delivery.chunk
+        ),
     )
 
 
@@ -241,8 +243,9 @@ def _step(seen: Observations, delivery: Delivery) -> Step | None:
     """From blocks of gaps of all stages in which no prompt met running streams."""
     if delivery.held is not None:
         return Step(delivery.step_ns, 0.0, 0.0, 0.0, 0) if delivery.step_ns else _plain_step(seen)
-    alone = _blocks(seen, seen.of(*_ALONE))
-    together = _blocks(seen, seen.of("S6"))
+    # A gap between arrivals of several tokens is as many steps long.
+    size = max(1, round(_BLOCK / delivery.chunk))
+    alone, together = _blocks(seen, seen.of(*_ALONE), size), _blocks(seen, seen.of("S6"), size)
     if len(alone) + len(together) < _FEWEST_BLOCKS or len(alone) < _FEWEST:
         return _plain_step(seen)
     begin, end, steps, own = alone.T
@@ -292,21 +295,22 @@ def _plain_step(seen: Observations) -> Step | None:
     return Step(float(np.median(pace)), 0.0, 0.0, 0.0, 0)
 
 
-def _blocks(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(begin, end, tokens, context) of blocks of gaps, the first gap of a reply left out."""
+def _blocks(seen: Observations, rows: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """(begin, end, tokens, context) of blocks of ``size`` gaps, the first gap of a reply left
+    out."""
     found = []
     for row in rows.tolist():
         span = slice(int(seen.offsets[row]), int(seen.offsets[row + 1]))
         times, tokens = seen.arrivals[span], np.cumsum(seen.brought[span])
         exact = seen.exact[span]
-        places = list(range(1, len(times), _BLOCK))
-        if len(times) > 3 and len(times) - 1 - places[-1] < _BLOCK // 2:
+        places = list(range(1, len(times), size))
+        if len(times) > 3 and len(times) - 1 - places[-1] < size // 2:
             places[-1] = len(times) - 1  # a short rest goes to the block before
         else:
             places.append(len(times) - 1)
         for a, b in itertools.pairwise(places):
-            known = exact[a] and exact[b]
-            if known and b - a >= 2 and tokens[b] > tokens[a] and times[b] > times[a]:
+            known = exact[a] and exact[b] and b - a >= min(size, _FEWEST_GAPS)
+            if known and tokens[b] > tokens[a] and times[b] > times[a]:
                 own = seen.isl[row] + (tokens[a] + tokens[b]) / 2
                 found.append((times[a], times[b], tokens[b] - tokens[a], own))
     return np.array(found, dtype=float).reshape(-1, 4)

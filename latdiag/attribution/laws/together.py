@@ -31,11 +31,13 @@ _ALONE, _GRID = 8, 0.8
 _SHAKEN = 0.1
 
 
-def in_step(seen: Observations, shaken: float) -> bool | None:
+def in_step(seen: Observations, shaken: float, chunk: float = 1.0) -> bool | None:
     """True where streams of S8 and S10 keep step beyond chance (not all pairs perhaps: there may
     be several engines); False where none do; None where they do not tell. ``shaken``: by how much
-    the way delays events unequally, in steps."""
-    phases = np.array(_phases(seen))
+    the way delays events unequally, in steps. ``chunk``: tokens of an arrival: so many steps lie
+    in a gap, and streams that share them begin at any of these."""
+    steps = max(1, round(chunk))
+    phases = np.array(_phases(seen)) * steps % 1.0
     n = len(phases)
     if n < _FEWEST:
         return None
@@ -46,7 +48,8 @@ def in_step(seen: Observations, shaken: float) -> bool | None:
         chance = 2 * near * n
         if (apart < near).sum() > chance + _SURE * (chance * (1 - 2 * near)) ** 0.5 + 1:
             return True
-    return False if n >= _MANY and shaken < _SHAKEN else None
+    # Steps of a gap that are unlike hide the phase that is looked for.
+    return False if n >= _MANY and shaken < _SHAKEN and steps == 1 else None
 
 
 def ticks(seen: Observations) -> bool:
