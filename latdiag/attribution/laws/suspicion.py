@@ -95,19 +95,26 @@ def pieces_of(
         piece("full", columns["full"], places, ("queue",), ("queue", "gateway")),
         piece("wait", columns["wait"], crowd | link | _in_turn(laws), ("queue",)),
     ]
+    late = _after_the_first(laws, columns, gaps)
+    if pauses is not None:
+        late.append(_lone(columns.get("lone", pauses.lone), pauses.preempts))
+    among = ("decode", "gateway", "frontend")
+    return [*found, *late, piece("paced", paced, {}, ("decode",), among)]
+
+
+def _after_the_first(
+    laws: Laws, columns: Mapping[str, NDArray[np.int64]], gaps: NDArray[np.float64]
+) -> list[Piece]:
+    """The pieces of the stream that are found by their place in it."""
+    found = []
     if laws.transfer is not None:
         both = ("interconnect", "decode") if not laws.transfer.proven else ("interconnect",)
         late = columns.get("interconnect", np.maximum(np.rint(gaps), 0).astype(np.int64))
-        likely = both[-1:]
-        found.append(piece("interconnect", late, {}, likely, both))
-    end = piece("end", columns["end"], {}, ("frontend",), ("gateway", "frontend"))
-    found.append(end)
+        found.append(piece("interconnect", late, {}, both[-1:], both))
+    found.append(piece("end", columns["end"], {}, ("frontend",), ("gateway", "frontend")))
     if "held" in columns:
         found.append(piece("held", columns["held"], {}, ("gateway",), ("gateway",)))
-    if pauses is not None:
-        found.append(_lone(columns.get("lone", pauses.lone), pauses.preempts))
-    among = ("decode", "gateway", "frontend")
-    return [*found, piece("paced", paced, {}, ("decode",), among)]
+    return found
 
 
 def _lone(ns: NDArray[np.int64], preempts: bool) -> Piece:

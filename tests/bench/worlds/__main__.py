@@ -14,10 +14,13 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from .board import add_old, judged_seed, play, row_line, table, tasks, unmet
+from .board import add_another, add_old, judged_seed, play, row_line, table, tasks, unmet
 from .kinds import KINDS
 from .pages import page
 from .work import Record, Task
+
+#: Letters of a tool's name in the table.
+_NAME = 17
 
 
 def main() -> int:
@@ -28,6 +31,9 @@ def main() -> int:
     ask.add_argument("--budget", choices=("quick", "standard"), default="quick")
     ask.add_argument("--processes", type=int, default=2)
     ask.add_argument("--old", action="store_true", help="also judge the estimator of ff408fd")
+    ask.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="also judge the estimator that lies there"
+    )
     ask.add_argument("--json", action="store_true", help="every judged run")
     ask.add_argument("--page", metavar="KIND/SEED", help="one run and its truth")
     ask.add_argument("--keep", type=Path, help="where runs are left")
@@ -46,11 +52,14 @@ def main() -> int:
         records = play(
             tasks(kinds, given.worlds, seed, given.budget, runs), given.processes, _tell
         )
-        note = add_old(records, Path(scratch)) if given.old else ""
+        notes = [add_old(records, Path(scratch))] if given.old else []
+        if given.against:
+            tree = given.against.resolve()
+            notes.append(add_another(records, tree, f"latdiag {tree.name}"[:_NAME]))
     if given.json:
         json.dump([_plain(record) for record in records], sys.stdout, indent=1)
         return 0
-    print(table(records), f"seed {seed} {note}", sep="\n")
+    print(table(records), f"seed {seed} {'; '.join(filter(None, notes))}", sep="\n")
     for miss in unmet(records, given.budget):
         print("missed:", miss)
     return 0

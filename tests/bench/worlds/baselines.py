@@ -17,14 +17,19 @@ from .judge import Answer, Book, Stated, answer_of
 #: The estimator that the reference was measured with.
 OLD = "ff408fd"
 _ROOT = Path(__file__).parents[3]
-#: Run in a process whose latdiag is the old one.
+#: Run in a process whose latdiag is another checkout's, where ``result_of`` may lie elsewhere.
 _READER = """
 import json, sys
-from latdiag.report.result import result_of
 from latdiag.store.run import Run
+try:
+    from latdiag.diagnosis.diagnose import result_of
+except ImportError:
+    from latdiag.report.result import result_of
 for line in sys.stdin:
     try:
-        found = json.dumps(result_of(Run.open(line.strip()), "diagnose"), default=str)
+        result = result_of(Run.open(line.strip()), "diagnose")
+        result = result.to_json() if hasattr(result, "to_json") else result
+        found = json.dumps(result, default=str)
     except Exception as fault:
         found = json.dumps({"fault": repr(fault)})
     print(found, flush=True)
@@ -62,8 +67,9 @@ def naive(rows: Sequence[Row]) -> Answer:
     return Answer("bottleneck", frozenset({first_of}), "mean", classes)
 
 
-def old(runs: Sequence[Path], tree: Path) -> Iterator[Answer | None]:
-    """What the estimator in ``tree`` says of each run; None where it cannot read one."""
+def another(runs: Sequence[Path], tree: Path) -> Iterator[Answer | None]:
+    """What the estimator in the checkout ``tree`` says of each run; None where it cannot read
+    one."""
     env = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
         [sys.executable, "-c", _READER],

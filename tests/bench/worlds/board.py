@@ -14,7 +14,7 @@ from pathlib import Path
 from . import baselines
 from .judge import Judged, judge
 from .kinds import KINDS
-from .work import COMMONEST, LATDIAG, NAIVE, UNDECIDED, Record, Task, worked
+from .work import COMMONEST, LATDIAG, Record, Task, worked
 
 _ROOT = Path(__file__).parents[3]
 #: Cores of a shared machine that the bench takes.
@@ -80,14 +80,21 @@ def add_old(records: Sequence[Record], at: Path) -> str:
     tree = baselines.old_tree(at)
     if tree is None:
         return f"{baselines.OLD} is not in this clone"
+    return add_another(records, tree, OLD)
+
+
+def add_another(records: Sequence[Record], tree: Path, name: str) -> str:
+    """Judges the estimator in the checkout ``tree`` on the same runs, by the same rules; how many
+    of them it cannot read."""
     unread = 0
     runs = [record for record in records if record.task.run.is_dir()]
-    for record, answer in zip(runs, baselines.old([r.task.run for r in runs], tree), strict=True):
+    answers = baselines.another([record.task.run for record in runs], tree)
+    for record, answer in zip(runs, answers, strict=True):
         if answer is None:
             unread += 1
         else:
-            record.judged[OLD] = judge(answer, record.book)
-    return f"{baselines.OLD} cannot read {unread} of {len(runs)} runs" if unread else ""
+            record.judged[name] = judge(answer, record.book)
+    return f"{name} cannot read {unread} of {len(runs)} runs" if unread else ""
 
 
 # ---------------------------------------------------------------------- figures
@@ -239,9 +246,8 @@ def table(records: Sequence[Record]) -> str:
         mine = [record for record in records if record.task.kind == kind]
         lines.append(f"{kind:<18}{figures(mine).line()}")
     lines += ["", f"{'all':<18}{figures(records).line()}"]
-    for tool in (OLD, NAIVE, COMMONEST, UNDECIDED):
-        if any(tool in record.judged for record in records):
-            lines.append(f"{tool:<18}{figures(records, tool).line()}")
+    tools = dict.fromkeys(tool for record in records for tool in record.judged)
+    lines += [f"{tool:<18}{figures(records, tool).line()}" for tool in tools if tool != LATDIAG]
     lines += ["", "the worst (stated/true in %, ! where the interval excludes the truth):"]
     ranked = sorted(records, key=lambda r: (-_badness(r.judged[LATDIAG]), r.task.name))
     lines += [row_line(record) for record in ranked[:10]]
