@@ -1,11 +1,20 @@
-"""The caveats (LD414 to LD433) on what servers count and on what was collected of them: a part of
-the table in ``caveats``."""
+"""The caveats (LD405, LD414 to LD433) on what servers count, and on what was collected of them: a
+part of the table in ``caveats``."""
 
 from __future__ import annotations
 
 from latdiag.model.caveat import CaveatRow
 
 COLLECTED = (
+    CaveatRow(
+        "LD405",
+        "The spans name {ranks} ranks that compute each step together. Nothing in this run shows"
+        " their collectives: that time is inside prefill and decode.",
+        "A profile of the GPUs shows collectives; or compare with a server of another tensor"
+        " parallel size.",
+        "Where a model is spread over several GPUs, they exchange results in each step. Engines"
+        " do not report the time that this takes, and from outside it looks like computing.",
+    ),
     CaveatRow(
         "LD414",
         "Only {whole} requests have all their spans, too few to represent the others. Requests"

@@ -64,6 +64,18 @@ class Spans:
     def n(self) -> int:
         return len(self.name)
 
+    @property
+    def ranks(self) -> int:
+        """How many ranks of a server the spans name: these compute each step together."""
+        most = 0
+        for stack in self.stacks:
+            names = [name for name in stack.ranks if name in self.values]
+            if names and self.n:
+                columns = np.column_stack([self.values[name] for name in names])
+                named = columns[~np.isnan(columns).all(axis=1)]
+                most = max(most, len(np.unique(np.nan_to_num(named), axis=0)))
+        return most
+
     def select(self, rows: NDArray[Any]) -> Spans:
         """These spans alone, in the given order; parents are looked up anew."""
         place = np.full(self.n + 1, -1, dtype=np.int64)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.attribution.replies.columns import Reader
 
+_COLLECTIVES = "interconnect.collective"
 #: A clock that may have stood still while another ran: more than this is worth a word.
 _DRIFT_PPM = 20.0
 
@@ -51,6 +52,9 @@ def account(
     clocks = offsets.offsets(joined, seen)
     evidence = _evidence(facts, clocks, writers)
     caveats = _caveats(facts, clocks, parts)
+    ranks = spans.ranks
+    if ranks > 1 and parts is not None and _COLLECTIVES not in parts.leaves:
+        caveats.append(caveat("LD405", ranks=ranks))
     held = batching.held_back(chunks, joined, seen)
     if held is not None:
         evidence = replace(evidence, batching=_batching(held))
