@@ -99,6 +99,11 @@ _NEXT_PACE = (
     "This is the model's own speed, fast enough for readers: only shorter replies or a faster"
     " model would help."
 )
+#: Of a class that holds the queue, where a limit was seen.
+_NEXT_LIMIT = (
+    "The server runs {n} at once and lets others wait: a higher limit{{admitted}} or a"
+    " replica shortens that part."
+)
 _NEXT_CHANGED = (
     "By the end the server took {times} times as long as when it was asked alone at first: look"
     " for what changed meanwhile (clocks, throttling, other load) and probe again; its decode"
@@ -135,7 +140,12 @@ def following(case: Case, about: Breakdown, name: str, leaf: str | None) -> str:
     if members:
         listening = case.parts.interval == "server"
         probe = not (case.probed or listening)
-        return splitting(members, case.given, case.listened, to_probe=probe)
+        split = splitting(members, case.given, case.listened, to_probe=probe)
+        if "queue" not in members or case.admitted is None or are_hosted(case.stacks):
+            return split
+        return with_flags(
+            f"{_NEXT_LIMIT.format(n=_count(case.admitted, 'request'))} {split}", case.stacks
+        )
     if name == "decode" and has_changed(case):
         assert case.health is not None
         return _NEXT_CHANGED.format(times=f"{case.health.since:.1f}")

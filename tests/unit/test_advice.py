@@ -120,7 +120,7 @@ def test_every_option_says_where_it_is_written_and_turns_what_advice_asks_for() 
     braces = "".join(
         text for name, text in _sentences() if name.startswith(("advice", "splitting"))
     )
-    asked = set(re.findall(r"\{(\w+)\}", braces)) - {"used", "evicted", "times"}
+    asked = set(re.findall(r"\{(\w+)\}", braces)) - {"used", "evicted", "times", "n"}
     for stack in stacks():
         for knob in stack.knobs:
             assert knob.turns in TURNS and (knob.source or knob.turns == "flush")
@@ -210,6 +210,15 @@ def test_a_limit_that_was_seen_is_named_with_what_raising_it_costs() -> None:
               stacks=(("vllm", "0.24.0"),)).next  # fmt: skip
     assert text.startswith("Raise the limit of 16 requests at once (vLLM: --max-num-seqs)")
     assert "16 more streams make a step about 6.40 ms longer" in text
+
+
+def test_a_limit_that_was_seen_is_named_though_the_queue_does_not_stand_alone() -> None:
+    merged = {"queue": Source("E", "laws", ("queue", "prefill"))}
+    found = parts({"decode": 0.2}, sources=merged)
+    text = of(found, probed=True, admitted=16, stacks=(("vllm", "0.24.0"),)).next
+    assert "runs 16 requests at once" in text and "limit (vLLM: --max-num-seqs)" in text
+    assert "--otlp" in text, "and what would take the class apart"
+    assert "at once" not in of(found, probed=True).next
 
 
 @pytest.mark.parametrize("used", [0.4, 0.97])
