@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.endpoints import Endpoints
     from latdiag.ingest.plan import Prometheus
     from latdiag.load.look import Headers, Origin
+    from latdiag.load.wire.trust import Trust
 
 #: What a receiver on this machine is reached by.
 _GRPC, _HTTP = "127.0.0.1:4317", "127.0.0.1:4318"
 
 
 def gatherer(
-    options: GatherOptions, quiet: bool, targets: Sequence[tuple[str, Headers]] = ()
+    options: GatherOptions,
+    quiet: bool,
+    targets: Sequence[tuple[str, Headers]] = (),
+    trust: Trust | None = None,
 ) -> Gather:
     """What to do around a load, by its options. UsageFault for options that cannot be.
 
@@ -36,8 +40,11 @@ def gatherer(
 
     otlp = listening(*_doors(options), options)
     headers = metrics_headers(options.metrics, options.metrics_header_env)
+    origins = []
     for target, theirs in targets:
-        _add(headers, target, theirs)
+        if (origin := _origin(target)) is not None:
+            _add(headers, origin, theirs)
+            origins.append(origin)
     prometheus = prometheus_of(options)
     if otlp is None and not options.metrics and prometheus is None:
         return nobody
@@ -47,6 +54,8 @@ def gatherer(
         metrics=options.metrics,
         metrics_headers=headers,
         prometheus=prometheus,
+        trust=trust,
+        targets=origins,
         forward=options.forward,
         wait_ns=options.wait,
         say=sayer(quiet),
@@ -77,14 +86,18 @@ def prometheus_of(options: GatherOptions) -> Prometheus | None:
     return Prometheus(url, match, headers)
 
 
-def _add(headers: dict[Origin, Headers], target: str, theirs: Headers) -> None:
-    """Adds ``theirs`` to what goes out with scrapes of the origin of ``target``."""
+def _origin(target: str) -> Origin | None:
+    """The origin of a URL as the user writes it; None for none: who asks it says what is wrong."""
     from latdiag.load.look import origin_of
 
     try:
-        origin = origin_of(target if "://" in target else f"http://{target}")
-    except ValueError:  # who sends the requests says what is wrong with it
-        return
+        return origin_of(target if "://" in target else f"http://{target}")
+    except ValueError:
+        return None
+
+
+def _add(headers: dict[Origin, Headers], origin: Origin, theirs: Headers) -> None:
+    """Adds ``theirs`` to what goes out with scrapes of an origin."""
     own = headers.get(origin, ())
     named = {name.lower() for name, _ in own}
     headers[origin] = (*own, *(pair for pair in theirs if pair[0].lower() not in named))

@@ -123,7 +123,7 @@ def load(
     objectives = parse_slos(slos)
     with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, **workload)
-        around = gatherer(gather, output.quiet, [(place, target.headers(place))])
+        around = gatherer(gather, output.quiet, [(place, target.headers(place))], target.trust())
         result, code = execute("load", wish, output.out, output.quiet, objectives, around)
     show(result, output.as_json, output.view)
     return code
@@ -176,7 +176,7 @@ def _wish(
         tokenizer=tokenizer,
         headers=target.headers(url),
         api_key_env=target.key_of(url),
-        verify=not target.insecure,
+        trust=target.trust(),
         timeout_ns=target.timeout,
         reuse=connections == "reuse",
         workers=workers,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from latdiag.cli.values import DURATION, headers_of, usual_key
+from latdiag.cli.values import DURATION, headers_of, trust_of, usual_key
 from latdiag.model.errors import UsageFault
+
+if TYPE_CHECKING:
+    from latdiag.load.wire.trust import Trust
 
 #: How a length in tokens is written.
 LENGTHS = """\b
@@ -54,8 +57,15 @@ class TargetOptions(KeyOptions):
     model: str | None
     path: str | None
     insecure: bool
+    ca_file: str | None
+    client_cert: str | None
+    client_key: str | None
     timeout: int
     body_json: str | None
+
+    def trust(self) -> Trust:
+        """Whom to trust over TLS; UsageFault for files that are not what they should be."""
+        return trust_of(self.insecure, self.ca_file, self.client_cert, self.client_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,20 @@ _TABLES = (
         help="Print tables in Markdown, for a pull request.",
     ),
 )
+#: Files for TLS.
+TLS = (
+    click.option(
+        "--ca-file",
+        metavar="FILE",
+        help="Trust the certificate authorities in this PEM file too.",
+    ),
+    click.option(
+        "--client-cert",
+        metavar="FILE",
+        help="Show the target this client certificate (PEM, with its key or --client-key).",
+    ),
+    click.option("--client-key", metavar="FILE", help="Key of --client-cert."),
+)
 _TARGET = (
     click.option(
         "--model", metavar="NAME", help="Model to request. [default: the first of /v1/models]"
@@ -157,7 +181,8 @@ _TARGET = (
         metavar="'NAME: VARIABLE'",
         help="Send a header whose value is in an environment variable.",
     ),
-    click.option("--insecure", is_flag=True, help="Do not verify the TLS certificate."),
+    click.option("--insecure", is_flag=True, help="Do not verify the target's TLS certificate."),
+    *TLS,
     click.option(
         "--timeout",
         type=DURATION,
@@ -262,6 +287,13 @@ def _shared(
 def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--full`` and ``--notes``, which reach a command as ``view``."""
     for option in reversed(_VIEW):
+        command = option(command)
+    return command
+
+
+def tls_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--ca-file``, ``--client-cert`` and ``--client-key``."""
+    for option in reversed(TLS):
         command = option(command)
     return command
 

@@ -116,7 +116,8 @@ def probe(
         budget, max_tokens_total, rate, concurrency, isl, osl, seed, behind is not None
     )
     asked = [url] if behind is None else [url, behind]
-    around = gatherer(gather, output.quiet, [(each, target.headers(each)) for each in asked])
+    shown = [(each, target.headers(each)) for each in asked]
+    around = gatherer(gather, output.quiet, shown, target.trust())
     with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, limits.seed)
         second = None
@@ -165,7 +166,7 @@ def _wish(url: str, target: TargetOptions, priority: str, seed: int) -> Wish:
         overlay=overlay,
         headers=target.headers(url),
         api_key_env=target.key_of(url),
-        verify=not target.insecure,
+        trust=target.trust(),
         timeout_ns=target.timeout,
         priority=priority,
     )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from latdiag.cli.listening import check_metrics
-from latdiag.cli.options import KeyOptions, metrics_header_option
-from latdiag.cli.values import metrics_headers
+from latdiag.cli.options import KeyOptions, metrics_header_option, tls_options
+from latdiag.cli.values import metrics_headers, trust_of
 from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     metavar="'NAME: VARIABLE'",
     help="Send a header whose value is in an environment variable.",
 )
-@click.option("--insecure", is_flag=True, help="Do not verify the TLS certificate.")
+@click.option("--insecure", is_flag=True, help="Do not verify the server's TLS certificate.")
+@tls_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--markdown", "as_markdown", is_flag=True, help="Print the table of stacks in Markdown."
@@ -56,6 +57,9 @@ def stacks(
     plain: tuple[str, ...],
     header_env: tuple[str, ...],
     insecure: bool,
+    ca_file: str | None,
+    client_cert: str | None,
+    client_key: str | None,
     as_json: bool,
     as_markdown: bool,
 ) -> None:
@@ -86,9 +90,10 @@ def stacks(
         headers = asked.headers(url)
         from latdiag.load.signs import glimpses_of
 
+        trust = trust_of(insecure, ca_file, client_cert, client_key)
         check_metrics(metrics)
         more = metrics_headers(metrics, metrics_header_env)
-        _show_found(glimpses_of(url, headers, metrics, not insecure, more), as_json)
+        _show_found(glimpses_of(url, headers, metrics, trust, more), as_json)
     elif metrics or metrics_header_env:
         raise UsageFault(
             "--metrics needs the URL of the server too", "give the server's URL as well"

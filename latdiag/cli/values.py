@@ -16,6 +16,7 @@ from latdiag.model.units import parse_duration
 
 if TYPE_CHECKING:
     from latdiag.load.look import Headers, Origin
+    from latdiag.load.wire.trust import Trust
 
 
 class Duration(click.ParamType[int]):
@@ -83,6 +84,39 @@ def headers_of(
     for _, value in found:
         _check_value(value)
     return tuple(found)
+
+
+def trust_of(
+    insecure: bool, ca_file: str | None, cert_file: str | None, key_file: str | None
+) -> Trust:
+    """Whom to trust over TLS; UsageFault for files that are not what they should be."""
+    from latdiag.load.wire.trust import Trust
+
+    if key_file is not None and cert_file is None:
+        raise UsageFault("--client-key needs --client-cert", "give both")
+    trust = Trust(not insecure, ca_file, cert_file, key_file)
+    for option, alone in (
+        ("--ca-file", Trust(ca_file=ca_file)),
+        ("--client-cert", Trust(cert_file=cert_file, key_file=key_file)),
+    ):
+        if alone == Trust():
+            continue
+        try:
+            alone.context()
+        except OSError as fault:  # of which ssl's errors are one kind
+            why = (
+                fault.strerror if isinstance(fault, FileNotFoundError | PermissionError) else None
+            )
+            raise UsageFault(
+                f"the file of {option} cannot be used: {why or 'it is not what it should be'}",
+                "give a PEM file"
+                + (
+                    ", with its key, or that in --client-key, without a password"
+                    if option == "--client-cert"
+                    else " of certificates"
+                ),
+            ) from None
+    return trust
 
 
 def usual_key(url: str, headers: Sequence[str]) -> str | None:

@@ -86,10 +86,18 @@ class _Life:
         self._grpc, self._http = GrpcDoor(self._intake), HttpDoor(self._intake)
         self._scrapers: list[Scraper | PrometheusServer] = []
         if plan.metrics:
-            own = Scraper(plan.metrics, plan.families, headers=plan.metrics_headers)
+            own = Scraper(
+                plan.metrics,
+                plan.families,
+                headers=plan.metrics_headers,
+                trust=plan.trust,
+                targets=plan.targets,
+            )
             self._scrapers.append(own)
         if (asked := plan.prometheus) is not None:
-            server = PrometheusServer(asked.url, plan.families, asked.match, headers=asked.headers)
+            server = PrometheusServer(
+                asked.url, plan.families, asked.match, headers=asked.headers, trust=plan.trust
+            )
             self._scrapers.append(server)
         self._scraping = asyncio.Lock()
         self._clock = ClockSeries()

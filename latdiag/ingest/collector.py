@@ -36,6 +36,7 @@ from latdiag.ingest.plan import (
     Slip,
 )
 from latdiag.load.look import Headers, Origin
+from latdiag.load.wire.trust import Trust
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault
@@ -71,6 +72,8 @@ def collecting(
     otlp: Endpoints | None,
     metrics: Sequence[str] = (),
     metrics_headers: Mapping[Origin, Headers] | None = None,
+    trust: Trust | None = None,
+    targets: Sequence[Origin] = (),
     prometheus: Prometheus | None = None,
     forward: str | None = None,
     max_disk: int | None = None,
@@ -91,6 +94,8 @@ def collecting(
         otlp,
         tuple(metrics),
         metrics_headers or {},
+        trust,
+        tuple(targets),
         prometheus,
         Destination.parse(forward) if forward is not None else None,
         max_disk,

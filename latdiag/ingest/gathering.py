@@ -12,6 +12,7 @@ from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.plan import Prometheus
 from latdiag.load.look import Headers, Origin
+from latdiag.load.wire.trust import Trust
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import show_duration
 from latdiag.runtime.signals import handled
@@ -45,6 +46,8 @@ def gathering(
     otlp: Endpoints | None,
     metrics: Sequence[str],
     metrics_headers: Mapping[Origin, Headers],
+    trust: Trust | None = None,
+    targets: Sequence[Origin] = (),
     prometheus: Prometheus | None = None,
     forward: str | None,
     wait_ns: int,
@@ -62,6 +65,8 @@ def gathering(
         metrics=metrics,
         metrics_headers=metrics_headers,
         prometheus=prometheus,
+        trust=trust,
+        targets=targets,
         forward=forward,
     ) as collector:
         _edge(collector, "begin", say)

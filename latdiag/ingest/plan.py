@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.forward import Destination
     from latdiag.ingest.otlp.keep import Keep
     from latdiag.load.look import Headers, Origin
+    from latdiag.load.wire.trust import Trust
 
 WRITER = "collector"
 #: How often metrics are scraped between the edges.
@@ -34,7 +35,8 @@ class Prometheus:
 class CollectPlan:
     """What the child does. ``families``: names of metrics that are kept; ``max_disk``: bytes of
     evidence after which nothing more is taken, None for no cap; ``metrics_headers``: what goes out
-    with scrapes, by origin."""
+    with scrapes, by origin; ``trust``: over TLS, with the client's certificate for the origins
+    ``targets`` alone."""
 
     run_path: str
     keep: Keep
@@ -42,6 +44,8 @@ class CollectPlan:
     otlp: Endpoints | None = None
     metrics: tuple[str, ...] = ()
     metrics_headers: Mapping[Origin, Headers] = field(default_factory=dict, repr=False)
+    trust: Trust | None = None
+    targets: tuple[Origin, ...] = ()
     prometheus: Prometheus | None = None
     forward: Destination | None = None
     max_disk: int | None = None

@@ -84,7 +84,7 @@ def _stacks(wishes: Sequence[Wish]) -> tuple[StackShown, ...]:
     """What shows itself at the targets of a design, each stack once."""
     shown: dict[str, StackShown] = {}
     for wish in wishes if wishes[0].designed else ():
-        for each in stacks_at(wish.url, wish.headers, wish.verify):
+        for each in stacks_at(wish.url, wish.headers, wish.trust):
             shown.setdefault(each.name, each)
     return tuple(shown.values())
 

@@ -4,11 +4,14 @@ within the server alone (LiteLLM's ``/metrics`` answers 307)."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
+
+from latdiag.load.wire.trust import Trust
 
 #: Scheme, host, port.
 Origin = tuple[str, str | None, int | None]
@@ -41,16 +44,36 @@ def beside(base: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path + path, parts.query, ""))
 
 
-def look(asked: Sequence[tuple[str, Headers]], verify: bool) -> list[Glimpse]:
+def look(asked: Sequence[tuple[str, Headers]], trust: Trust) -> list[Glimpse]:
     """GET each URL with the headers beside it, one after the other, within 5 s and 32 MiB each."""
-    return asyncio.run(_look(asked, verify))
+    return asyncio.run(_look(asked, trust))
 
 
-async def _look(asked: Sequence[tuple[str, Headers]], verify: bool) -> list[Glimpse]:
-    async with httpx.AsyncClient(
-        verify=verify, trust_env=False, follow_redirects=False, timeout=_PATIENCE_S
-    ) as client:
-        return [await _followed(client, url, headers) for url, headers in asked]
+async def _look(asked: Sequence[tuple[str, Headers]], trust: Trust) -> list[Glimpse]:
+    async with contextlib.AsyncExitStack() as clients:
+        by_trust: dict[tuple[Trust, bool], httpx.AsyncClient] = {}
+        found: list[Glimpse] = []
+        for url, headers in asked:
+            # The first is the target, whose certificate it is, and the client's own is for.
+            own = trust if _alike(url, asked[0][0]) else trust.for_others()
+            key = own, url.lower().startswith("https:")
+            if key not in by_trust:
+                client = httpx.AsyncClient(
+                    verify=own.context() if key[1] else False,
+                    trust_env=False,
+                    follow_redirects=False,
+                    timeout=_PATIENCE_S,
+                )
+                by_trust[key] = await clients.enter_async_context(client)
+            found.append(await _followed(by_trust[key], url, headers))
+        return found
+
+
+def _alike(url: str, other: str) -> bool:
+    try:
+        return origin_of(url) == origin_of(other)
+    except ValueError:
+        return False
 
 
 async def _followed(client: httpx.AsyncClient, url: str, headers: Headers) -> Glimpse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from latdiag.load.wire.trust import USUAL, Trust
 from latdiag.stacks.signal import ReplyFields
 
 #: Scenarios of the requests about the path to a server.
@@ -38,7 +39,7 @@ class Target:
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
-    verify: bool = True
+    trust: Trust = USUAL
     #: values that must never be stored or shown, wherever a server may echo them
     secrets: tuple[str, ...] = field(default=(), repr=False)
 

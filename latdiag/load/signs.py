@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from latdiag.load.look import Glimpse, Headers, Origin, beside, look, origin_of
+from latdiag.load.wire.trust import Trust
 from latdiag.load.work.place import locate
 from latdiag.model.errors import TargetFault
 from latdiag.model.text import shown, without_credentials
@@ -30,10 +31,10 @@ _WHY = {
 }
 
 
-def stacks_at(url: str, headers: Headers, verify: bool) -> tuple[StackShown, ...]:
+def stacks_at(url: str, headers: Headers, trust: Trust) -> tuple[StackShown, ...]:
     """The stacks at a URL that is known to answer: what a guess could be measured with."""
     base, _, _ = locate(url, None)
-    signs = signs_of(look([(beside(base, path), headers) for path in PATHS], verify))
+    signs = signs_of(look([(beside(base, path), headers) for path in PATHS], trust))
     return tuple(
         StackShown(
             one.stack.name,
@@ -48,7 +49,7 @@ def glimpses_of(
     url: str,
     headers: Headers,
     metrics: Sequence[str],
-    verify: bool,
+    trust: Trust,
     metrics_headers: Mapping[Origin, Headers] | None = None,
 ) -> tuple[list[Glimpse], str]:
     """What the server at ``url`` answers, what stands at ``metrics``, and its base URL.
@@ -62,7 +63,7 @@ def glimpses_of(
     by_origin = {origin_of(base): headers, **(metrics_headers or {})}
     asked = [(beside(base, path), headers) for path in PATHS]
     asked += [(each, by_origin.get(origin_of(each), ())) for each in others]
-    glimpses = look(asked, verify)
+    glimpses = look(asked, trust)
     first = glimpses[0]
     if not first.status:
         raise TargetFault(

@@ -43,7 +43,7 @@ from tests.run_documents import header
 
 base, path, work = sys.argv[1:4]
 key = ("Authorization", "Bearer key")
-target = Target(base + "/v1/chat/completions", (key,), verify=False)
+target = Target(base + "/v1/chat/completions", (key,), trust=Trust(verify=False))
 timeout = int(2e9)
 plan = LoadPlan(target, "openai-chat", (0,), None, timeout, timeout, True, 1, name="s1-path-",
                 kernel_stamps=stamps.why_unavailable() is None, give_up=0.2,

@@ -323,3 +323,14 @@ def test_an_event_stream_is_one_whatever_its_label(label: str) -> None:
     with serving(script) as peer:
         found = prepared(peer.url).found
     assert found.label == label.partition(";")[0]
+
+
+@pytest.mark.parametrize("n", [2, 8])
+def test_several_choices_in_a_reply_are_refused_whole(
+    capsys: Captured, tmp_path: Path, n: int
+) -> None:
+    body = json.dumps({"n": n})
+    ended = called(capsys, tmp_path, "http://127.0.0.1:1", "--body-json", body)
+    assert ended.code == 2 and f"asks for {n} choices" in ended.err
+    one = called(capsys, tmp_path, "http://127.0.0.1:1", "--body-json", '{"n": 1}')
+    assert one.code == 15

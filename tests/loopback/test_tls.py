@@ -39,6 +39,12 @@ class Authority:
         self._ca.issue_cert(name, **more).configure_cert(context)
         return context
 
+    def client(self, folder: Path) -> Path:
+        """A file with a certificate of a client, and its key."""
+        issued = self._ca.issue_cert("client@example.org")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(folder / "client.pem"))
+        return folder / "client.pem"
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
@@ -267,3 +273,119 @@ def test_versions_of_tls(authority: Authority, version: ssl.TLSVersion) -> None:
 
     with serving(lambda w, a: w.reply(200, f"{a.connection}"), tls=context) as peer:
         assert with_client(act, verify=False) == ["0", "0", "0"]
+
+
+# ---------------------------------------------------------------------- files of the user's own
+def test_an_authority_is_trusted_by_its_file(tmp_path: Path, authority: Authority) -> None:
+    def script(wire: Wire, asked: Asked) -> None:
+        if asked.target == "/metrics":
+            wire.reply(
+                200, "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 1\n"
+            )
+        else:
+            fine(wire, asked)
+
+    with serving(script, tls=authority.server()) as peer:
+        ended = loaded(
+            *(tmp_path, peer.url, "--requests", "2", "--osl", "3", "--metrics", peer.url),
+            *("--ca-file", str(authority.file)),
+        )
+    assert well_measured(ended), ended.err
+    assert "Scraping" not in ended.out and "metrics" not in ended.err
+
+
+def test_a_client_certificate_is_shown_to_the_target_alone(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """A server that wants one gets it, for requests and scrapes; another server none."""
+    chain = authority.client(tmp_path)
+    shown: dict[str, list[bool]] = {"target": [], "other": []}
+
+    def noting(name: str) -> Any:
+        def script(wire: Wire, asked: Asked) -> None:
+            shown[name].append(bool(wire.sock.getpeercert()))  # type: ignore[attr-defined]
+            if asked.target == "/metrics":
+                wire.reply(200, "vllm:num_requests_running 1\n")
+            else:
+                fine(wire, asked)
+
+        return script
+
+    wanting, asking = authority.server(), authority.server()
+    for context, mode in ((wanting, ssl.CERT_REQUIRED), (asking, ssl.CERT_OPTIONAL)):
+        context.verify_mode = mode
+        context.load_verify_locations(str(authority.file))
+    with serving(noting("target"), tls=wanting) as peer, serving(noting("other"), tls=asking) as o:
+        ended = loaded(
+            *(tmp_path, peer.url, "--requests", "2", "--osl", "3"),
+            *("--metrics", peer.url, "--metrics", o.url),
+            *("--ca-file", str(authority.file), "--client-cert", str(chain)),
+        )
+    assert well_measured(ended), ended.err
+    assert all(shown["target"]) and len(shown["target"]) > 4
+    assert shown["other"] and not any(shown["other"])
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "text"),
+    [
+        ("--ca-file", None, "--ca-file cannot be used: No such file"),
+        ("--ca-file", "no certificate", "--ca-file cannot be used: it is not what"),
+        ("--client-cert", "no certificate", "--client-cert cannot be used: it is not what"),
+    ],
+)
+def test_files_that_are_none_are_said_first(
+    capsys: Captured, tmp_path: Path, option: str, content: str | None, text: str
+) -> None:
+    file = tmp_path / "x.pem"
+    if content is not None:
+        file.write_text(content)
+    ended = called(capsys, tmp_path, "https://127.0.0.1:1", option, str(file))
+    assert ended.code == 2 and text in ended.err and not ended.run.exists()
+
+
+# ---------------------------------------------------------------------- not HTTP/1.1, and proxies
+#: What servers of HTTP/2 send first: SETTINGS (grpc-go, nghttp2), GOAWAY.
+FRAMES = {
+    "settings": b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64",
+    "empty settings": b"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    "goaway": b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + bytes(8),
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=list(FRAMES))
+def test_a_port_of_http_2_alone_is_named(capsys: Captured, tmp_path: Path, frame: bytes) -> None:
+    def script(wire: Wire, _asked: Asked) -> None:
+        wire.send(frame)
+        wire.close()
+
+    with serving(script) as peer:
+        ended = called(capsys, tmp_path, peer.url)
+    refused(ended, "speaks HTTP/2 alone at this port, as gRPC does", "HTTP/1.1", peer.url)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"http_proxy": "http://user:canary-secret@proxy:3128"}, "HTTP_PROXY"),
+        ({"ALL_PROXY": "socks5://proxy"}, "ALL_PROXY"),
+        ({"https_proxy": "http://proxy"}, None),
+        ({"http_proxy": "http://proxy", "no_proxy": "127.0.0.1"}, None),
+    ],
+)
+def test_a_proxy_that_is_not_used_is_named(
+    capsys: Captured,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    named: str | None,
+) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ended = called(capsys, tmp_path, "http://127.0.0.1:1")
+    assert ended.code == 15 and "canary-secret" not in ended.err
+    said = f"latdiag uses no proxy, although {named} names one"
+    assert (said in ended.err) if named else ("proxy" not in ended.err)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +18,7 @@ import httpx
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
 from latdiag.load.look import REDIRECTS, Glimpse, Headers, Origin, elsewhere, origin_of
+from latdiag.load.wire.trust import Trust
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 
@@ -47,8 +50,9 @@ class Scraper:
     """Scrapes of ``urls``; a URL without a path means its ``/metrics``.
 
     ``families``: the names kept (``columns_of``); ``timeout``: seconds for a whole request;
-    ``headers`` go out to the URLs of their origin. ValueError for URLs that are none, hold a user
-    or password, or are too many.
+    ``headers`` go out to the URLs of their origin; the client's certificate of ``trust``, and its
+    leave not to verify, are for the origins ``targets``. ValueError for URLs that are none, hold
+    a user or password, or are too many.
     """
 
     def __init__(
@@ -58,7 +62,8 @@ class Scraper:
         timeout: float = 5.0,
         *,
         headers: Mapping[Origin, Headers] | None = None,
-        verify: Any = True,
+        trust: Trust | None = None,
+        targets: Collection[Origin] = (),
     ) -> None:
         if len(urls) > MOST_URLS:
             raise ValueError(f"{len(urls)} metrics URLs: at most {MOST_URLS} are scraped")
@@ -67,10 +72,15 @@ class Scraper:
         self._timeout = timeout
         self._headers = headers or {}
         # Certificates take 20 ms to load: only where they are needed, and once.
-        secure = any(url.startswith("https:") for url in self._replicas)
-        self._verify: Any = (
-            httpx.create_ssl_context(verify=verify, trust_env=False) if secure else False
-        )
+        own = trust or Trust()
+        self._verify: dict[str, ssl.SSLContext] = {}
+        contexts: dict[Trust, ssl.SSLContext] = {}
+        for url in self._replicas:
+            if url.startswith("https:"):
+                theirs = own if origin_of(url) in targets else own.for_others()
+                if theirs not in contexts:
+                    contexts[theirs] = theirs.context()
+                self._verify[url] = contexts[theirs]
         self._room = 0
 
     def scrape(self, edge: str) -> tuple[dict[str, list[Any]], list[Problem]]:
@@ -86,11 +96,19 @@ class Scraper:
         """
         self._room = MOST_TOGETHER
         gate = asyncio.Semaphore(_AT_ONCE)
-        async with httpx.AsyncClient(
-            verify=self._verify, trust_env=False, follow_redirects=False, timeout=self._timeout
-        ) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            clients: dict[ssl.SSLContext | bool, httpx.AsyncClient] = {}
+            used: set[ssl.SSLContext | bool] = {*self._verify.values(), False}
+            for verify in used:
+                client = httpx.AsyncClient(
+                    verify=verify, trust_env=False, follow_redirects=False, timeout=self._timeout
+                )
+                clients[verify] = await stack.enter_async_context(client)
             found = await asyncio.gather(
-                *(self._reply(client, gate, url) for url in self._replicas)
+                *(
+                    self._reply(clients[self._verify.get(url, False)], gate, url)
+                    for url in self._replicas
+                )
             )
         columns: dict[str, list[Any]] = {}
         problems: list[Problem] = []

@@ -19,6 +19,7 @@ import httpx
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
 from latdiag.load.look import Headers
+from latdiag.load.wire.trust import Trust
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 from latdiag.model.units import NS_PER_S
@@ -64,13 +65,14 @@ class PrometheusServer:
         match: str = "",
         *,
         headers: Headers = (),
-        verify: Any = True,
+        trust: Trust | None = None,
     ) -> None:
         self._url = api_url(url)
         self._families = families
         self._selector = f"{{{_names(families)}{',' if match else ''}{match}}}"
         self._headers = [*headers, ("User-Agent", "latdiag"), ("Accept-Encoding", "identity")]
-        self._verify = verify if self._url.startswith("https:") else False
+        secure = self._url.startswith("https:")
+        self._verify = (trust or Trust()).for_others().context() if secure else False
         self._newest: dict[_Target, int] = {}
 
     @property

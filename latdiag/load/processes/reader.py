@@ -23,7 +23,6 @@ from latdiag.load.processes.counters import Counters
 from latdiag.load.processes.outbox import Bye, Outbox
 from latdiag.load.processes.pulse import BEAT_S, Pulse
 from latdiag.load.processes.settle import settled
-from latdiag.load.wire.dial import tls_context
 from latdiag.load.wire.exchange import Ended, Exchange
 from latdiag.load.wire.heads import Requests, content_type, kept_headers, retry_after
 from latdiag.load.wire.transport import StampedTransport
@@ -92,9 +91,7 @@ class Reader:
         self._counters = counters
         self._transport = StampedTransport(
             # Loading the trust store takes 20 ms: before the start, not in the first request.
-            verify=tls_context(plan.target.verify)
-            if plan.target.url.startswith("https")
-            else plan.target.verify,
+            verify=plan.target.trust.context() if plan.target.url.startswith("https") else True,
             reuse=plan.reuse,
             stamped=plan.kernel_stamps,
             floor=lambda: selector.floor_ns,

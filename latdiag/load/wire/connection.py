@@ -26,6 +26,7 @@ REPLY_LIMIT = 256 * 1024 * 1024
 #: Bytes of a reply that may come in reads without any of its body: chunk headers, trailers. The
 #: parser holds an unfinished trailer and copies it at every read.
 FRAMING_LIMIT = 8 * 1024 * 1024
+HTTP_2 = "the server speaks HTTP/2 alone at this port, as gRPC does"
 
 
 class ExchangeFault(Exception):
@@ -215,7 +216,7 @@ class Connection:
             else:
                 ended = self._take_tls(data)
         except (ExchangeFault, httptools.HttpParserError, httptools.HttpParserUpgrade) as broken:
-            fault = self._fault_of(broken)
+            fault = self._fault_of(broken, data[:9] if self._reads == 1 else data[:0])
         if self._headers_complete and not exchange.headers_ns:
             exchange.headers_ns, exchange.headers_real_ns = user_ns, real_ns
             if self.on_headers is not None:
@@ -240,7 +241,7 @@ class Connection:
         elif ended:
             self.end_of_stream()
 
-    def _fault_of(self, broken: Exception) -> ExchangeFault | None:
+    def _fault_of(self, broken: Exception, start: memoryview) -> ExchangeFault | None:
         """What stopped the parser, in our words; None where the reply was complete before it."""
         if self._complete:
             self._keep_alive = False
@@ -252,7 +253,8 @@ class Connection:
         own = broken.__context__  # a fault that a callback of ours raised comes wrapped
         if isinstance(own, ExchangeFault):
             return own
-        return ExchangeFault(Outcome.PROTOCOL, f"broken HTTP reply: {broken}")
+        text = HTTP_2 if _is_http_2(start) else str(broken)
+        return ExchangeFault(Outcome.PROTOCOL, f"broken HTTP reply: {text}")
 
     def _without_body(self, size: int) -> ExchangeFault | None:
         """A read without any of the body: bounded, for the parser keeps what is unfinished."""
@@ -383,6 +385,11 @@ class Connection:
         if self._headers_complete:
             self._complete = True
             self._keep_alive = self._parser.should_keep_alive()  # only now, later it is reset
+
+
+def _is_http_2(start: memoryview) -> bool:
+    """Whether it is a frame of HTTP/2 (RFC 9113, 4.1): SETTINGS or GOAWAY, of stream 0."""
+    return len(start) == 9 and start[0] == 0 and start[3] in (4, 7) and not any(start[5:])
 
 
 def _unread(_real_ns: int, _user_ns: int, _floor_ns: int, _data: bytes) -> None:

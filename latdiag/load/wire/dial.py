@@ -8,7 +8,6 @@ import ipaddress
 import os
 import select
 import socket
-import ssl
 from time import monotonic_ns
 from typing import Any
 
@@ -18,16 +17,6 @@ from latdiag.load.wire.messages import Trace, step
 from latdiag.model.records import Outcome
 
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
-
-
-def tls_context(verify: bool) -> ssl.SSLContext:
-    """The system's trust store, or no verification at all where the user asked for that."""
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["http/1.1"])
-    return context
 
 
 class Dialer:

@@ -24,7 +24,7 @@ import httpx
 
 from latdiag.load.wire import stamps
 from latdiag.load.wire.connection import Connection, ExchangeFault
-from latdiag.load.wire.dial import Dialer, tls_context
+from latdiag.load.wire.dial import Dialer
 from latdiag.load.wire.exchange import Exchange, Sink
 from latdiag.load.wire.messages import (
     ReplyStream,
@@ -36,6 +36,7 @@ from latdiag.load.wire.messages import (
     step,
 )
 from latdiag.load.wire.receive import Receiver, reason_of
+from latdiag.load.wire.trust import Trust
 from latdiag.model.records import Outcome
 
 _Origin = tuple[str, str, int]
@@ -284,7 +285,7 @@ class StampedTransport(httpx.AsyncBaseTransport):
 
     async def _shake_hands(self, connection: Connection, host: str, exchange: Exchange) -> None:
         if isinstance(self._verify, bool):
-            self._verify = tls_context(self._verify)
+            self._verify = Trust(verify=self._verify).context()
         connection.done = asyncio.get_running_loop().create_future()
         try:
             connection.start_tls(self._verify, host)

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from urllib import request as proxies
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,6 +20,7 @@ from latdiag.load.dialects.sse import END_MARK, END_WITHIN
 from latdiag.load.plan import Target
 from latdiag.load.redact import clean
 from latdiag.load.row import Row
+from latdiag.load.wire.connection import HTTP_2
 from latdiag.load.wire.exchange import Ended, Exchange
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.lengths import LONGEST
@@ -81,7 +83,10 @@ class Preflight:
         self._dialect = dialect
         self._read = read
         self._timeout_s = timeout_s
-        self._transport = StampedTransport(verify=target.verify, stamped=kernel_stamps)
+        self._transport = StampedTransport(
+            verify=target.trust.context() if target.url.startswith("https") else True,
+            stamped=kernel_stamps,
+        )
         self._client = httpx.AsyncClient(
             transport=self._transport, trust_env=False, timeout=timeout_s
         )
@@ -273,6 +278,9 @@ class Preflight:
             "timeout": "check that the host can be reached from this machine; a longer --timeout"
             " waits longer",
         }.get(exchange.fault, "check scheme and port: this may not be an HTTP server")
+        if HTTP_2 in exchange.fault_text:
+            remedy = "give the port at which the server speaks HTTP/1.1; gRPC has one of its own"
+        remedy += _unused_proxy(self.target.url)
         return TargetFault(f"{url}: {shown(exchange.fault_text or text)}", remedy)
 
     def _check_status(self, status: int, said: str, url: str) -> None:
@@ -302,6 +310,17 @@ class Preflight:
         return (
             f"try --path {' or --path '.join(others)}, or check --model and the URL's path{also}"
         )
+
+
+def _unused_proxy(url: str) -> str:
+    """That latdiag connects directly, for an environment that names a proxy for ``url``."""
+    parts = urlsplit(url)
+    named = proxies.getproxies_environment()
+    used = next((kind for kind in (parts.scheme, "all") if named.get(kind)), None)
+    bypass = proxies.proxy_bypass_environment  # type: ignore[attr-defined]
+    if used is None or bypass(parts.hostname or "", named):
+        return ""
+    return f"; latdiag uses no proxy, although {used.upper()}_PROXY names one"
 
 
 def _context(reply: bytes, model: str) -> int | None:

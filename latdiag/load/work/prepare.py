@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from latdiag.load.dialects import dialect_of_path
 from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.redact import secrets_of
+from latdiag.load.wire.trust import USUAL, Trust
 from latdiag.load.work.answering import CALIBRATION_WORDS, first_that_answers
 from latdiag.load.work.lengths import Lengths
 from latdiag.load.work.negotiate import FEW, Agreed, Answer
@@ -60,7 +61,7 @@ class Wish:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     #: the variable that the API key among them was taken from
     api_key_env: str | None = None
-    verify: bool = True
+    trust: Trust = USUAL
     timeout_ns: int = 120 * NS_PER_S
     reuse: bool = True
     workers: int | None = None
@@ -145,7 +146,7 @@ async def prepare(wish: Wish) -> Prepared:
     _, url, dialect = locate(wish.url, wish.path)
     others = () if wish.path or dialect_of_path(wish.url) else siblings(url)
     secrets = secrets_of(wish.headers, url, concealed_values())
-    target = Target(url, wish.headers, wish.verify, secrets)
+    target = Target(url, wish.headers, wish.trust, secrets)
     prompts = read_prompts(wish.prompts) if wish.prompts is not None else None
     words = tokenizer_words(wish.tokenizer) if wish.tokenizer is not None else None
     closed = wish.rate is None
@@ -271,6 +272,13 @@ def _check_wish(wish: Wish) -> None:
     if "stream" in (wish.overlay or {}):
         raise UsageFault(
             "--body-json sets stream", "leave it out: latdiag always asks for a stream"
+        )
+    choices = (wish.overlay or {}).get("n")
+    if type(choices) is int and choices > 1:
+        raise UsageFault(
+            f"--body-json asks for {choices} choices in each reply, whose tokens come mixed:"
+            " TTFT, TPOT and ITL would be those of no choice",
+            f"leave n out, and give {choices} times the requests and the concurrency",
         )
     if wish.timeout_ns <= 0:
         raise UsageFault("--timeout is 0: every request would fail", "give for example 60s")
