@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.endpoints import Endpoints
     from latdiag.ingest.plan import Prometheus
     from latdiag.load.look import Headers, Origin
-    from latdiag.load.wire.trust import Trust
+    from latdiag.load.trust import Trust
 
 #: What a receiver on this machine is reached by.
 _GRPC, _HTTP = "127.0.0.1:4317", "127.0.0.1:4318"

@@ -13,7 +13,7 @@ from latdiag.cli.values import DURATION, headers_of, trust_of, usual_key
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
-    from latdiag.load.wire.trust import Trust
+    from latdiag.load.trust import Trust
 
 #: How a length in tokens is written.
 LENGTHS = """\b

@@ -16,7 +16,7 @@ from latdiag.model.units import parse_duration
 
 if TYPE_CHECKING:
     from latdiag.load.look import Headers, Origin
-    from latdiag.load.wire.trust import Trust
+    from latdiag.load.trust import Trust
 
 
 class Duration(click.ParamType[int]):
@@ -90,7 +90,7 @@ def trust_of(
     insecure: bool, ca_file: str | None, cert_file: str | None, key_file: str | None
 ) -> Trust:
     """Whom to trust over TLS; UsageFault for files that are not what they should be."""
-    from latdiag.load.wire.trust import Trust
+    from latdiag.load.trust import Trust
 
     if key_file is not None and cert_file is None:
         raise UsageFault("--client-key needs --client-cert", "give both")

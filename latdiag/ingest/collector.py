@@ -36,7 +36,7 @@ from latdiag.ingest.plan import (
     Slip,
 )
 from latdiag.load.look import Headers, Origin
-from latdiag.load.wire.trust import Trust
+from latdiag.load.trust import Trust
 from latdiag.model.errors import LatdiagError, LocalFault
 from latdiag.model.units import NS_PER_S
 from latdiag.runtime.channel import Channel, Fault

@@ -12,7 +12,7 @@ from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.plan import Prometheus
 from latdiag.load.look import Headers, Origin
-from latdiag.load.wire.trust import Trust
+from latdiag.load.trust import Trust
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import show_duration
 from latdiag.runtime.signals import handled

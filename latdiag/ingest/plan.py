@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from latdiag.ingest.otlp.forward import Destination
     from latdiag.ingest.otlp.keep import Keep
     from latdiag.load.look import Headers, Origin
-    from latdiag.load.wire.trust import Trust
+    from latdiag.load.trust import Trust
 
 WRITER = "collector"
 #: How often metrics are scraped between the edges.

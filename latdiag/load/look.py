@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 
-from latdiag.load.wire.trust import Trust
+from latdiag.load.trust import Trust
 
 #: Scheme, host, port.
 Origin = tuple[str, str | None, int | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from latdiag.load.wire.trust import USUAL, Trust
+from latdiag.load.trust import USUAL, Trust
 from latdiag.stacks.signal import ReplyFields
 
 #: Scenarios of the requests about the path to a server.

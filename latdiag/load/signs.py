@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from latdiag.load.look import Glimpse, Headers, Origin, beside, look, origin_of
-from latdiag.load.wire.trust import Trust
+from latdiag.load.trust import Trust
 from latdiag.load.work.place import locate
 from latdiag.model.errors import TargetFault
 from latdiag.model.text import shown, without_credentials

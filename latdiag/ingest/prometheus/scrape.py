@@ -18,7 +18,7 @@ import httpx
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
 from latdiag.load.look import REDIRECTS, Glimpse, Headers, Origin, elsewhere, origin_of
-from latdiag.load.wire.trust import Trust
+from latdiag.load.trust import Trust
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 

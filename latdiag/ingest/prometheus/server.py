@@ -19,7 +19,7 @@ import httpx
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
 from latdiag.load.look import Headers
-from latdiag.load.wire.trust import Trust
+from latdiag.load.trust import Trust
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown, without_credentials
 from latdiag.model.units import NS_PER_S

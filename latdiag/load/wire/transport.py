@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import httpx
 
+from latdiag.load.trust import Trust
 from latdiag.load.wire import stamps
 from latdiag.load.wire.connection import Connection, ExchangeFault
 from latdiag.load.wire.dial import Dialer
@@ -36,7 +37,6 @@ from latdiag.load.wire.messages import (
     step,
 )
 from latdiag.load.wire.receive import Receiver, reason_of
-from latdiag.load.wire.trust import Trust
 from latdiag.model.records import Outcome
 
 _Origin = tuple[str, str, int]

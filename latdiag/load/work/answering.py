@@ -64,6 +64,8 @@ async def _agreed(preflight: Preflight, draft: Workload) -> Agreed:
     ask = Ask(draft.model, prompt, overlay=draft.overlay)
     negotiation = Negotiation(preflight.ask, ask, wished)
     agreed = await negotiation.agree(wanted)
+    if agreed.answer.outcome is Outcome.OK:
+        agreed = await negotiation.fewest(agreed)
     answer, tokens = agreed.answer, agreed.terms.tokens
     if answer.refuses and answer.outcome is Outcome.HTTP_ERROR and answer.status < 500:
         raise _Refusal(

@@ -123,6 +123,17 @@ class Negotiation:
         """The answer to the request in this form."""
         return await self._try(terms)
 
+    async def fewest(self, agreed: Agreed) -> Agreed:
+        """The same with about the fewest tokens of output that the server takes: within a factor
+        of two. What it took at first may be many."""
+        while (tokens := agreed.terms.tokens) is not None and tokens // 2 > FEW:
+            fewer = agreed.terms._replace(tokens=tokens // 2)
+            answer = await self._try(fewer)
+            if answer.outcome is not Outcome.OK:
+                break
+            agreed = agreed._replace(answer=answer, terms=fewer)
+        return agreed
+
     async def _try(self, terms: Terms) -> Answer:
         if terms in self._tried:
             return self._tried[terms]
@@ -162,10 +173,7 @@ class Negotiation:
         stated = sorted({int(n) for n in _NUMBER.findall(text) if tokens < int(n) <= most})
         forms = [(True, tokens)] if NEWER in text and not newer else []
         forms += [(newer, n) for n in stated[:1]]
-        lengths = [n for n in (self._wished, most) if n > tokens]
-        forms += [(newer, lengths[0])] if lengths else []
-        forms += [(not newer, n) for n in (tokens, *lengths)]
-        forms += [(newer, n) for n in lengths]
+        forms += [(name, n) for n in (FEW, self._wished, most) for name in (False, True)]
         bare = terms.extras - {NEWER}
         had = {each.limit for each in self._tried if each.extras - {NEWER} == bare}
         for by_newer, n in dict.fromkeys(forms):

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from latdiag.load.dialects import dialect_of_path
 from latdiag.load.plan import LoadPlan, Target, Work
 from latdiag.load.redact import secrets_of
-from latdiag.load.wire.trust import USUAL, Trust
+from latdiag.load.trust import USUAL, Trust
 from latdiag.load.work.answering import CALIBRATION_WORDS, first_that_answers
 from latdiag.load.work.lengths import Lengths
 from latdiag.load.work.negotiate import FEW, Agreed, Answer
