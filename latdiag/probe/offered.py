@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from latdiag.measurement.backlog import Rows, backlog_of
 from latdiag.measurement.stages import BEHIND, WORKLOAD, Limits, Shot, Stage
 from latdiag.model.units import NS_PER_S
 from latdiag.probe.budget import Budget, Purse
@@ -113,6 +112,9 @@ def workload(
 
 def _borne(seen: Observations, rate: float) -> float:
     """Requests/s that the server finishes, as far as the workload shows."""
+    # Whoever forks asks this file what a probe costs: numpy is for the planner alone.
+    from latdiag.measurement.backlog import Rows, backlog_of
+
     found = backlog_of(Rows.of_observations(seen, WORKLOAD)[-1:], rate)
     return rate if found is None else min(rate, found.bearable_rate)
 
