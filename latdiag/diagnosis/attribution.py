@@ -11,7 +11,7 @@ from latdiag.attribution.accounts import Account, Rank, ranked, together
 from latdiag.attribution.behind import behind_view
 from latdiag.attribution.evidence import MetricEvidence, ServerState
 from latdiag.attribution.laws import explain as blackbox
-from latdiag.attribution.laws.admission import admitted
+from latdiag.attribution.laws.admission import at_once
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.costs import costs_of
 from latdiag.diagnosis.health import Health, health
@@ -84,7 +84,7 @@ def attribute(
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
     own = laws_account[0].parts if laws_account else None
-    limit = admitted(seen) if seen is not None else None
+    limit = at_once(seen) if seen is not None else None
     given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(
         *(shares, parts, valid, fine, _health(seen, through, laws, own, frame), failed, limit),

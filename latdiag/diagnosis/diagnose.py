@@ -20,6 +20,7 @@ from latdiag.diagnosis.caveats import caveats
 from latdiag.diagnosis.collected import caveats as caveats_of_receiver
 from latdiag.diagnosis.collected import collected
 from latdiag.diagnosis.header import known, number, section, stacks_of, target_of
+from latdiag.diagnosis.limits import Asked, limits_of
 from latdiag.diagnosis.over_time import with_stretches
 from latdiag.diagnosis.result import Result, StackFound
 from latdiag.diagnosis.verdict import with_reason
@@ -68,11 +69,20 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     refused = {name: of.refused for name, of in result.metrics.items() if of.refused}
     result = replace(result, stages=by_stage(run, found, refused, attributed))
     result = _with_evidence(result, accounts)
+    names = [stack.name or "" for stack in result.stacks]
+    shown = [(stack.name or "", stack.version) for stack in result.stacks]
+    result = replace(result, limits=limits_of(found, _asked(run), shown))
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
     said += overheads.caveats(read.overheads())
-    said += held_back.caveats(found.bursts, [stack.name or "" for stack in result.stacks], said)
+    said += held_back.caveats(found.bursts, names, said)
     return replace(result, caveats=tuple(said))
+
+
+def _asked(run: Run) -> Asked:
+    asked = section(section(run.header, "plan"), "limits")
+    rate, slots = known(asked, "rate", int), known(asked, "concurrency", int)
+    return Asked(rate if rate is not None else known(asked, "rate", float), slots)
 
 
 def _check_clocks(run: Run, found: Digest) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.laws.admission import admitted
+from latdiag.attribution.laws.admission import at_once, tried
 from latdiag.model.units import ms
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class TransferTime:
 class Learned:
     """The laws. ``alone_ms``, ``frontend_ms``: a prompt alone and the frontend's part of it, by
     length, of ``alone_n`` requests. ``step_ms``: a decode step alone, out of ``step_blocks``
-    blocks of gaps. ``let_in``: streams of a burst that were admitted at once, None for all that
-    were tried. ``prefill_stops_decode``: shared, separate or unknown; what running streams lose
-    to a prompt in all, and in one pause, are shares of its own time."""
+    blocks of gaps. ``let_in``: streams that run at once, None for all of the largest burst,
+    which had ``tried``. ``prefill_stops_decode``: shared, separate or unknown; what running
+    streams lose to a prompt in all, and in one pause, are shares of its own time."""
 
     alone_ms: tuple[LengthBand, ...]
     alone_n: int
@@ -79,6 +79,7 @@ class Learned:
     step_per_1000_context_ms: float
     step_blocks: int
     let_in: int | None
+    tried: int
     prefill_stops_decode: str
     prefill_stops_decode_share: float | None
     prefill_pause_share: float | None
@@ -104,7 +105,8 @@ def learned_from(laws: Laws, seen: Observations) -> Learned:
         step_per_stream_ms=ms(laws.step.stream),
         step_per_1000_context_ms=ms(1000 * laws.step.context),
         step_blocks=laws.step.n,
-        let_in=admitted(seen),
+        let_in=at_once(seen),
+        tried=tried(seen),
         prefill_stops_decode=laws.sharing.verdict,
         prefill_stops_decode_share=sharing.lost if sharing else None,
         prefill_pause_share=sharing.pause if sharing else None,

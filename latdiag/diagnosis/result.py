@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.diagnosis.collected import Collected
     from latdiag.diagnosis.learned import Learned
+    from latdiag.diagnosis.limits import Limit
     from latdiag.measurement.bursts import Bursts
     from latdiag.measurement.course import Course
     from latdiag.measurement.measurement import MetricResult
@@ -273,10 +274,10 @@ class Result:
 
     ``run``: where it lies; ``runs``: all of them where they are several. ``breakdowns`` and
     ``leaves``: by population, mean or p95_tail; ``by``: breakdowns of other intervals than end
-    to end, by interval and population. ``claims``: by component. ``stages``: the runs or scenarios
-    one by one, where there are several. ``course``: what is to be said of the run over time.
-    ``parts``: the requests that the breakdowns sum up, one by one, and ``source``: the run itself;
-    neither is in JSON.
+    to end, by interval and population. ``claims``: by component. ``limits``: those that the server
+    has shown. ``stages``: the runs or scenarios one by one, where there are several. ``course``:
+    what is to be said of the run over time. ``parts``: the requests that the breakdowns sum up,
+    one by one, and ``source``: the run itself; neither is in JSON.
     """
 
     verb: str
@@ -306,6 +307,7 @@ class Result:
     runs: tuple[str, ...] = ()
     bursts: Bursts | None = None
     course: Course | None = None
+    limits: tuple[Limit, ...] = ()
     stages: tuple[StageResult, ...] = ()
     parts: Parts | None = field(default=None, repr=False, compare=False)
     rests_on: tuple[Rank, ...] = field(default=(), repr=False, compare=False)
@@ -382,6 +384,7 @@ class Result:
                 **({"runs": self.runs} if self.runs else {}),
                 **({"bursts": self.bursts} if self.bursts is not None else {}),
                 **({"course": self.course} if self.course is not None else {}),
+                **({"limits": self.limits} if self.limits else {}),
                 **({"stages": self.stages} if self.stages else {}),
             }
         )

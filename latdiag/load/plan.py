@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,8 +13,13 @@ from latdiag.stacks.signal import ReplyFields
 GET, REFUSED = "get", "refused"
 #: Stages of such requests: alone, and beside the workload.
 PATH, LOADED_PATH = "S1", "S7"
-#: What says that requests are too many.
-BUSY = frozenset({429, 503})
+#: What says that requests are too many; 529 is what some hosted APIs answer when overloaded.
+BUSY = frozenset({429, 503, 529})
+#: How an error under status 200 says so: labels and words of APIs.
+TOO_MANY = re.compile(
+    r"overloaded|rate.?limit|too.many.requests|resource.?exhausted|at (full )?capacity|\b429\b",
+    re.I,
+)
 
 
 class Work(NamedTuple):
@@ -70,6 +76,8 @@ class LoadPlan:
     name: str = ""
     #: a closed loop's slot waits up to so long before each request, at random
     dither_ns: int = 0
+    #: and so long in any case
+    pause_ns: int = 0
     #: where replies state times that the run keeps
     reply_fields: ReplyFields = field(default_factory=ReplyFields)
     #: where GETs go, of a stage that has requests about the path to the server

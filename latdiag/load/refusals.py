@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from latdiag.load.plan import TOO_MANY
 from latdiag.model.records import Outcome
 from latdiag.model.text import without_credentials
 
@@ -22,7 +23,7 @@ def refused(
         except ValueError:
             place = "no URL"
         text = f"HTTP {status}: redirect to {place or 'nowhere'} not followed"
-    limited = status == 429 or (status == 503 and b"retry-after" in headers)
+    limited = status in (429, 529) or (status == 503 and b"retry-after" in headers)
     return (Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR), text
 
 
@@ -32,7 +33,9 @@ def no_stream(document: bytes, said: str, page: bool) -> tuple[Outcome, str]:
     if page or document.lstrip()[:1] == b"<":
         what = "an HTML page"
     elif _is_error(document):
-        return Outcome.HTTP_ERROR, "HTTP 200 with an error" + (f": {said}" if said else "")
+        limited = TOO_MANY.search(said)
+        text = "HTTP 200 with an error" + (f": {said}" if said else "")
+        return (Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR), text
     else:
         what = "one JSON document"
     text = f"the server sent {what} instead of an event stream"

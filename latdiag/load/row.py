@@ -12,6 +12,7 @@ from typing import Any
 from latdiag.load.dialects import Event
 from latdiag.load.dialects.sse import EventStream, SseFault
 from latdiag.load.growing import Growing
+from latdiag.load.plan import BUSY, TOO_MANY
 from latdiag.load.redact import clean, error_text, repeats
 from latdiag.load.refusals import no_stream, refused
 from latdiag.load.scalars import Scalars
@@ -246,6 +247,11 @@ class Row:
         return self._verdict()[0] is Outcome.OK
 
     @property
+    def shed(self) -> bool:
+        """Whether the server refused it as too many."""
+        return self._status in BUSY or self._verdict()[0] is Outcome.RATE_LIMITED
+
+    @property
     def last_ns(self) -> int:
         """The newest instant (MONOTONIC) that this row bears."""
         done_ns = (self.ended or UNDER_WAY).done_ns
@@ -328,7 +334,10 @@ class Row:
                 return refused(self._status, said, ended.headers, self._clean)
             return no_stream(document, said, b"html" in self._type)
         if self._error:
-            return Outcome.HTTP_ERROR, f"error in the stream: {self._error}"
+            begun = any(kind in _OUTPUT for kind in self.kinds)
+            limited = not begun and TOO_MANY.search(self._error)
+            outcome = Outcome.RATE_LIMITED if limited else Outcome.HTTP_ERROR
+            return outcome, f"error in the stream: {self._error}"
         if not self.kinds and not self._saw_done:
             return Outcome.PROTOCOL, self._unreadable or "the reply held no event"
         if self._finish is None and not any(kind in _OUTPUT for kind in self.kinds):

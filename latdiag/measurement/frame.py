@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.load.plan import BUSY
 from latdiag.measurement import ttft_split
 from latdiag.measurement.stages import DESIGNED
 from latdiag.measurement.streams import Streams, read_streams
 from latdiag.measurement.ttft_split import TtftSplit
 from latdiag.model.records import Outcome
+from latdiag.model.units import NS_PER_S
 
 if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
 #: What evidence names a request by besides its ``request_id``; long texts, one a row.
 IDS = ("response_id", "trace_id", "span_id")
+#: What a server may ask to wait, s: a day.
+_LONGEST_WAIT_S = 86_400.0
 #: What ``columns_of`` reads; ask the store for these, and for ``IDS`` where evidence is joined.
 COLUMNS = (
     *(name for name in ttft_split.COLUMNS if name not in IDS),
-    *("scenario", "clock_id", "status", "headers_ns", "isl", "isl_wanted"),
+    *("scenario", "clock_id", "status", "headers_ns", "isl", "isl_wanted", "retry_after_s"),
 )
 
 
@@ -44,8 +48,9 @@ class Frame:
     nobody says. ``status``: 0 where there is none. ``headers``: when the first
     byte of the reply came, 0 where that is not known. ``begun``, ``ended``: whether ``sent`` and
     ``done`` were stamped. ``sound``: it has a first token after it was sent, and no
-    step of the clock lies in it. ``workload``: it is of no designed stage, nor of the warm-up. The
-    texts of ``IDS`` are all None where they were not read.
+    step of the clock lies in it. ``workload``: it is of no designed stage, nor of the warm-up.
+    ``shed``: the server refused it as too many; ``wait``: ns that it asked to wait then, -1 where
+    it did not. The texts of ``IDS`` are all None where they were not read.
     """
 
     row: NDArray[np.int64]
@@ -77,6 +82,8 @@ class Frame:
     ended: NDArray[np.bool_]
     sound: NDArray[np.bool_]
     workload: NDArray[np.bool_]
+    shed: NDArray[np.bool_]
+    wait: NDArray[np.int64]
 
     @property
     def n(self) -> int:
@@ -111,7 +118,7 @@ class Frame:
 
 
 _TEXTS = ("request_id", *IDS, "scenario", "stage", "clock_id", "outcome")
-_FLAGS = ("delayed", "kernel", "ok", "begun", "ended", "sound", "workload")
+_FLAGS = ("delayed", "kernel", "ok", "begun", "ended", "sound", "workload", "shed")
 
 
 def _ties(keys: Sequence[NDArray[np.int64]], order: NDArray[np.int64]) -> bool:
@@ -186,4 +193,22 @@ def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, ND
         "ended": done.valid,
         "sound": sound,
         "workload": ~np.isin(texts["stage"], DESIGNED),
+        "shed": _shed(batch),
+        "wait": _wait(batch),
     }
+
+
+def _shed(batch: Batch) -> NDArray[np.bool_]:
+    """Requests that were refused as too many, in whatever form the client understood."""
+    limited = batch.texts["outcome"] == Outcome.RATE_LIMITED.value
+    busy: NDArray[np.bool_] = limited | np.isin(batch.ints["status"].values, list(BUSY))
+    return busy.astype(bool)
+
+
+def _wait(batch: Batch) -> NDArray[np.int64]:
+    """Retry-After, ns; -1 where a reply had none, or one that no client would wait for."""
+    seconds = batch.floats.get("retry_after_s")
+    if seconds is None:
+        return np.full(batch.n, -1, dtype=np.int64)
+    known = (seconds >= 0) & (seconds <= _LONGEST_WAIT_S)
+    return np.where(known, np.where(known, seconds, 0.0) * NS_PER_S, -1).astype(np.int64)

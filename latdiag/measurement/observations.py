@@ -48,7 +48,8 @@ class Observations:
     ``trip``: the smallest round trip of a connection; -1 where there is none. ``arrivals``,
     ``brought``, ``exact``: instants of the output arrivals of a probe's own stages, the
     tokens that each brought, and whether its stamp is its own; row i holds
-    ``[offsets[i]:offsets[i + 1]]``.
+    ``[offsets[i]:offsets[i + 1]]``. ``shed``: the server refused the row as too many, and
+    ``wait``: ns that it asked to wait then, -1 where it did not.
     """
 
     row: NDArray[np.int64]
@@ -75,6 +76,8 @@ class Observations:
     arrivals: NDArray[np.int64]
     brought: NDArray[np.float64]
     exact: NDArray[np.bool_]
+    shed: NDArray[np.bool_]
+    wait: NDArray[np.int64]
     connect: NDArray[np.int64] | None = None
     trip: NDArray[np.int64] | None = None
     #: tokens of output that were asked for, where nobody states how many there are; 0 elsewhere
@@ -164,7 +167,10 @@ _NO_ARRIVALS = {
     "brought": np.zeros(0),
     "exact": np.zeros(0, dtype=bool),
 }
-_OF_FRAME = ("row", "stage", "scenario", "ok", "status", "begin", "sent", "first", "last", "done")
+_OF_FRAME = (
+    *("row", "stage", "scenario", "ok", "status", "begin", "sent", "first", "last", "done"),
+    *("shed", "wait"),
+)
 
 
 def columns_of(batch: Batch, streams: Streams) -> dict[str, NDArray[Any]]:
@@ -246,5 +252,6 @@ def _nothing() -> Observations:
     texts = np.zeros(0, dtype=object)
     flags, ints = np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64)
     kinds = {"stage": texts, "scenario": texts, "ok": flags, "usable": flags}
-    kinds |= {"delayed": flags, "exact": flags, "offsets": np.zeros(1, dtype=np.int64)}
+    kinds |= {"delayed": flags, "exact": flags, "shed": flags}
+    kinds |= {"offsets": np.zeros(1, dtype=np.int64)}
     return Observations(**{f.name: kinds.get(f.name, ints) for f in fields(Observations)})

@@ -12,8 +12,10 @@ from latdiag.runtime.channel import message
 WORKLOAD = "S10"
 #: The same workload once more, at the server behind the target.
 BEHIND = "S11"
+#: What shows by which rule a server refuses requests as too many.
+REFUSALS = "S12"
 #: The stages that are kept out of every metric.
-DESIGNED = ("warmup", PATH, "S2", "S3", "S4", "S5", "S6", LOADED_PATH, "S8", BEHIND)
+DESIGNED = ("warmup", PATH, "S2", "S3", "S4", "S5", "S6", LOADED_PATH, "S8", REFUSALS, BEHIND)
 
 
 @message
@@ -32,9 +34,10 @@ class Stage:
 
     ``slots``: closed loop with so many; 0: open loop. ``segment``: numbers independent repetitions
     of the workload from 1. ``dither_ns``: a closed loop waits up to so long before each request,
-    at random, or it would keep step with a timer of the server. ``why``: what is found out, for
-    people who wait. ``beside``: requests about the path that go out among those of an open loop:
-    GETs where ``isl`` is 0, else POSTs that are refused.
+    at random, or it would keep step with a timer of the server, and ``pause_ns`` in any case.
+    ``after_ns``: nothing is sent for so long before it, because the server asks for that.
+    ``why``: what is found out, for people who wait. ``beside``: requests about the path that go
+    out among those of an open loop: GETs where ``isl`` is 0, else POSTs that are refused.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Stage:
     segment: int = 0
     dither_ns: int = 0
     beside: tuple[Shot, ...] = ()
+    pause_ns: int = 0
+    after_ns: int = 0
 
     @property
     def tokens(self) -> int:
@@ -54,13 +59,14 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class PathStage:
     """S0 and S1: ``gets`` cheap GETs, of which ``fresh`` on connections of their own, and a
-    refused POST for every input length in ``refused``."""
+    refused POST for every input length in ``refused``. ``after_ns``: as of a stage."""
 
     gets: int
     refused: tuple[int, ...]
     fresh: int
     name: str = PATH
     why: str = "the path to the server and its frontend"
+    after_ns: int = 0
 
 
 @message

@@ -94,6 +94,7 @@ def _rows(batch: Batch, rows: slice) -> Batch:
         {name: c[rows] for name, c in batch.texts.items()},
         {name: part(c) for name, c in batch.lists.items()},
         batch.run,
+        {name: c[rows] for name, c in batch.floats.items()},
     )
 
 

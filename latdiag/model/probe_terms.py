@@ -92,10 +92,11 @@ PROBE_TERMS = (
         " before the engine. S8: long prompts sent while other streams run, which slow down when"
         " the engine starts on one. S10: the workload, the only stage that metrics and"
         " breakdowns cover. S11: with --behind the same workload at the server behind the"
-        " target.",
+        " target. S12: small requests, only if the server refused some as too many: they show by"
+        " which rule.",
         also=(
             *("stage", "designed", "probe", "S0", "S1", "S2", "S3", "S4", "S5", "S6", "S7"),
-            *("S8", "S10", "S11"),
+            *("S8", "S10", "S11", "S12"),
         ),
         see=("budget", "learned", "segment", "behind"),
     ),
@@ -182,8 +183,30 @@ PROBE_TERMS = (
         "How many requests of a burst were decoding at the same time. If a burst shows a limit"
         " (vLLM: --max-num-seqs, or its KV cache), further requests wait: that is"
         " queue.admission.",
-        also=("let_in", "let in", "admission"),
-        see=("queue", "designed stage"),
+        also=("let_in", "let in", "admission", "tried"),
+        see=("queue", "designed stage", "limit"),
+    ),
+    Term(
+        "limit",
+        "Limits of a server",
+        "What the server has shown of how much it takes. in_flight: so many requests at once, and"
+        " it refuses (429, 503) what comes beyond. rate: so many requests in a time, and it"
+        " refuses what comes beyond; burst is what it takes at once after a pause. refusals: it"
+        " refuses requests as too many, and neither of these rules explains which. streams: so"
+        " many run at once, and others wait. output_rate: all streams together get so many"
+        " tokens per second, however many there are. A probe that is refused goes on below the"
+        " limit: with fewer requests at once, or slower. A limit is only named if no request"
+        " contradicts it.",
+        also=(
+            "limits",
+            "in_flight",
+            "output_rate",
+            "rate limit",
+            "429",
+            "Retry-After",
+            "refusals",
+        ),
+        see=("admitted", "designed stage", "probe budget"),
     ),
     Term(
         "long prompts",

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from latdiag.measurement.stages import Cost, Limits
-from latdiag.probe.budget import BUDGETS, BURST_POSTS, REACH, SHORT
+from latdiag.probe.budget import (
+    BUDGETS,
+    BURST_POSTS,
+    REACH,
+    REFUSAL_POSTS,
+    REFUSAL_ROUNDS,
+    RESENT,
+    SHORT,
+)
 from latdiag.probe.offered import LEAST, Offered, least_requests, most_requests
 
 
@@ -27,7 +35,9 @@ def cost(limits: Limits) -> Cost:
     load_s *= 2 if limits.behind else 1
     path = budget.gets + 3 * budget.refusals + 2 * budget.beside * budget.segments
     path += BURST_POSTS * len(budget.batches)
-    requests = path + designed + most
+    # Where the server refuses some as too many.
+    limited = REFUSAL_ROUNDS * REFUSAL_POSTS + RESENT + most // budget.segments
+    requests = path + designed + most + limited
     return Cost(
         requests,
         min(tokens, limits.max_tokens),

@@ -15,6 +15,7 @@ stage isolates one cause of latency, with all others held still:
     S4       two long prompts at once: computed in turn, or side by side
     S7       cheap GETs and refused POSTs beside the workload, refused POSTs beside S6 too: who
              waits before the engine
+    S12      small requests, where some were refused as too many: by which rule
     S10      the workload, open loop: what is to be explained
 
 Lengths come in random order, so that drift of the server does not look like a law.
@@ -37,6 +38,7 @@ from latdiag.measurement.stages import (
 from latdiag.model.units import NS_PER_MS, NS_PER_S
 from latdiag.probe.budget import BUDGETS, BURST_POSTS, REACH, SHORT, Budget, Purse
 from latdiag.probe.cost import least_tokens
+from latdiag.probe.heeding import Heed
 from latdiag.probe.offered import clamp, workload
 from latdiag.probe.pace import Pace, pace
 
@@ -50,13 +52,29 @@ _LONGEST_PREFILL_NS = 1_000 * NS_PER_MS
 _BESIDE_BURST = (0.05, 0.8)
 
 
-def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
+def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, str | None]:
     """The stages one after the other; ``send`` it all that was observed up to then.
 
-    It ends early where nothing usable comes back, and leaves out what the tokens do not allow.
+    It ends early where nothing usable comes back, and leaves out what the tokens and the limits of
+    the server do not allow; returns why, where these leave too little.
     """
-    budget, draw = BUDGETS[limits.budget], random.Random(limits.seed)
     purse = Purse(limits, least_tokens(limits))
+    heed = Heed(BUDGETS[limits.budget].patience_s, purse)
+    stages = _stages(limits, purse)
+    try:
+        stage = next(stages)
+        while True:
+            seen = yield from heed.through(stage)
+            if seen is None or heed.why is not None:
+                return heed.why
+            stage = stages.send(seen)
+    except StopIteration:
+        return None
+
+
+def _stages(limits: Limits, purse: Purse) -> Generator[Stage | PathStage, Observations, None]:
+    """As they are wished for."""
+    budget, draw = BUDGETS[limits.budget], random.Random(limits.seed)
     refused = [n for n in (SHORT, REACH, 4 * REACH) for _ in range(budget.refusals)]
     draw.shuffle(refused)
     yield PathStage(budget.gets, tuple(purse.fitting(refused)), budget.fresh)
@@ -80,7 +98,7 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, None]:
     for together in (_interference, _pairs):
         for stage in together(budget, pace(seen), purse, draw):
             seen = yield stage
-    yield from workload(limits, budget, pace(seen), purse, draw, lengths)
+    yield from workload(limits, budget, seen, purse, draw, lengths)
 
 
 def _refusing(seen: Observations, lengths: Sequence[int]) -> list[int]:
@@ -202,6 +220,7 @@ def _batches(
         osl = clamp(NS_PER_S / at.gap_ns, 12, 32)
         left -= size * (at.ttft_ns(SHORT) - at.floor_ns) + osl * at.gap_ns
         capped = at.admitted is not None and at.admitted < size // 2
+        capped = capped or (at.places is not None and at.places < size)
         if (left < 0 and size > 4) or capped:
             break
         lasts = at.ttft_ns(SHORT) + osl * at.gap_ns
@@ -219,7 +238,7 @@ def _batches(
 
 def _interference(budget: Budget, at: Pace, purse: Purse, draw: random.Random) -> Iterator[Stage]:
     """Streams that decode, and long prompts that arrive while they do."""
-    decoders = min(4, (at.admitted or 5) - 1)
+    decoders = min(4, (at.admitted or 5) - 1, (at.places or 5) - 1)
     if decoders < 2:
         return
     longest = _longest(budget, at, purse)

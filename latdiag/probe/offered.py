@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from latdiag.measurement.stages import BEHIND, WORKLOAD, Limits, Shot, Stage
 from latdiag.model.units import NS_PER_S
@@ -25,6 +26,11 @@ _RATE, _IN_FLIGHT, _PREFILL_BUSY = 6.0, 3.0, 0.3
 _OF_CAPACITY = 1.05
 #: Requests of each place of a closed loop: fewer are a burst, not a loop; more are not needed.
 TURNS, _ENOUGH_TURNS = 3, 5
+#: With fewer places an open loop finds none for more than this share of its requests.
+_FEW = 0.005
+#: Below a limit of requests/s: how much slower random arrivals have to be; where fewer than so
+#: many are taken at once, how far apart each is from the next, as shares of its pace.
+_SLOWER, _STEADY, _APART = 0.7, 10, 1.05
 #: Fewer requests of the workload bear no verdict.
 LEAST = 34
 #: A rate or a concurrency of the user's own may need so many times the budget's requests.
@@ -71,43 +77,51 @@ class Offered:
 def workload(
     limits: Limits,
     budget: Budget,
-    at: Pace,
+    seen: Observations,
     purse: Purse,
     draw: random.Random,
     refused: Sequence[int],
 ) -> Generator[Stage, Observations, None]:
     """S10 in independent segments: the queue of one is gone before the next begins. ``refused``:
     input lengths of POSTs that go out beside it (S7) and are refused, as many as GETs. A rate of
-    the probe's own that the server does not finish is lowered for the segments that follow."""
+    the probe's own that the server does not finish is lowered for the segments that follow. One
+    more segment makes up for one in which the server refused most as too many."""
+    from latdiag.probe.pace import pace  # numpy: in the planning process alone
+
     work = Offered(limits)
-    mean_isl, mean_osl = work.means()
-    alone = at.ttft_ns(mean_isl) + mean_osl * at.gap_ns
-    rate = limits.rate or _modest_rate(at, mean_isl, alone)
-    expected = limits.concurrency * NS_PER_S / alone if limits.concurrency else rate
-    number = clamp(expected * budget.load_s, least_requests(limits), most_requests(limits, budget))
-    number = min(number, int(purse.left / (mean_isl + mean_osl) / (2 if limits.behind else 1)))
+    means = work.means()
+    number, segment, segments, borne = 0, 0, budget.segments, math.inf
     lengths = work.lengths(purse.context)
     moments = random.Random(limits.seed + 2)
-    segments = budget.segments
-    if limits.concurrency:
-        segments = clamp(number // (TURNS * limits.concurrency), 1, segments)
-    for segment in range(1, segments + 1):
-        size = number // segments
+    while segment < segments:
+        segment += 1
+        offer = _offer(limits, pace(seen), means, borne)
+        if not number:
+            least = max(LEAST, TURNS * offer.slots)
+            number = clamp(offer.rate * budget.load_s, least, most_requests(limits, budget))
+            number = min(number, int(purse.left / sum(means) / (2 if limits.behind else 1)))
+            if offer.slots:
+                segments = clamp(number // (TURNS * offer.slots), 1, segments)
+            size, last = number // segments, segments
         pairs = [next(lengths) for _ in range(size)]
-        slots = limits.concurrency or 0
-        shots = tuple(_due(pairs, None if slots else rate, draw))
+        shots = tuple(_due(pairs, offer, draw))
         stage = Stage(
             WORKLOAD,
             shots,
-            slots,
+            offer.slots,
             f"the workload, part {segment} of {segments}",
             segment,
-            beside=() if slots else tuple(_beside(shots, budget, refused, moments)),
+            beside=() if offer.slots else tuple(_beside(shots, budget, refused, moments)),
         )
         for each in _in_turn(stage) if limits.behind else [stage]:
             if (paid := purse.pays(each, share=False)) is not None:
                 seen = yield paid
-                rate = rate if limits.rate or slots else _borne(seen, rate)
+                if not (limits.rate or offer.slots):
+                    borne = _borne(seen, offer.rate)
+        served = int((seen.ok & (seen.stage == WORKLOAD)).sum())
+        shed = bool((seen.shed & (seen.stage == WORKLOAD)).any())
+        if shed and segment == segments == last and served < number / 2:
+            segments += 1
 
 
 def _borne(seen: Observations, rate: float) -> float:
@@ -117,6 +131,45 @@ def _borne(seen: Observations, rate: float) -> float:
 
     found = backlog_of(Rows.of_observations(seen, WORKLOAD)[-1:], rate)
     return rate if found is None else min(rate, found.bearable_rate)
+
+
+class Offer(NamedTuple):
+    """How the workload goes out. ``slots``: of a closed loop, 0 for an open one.
+    ``rate``: requests/s that come of it. ``least_ns``: between two requests."""
+
+    slots: int
+    rate: float
+    least_ns: float
+
+
+def _offer(limits: Limits, at: Pace, means: tuple[float, float], borne: float) -> Offer:
+    """As the user wishes, or modestly and no faster than is ``borne``, and in any case within the
+    limits that the server has shown: with too few places for an open loop that is a closed one.
+    ``means``: of ISL and OSL."""
+    alone = at.ttft_ns(means[0]) + means[1] * at.gap_ns
+    rate = limits.rate or min(borne, _modest_rate(at, means[0], alone))
+    slots, least_ns = 0, 0.0
+    if limits.concurrency:
+        slots, rate = limits.concurrency, limits.concurrency * NS_PER_S / alone
+    if at.places is not None:
+        in_flight = rate * alone / NS_PER_S
+        if slots or _turned_away(in_flight, at.places) > _FEW:
+            slots = min(at.places, max(1, slots or math.ceil(in_flight)))
+            rate = min(rate, slots * NS_PER_S / alone)
+    if at.most_rate is not None and at.refused is not None:
+        steady = at.refused.burst < _STEADY or at.refused.window_s is not None
+        rate = min(rate, (_SLOWER if not steady else 1.0) * at.most_rate)
+        least_ns = _APART * NS_PER_S / at.most_rate if steady else 0.0
+    return Offer(slots, rate, least_ns)
+
+
+def _turned_away(in_flight: float, places: int) -> float:
+    """Share of the requests that find no place (Erlang's loss formula), with so many under way on
+    average."""
+    lost = 1.0
+    for n in range(1, places + 1):
+        lost = in_flight * lost / (n + in_flight * lost)
+    return lost
 
 
 def _in_turn(stage: Stage) -> list[Stage]:
@@ -162,14 +215,12 @@ def _modest_rate(at: Pace, mean_isl: float, alone: float) -> float:
     return rate
 
 
-def _due(
-    pairs: Sequence[tuple[int, int]], rate: float | None, draw: random.Random
-) -> Iterator[Shot]:
-    """Poisson arrivals at ``rate`` per second; None: closed loop."""
+def _due(pairs: Sequence[tuple[int, int]], offer: Offer, draw: random.Random) -> Iterator[Shot]:
+    """Poisson arrivals at a rate; or a closed loop."""
     now = 0.0
     for isl, osl in pairs:
-        if rate is None:
+        if offer.slots:
             yield Shot(isl, osl, -1)
         else:
-            now += draw.expovariate(rate) * NS_PER_S
+            now += max(draw.expovariate(offer.rate) * NS_PER_S, offer.least_ns)
             yield Shot(isl, osl, round(now))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.attribution.laws.admission import admitted
+from latdiag.attribution.laws.limits import IN_FLIGHT, RATE, Refused, refused_of
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
@@ -29,6 +30,7 @@ class Pace:
     that ran at once in the burst where not all did; None where all did. ``at_once``: requests that
     are in effect served at once in the burst that went best; None without one. ``chunk``: tokens
     that an arrival brings. ``longest_gap_ns``: between two arrivals of the long stream.
+    ``refused``: by which rule requests are refused as too many.
     """
 
     base_ns: float
@@ -39,6 +41,19 @@ class Pace:
     chunk: float = 1.0
     longest_gap_ns: float = 0.0
     at_once: float | None = None
+    refused: Refused | None = None
+
+    @property
+    def places(self) -> int | None:
+        """Requests that may be under way at once; None: no limit is known."""
+        law = self.refused
+        return int(law.value) if law is not None and law.rule == IN_FLIGHT else None
+
+    @property
+    def most_rate(self) -> float | None:
+        """Requests/s that are not refused; None: no limit is known."""
+        law = self.refused
+        return law.lo if law is not None and law.rule == RATE else None
 
     def ttft_ns(self, isl: float) -> float:
         """TTFT expected of a prompt of ``isl`` tokens, alone."""
@@ -62,7 +77,7 @@ def pace(seen: Observations) -> Pace:
     gap, base = _gap(seen), max(base, 0.0)
     return Pace(
         *(base, slope, gap, floor, admitted(seen), _chunk(seen), _longest_gap(seen)),
-        _at_once(seen, base, slope, gap),
+        *(_at_once(seen, base, slope, gap), refused_of(seen)),
     )
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from latdiag.measurement.stages import Limits, PathStage, Stage
 from latdiag.model.errors import LatdiagError, LocalFault
-from latdiag.model.records import Outcome
 from latdiag.runtime.channel import Channel, Fault, message
 from latdiag.runtime.children import fork_talking
 
@@ -22,13 +21,12 @@ if TYPE_CHECKING:
 
 #: How often a wait looks whether it should go on, and how long a planner has for its end.
 _LOOK_S, _PATIENCE_S = 0.1, 2.0
-_BUSY = (429, 503)
 
 
 class Design(NamedTuple):
     """What a planner thinks with. ``columns``: those of the table requests that are observed."""
 
-    probe: Callable[[Limits], Generator[Stage | PathStage, Observations, None]]
+    probe: Callable[[Limits], Generator[Stage | PathStage, Observations, str | None]]
     observe: Callable[[Iterable[Batch]], Observations]
     columns: tuple[str, ...]
 
@@ -48,13 +46,10 @@ class Written(NamedTuple):
 
 @message
 class Step(NamedTuple):
-    """What comes next: a stage, or None at the design's end.
-
-    ``refused``: requests so far that the server refused as too many (429, 503).
-    """
+    """What comes next: a stage, or None at the design's end; ``why`` it ends before its time."""
 
     stage: Stage | PathStage | None
-    refused: int
+    why: str | None = None
 
 
 def the_design() -> Design:
@@ -150,32 +145,17 @@ def _live(design: Callable[[], Design], channel: Channel) -> None:
 def _steps(design: Design, run_path: str, limits: Limits) -> Iterator[Step]:
     """Every step; goes on when the stage that it named is written."""
     stages = design.probe(limits)
-    stage = next(stages, None)
-    refused = 0
-    while stage is not None:
-        yield Step(stage, refused)
-        seen, refused = _observed(design, run_path)
-        try:
-            stage = stages.send(seen)
-        except StopIteration:
-            stage = None
-    yield Step(None, refused)
+    try:
+        stage = next(stages)
+        while True:
+            yield Step(stage)
+            stage = stages.send(_observed(design, run_path))
+    except StopIteration as end:
+        yield Step(None, end.value)
 
 
-def _observed(design: Design, run_path: str) -> tuple[Observations, int]:
-    """All rows so far, and how many of them the server refused as too many."""
+def _observed(design: Design, run_path: str) -> Observations:
+    """All rows so far."""
     from latdiag.store.run import Run
 
-    columns = list(dict.fromkeys((*design.columns, "outcome", "status")))
-    refused = 0
-
-    def counted() -> Iterator[Batch]:
-        nonlocal refused
-        for batch in Run.open(run_path).batches(columns):
-            busy = batch.texts["outcome"] == Outcome.RATE_LIMITED.value
-            for status in _BUSY:
-                busy = busy | (batch.ints["status"].values == status)
-            refused += int(busy.sum())
-            yield batch
-
-    return design.observe(counted()), refused
+    return design.observe(Run.open(run_path).batches(design.columns))

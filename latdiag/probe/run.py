@@ -6,6 +6,7 @@ import heapq
 import itertools
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,13 +24,16 @@ from latdiag.load.work.prepare import Prepared, Wish
 from latdiag.measurement.stages import WORKLOAD, Limits, PathStage, Stage
 from latdiag.model.errors import TargetFault, of_run
 from latdiag.model.text import without_credentials
+from latdiag.model.units import NS_PER_S
 from latdiag.probe.planner import Planner
 from latdiag.runtime.signals import handled
 from latdiag.store.header import LoadPlan, ProbeLimits
 
 #: Share of failures at which it stops, once there are so many: a probe must not lean on a server
-#: that is down.
+#: that is down. Refusals as too many are for the design to heed.
 GIVE_UP, _ENOUGH = 0.2, 10
+#: How often a wait looks whether it should go on, s.
+_LOOK_S = 0.05
 
 
 class Progress(Protocol):
@@ -162,7 +166,10 @@ class _Probing:
         end = LoadEnd()
         for place in itertools.count():
             step = planner.step(lambda: self.signalled > 0)
-            if step is None or step.stage is None or not self._allowed(step.stage, step.refused):
+            if step is None or step.stage is None:
+                self.cut = step.why if step is not None else None
+                break
+            if not self._allowed(step.stage):
                 break
             end = self._execute(step.stage, place, progress)
             self._count(step.stage)
@@ -178,13 +185,10 @@ class _Probing:
         """Whether tokens were asked for and none came."""
         return self._asking > 0 and not self._served
 
-    def _allowed(self, stage: Stage | PathStage, refused: int) -> bool:
+    def _allowed(self, stage: Stage | PathStage) -> bool:
         """Whether a stage may begin: the last guard, whatever the design says."""
         tokens = getattr(stage, "tokens", 0)
-        if refused:
-            some = f"{refused} request{'s' * (refused > 1)}"
-            self.cut = f"the server rejected {some} as too many, so the probe stopped"
-        elif self._spent + tokens > self.limits.max_tokens:
+        if self._spent + tokens > self.limits.max_tokens:
             left = self.limits.max_tokens - self._spent
             self.cut = f"{stage.name} needs {tokens:,} tokens, and only {left:,} are left"
         self._spent += tokens
@@ -194,10 +198,19 @@ class _Probing:
         if (counts := self._counts) is None:
             return
         self._done += counts.done
-        self._failed += counts.failed
+        self._failed += counts.failed - counts.shed
         if not isinstance(stage, PathStage):
             self._asking += 1
             self._served += counts.done - counts.failed
+
+    def _rest(self, ns: int, progress: Progress) -> None:
+        """Nothing is sent for so long, because the server asked for it."""
+        until = time.monotonic() + ns / NS_PER_S
+        if ns:
+            progress.begin(f"waiting {ns / NS_PER_S:.0f} s, as the server limits requests", None)
+        while not self.signalled and time.monotonic() < until:
+            self.attend()
+            time.sleep(_LOOK_S)
 
     def _hopeless(self, end: LoadEnd) -> bool:
         """Whether too many requests failed, in the last stage or in all."""
@@ -216,20 +229,24 @@ class _Probing:
 
         def told(counts: Counts) -> None:
             self._counts = counts
-            progress.update(*counts)
+            progress.update(*counts[:4])
             self.attend()
             if self.signalled and not self._forwarded:
                 # It came in the moment before the load took the signals over.
                 self._forwarded = True
                 signal.raise_signal(self.signalled)
 
+        self._rest(stage.after_ns, progress)
         self._counts = None
+        if self.signalled:
+            return LoadEnd()
         if isinstance(stage, PathStage):
             return self._execute_path(stage, place, progress, told)
         progress.begin(f"{stage.name}: {stage.why}", len(stage.shots))
         segment = f"segment-{stage.segment}" if stage.segment else ""
         plan = prepared.stage_plan(
-            f"{stage.name.lower()}-{place}-", stage.slots, segment, stage.dither_ns
+            *(f"{stage.name.lower()}-{place}-", stage.slots, segment),
+            *(stage.dither_ns, stage.pause_ns),
         )
         work = prepared.shots(stage.name, stage.shots, self._numbers)
         if stage.beside:

@@ -38,6 +38,8 @@ def blocks(result: Result) -> Iterator[Block]:
     """The answer, the objectives, and the notes that change what is read here."""
     answer = answer_of(result)
     yield from of(answer)
+    for limit in result.limits:
+        yield Block(_labelled("Limit:", limit.sentence), 2, 3)
     if result.slo:
         yield Block(lambda page, room: _objectives(page, room, result), 2, 6)
     weighty = [] if answer.head == "NOTHING ARRIVED" else notes.weighty(result)

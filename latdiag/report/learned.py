@@ -33,7 +33,7 @@ def learned(page: Page, result: Result) -> None:
         ("  each further request", f"+{quantity(found.step_per_stream_ms, 'ms')}"),
         ("  1 000 tokens of context", f"+{quantity(found.step_per_1000_context_ms, 'ms')}"),
         ("tokens arrive", _delivery(found.bursts_ms)),
-        ("requests admitted at once", _admitted(found.let_in)),
+        ("requests admitted at once", _admitted(found)),
         ("KV transfer", _transfer(found.transfer_ms)),
     ):
         page.paragraph(text, f"  {label:<{_LABEL}}", " " * (_LABEL + 2))
@@ -97,9 +97,13 @@ def _delivery(bursts_ms: float | None) -> str:
     )
 
 
-def _admitted(requests: int | None) -> str:
-    """The design stops at the first burst where some had to wait; None: no burst had to."""
-    return "no limit found by the probe" if requests is None else f"{requests}; others wait"
+def _admitted(found: Learned) -> str:
+    """Never more than was tried."""
+    if found.let_in is not None:
+        return f"{found.let_in}; others wait"
+    return (
+        f"all {found.tried} that were tried" if found.tried else f"{_UNKNOWN}: no burst was sent"
+    )
 
 
 def _transfer(transfer: TransferTime | None) -> str:

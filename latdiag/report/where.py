@@ -166,6 +166,8 @@ def verdict(page: Page, result: Result) -> None:
     word = _subject(page, result, found) if bottleneck else page.word(found.kind, 30)
     style = _STYLES.get(found.kind, "bold yellow")
     page.headed(Span(f"{word.upper().replace('_', ' ')}:", style), page.word(found.sentence, 500))
+    for limit in result.limits:
+        page.paragraph(page.word(limit.sentence, 500), "Limit: ", "  ")
     if found.next:
         page.paragraph(page.word(found.next, 500), "Next: ", "  ")
     if found.sure:

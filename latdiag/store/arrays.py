@@ -51,7 +51,7 @@ def to_batch(record_batch: Any) -> Batch:
     """A ``Batch`` of a record batch with columns of the declared types.
 
     Fixed-width values without nulls, and list items, are views of Arrow's memory (read-only).
-    Floats and maps have no place in a Batch: whoever wants them reads a frame.
+    Maps have no place in a Batch: whoever wants them reads a frame.
     """
     batch = Batch(record_batch.num_rows, {}, {}, {}, {})
     for name, array in zip(record_batch.schema.names, record_batch.columns, strict=True):
@@ -63,6 +63,8 @@ def to_batch(record_batch: Any) -> Batch:
             batch.ints[name] = Ints(
                 np.where(valid, values, 0) if array.null_count else values, valid
             )
+        elif pa.types.is_float64(array.type):
+            batch.floats[name] = np.where(valid_of(array), values_of(array), np.nan)
         elif pa.types.is_boolean(array.type):
             batch.bools[name] = values_of(array) & valid_of(array)
         elif pa.types.is_string(array.type):

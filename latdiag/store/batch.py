@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ class Batch:
     texts: dict[str, NDArray[np.object_]]
     lists: dict[str, Lists]
     run: int = 0
+    #: NaN where null
+    floats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def select(self, keep: NDArray[np.bool_]) -> Batch:
         """The rows where ``keep`` (length n) is True, in order."""
@@ -74,4 +76,5 @@ class Batch:
             texts={k: v[keep] for k, v in self.texts.items()},
             lists=lists,
             run=self.run,
+            floats={k: v[keep] for k, v in self.floats.items()},
         )

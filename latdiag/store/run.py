@@ -135,13 +135,13 @@ class Run:
     ) -> Iterator[Batch]:
         """All attempts in batches of at most ``rows`` rows, fewer where answers are long.
 
-        ``columns``: None for all that a Batch can hold (not ``retry_after_s``, a float). Rows of
+        ``columns``: None for all. Rows of
         finished attempts come first, run by run; attempts that only open files know follow as
         ``cut_by_client``. Rows that contradict themselves are left out, and counted in
         ``contradictions``. Raises RunFault (file and row named) for rows against the contract.
         """
         if columns is None:
-            columns = [name for name, word in REQUESTS.items() if word != "float"]
+            columns = list(REQUESTS)
         columns = _known("requests", columns)
         judge = self._judge("requests")
         for place, directory in enumerate(self._directories):

@@ -15,7 +15,7 @@ from latdiag.store.run import Run
 
 from .command import Command, Ended, wait_for
 from .designed import arguments, cuts, probed, result, rows, told, well_ended
-from .peers import Asked, Wire, models, serving, well
+from .peers import Asked, Wire, event, models, serving, well
 from .stream_peer import Peer, streaming
 
 # ---------------------------------------------------------------------- a server that fails
@@ -61,11 +61,18 @@ def test_failures_of_small_stages_add_up(tmp_path: Path) -> None:
     assert "more than 20 %" in cuts(ended)[0]
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_one_refusal_as_too_many_ends_it(tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize("status", [429, 503, 529, 200])
+def test_refusals_as_too_many_are_for_the_design(tmp_path: Path, status: int) -> None:
+    """Four of ten in one stage: of another failure so many would end it."""
+
     def script(wire: Wire, asked: Asked) -> None:
-        if asked.number == 7:
-            wire.reply(status, "{}")
+        if asked.number is not None and 5 <= asked.number < 9:
+            if status == 200:
+                wire.head()
+                wire.chunk(event(error={"type": "overloaded_error", "message": "Overloaded"}))
+                wire.end()
+            else:
+                wire.reply(status, "{}")
         elif not models(wire, asked):
             well(wire, asked)
 
@@ -73,9 +80,10 @@ def test_one_refusal_as_too_many_ends_it(tmp_path: Path, status: int) -> None:
         ended, run = probed(peer.url, tmp_path, MANY, "--json")
     assert well_ended(ended), ended.err
     found = rows(run)
-    assert set(found.stage) == {"S3", "S5"} and len(found) == 20
-    (cut,) = cuts(ended)
-    assert "the server rejected 1 request as too many" in cut
+    assert set(found.stage) == {"S3", "S5", "S6"} and len(found) == 60 and cuts(ended) == []
+    assert (found.outcome != "ok").sum() == 4
+    (limit,) = result(ended)["limits"]
+    assert (limit["refused"], limit["requests"]) == (4, 60)
 
 
 def test_refusals_that_were_asked_for_are_no_failures(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ class FakeServer:
 
     def answer(self, stage: Stage | PathStage) -> None:
         self.stages.append(stage)
+        self.now += stage.after_ns
         if isinstance(stage, PathStage):
             self._path(stage)
         else:
@@ -59,7 +60,7 @@ class FakeServer:
             due = begin + shot.at_ns if shot.at_ns >= 0 else client[place]
             end = self._one(stage, shot, due, free)
             if shot.at_ns < 0:
-                client[place] = end
+                client[place] = end + stage.pause_ns
             self.now = max(self.now, end)
 
     def _one(self, stage: Stage, shot: Shot, due: int, free: list[int]) -> int:

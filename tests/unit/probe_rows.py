@@ -28,6 +28,7 @@ class Reply:
     brought: tuple[int, ...] | None = None
     status: int = 200
     answer: int = -1
+    wait: int = -1
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -72,6 +73,8 @@ def seen(replies: Iterable[Reply]) -> Observations:
         arrivals=flat,
         brought=ints(n for row in rows for n in row.tokens).astype(float),
         exact=np.ones(len(flat), dtype=bool),
+        shed=np.array([row.status in (429, 503) for row in rows], dtype=bool),
+        wait=ints(row.wait for row in rows),
     )
 
 

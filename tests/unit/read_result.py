@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from latdiag.attribution import accounts, evidence, parts
-from latdiag.diagnosis import collected, compare, learned
+from latdiag.diagnosis import collected, compare, learned, limits
 from latdiag.diagnosis import result as results
 from latdiag.diagnosis.result import Breakdown, Result, Share, StackFound
 from latdiag.measurement import backlog, bursts, changes, course, measurement, slo, validity
@@ -29,7 +29,7 @@ Document = dict[str, Any]
 _ABOUT = ("interval", "total_ns", "n", "segments", "left_out", "insufficient")
 _NAMES: dict[str, Any] = {}
 for _module in (accounts, backlog, bursts, changes, course, evidence, parts, collected, compare,
-                learned, measurement, slo, validity, results, stored):  # fmt: skip
+                learned, limits, measurement, slo, validity, results, stored):  # fmt: skip
     _NAMES |= vars(_module)
 
 

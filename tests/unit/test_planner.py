@@ -30,10 +30,11 @@ def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) ->
     writer = RunWriter(path, "w")
     seen: list[list[str]] = []
 
-    def probe(_limits: Limits) -> Generator[Stage, Any, None]:
+    def probe(_limits: Limits) -> Generator[Stage, Any, str]:
         for number in range(3):
             observed = yield Stage(f"S{number}", (Shot(1, 1, -1),), 1)
             seen.append(observed)
+        return "enough"
 
     def observe(batches: Iterable[Batch]) -> Any:
         return [name for batch in batches for name in batch.texts["stage"].tolist()]
@@ -43,14 +44,14 @@ def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) ->
     told = []
     outcomes = [("ok", 200), ("rate_limited", 429), ("http_error", 503)]
     for place, step in enumerate(steps):
-        told.append((step.stage and step.stage.name, step.refused))
+        told.append((step.stage and step.stage.name, step.why))
         if place < 3:
             outcome, status = outcomes[place]
             row: dict[str, Any] = {"request_id": [f"r{place}"], "attempt": [1]}
             row |= {"stage": [f"S{place}"], "outcome": [outcome], "status": [status]}
             writer.write_part(row)
     assert seen == [["S0"], ["S0", "S1"], ["S0", "S1", "S2"]]
-    assert told == [("S0", 0), ("S1", 0), ("S2", 1), (None, 2)]
+    assert told == [("S0", None), ("S1", None), ("S2", None), (None, "enough")]
 
 
 def test_a_design_that_wants_nothing_is_at_its_end(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_a_design_that_wants_nothing_is_at_its_end(tmp_path: Path) -> None:
 
     design = Design(probe, list, ())
     steps = planner._steps(design, create_run(str(tmp_path / "a.run"), header()), LIMITS)
-    assert list(steps) == [planner.Step(None, 0)]
+    assert list(steps) == [planner.Step(None)]
 
 
 # ---------------------------------------------------------------------- the process
@@ -155,7 +156,7 @@ def test_the_parent_gets_the_stages_in_turn_and_stays_light(tmp_path: Path) -> N
     first, second, end = said(tmp_path, "one")
     assert "name='S3'" in first and "Shot(isl=7, osl=2, at_ns=-1)" in first
     assert "name='S4'" in second and "Shot(isl=1, osl=2, at_ns=0)" in second
-    assert end == "Step(stage=None, refused=0)"
+    assert end == "Step(stage=None, why=None)"
 
 
 def test_what_breaks_in_there_is_raised_here(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def test_what_was_learned_has_units_intervals_and_counts() -> None:
         step_per_1000_context_ms=0.5,
         step_blocks=57,
         let_in=2,
+        tried=4,
         bursts_ms=250.0,
         transfer_ms={"value": 214.0, "per_1000_tokens": 300.0, "n": 23, "proven": True},
     )
@@ -179,7 +180,8 @@ def test_what_could_not_be_learned_is_said_to_be_unknown() -> None:
     assert "path behind the first hop unknown: no cheap GET was answered" in text
     assert "of it the frontend, ms: unknown, not separate from prefill" in text
     assert "opening a connection unknown" in text and "round trip of TCP unknown" in text
-    assert "requests admitted at once no limit found by the probe" in text
+    # Never more than was tried.
+    assert "requests admitted at once all 8 that were tried" in text
     assert "KV transfer none seen between" in text and "tokens arrive one at a time" in text
     bare = learned_of(prefill_stops_decode="shared", prefill_stops_decode_share=None,
                       prefill_pause_share=None)  # fmt: skip

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from latdiag.model.errors import RunFault, UsageFault
@@ -208,9 +209,16 @@ def test_a_column_that_is_none_is_a_usage_fault(tmp_path: Path) -> None:
     assert "arrivals_ns" in caught.value.remedy
     with pytest.raises(UsageFault, match="evidence has no column arrivals_ns"):
         run.evidence(["arrivals_ns"])
-    RunWriter(run.paths[0], "w").write_part(rows("a"))
-    with pytest.raises(TypeError, match="retry_after_s"):
-        list(run.batches(["retry_after_s"]))
+
+
+def test_a_float_is_not_a_number_where_it_is_null(tmp_path: Path) -> None:
+    run = Run.open(new_run(tmp_path))
+    RunWriter(run.paths[0], "w").write_part(rows("a", "b") | {"retry_after_s": [2.5, None]})
+    (batch,) = run.batches(["retry_after_s"])
+    assert batch.floats["retry_after_s"][0] == 2.5 and np.isnan(batch.floats["retry_after_s"][1])
+    assert np.isnan(batch.select(np.array([False, True])).floats["retry_after_s"]).tolist() == [
+        True
+    ]
 
 
 def with_schema(path: str, version: Any) -> None:

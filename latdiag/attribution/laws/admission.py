@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from latdiag.measurement.stages import WORKLOAD
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
@@ -15,6 +18,9 @@ _TOGETHER = 0.25
 #: Requests that show a limit of the workload's own; how many have to wait, and for how much of
 #: that time as many have to run.
 _FEWEST_ROWS, _WAITING, _STEADY = 10, 3, 0.85
+#: So many streams or more, which run so often, are a limit too where so often no other number is
+#: reached from below.
+_FEW, _OFTEN, _REACHED = 4, 0.5, 3
 
 
 def admitted(seen: Observations) -> int | None:
@@ -41,6 +47,46 @@ def admitted(seen: Observations) -> int | None:
         ):
             return max(1, int((~late).sum()))
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """``value`` streams run at once and no more, of ``most`` that were there. ``of_workload``: the
+    workload itself shows it, and no burst."""
+
+    value: int
+    most: int
+    of_workload: bool
+
+
+def streams_of(seen: Observations) -> Streams | None:
+    """The limit of streams that run at once; None where all that were tried did.
+
+    What the workload shows does not hold where a larger burst ran at once.
+    """
+    rows, bursts = seen.of(WORKLOAD), seen.of("S6")
+    sizes = np.unique(seen.begin[bursts], return_counts=True)[1]
+    limit = admitted(seen)
+    if limit is not None:
+        return Streams(limit, int(sizes.max()), False)
+    limit = _plateau(seen, rows)
+    if limit is None or limit < int(sizes.max(initial=0)):
+        return None
+    ends = np.sort(seen.last[rows])
+    under_way = np.arange(1, len(rows) + 1) - np.searchsorted(ends, np.sort(seen.begin[rows]))
+    return Streams(limit, int(under_way.max()), True)
+
+
+def at_once(seen: Observations) -> int | None:
+    """Streams that run at once; None where all that were tried did."""
+    found = streams_of(seen)
+    return found.value if found is not None else None
+
+
+def tried(seen: Observations) -> int:
+    """The largest burst in which all requests ran at once; 0: none."""
+    rows = seen.of("S6")
+    return int(np.unique(seen.begin[rows], return_counts=True)[1].max(initial=0))
 
 
 def at_limit(seen: Observations, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -76,7 +122,14 @@ def _plateau(seen: Observations, rows: NDArray[np.int64]) -> int | None:
     streaming, spans = (answered - ended)[crowded], spans[crowded]
     if int(crowded.sum()) < _FEWEST_ROWS:
         return None
-    most = int(streaming.max())
+    most, whole = int(streaming.max()), spans.sum()
     # One has just ended where the next begins.
-    steady = spans[streaming >= max(1, most - 1)].sum() / spans.sum()
-    return most if most >= 1 and steady >= _STEADY else None
+    steady = spans[streaming >= max(1, most - 1)].sum() / whole
+    if most >= 1 and steady >= _STEADY:
+        return most
+    # An engine's limit counts prompts that it computes, which do not stream yet; but more often
+    # than any other number as many stream as ever, again and again, and never one more.
+    times = np.bincount(streaming, weights=spans)
+    reached = int(((streaming[1:] == most) & (streaming[:-1] < most)).sum())
+    often = steady >= _OFTEN and int(times.argmax()) == most
+    return most if most >= _FEW and often and reached >= _REACHED else None

@@ -14,6 +14,8 @@ class Counts(NamedTuple):
     done: int
     failed: int
     tokens: int
+    #: of those that failed: refused as too many
+    shed: int = 0
 
 
 class Counters:
@@ -28,15 +30,15 @@ class Counters:
         _CELL.pack_into(self._map, 0, self._begun)
 
     def set_ready(self) -> None:
-        _CELL.pack_into(self._map, 32, 1)
+        _CELL.pack_into(self._map, 40, 1)
 
     @property
     def ready(self) -> bool:
-        return bool(_CELL.unpack_from(self._map, 32)[0])
+        return bool(_CELL.unpack_from(self._map, 40)[0])
 
-    def set_done(self, done: int, failed: int, tokens: int) -> None:
-        for place, value in ((8, done), (16, failed), (24, tokens)):
+    def set_done(self, done: int, failed: int, tokens: int, shed: int) -> None:
+        for place, value in ((8, done), (16, failed), (24, tokens), (32, shed)):
             _CELL.pack_into(self._map, place, value)
 
     def read(self) -> Counts:
-        return Counts(*(_CELL.unpack_from(self._map, 8 * i)[0] for i in range(4)))
+        return Counts(*(_CELL.unpack_from(self._map, 8 * i)[0] for i in range(5)))

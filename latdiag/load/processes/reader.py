@@ -266,7 +266,7 @@ class Reader:
             if asked is not None:
                 # Without a pause a closed loop would hammer a server that fails at once.
                 await self._pause(max(asked, min(5.0, 0.05 * 2 ** min(failures, 8))))
-            await self._pause(random.random() * self._plan.dither_ns / 1e9)
+            await self._pause((self._plan.pause_ns + random.random() * self._plan.dither_ns) / 1e9)
 
     async def _path(self, start_ns: int) -> None:
         """A stage about the path: one request after the other, of which any reply will do."""

@@ -271,7 +271,9 @@ class _Load:
 
     def _hopeless(self) -> bool:
         limit, counts = self._plan.give_up, self._counts()
-        return limit is not None and counts.done >= 10 and counts.failed > limit * counts.done
+        # Whoever may give up heeds refusals as too many: they are no failures of the server.
+        lost = counts.failed - counts.shed
+        return limit is not None and counts.done >= 10 and lost > limit * counts.done
 
     def _counts(self) -> Counts:
         each = [w.counters.read() for w in self._workers]

@@ -83,7 +83,7 @@ class Writer:
         self._audit = Audit()
         self._open: dict[int, Row] = {}
         self._ended: list[Row] = []
-        self._written = self._done = self._failed = self._tokens = 0
+        self._written = self._done = self._failed = self._tokens = self._shed = 0
         self._unreadable = self._marred = self._held = 0
         self._bye: Bye | None = None
         self._flushes = Flushes(time.monotonic())
@@ -159,8 +159,9 @@ class Writer:
         self._unreadable += row.unreadable
         self._marred += good and row.unreadable > 0
         self._held += (row.ended or UNDER_WAY).held
+        self._shed += row.shed
         self._tokens += sum(1 for kind in row.kinds if kind in _OUTPUT)
-        self._counters.set_done(self._done, self._failed, self._tokens)
+        self._counters.set_done(self._done, self._failed, self._tokens, self._shed)
 
     # ------------------------------------------------------------------ out
     def _flush(self, final: bool) -> None:

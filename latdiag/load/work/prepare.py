@@ -119,7 +119,7 @@ class Prepared:
             yield Work(number, due_ns, isl, osl, stage, body)
 
     def stage_plan(
-        self, name: str, slots: int, scenario: str = "", dither_ns: int = 0
+        self, name: str, slots: int, scenario: str = "", dither_ns: int = 0, pause_ns: int = 0
     ) -> LoadPlan:
         """The plan of a stage that ends when its requests have. ``slots`` 0: open loop."""
         return replace(
@@ -128,6 +128,7 @@ class Prepared:
             slots=(0,) * slots,
             scenario=scenario,
             dither_ns=dither_ns,
+            pause_ns=pause_ns,
             stop_ns=None,
             workers=_workers(None, slots),
         )

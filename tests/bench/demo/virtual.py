@@ -180,6 +180,8 @@ def observations(rows: Iterable[Row]) -> Observations:
         arrivals=flat,
         brought=np.ones(len(flat)),
         exact=np.ones(len(flat), dtype=bool),
+        shed=np.array([row.status in (429, 503) for row in rows], dtype=bool),
+        wait=np.full(len(rows), -1, dtype=np.int64),
     )
 
 

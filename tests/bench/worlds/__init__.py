@@ -12,6 +12,7 @@ exact truth. Nothing here may be fitted to what the estimator can do.
     world       all of these as one server; draft, kinds: how one is drawn around a fault
     client, rundir   a whole probe of a world, by latdiag's own design, into a run
     turns, course   what changes on the way, and whether an answer names it
+    bounds, limit_kinds   the limits of a world, and whether an answer names them
     judge       what a verdict is worth; baselines: what others would have said
     work, board   one world judged, many worlds and the table; pages: one run and its truth
     sockets, loopback   a world served for real, and the program's probe of it

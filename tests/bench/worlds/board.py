@@ -114,6 +114,9 @@ class Figures:
     named: float | None
     right_named: float | None
     falsely: float | None
+    #: of the limits that were met: named within 10 %; of the runs: with one that is none
+    limits: float | None
+    limits_false: float | None
 
     def line(self) -> str:
         return (
@@ -121,12 +124,13 @@ class Figures:
             f"{_percent(self.alarms)}{_percent(self.alone)}{_number(self.members)}"
             f"{_percent(self.covered)}{_points(self.error_p95)}{_percent(self.named)}"
             f"{_percent(self.right_named)}{_percent(self.falsely)}"
+            f"{_percent(self.limits)}{_percent(self.limits_false)}"
         )
 
 
 HEAD = (
     f"{'n':>5}{'right':>8}{'wrong':>8}{'none':>8}{'alarm':>8}{'alone':>8}{'members':>8}"
-    f"{'covered':>8}{'err p95':>8}{'named':>8}{'so':>8}{'falsely':>8}"
+    f"{'covered':>8}{'err p95':>8}{'named':>8}{'so':>8}{'falsely':>8}{'limits':>8}{'false':>8}"
 )
 
 
@@ -150,6 +154,7 @@ def figures(records: Sequence[Record], tool: str = LATDIAG) -> Figures:
         _share([error.covers for error in errors if error.covers is not None]),
         single[min(len(single) - 1, int(0.95 * len(single)))] if single else None,
         *_happened(records if tool == LATDIAG else ()),
+        *_of_limits(records if tool == LATDIAG else ()),
     )
 
 
@@ -159,6 +164,12 @@ def _happened(records: Sequence[Record]) -> tuple[float | None, float | None, fl
     counts = [sum(len(each.named) for each in seen), sum(len(each.right) for each in seen)]
     named, right = (n / there if there else None for n in counts)
     return named, right, _share([bool(each.false) for each in seen])
+
+
+def _of_limits(records: Sequence[Record]) -> tuple[float | None, float | None]:
+    met = sum(record.limits.met for record in records)
+    right = sum(record.limits.right for record in records)
+    return (right / met if met else None), _share([r.limits.false > 0 for r in records])
 
 
 def _share(values: Sequence[bool]) -> float | None:
@@ -205,6 +216,9 @@ def unmet(records: Sequence[Record], budget: str) -> list[str]:
     need(worst <= 0.03, f"class error p95 {100 * worst:.1f} points, at most 3")
     need((found.named or 1) >= 0.9, f"named {_of(found.named)} of what happens, at least 90 %")
     need((found.falsely or 0) <= 0.02, f"named falsely in {_of(found.falsely)}, at most 2 %")
+    named, false = found.limits, found.limits_false
+    need(named is None or named >= 0.90, f"limits named {_of(named)}, at least 90 %")
+    need((false or 0) <= 0.02, f"limits falsely named {_of(false)}, at most 2 %")
     for kind in KINDS:
         mine = figures([r for r in records if r.task.kind == kind]).covered
         need(mine is None or mine >= 0.90, f"covered {_of(mine)} in {kind}, at least 90 %")
@@ -227,7 +241,7 @@ def row_line(record: Record) -> str:
         for e in one.errors
         if max(e.said, e.true) >= 0.02
     )
-    told = record.failed or one.why
+    told = record.failed or "; ".join(filter(None, (one.why, record.limits.why)))
     seen = record.noticed
     if seen.there or seen.false:
         told += f" [happens {'+'.join(seen.there) or '-'}, named {'+'.join(seen.named) or '-'},"

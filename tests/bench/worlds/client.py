@@ -82,6 +82,7 @@ class Client:
     def execute(self, stage: Stage | PathStage) -> list[Row]:
         """All of a stage, to its end; its rows."""
         begun, self._idle = len(self.rows), 0
+        self._clock.pass_to(self._clock.now + stage.after_ns)
         self._world.course.opened(stage, self._clock.now)
         if isinstance(stage, PathStage):
             self._path(stage)
@@ -119,15 +120,16 @@ class Client:
         request = Request(kind, shot.isl, 0, Ledger(now))
         self._send(Row(LOADED_PATH, name, request, due, now, shot.isl, 0), self._ended)
 
-    async def _slot(self, stage: Stage, waiting: Iterator[Shot]) -> None:
+    async def _slot(self, stage: Stage, waiting: Iterator[Shot], began: bool = False) -> None:
         """One place of a closed loop: the next request when the last has ended."""
-        await At(self._clock.now + round(self._draw.random() * stage.dither_ns))
+        waits = round(self._draw.random() * stage.dither_ns)
+        await At(self._clock.now + waits + (stage.pause_ns if began else 0))
         shot = next(waiting, None)
         if shot is None:
             self._ended()
             return
         row = self._row(stage, shot, None)
-        self._send(row, lambda: self._clock.start(self._slot(stage, waiting)))
+        self._send(row, lambda: self._clock.start(self._slot(stage, waiting, True)))
 
     def _ended(self) -> None:
         self._open -= 1

@@ -26,6 +26,7 @@ from .engines import (
 from .gateways import Delay, Gateway
 from .habits import COUNTS, Habit
 from .path import Frontend, LoopFrontend, Network
+from .pools import SharingEngine
 from .request import Hop
 from .world import OWN_WORDS, Tenants, World
 
@@ -181,3 +182,21 @@ def _own_workload(draft: Draft) -> None:
     if draw.random() < 0.4:
         draft.workload["concurrency"] = draw.choice((1, 2, 4, 6))
     draft.say(f"asked with {draft.workload}")
+
+
+def press(draft: Draft, places: int) -> None:
+    """Enough at once that places matter."""
+    draw = draft.draw
+    if draw.random() < 0.5:
+        draft.workload.pop("rate", None)
+        draft.workload["concurrency"] = places * draw.randint(1, 4) + draw.randint(0, 2)
+        draft.say(f"{draft.workload['concurrency']} at once")
+
+
+def sharing(power: float) -> Callable[[Draft, Clock, Emit, Causes], Engine]:
+    def made(draft: Draft, clock: Clock, emit: Emit, causes: Causes) -> Engine:
+        return SharingEngine(
+            clock, draft.draw, draft.token, draft.shape.prompt, power, draft.habit, emit, causes
+        )
+
+    return made

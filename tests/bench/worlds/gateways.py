@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field
 
@@ -264,4 +265,33 @@ class PerSecond:
     back = _now_on
 
 
-Gateway = Delay | PerEvent | Admission | Bucket | Flush | HoldEnd | InFlight | PerSecond
+@dataclass(slots=True, eq=False)
+class PerWindow:
+    """429 for whoever comes when ``number`` have come in this window of ``window`` ns, which begin
+    at even times. ``tells``: Retry-After says when the next begins."""
+
+    clock: Clock
+    number: int
+    window: int
+    phase: int = 0
+    tells: bool = False
+    _begun: int = -1
+    _count: int = 0
+
+    async def there(self, request: Request) -> None:
+        if request.kind == GET:
+            return
+        begun = self.clock.now - (self.clock.now - self.phase) % self.window
+        if begun != self._begun:
+            self._begun, self._count = begun, 0
+        if self._count >= self.number:
+            left = (begun + self.window - self.clock.now) / 1e9
+            raise Turned(429, math.ceil(left) if self.tells else None)
+        self._count += 1
+
+    back = _now_on
+
+
+Gateway = (
+    Delay | PerEvent | Admission | Bucket | Flush | HoldEnd | InFlight | PerSecond | PerWindow
+)

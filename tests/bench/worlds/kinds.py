@@ -13,7 +13,7 @@ from . import costs
 from .clock import Clock
 from .costs import MS, US, S, log_uniform
 from .course import Happening
-from .draft import EPOCH, Draft, ordinary
+from .draft import EPOCH, Draft, ordinary, press, sharing
 from .engines import Causes, Emit, Engine, Shape, Stalls, StepEngine
 from .gateways import (
     Admission,
@@ -21,12 +21,11 @@ from .gateways import (
     Delay,
     Flush,
     HoldEnd,
-    InFlight,
     PerEvent,
-    PerSecond,
 )
+from .limit_kinds import limit_one, limit_rate, limit_tokens, limits
 from .path import Frontend, LoopFrontend, Network
-from .pools import Replicas, SharingEngine, StaticBatches, TwoPools
+from .pools import Replicas, StaticBatches, TwoPools
 from .turns import changes, cold_start, drift, others, overload, step
 from .world import Tenants, World
 
@@ -81,7 +80,7 @@ def gateway_admission(draft: Draft) -> None:
     draft.gateways.append(lambda clock: Admission(clock, places, all_posts=all_posts))
     # Nothing marks a POST that will be refused: whoever lets it pass without a place has read it.
     draft.refused_at = "frontend" if all_posts else "gateway"
-    _press(draft, places)
+    press(draft, places)
     draft.say(f"a gateway lets {places} in at once{', refused ones too' if all_posts else ''}")
 
 
@@ -97,15 +96,6 @@ def gateway_work(draft: Draft) -> None:
     ns = log_uniform(draw, 1, 20) * MS if shared else draft.token * draw.uniform(0.3, 4.0)
     draft.gateways.append(lambda clock: PerEvent(clock, draw, ns, shared))
     draft.say(f"a gateway works {ns / MS:.1f} ms on each event, {'one process' if shared else ''}")
-
-
-def _press(draft: Draft, places: int) -> None:
-    """Enough at once that places matter."""
-    draw = draft.draw
-    if draw.random() < 0.5:
-        draft.workload.pop("rate", None)
-        draft.workload["concurrency"] = places * draw.randint(1, 4) + draw.randint(0, 2)
-        draft.say(f"{draft.workload['concurrency']} at once")
 
 
 # ---------------------------------------------------------------------- engines
@@ -128,13 +118,13 @@ def engine_queue(draft: Draft) -> None:
         draft.say(f"static batches, {window / MS:.0f} ms")
     elif way == "sharing":
         power = draw.uniform(1.0, 4.0)
-        draft.engine = _sharing(power)
+        draft.engine = sharing(power)
         draft.say(f"processor sharing, {power:.1f} times one")
     else:
         cache = draw.choice((2000, 4000, 8000))
         draft.reshape(cache=cache)
         draft.say(f"room for {cache} tokens")
-    _press(draft, most)
+    press(draft, most)
 
 
 def _static(most: int, window: int) -> Callable[[Draft, Clock, Emit, Causes], Engine]:
@@ -142,15 +132,6 @@ def _static(most: int, window: int) -> Callable[[Draft, Clock, Emit, Causes], En
         step, prompt = draft.shape.step, draft.shape.prompt
         return StaticBatches(
             clock, draft.draw, step, prompt, most, window, draft.habit, emit, causes
-        )
-
-    return made
-
-
-def _sharing(power: float) -> Callable[[Draft, Clock, Emit, Causes], Engine]:
-    def made(draft: Draft, clock: Clock, emit: Emit, causes: Causes) -> Engine:
-        return SharingEngine(
-            clock, draft.draw, draft.token, draft.shape.prompt, power, draft.habit, emit, causes
         )
 
     return made
@@ -284,20 +265,6 @@ def hidden_tokens(draft: Draft) -> None:
         draft.say(f"the text of the first {mute} tokens comes with the next")
 
 
-def limits(draft: Draft) -> None:
-    """429 and 503, by requests in flight or per second."""
-    draw = draft.draw
-    wait_s = draw.choice((None, 1.0, 2.0, 5.0))
-    if draw.random() < 0.6:
-        most, status = draw.choice((2, 4, 6, 8, 12)), draw.choice((429, 429, 503))
-        draft.gateways.append(lambda clock: InFlight(most, status, wait_s))
-        draft.say(f"{status} beyond {most} in flight")
-    else:
-        rate, burst = log_uniform(draw, 1, 10), draw.choice((5, 10, 20, 60))
-        draft.gateways.append(lambda clock: PerSecond(clock, rate, burst, wait_s))
-        draft.say(f"429 beyond {rate:.1f} requests/s, {burst} at once")
-
-
 def disaggregated(draft: Draft) -> None:
     """Prompts on servers of their own, and a link between."""
     draw = draft.draw
@@ -349,6 +316,9 @@ KINDS: Mapping[str, Callable[[Draft], None]] = {
     "chunks": chunks,
     "hidden-tokens": hidden_tokens,
     "limits": limits,
+    "limit-rate": limit_rate,
+    "limit-tokens": limit_tokens,
+    "limit-one": limit_one,
     "changes": changes,
     "overload": overload,
     "cold-start": cold_start,

@@ -14,7 +14,8 @@ from .work import Task, result, rows_of
 def page(task: Task) -> str:
     """What the world is, where its time went by cause, what latdiag says, and the judgement."""
     shutil.rmtree(task.run, ignore_errors=True)
-    rows, says, course = rows_of(task)
+    rows, world = rows_of(task)
+    says, course = world.described, world.course
     workload = [row for row in rows if row.stage == "S10"]
     found = result(task)
     lines = [f"== {task.name}", *says, ""]

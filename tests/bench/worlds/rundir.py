@@ -27,8 +27,8 @@ from .client import Client, Row
 from .habits import Habit
 from .world import World
 
-#: As ``latdiag.probe.run``: a probe leans on no server that is down, and stops at one that says
-#: it is too busy. Whoever changes that there changes it here: that file is about sockets and
+#: As ``latdiag.probe.run``: a probe leans on no server that is down; what is refused as too many
+#: the design heeds. Whoever changes that there changes it here: that file is about sockets and
 #: processes, and has no part that could be called without them.
 _GIVE_UP, _ENOUGH = 0.2, 10
 #: Tokens that a chat template adds to a prompt.
@@ -55,9 +55,7 @@ def probed(world: World, limits: Limits, path: Path, draw: random.Random) -> lis
 
 
 def _ends(rows: Sequence[Row]) -> bool:
-    if any(row.status in BUSY for row in rows):
-        return True
-    failed = sum(not (row.ok or row.status == 400) for row in rows)
+    failed = sum(not (row.ok or row.status == 400 or row.status in BUSY) for row in rows)
     return len(rows) >= _ENOUGH and failed > _GIVE_UP * len(rows)
 
 
@@ -84,7 +82,7 @@ class Writing:
         if not rows:
             return
         columns = columns_of(rows, self._numbers)
-        seen = arrow_batch("requests", columns).select([*COLUMNS, "scenario", "status"])
+        seen = arrow_batch("requests", columns).select(list(dict.fromkeys(COLUMNS)))
         self._batches.append(to_batch(seen))
         self._writer.write_part(columns)
         self._rows += len(rows)

@@ -82,7 +82,7 @@ def test_causes_show_where_they_say(kind: str, seed: str) -> None:
 
 #: Where a request that is alone still waits: for a stall, for other tenants, for a bucket that
 #: its own tokens emptied.
-NEVER_ALONE = {"stalls", "gateway-work"}
+NEVER_ALONE = {"stalls", "gateway-work", "limit-tokens"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NEVER_ALONE])

@@ -13,12 +13,14 @@ from latdiag.diagnosis.result import Result
 from latdiag.store.run import Run
 
 from . import baselines
+from .bounds import Named, bounds_of, limits_named
 from .client import Row, limits_of
-from .course import Course, Happening, Noticed, named_in, noticed
+from .course import Happening, Noticed, named_in, noticed
 from .judge import Answer, Book, Judged, answer_of, book_of, judge
 from .kinds import drawn
 from .rundir import probed
 from .turns import capacity
+from .world import World
 
 
 class Task(NamedTuple):
@@ -51,18 +53,19 @@ class Record:
     judged: dict[str, Judged] = field(default_factory=dict)
     noticed: Noticed = field(default_factory=Noticed)
     failed: str = ""
+    limits: Named = field(default_factory=Named)
 
 
 LATDIAG, NAIVE, COMMONEST, UNDECIDED = "latdiag", "naive split", "three commonest", "ambiguous"
 _NOTHING = Book({}, {}, None, frozenset(), 0, 0)
 
 
-def rows_of(task: Task) -> tuple[list[Row], tuple[str, ...], Course]:
-    """The rows of a probe of a world, into ``task.run``, what the world is, and what happens."""
+def rows_of(task: Task) -> tuple[list[Row], World]:
+    """The rows of a probe of a world, into ``task.run``, and the world."""
     world, draft = drawn(task.kind, task.seed)
     number = random.Random(task.name).randrange(1 << 31)
     limits = limits_of(task.budget, number, draft.workload)
-    return probed(world, limits, task.run, random.Random(number)), world.described, world.course
+    return probed(world, limits, task.run, random.Random(number)), world
 
 
 def result(task: Task) -> Result:
@@ -75,7 +78,8 @@ def worked(task: Task) -> Record:
     begun = time.process_time()
     record = Record(task, _NOTHING)
     try:
-        rows, record.says, course = rows_of(task)
+        rows, world = rows_of(task)
+        record.says, course = world.described, world.course
         workload = [row for row in rows if row.stage == "S10"]
         record.requests, record.lasted_s = len(rows), _seconds(rows)
         record.book = book_of(workload) if workload else _NOTHING
@@ -83,6 +87,7 @@ def worked(task: Task) -> Record:
         record.judged[UNDECIDED] = judge(baselines.AMBIGUOUS, record.book)
         said = result(task).to_json()
         record.sentence = str(said["verdict"]["sentence"])  # type: ignore[index]
+        record.limits = limits_named(said, bounds_of(world, rows))
         answer = answer_of(said)
         record.judged[LATDIAG] = judge(answer, record.book)
         named, happened = named_in(said), list(course.happenings)

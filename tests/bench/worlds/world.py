@@ -39,6 +39,11 @@ class World:
     #: of a connection that is not there yet: a TLS handshake
     tls: bool = False
     course: Course = field(default_factory=Course)
+    #: the instant at which it was made
+    began: int = 0
+
+    def __post_init__(self) -> None:
+        self.began = self.clock.now
 
     def begin(self, request: Request) -> None:
         """It leaves the client now."""
