@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from latdiag.attribution.laws.admission import Streams, streams_of
 from latdiag.attribution.laws.limits import IN_FLIGHT, RATE, refused_of
 from latdiag.measurement.stages import REFUSALS, WORKLOAD, Limits, Stage
 from latdiag.probe.budget import MAX_TOKENS
@@ -162,3 +163,17 @@ def test_a_burst_that_is_refused_in_part_may_be_of_either_rule() -> None:
     assert again is not None and (again.rule, again.value) == (IN_FLIGHT, 8)
     fewer = refused_of(seen(burst(1, 8, 8) + burst(1.15, 1, 8)))
     assert fewer is not None and fewer.rule != IN_FLIGHT
+
+
+def test_a_place_that_one_of_several_servers_lacked_is_no_limit_of_all() -> None:
+    """Three of four stream at once, and of eight then seven do."""
+
+    def burst(at_s: float, good: int) -> list[Reply]:
+        at = round(at_s * S)
+        firsts = [at + 20 * MS] * good + [at + 130 * MS]
+        return [
+            Reply("S6", 32, at, tuple(first + k * 10 * MS for k in range(10))) for first in firsts
+        ]
+
+    assert streams_of(seen(burst(1, 3))) == Streams(3, 4, False)
+    assert streams_of(seen(burst(1, 3) + burst(2, 7))) is None

@@ -62,19 +62,29 @@ class Streams:
 def streams_of(seen: Observations) -> Streams | None:
     """The limit of streams that run at once; None where all that were tried did.
 
-    What the workload shows does not hold where a larger burst ran at once.
+    What the workload shows does not hold where a larger burst ran at once, nor what a burst shows
+    where more ran at once elsewhere: one of several servers was full, or others' requests were
+    there.
     """
     rows, bursts = seen.of(WORKLOAD), seen.of("S6")
     sizes = np.unique(seen.begin[bursts], return_counts=True)[1]
     limit = admitted(seen)
     if limit is not None:
-        return Streams(limit, int(sizes.max()), False)
+        most = max(_streaming(seen, bursts), _streaming(seen, rows))
+        return Streams(limit, int(sizes.max()), False) if most <= limit + 1 else None
     limit = _plateau(seen, rows)
     if limit is None or limit < int(sizes.max(initial=0)):
         return None
     ends = np.sort(seen.last[rows])
     under_way = np.arange(1, len(rows) + 1) - np.searchsorted(ends, np.sort(seen.begin[rows]))
     return Streams(limit, int(under_way.max()), True)
+
+
+def _streaming(seen: Observations, rows: NDArray[np.int64]) -> int:
+    """The most of these rows that streamed at once."""
+    first, last = np.sort(seen.first[rows]), np.sort(seen.last[rows])
+    running = np.arange(1, len(rows) + 1) - np.searchsorted(last, first)
+    return int(running.max(initial=0))
 
 
 def at_once(seen: Observations) -> int | None:
