@@ -40,6 +40,8 @@ class Case:
     in_flight: frozenset[int | None] = frozenset()
     #: more was asked than the server finishes
     backlog: Backlog | None = None
+    #: whether all streams together get the same tokens/s however many run
+    one_rate: bool = False
     #: stacks that showed themselves
     stacks: tuple[Shown, ...] = ()
     #: what a probe learned of the price of things

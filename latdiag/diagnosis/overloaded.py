@@ -9,18 +9,28 @@ from latdiag.model.units import GLUE, quantity
 _WORDS = {"ttft": "TTFT", "e2e": "E2E"}
 
 
+#: A verdict on more than the server finishes says how many more it takes, not that one helps.
+_ONE_MORE = ", or add a replica"
+
+
 def overloaded(
-    found: Backlog, population: str, dominant: str | None, where: str, following: str
+    found: Backlog,
+    population: str,
+    dominant: str | None = None,
+    where: str = "",
+    following: str = "",
+    one_rate: bool = False,
 ) -> Verdict:
     """``dominant``: the component that leads, if one does; ``where``: a sentence on it, and
-    ``following``: what to do about it."""
+    ``following``: what to do about it. ``one_rate``: all streams together get the same tokens/s,
+    as under a limit of an account, which more servers do not lift."""
     return Verdict(
         dominant,
         population,
         "measured",
         "overloaded",
         " ".join(filter(None, (sentence(found), where))),
-        f"{advice(found)} {following}".rstrip(),
+        f"{advice(found, one_rate)} {following.replace(_ONE_MORE, '')}".rstrip(),
     )
 
 
@@ -38,12 +48,18 @@ def sentence(found: Backlog) -> str:
     )
 
 
-def advice(found: Backlog) -> str:
+def advice(found: Backlog, one_rate: bool = False) -> str:
     """What to ask, or how many servers more it takes."""
+    most = f"Send at most {found.bearable_rate:.3g}/s"
     more = f"{found.more_replicas} replica{'s' * (found.more_replicas > 1)} like this one"
-    return f"Send at most {rate(found.bearable_rate)}/s, or add {more}."
+    if one_rate:
+        limit = "If a limit on tokens per second holds it back, raise that"
+        return f"{most}. {limit}; if not, add {more}."
+    return f"{most}, or add {more}."
 
 
 def rate(value: float) -> str:
     """Requests/s, three digits."""
-    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}".replace(",", " ")
+    if value >= 1000:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:#.3g}".rstrip(".")

@@ -65,10 +65,10 @@ def verdict(case: Case) -> Verdict:
     clear = clear and first != "unattributed"
     if case.backlog is not None:
         if not clear:
-            return overloaded(case.backlog, population, None, "", "")
+            return overloaded(case.backlog, population, one_rate=case.one_rate)
         where, _, leaf = _where(case, about, population, first)
         remedy = advice(case, about, first, leaf)
-        return overloaded(case.backlog, population, first, where, remedy)
+        return overloaded(case.backlog, population, first, where, remedy, case.one_rate)
     whole = unattributed(chosen) < UNEXPLAINED and case.failed <= _FAILED
     if whole and case.health is not None and first == "decode" and case.health.good(chosen):
         return _healthy(case.health, population, confidence_of(chosen[first]))
