@@ -23,7 +23,7 @@ from latdiag.diagnosis.header import known, number, section, stacks_of, target_o
 from latdiag.diagnosis.limits import Asked, limits_of
 from latdiag.diagnosis.over_time import with_stretches
 from latdiag.diagnosis.result import Result, StackFound
-from latdiag.diagnosis.verdict import with_reason
+from latdiag.diagnosis.verdict import with_reason, within_limits
 from latdiag.measurement.course import Course, course_of
 from latdiag.measurement.digest import Digest
 from latdiag.measurement.slo import Slo
@@ -72,6 +72,9 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     names = [stack.name or "" for stack in result.stacks]
     shown = [(stack.name or "", stack.version) for stack in result.stacks]
     result = replace(result, limits=limits_of(found, _asked(run), shown))
+    if result.verdict is not None:
+        refuses = any(limit.refused for limit in result.limits)
+        result = replace(result, verdict=within_limits(result.verdict, refuses))
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
     said += overheads.caveats(read.overheads())

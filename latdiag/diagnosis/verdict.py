@@ -7,6 +7,7 @@ asks for what the run has: ``Case.given`` says what that is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from latdiag.diagnosis.advice import advice, following, has_changed
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
@@ -78,6 +79,18 @@ def verdict(case: Case) -> Verdict:
     if not clear:
         return _ambiguous(case, about, population, first, second)
     return _bottleneck(case, about, population, first)
+
+
+def within_limits(found: Verdict, refuses: bool) -> Verdict:
+    """``refuses``: the server was seen to refuse what is beyond its limit, so that more load shows
+    that limit and nothing else."""
+    if found.kind != "healthy" or not refuses:
+        return found
+    return replace(
+        found,
+        next="The server refuses what is beyond its limit: raise that before you raise --rate or"
+        " --concurrency.",
+    )
 
 
 def with_reason(found: Verdict, broken: Sequence[InvalidBecause]) -> Verdict:

@@ -17,6 +17,8 @@ SURE = {"A": "measured", "B": "measured", "C": "inferred", "D": "bounded", "E": 
 _LABEL, _TIME, _SHARE, _SURE, _BAR = 24, 11, 17, 10, 15
 #: Below this share a component has no row of its own.
 _SMALL = 0.01
+#: From this share on it has one, however little room there is; so many lines at most.
+_LARGE, _MOST = 0.05, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +49,35 @@ def block(result: Result) -> Block | None:
     mean = result.breakdown("mean")
     if mean is None or not mean.n:
         return None
-    return Block(lambda page, room: _draw(page, room, result, mean), 4, 5, apart=True)
+    large = [row.lines for row in _rows(result, mean) if row.weight >= _LARGE]
+    least = min(max(4, 2 + sum(large)), _MOST)
+    return Block(lambda page, room: _draw(page, room, result, mean), least, 5, apart=True)
+
+
+def _rows(result: Result, mean: Breakdown) -> list[_Row]:
+    """All components, in time order."""
+    tail = _stated(result)
+    return [
+        _Row(name, mean.shares[name], tail.shares.get(name) if tail is not None else None)
+        for name in COMPONENTS
+        if name in mean.shares
+    ]
+
+
+def _stated(result: Result) -> Breakdown | None:
+    """Of the slowest requests, where these are enough."""
+    tail = result.breakdown("p95_tail")
+    return tail if tail is not None and tail.insufficient is None else None
 
 
 def _draw(page: Page, room: int, result: Result, mean: Breakdown) -> None:
-    tail = result.breakdown("p95_tail")
-    stated = tail if tail is not None and tail.insufficient is None else None
+    tail, stated = result.breakdown("p95_tail"), _stated(result)
     if mean.insufficient:
         why = page.word(mean.insufficient, 200)
         page.paragraph(f"Where the time went is not stated: {why}", "", "  ")
         return
     page.line(_title(mean, tail, stated))
-    rows = [
-        _Row(name, mean.shares[name], stated.shares.get(name) if stated is not None else None)
-        for name in COMPONENTS
-        if name in mean.shares
-    ]
+    rows = _rows(result, mean)
     kept, floor = _chosen(rows, room - 1)
     leaves = result.leaves.get("mean") or {}
     spare = room - 2 - sum(row.lines for row in kept)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from latdiag.diagnosis.overloaded import advice, overloaded, rate, sentence
+from latdiag.diagnosis.result import Verdict
+from latdiag.diagnosis.verdict import within_limits
 from latdiag.measurement.backlog import Backlog
 
 FOUND = Backlog(6.4, 2.4, 2.39, 2.404, 2.1, 3, "ttft", 500.0, 9000.0, 200, 30.0)
@@ -27,3 +29,11 @@ def test_replicas_are_counted_once() -> None:
     more = "Let the engine run more requests at once (vLLM: --max-num-seqs), or add a replica."
     said = overloaded(FOUND, "mean", "queue", "It waits.", more).next
     assert said.count("replica") == 1 and "--max-num-seqs" in said
+
+
+def test_more_load_is_no_advice_where_a_limit_refuses_it() -> None:
+    healthy = Verdict(None, "mean", "inferred", "healthy", "No bottleneck.", "Raise --rate.")
+    assert within_limits(healthy, refuses=False) is healthy
+    assert "refuses what is beyond its limit" in within_limits(healthy, refuses=True).next
+    other = Verdict("queue", "mean", "measured", "bottleneck", "It waits.", "Raise the limit.")
+    assert within_limits(other, refuses=True) is other
