@@ -22,6 +22,9 @@ def state_of(rows: Sequence[Sample], signals: Iterable[Signal]) -> ServerState |
         named.setdefault(signal.name.rpartition(".")[2], []).append(signal)
     during = [row for row in rows if not _is_edge(row)]
     used, running, waiting = (_most(during, named.get(n, ())) for n in (_USED, _RUNNING, _WAITING))
+    if not running and not waiting:
+        # No scrape met a request: of how full they were with requests these say nothing.
+        used = running = waiting = None
     evicted = _gained(rows, named.get(_EVICTED, ()))
     if used is None and running is None and not evicted:
         return None
