@@ -37,6 +37,7 @@ def doubts(
         *_known_shapes(seen, rows, laws, merges),
         *_behind_a_place(laws, columns, merges),
         *_first_of_many(seen, rows, laws, columns, merges),
+        *_slowed_unseen(laws, columns, merges),
         *_beside_the_line(line, columns, merges),
     ]
 
@@ -111,14 +112,25 @@ def _first_of_many(
     columns: Columns,
     merges: Merges,
 ) -> list[Move]:
-    """Whoever takes a time for each event takes it for the first one too, which no refused POST
-    shows: it may be of what a short prompt seems to take."""
+    """Whoever takes a time for each event takes it for the first ones too, which no refused POST
+    shows: it may be of what a short prompt seems to take. An event without text comes before the
+    first token."""
     if laws.pacing is None and not laws.paced_apart:
         return []
-    each = laws.pacing.event_ns if laws.pacing is not None else token_ns(seen, rows, laws)
+    each = token_ns(seen, rows, laws) if laws.paced_apart else 0.0
+    if laws.pacing is not None:
+        each = np.maximum(each, laws.pacing.event_ns)
     giver, taker = (merges.get(name, (name,))[0] for name in ("prefill", "gateway"))
-    open_ns = np.minimum(columns["launch"] + columns["prompt"], each)
+    open_ns = np.minimum(columns["launch"] + columns["prompt"], 2 * each)
     return [Move(giver, taker, open_ns.astype(float))] if giver != taker else []
+
+
+def _slowed_unseen(laws: Laws, columns: Columns, merges: Merges) -> list[Move]:
+    """Where a stream is over with its first arrival, others may have slowed it before that."""
+    giver, taker = (merges.get(name, (name,))[0] for name in ("queue", "decode"))
+    if not laws.unseen or giver == taker:
+        return []
+    return [Move(giver, taker, np.maximum(columns["wait"], 0).astype(float))]
 
 
 def _beside_the_line(line: Line | None, columns: Columns, merges: Merges) -> list[Move]:

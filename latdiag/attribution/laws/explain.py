@@ -31,7 +31,7 @@ from latdiag.attribution.client_only import AFTER_THE_STREAM, held_end
 from latdiag.attribution.laws.admission import at_limit
 from latdiag.attribution.laws.decode_leaves import leaves_of
 from latdiag.attribution.laws.doubt import LONE, Columns, doubts
-from latdiag.attribution.laws.laws import Laws, first_gap, learn, token_ns
+from latdiag.attribution.laws.laws import Laws, first_gap, learn, of_workload, token_ns
 from latdiag.attribution.laws.line import Line, line_of
 from latdiag.attribution.laws.pauses import Pauses, pauses_of
 from latdiag.attribution.laws.pieces import Piece, limits, merged, room
@@ -64,6 +64,7 @@ def explain(seen: Observations) -> tuple[Parts, Laws] | None:
     ok = int((seen.ok & (seen.stage == WORKLOAD)).sum())
     seen = laws.delivery.visible(seen)
     rows = seen.of(WORKLOAD)
+    laws = of_workload(laws, seen, rows)
     gaps = np.nan_to_num(first_gap(seen, rows))
     met_none = lone(seen, seen.begin[rows], seen.first[rows])
     full = at_limit(seen, rows)

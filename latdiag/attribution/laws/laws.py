@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from latdiag.attribution.laws.curves import Curve, grows, scale_of
 from latdiag.attribution.laws.delivery import Delivery, delivery_of
 from latdiag.attribution.laws.engine_time import Before, before_engine
+from latdiag.attribution.laws.output_rate import output_rate_of
 from latdiag.attribution.laws.overlap import Company
 from latdiag.attribution.laws.pacing import Pacing, pacing_of
 from latdiag.attribution.laws.path import (
@@ -54,6 +55,9 @@ _COMPANY, _LENGTH, _MOVED = 7, 2048, 0.02
 _FEWEST_BLOCKS = 9
 #: Tokens after the first arrival from which on a stream shows its own pace.
 _PACED = 4
+#: A share of the workload's replies that is more than an exception; a share of a stream's time
+#: that says nothing of its pace.
+_MANY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,10 @@ class Laws:
     pacing: Pacing | None
     #: whether streams that began apart bring their tokens together; None: they do not tell
     in_step: bool | None = None
+    #: all streams together get the same tokens/s, however many run
+    one_rate: bool = False
+    #: many of the workload's replies come in their first arrivals, so that none shows its pace
+    unseen: bool = False
     #: whether a timer lets tokens go
     ticks: bool = False
     #: whether replies come at once, when they are whole: then no time is seen to be decode's
@@ -358,3 +366,12 @@ def token_ns(seen: Observations, rows: NDArray[np.int64], laws: Laws) -> NDArray
     own = (seen.last - seen.first)[rows] / np.maximum(later, 1.0)
     alone = laws.step.alone(seen.isl[rows].astype(float))
     return np.where(later >= _PACED, np.maximum(own, alone), alone)
+
+
+def of_workload(laws: Laws, seen: Observations, rows: NDArray[np.int64]) -> Laws:
+    """With what the workload's ``rows`` show of how far the laws reach."""
+    before = laws.delivery.early_ns(token_ns(seen, rows, laws), rows)
+    arrived = (seen.last - seen.first)[rows]
+    hidden = (before > 0) & (arrived < _MANY * (before + arrived))
+    unseen = bool(len(rows)) and float(hidden.mean()) > _MANY
+    return replace(laws, one_rate=output_rate_of(seen) is not None, unseen=unseen)

@@ -36,6 +36,8 @@ _TURNS = "of two prompts at once the first is as fast as alone, and so is one be
 _PUSHED_OUT = "other streams go on, and it pauses for as long as computing it again takes"
 #: Who is no part of a wait takes so much of it longer at most.
 _QUICK = 0.25
+#: What is more than this share of the whole is too much for an interval to hold.
+_LARGE = 0.1
 #: Running streams may add so much to a prompt's own work without being a part of its prefill.
 _BESIDE = 0.1
 
@@ -57,7 +59,9 @@ def pieces_of(
 
     ``paced``: ns of each stream that whoever sends events one by one may have taken.
     """
-    gateway = {} if gateway_shows(laws) or laws.pacing is not None else {"gateway": _NO_GATEWAY}
+    # One rate for all streams may be a limit before the engine, which makes all else wait as well.
+    limited = laws.pacing is not None or laws.one_rate
+    gateway = {} if gateway_shows(laws) or limited else {"gateway": _NO_GATEWAY}
     link = {"interconnect": _ONE_ENGINE} if laws.sharing.verdict == "shared" else {}
     if laws.transfer is not None:
         link = {"interconnect": _SEEN_LATE}
@@ -67,7 +71,7 @@ def pieces_of(
     elif _read(laws):
         prompt |= {"frontend": _TOKENISED, "gateway": _TOKENISED}
     # What holds tokens back or sends them one by one makes the first one wait as well.
-    delayed = laws.pacing is not None or laws.delivery.held is not None
+    delayed = limited or laws.delivery.held is not None
     waits = float((columns["full"] + columns["wait"]).mean()) if len(paced) else 0.0
     loaded = _excluded_by_load(laws, waits, line)
     crowd = {} if delayed else loaded | gateway
@@ -75,6 +79,7 @@ def pieces_of(
     places = loaded if _passed(laws) and not delayed else {}
     read = {"gateway": _TOKENISED, "frontend": _TOKENISED} if _read(laws) else {}
     early = BEFORE_FIRST | ({"decode"} if laws.at_once else frozenset())
+    waited = _who_waits(laws, columns, waits)
     found = [
         piece("way", columns["way"], {}, ("network",), ("network", "gateway")),
         piece("refusal", columns["refusal"], gateway, ("frontend",), ("frontend", "gateway")),
@@ -91,15 +96,25 @@ def pieces_of(
         piece("prompt", columns["prompt"], _let_go(laws, gateway | prompt), ("prefill",), early),
         piece("crowd", columns["crowd"], gateway, ("frontend",), ("gateway", "frontend")),
         piece("door", columns["door"], _keeps_door(laws), ("gateway",), ("gateway", "frontend")),
-        piece("misfit", columns["misfit"], gateway | link, ("queue",)),
+        piece("misfit", columns["misfit"], gateway | link, ("queue",), waited),
         piece("full", columns["full"], places, ("queue",), ("queue", "gateway")),
-        piece("wait", columns["wait"], crowd | link | _in_turn(laws), ("queue",)),
+        piece("wait", columns["wait"], crowd | link | _in_turn(laws), ("queue",), waited),
     ]
     late = _after_the_first(laws, columns, gaps)
     if pauses is not None:
         late.append(_lone(columns.get("lone", pauses.lone), pauses.preempts))
     among = ("decode", "gateway", "frontend")
     return [*found, *late, piece("paced", paced, {}, ("decode",), among)]
+
+
+def _who_waits(
+    laws: Laws, columns: Mapping[str, NDArray[np.int64]], waits: float
+) -> frozenset[str]:
+    """Whose stream is over with its first arrival was slowed by others before it. ``waits``: ns,
+    the mean."""
+    whole = sum(float(ns.mean()) for ns in columns.values()) if waits else 0.0
+    slowed = laws.unseen and waits > _LARGE * whole
+    return BEFORE_FIRST | ({"decode"} if slowed else frozenset())
 
 
 def _after_the_first(
