@@ -12,7 +12,6 @@ from latdiag.attribution.behind import behind_view
 from latdiag.attribution.evidence import MetricEvidence, ServerState
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.attribution.laws.admission import at_once
-from latdiag.attribution.laws.output_rate import output_rate_of
 from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.costs import costs_of
 from latdiag.diagnosis.health import Health, health
@@ -90,7 +89,7 @@ def attribute(
     case = Case(
         *(shares, parts, valid, fine, _health(seen, through, laws, own, frame), failed, limit),
         *(laws is not None, given, requests, listened, in_flight, backlog),
-        one_rate=seen is not None and output_rate_of(seen) is not None,
+        one_rate=laws is not None and laws.one_rate,
         stacks=(*stacks, *((name, None) for account in servers for name in account.stacks)),
         costs=costs_of(laws, seen, parts) if laws is not None and seen is not None else None,
         state=_state(servers),

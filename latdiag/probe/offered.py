@@ -21,9 +21,9 @@ _ISL, _OSL = (256, 0.6, 32, 1024), (24, 0.5, 8, 96)
 #: A load that any serving stack should bear: requests/s at most, streams in flight on average,
 #: share of the time in which a prefill runs.
 _RATE, _IN_FLIGHT, _PREFILL_BUSY = 6.0, 3.0, 0.3
-#: Of what S6 has seen the server finish, which flatters it by a tenth: it is busy, and no queue
-#: grows without end by the own doing of the probe.
-_OF_CAPACITY = 1.05
+#: Of what S6 has seen the server finish: with too few places a line shows, and it ends with the
+#: segment, for the next is slower where this one was not finished.
+_OF_CAPACITY = 1.35
 #: Requests of each place of a closed loop: fewer are a burst, not a loop; more are not needed.
 TURNS, _ENOUGH_TURNS = 3, 5
 #: With fewer places an open loop finds none for more than this share of its requests.

@@ -37,6 +37,7 @@ RUNS = """
 import json, sys
 from latdiag.load.wire import stamps
 from latdiag.load.plan import LoadPlan, Target, Work
+from latdiag.load.trust import Trust
 from latdiag.load.processes.run import run_load
 from latdiag.store.writer import create_run
 from tests.run_documents import header

@@ -374,4 +374,5 @@ def of_workload(laws: Laws, seen: Observations, rows: NDArray[np.int64]) -> Laws
     arrived = (seen.last - seen.first)[rows]
     hidden = (before > 0) & (arrived < _MANY * (before + arrived))
     unseen = bool(len(rows)) and float(hidden.mean()) > _MANY
-    return replace(laws, one_rate=output_rate_of(seen) is not None, unseen=unseen)
+    rate = output_rate_of(seen)
+    return replace(laws, one_rate=rate is not None and rate.is_exact, unseen=unseen)

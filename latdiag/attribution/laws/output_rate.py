@@ -19,6 +19,8 @@ _FEWEST = 16
 _SIZES = 2
 #: A stream alone may be slower than all together by this, and the limit still says one at a time.
 _ONE = 0.08
+#: A limit shows the same rate at so many sizes, and within so much.
+_SEVERAL, _EXACT = 3, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,12 @@ class OutputRate:
     hi: float
     sizes: tuple[int, ...]
     alone: bool
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is as steady as a limit: what an engine computes at most changes a little
+        with every stream."""
+        return len(self.sizes) >= _SEVERAL and self.hi < (1 + _EXACT) * self.lo
 
 
 def output_rate_of(seen: Observations) -> OutputRate | None:

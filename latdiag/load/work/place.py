@@ -50,6 +50,14 @@ def lists_beside(url: str) -> str:
     return urlunsplit(parts._replace(path=path))
 
 
+def lists_of(url: str) -> tuple[str, ...]:
+    """Where a list of models may stand: beside the requests, or at the root as servers have it
+    whose requests go to a path of their own."""
+    beside, parts = lists_beside(url), urlsplit(url)
+    root = urlunsplit(parts._replace(path=f"/v1{_LIST}"))
+    return (beside,) if "/v1/" in parts.path else tuple(dict.fromkeys((beside, root)))
+
+
 def locate(url: str, path: str | None) -> tuple[str, str, Dialect]:
     """(base URL, URL of the requests, dialect) from what the user wrote.
 

@@ -25,7 +25,7 @@ from latdiag.load.wire.exchange import Ended, Exchange
 from latdiag.load.wire.transport import StampedTransport
 from latdiag.load.work.lengths import LONGEST
 from latdiag.load.work.negotiate import Answer
-from latdiag.load.work.place import lists_beside
+from latdiag.load.work.place import lists_beside, lists_of
 from latdiag.model.errors import TargetFault
 from latdiag.model.records import Outcome
 from latdiag.model.text import shown, without_credentials
@@ -106,13 +106,15 @@ class Preflight:
     # ------------------------------------------------------------------ which model
     async def ask_models(self) -> list[str]:
         """The names of the models that the server lists, in its order."""
-        places = {url: lists_beside(url) for url in (self.target.url, *self._others)}
-        place, url = self.target.url, places[self.target.url]
+        own, *others = (
+            (place, url) for place in (self.target.url, *self._others) for url in lists_of(place)
+        )
+        place, url = own
         status, headers, reply = await self._get(url)
-        for other in self._others if status == 404 else ():
-            there = await self._get(places[other])
+        for other, its_list in others if status == 404 else ():
+            there = await self._get(its_list)
             if there[0] != 404:
-                place, url, (status, headers, reply) = other, places[other], there
+                place, url, (status, headers, reply) = other, its_list, there
                 break
         if status != 404:
             self._check_status(status, "", url)
