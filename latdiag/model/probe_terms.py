@@ -206,7 +206,7 @@ PROBE_TERMS = (
             "Retry-After",
             "refusals",
         ),
-        see=("admitted", "designed stage", "probe budget"),
+        see=("admitted", "designed stage", "budget"),
     ),
     Term(
         "long prompts",

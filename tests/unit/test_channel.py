@@ -74,6 +74,6 @@ def test_counters_are_shared_with_a_forked_process() -> None:
         counters.add_begun()
         counters.set_ready()
         os._exit(0)
-    counters.set_done(5, 1, 2**40)  # each number has one writer, and they do not meet
+    counters.set_done(5, 1, 2**40, 1)  # each number has one writer, and they do not meet
     os.waitpid(pid, 0)
-    assert counters.read() == Counts(2, 5, 1, 2**40) and counters.ready
+    assert counters.read() == Counts(2, 5, 1, 2**40, 1) and counters.ready
