@@ -119,6 +119,8 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
 
 def _course_caveats(result: Result) -> list[Caveat]:
     """What happened on the way, where no verdict says it."""
+    if not result.valid:
+        return []  # the client may be what changed, or what fell behind
     more = result.course.overload if result.course is not None else None
     changes = caveats_of(result.course)
     if more is None or (result.verdict is not None and result.verdict.kind == "overloaded"):

@@ -40,7 +40,10 @@ def _missed(result: Result, code: str) -> bool:
 
 
 def _late(result: Result, code: str) -> bool:
-    """Whether stamps in user space may be late by more than the interval of the median TTFT."""
+    """Whether stamps in user space may be late by more than the interval of the median TTFT, or
+    made the figures invalid."""
+    if code == "LD201" and any(broken.rule == "loop_lag" for broken in result.invalid_because):
+        return True
     metric = result.metrics.get("ttft")
     found = metric.statistics.get("p50") if code == "LD201" and metric is not None else None
     if found is None or found.lo is None or found.hi is None:
