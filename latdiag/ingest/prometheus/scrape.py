@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import httpx
 
@@ -241,18 +241,25 @@ def _named(urls: list[str]) -> dict[str, str]:
     }
 
 
-def metrics_url(url: str) -> str:
-    """``url`` with the scheme and the path that the user may leave away."""
+def parts_of(url: str, what: str) -> SplitResult:
+    """The parts of an http or https URL whose scheme the user may leave away. ValueError, which
+    calls it ``what``, for one that is none, or that holds credentials."""
     if "://" not in url:
         url = f"http://{url}"
     try:
         parts = urlsplit(url)
         _ = parts.port, httpx.URL(url).host
     except (ValueError, httpx.InvalidURL, UnicodeError):
-        raise ValueError("a metrics URL is malformed") from None
+        raise ValueError(f"{what} is malformed") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{shown(without_credentials(url), 80)!r} is not an http or https URL")
     if "@" in parts.netloc:
-        raise ValueError("a metrics URL holds a user name or password")
+        raise ValueError(f"{what} holds a user name or password")
+    return parts
+
+
+def metrics_url(url: str) -> str:
+    """``url`` with the scheme and the path that the user may leave away."""
+    parts = parts_of(url, "a metrics URL")
     path = parts.path if parts.path not in ("", "/") else "/metrics"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))

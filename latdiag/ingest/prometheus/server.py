@@ -12,12 +12,13 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 import httpx
 
 from latdiag.ingest.plan import Problem
 from latdiag.ingest.prometheus.exposition import MOST_TEXT, columns_of
+from latdiag.ingest.prometheus.scrape import parts_of
 from latdiag.load.look import Headers
 from latdiag.load.trust import Trust
 from latdiag.model.secrets import concealed
@@ -224,17 +225,7 @@ class PrometheusServer:
 
 def api_url(url: str) -> str:
     """Where queries go to the Prometheus at ``url``. ValueError for what is no URL."""
-    if "://" not in url:
-        url = f"http://{url}"
-    try:
-        parts = urlsplit(url)
-        _ = parts.port, httpx.URL(url).host
-    except (ValueError, httpx.InvalidURL, UnicodeError):
-        raise ValueError("the URL of Prometheus is malformed") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{shown(without_credentials(url), 80)!r} is not an http or https URL")
-    if "@" in parts.netloc:
-        raise ValueError("the URL of Prometheus holds a user name or password")
+    parts = parts_of(url, "the URL of Prometheus")
     root = re.sub(r"(/api/v1(/query(_range)?)?|/graph)?/*$", "", parts.path)
     return urlunsplit((parts.scheme, parts.netloc, f"{root}/api/v1/query", parts.query, ""))
 
