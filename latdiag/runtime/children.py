@@ -30,7 +30,11 @@ LATER = 10
 
 
 class Child:
-    """A process that this one has started. ``status``: None while it lives; negative: a signal."""
+    """A process that this one has started. ``status``: None while it lives; negative: a signal.
+
+    It is reaped by its number and never by ``Popen.poll``: that holds a lock, and a signal whose
+    handler raises between the lock and its ``try`` leaves it held, so that ``wait`` never returns.
+    """
 
     __slots__ = ("_process", "pid", "status")
 
@@ -42,7 +46,9 @@ class Child:
     def alive(self) -> bool:
         """Whether it still runs; reaps it if not."""
         if self.status is None:
-            self.status = self._process.poll() if self._process else _reaped(self.pid)
+            self.status = _reaped(self.pid)
+            if self._process is not None:
+                self._process.returncode = self.status
         return self.status is None
 
     def ends_within(self, seconds: float) -> bool:
@@ -53,8 +59,6 @@ class Child:
 
     def wait(self) -> int:
         """Until it ends, however long that takes; its status."""
-        if self._process is not None:
-            self.status = self._process.wait()
         while self.alive():
             time.sleep(_LOOK_S)
         assert self.status is not None
