@@ -62,7 +62,7 @@ def _raise_at(line: int, child: Child) -> bool:
 @pytest.mark.usefixtures("bounded")
 def test_a_signal_at_any_line_of_a_look_leaves_no_process_behind() -> None:
     for line in range(50):
-        process = subprocess.Popen(["sleep", "60"])  # noqa: S607
+        process = subprocess.Popen(["sleep", "60"])
         child = Child(process.pid, process)
         raised = _raise_at(line, child)
         child.end()
