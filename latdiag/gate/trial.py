@@ -1,0 +1,187 @@
+"""All checks on the pairs measured up to one moment: effects, bounds, verdicts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from latdiag.gate.blocks import Blocks
+from latdiag.gate.checks import Check
+from latdiag.gate.plan import Plan
+from latdiag.gate.result import Outcome, Word
+from latdiag.gate.twins import Floats, Mask
+from latdiag.stats import betting
+from latdiag.stats.flips import Null, lower_bound, middle, null_of, scores_of, upper_bound
+from latdiag.stats.spending import Look
+
+#: One-sided, of the interval that readers see beside an effect.
+_INTERVAL = 0.025
+#: A check that would need so many times the pairs planned is not decided by measuring longer.
+_MOST_MORE = 20
+#: Figures of the document: beyond these digits machines may differ.
+_DIGITS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """On the scale of a column's values; infinite where nothing is proved."""
+
+    effect: float
+    lo: float
+    hi: float
+    worse: float
+    better: float
+    safe: float
+
+
+class Trial:
+    """The checks of ``plan`` on the valid pairs among the first ``measured``.
+
+    ``look``: the levels in force; None where no look is planned here, and nothing can be proved
+    but what the bets on every pair (``plan.abort_level``) refute, if they are ``broken``.
+    """
+
+    def __init__(
+        self, blocks: Blocks, valid: Mask, plan: Plan, measured: int, look: Look | None
+    ) -> None:
+        self._blocks, self._plan, self._look = blocks, plan, look
+        self._checks = plan.checks
+        self.valid = valid & (np.arange(blocks.pairs) < measured)
+        self.measured = measured
+        self._places = np.flatnonzero(self.valid)
+        self.n = len(self._places)
+        self._voting = np.array([check.level == "error" for check in self._checks])
+        self._values = [blocks.columns[check.name].value[self.valid] for check in self._checks]
+        self._worse = self._null(1)
+        self._better = self._null(-1) if look is not None else self._worse
+
+    def _null(self, sign: int) -> Null:
+        """Of being worse (1) or better (-1) than the margin."""
+        scores = np.column_stack(
+            [
+                scores_of(sign * values - margin(check), check.kind)
+                for check, values in zip(self._checks, self._values, strict=True)
+            ]
+        )
+        settings = self._plan.settings
+        return null_of(scores, self._places, self._plan.pairs, settings.flips, settings.seed)
+
+    def outcomes(self, broken: bool) -> tuple[Outcome, ...]:
+        """Every check. ``broken``: the bets on every pair are won, which says which are worse."""
+        p = {True: self._worse.p(self._voting)}
+        p[False] = self._worse.p(~self._voting) if not self._voting.all() else p[True]
+        return tuple(
+            self._outcome(place, check, float(p[bool(self._voting[place])][place]), broken)
+            for place, check in enumerate(self._checks)
+        )
+
+    def _outcome(self, place: int, check: Check, p: float, broken: bool) -> Outcome:
+        values = self._values[place]
+        column = self._blocks.columns[check.name]
+        there = self.valid & ~np.isnan(column.value)
+        n = int(there.sum())
+        if not n:
+            nothing = (None,) * 5
+            return Outcome(
+                check.name, check.metric, check.statistic, check.level, "INCONCLUSIVE", *nothing,
+                check.min_effect, check.tolerance, None, None, None, 0, None,
+            )  # fmt: skip
+        bounds = self._bounds(place, check, values, broken)
+        twins = float(column.twins[there].mean())
+        shares = [_share(check, each, twins) for each in (bounds.effect, bounds.lo, bounds.hi)]
+        worse, safe, better = (
+            _share(check, each, twins) for each in (bounds.worse, bounds.safe, bounds.better)
+        )
+        base, candidate = _typical(check, column.base[there], column.candidate[there], twins)
+        word = _word(check, base, worse, safe, better, self._rejects(place, broken, bounds))
+        more = None
+        if word == "INCONCLUSIVE" and self._look is not None:
+            more = self._more(check, bounds, twins, n)
+        effect, lo, hi = (_printed(each) for each in shares)
+        return Outcome(
+            check.name, check.metric, check.statistic, check.level, word, effect, lo, hi,
+            _printed(worse), _printed(safe), check.min_effect, check.tolerance,
+            round(p, _DIGITS) if self._look is not None else None,
+            _printed(base), _printed(candidate), n, more,
+        )  # fmt: skip
+
+    def _bounds(self, place: int, check: Check, values: Floats, broken: bool) -> _Bounds:
+        own = np.arange(len(self._checks)) == place
+        usual = self._worse.critical(_INTERVAL, own)
+        worse, better, safe = -math.inf, math.inf, math.inf
+        if self._look is not None:
+            family = self._voting if self._voting[place] else ~self._voting
+            level = self._look.level
+            worse = lower_bound(values, check.kind, self._worse.critical(level, family))
+            better = upper_bound(values, check.kind, self._better.critical(level, family))
+            limit = self._worse.critical(self._look.safe_level, own)
+            safe = upper_bound(values, check.kind, limit)
+        elif broken and self._voting[place]:
+            needed = self._voting.sum() / self._plan.abort_level
+            worse = betting.bound(values, needed)
+        return _Bounds(
+            middle(values, check.kind),
+            lower_bound(values, check.kind, usual),
+            upper_bound(values, check.kind, usual),
+            worse,
+            better,
+            safe,
+        )
+
+    def _rejects(self, place: int, broken: bool, bounds: _Bounds) -> tuple[bool, bool]:
+        """Whether the hypotheses "not worse" and "not better than the margin" are rejected."""
+        if self._look is None:
+            return broken and bounds.worse > margin(self._checks[place]), False
+        family = self._voting if self._voting[place] else ~self._voting
+        return (
+            bool(self._worse.statistics[place] > self._worse.critical(self._look.level, family)),
+            bool(self._better.statistics[place] > self._better.critical(self._look.level, family)),
+        )
+
+    def _more(self, check: Check, bounds: _Bounds, twins: float, n: int) -> int | None:
+        """Pairs that would decide if the effect stays what it is: bounds close in as the root."""
+        limit = check.tolerance * twins if check.kind == "mean" else math.log1p(check.tolerance)
+        to_go = [
+            n * ((bounds.safe - bounds.effect) / (limit - bounds.effect)) ** 2
+            for _ in range(bounds.effect < limit and math.isfinite(bounds.safe))
+        ] + [
+            n * ((bounds.effect - bounds.worse) / (bounds.effect - margin(check))) ** 2
+            for _ in range(bounds.effect > margin(check) and math.isfinite(bounds.worse))
+        ]
+        most = _MOST_MORE * self._plan.pairs
+        return max(1, math.ceil(min(to_go)) - n) if to_go and min(to_go) < most else None
+
+
+def margin(check: Check) -> float:
+    """What a check's values must exceed; counts have theirs inside (``blocks``)."""
+    return 0.0 if check.kind == "mean" else math.log1p(check.min_effect)
+
+
+def _share(check: Check, value: float, twins: float) -> float:
+    if check.kind == "mean":
+        return value / twins
+    return math.expm1(value) if value < 700 else math.inf
+
+
+def _typical(check: Check, base: Floats, candidate: Floats, twins: float) -> tuple[float, float]:
+    if check.kind == "mean":
+        return float(base.mean()) / twins, float(candidate.mean()) / twins
+    return float(np.median(base)), float(np.median(candidate))
+
+
+def _word(
+    check: Check, base: float, worse: float, safe: float, better: float, rejects: tuple[bool, bool]
+) -> Word:
+    """Differences below the floor are ignored: by what is proved, not inside the statistic."""
+    floor = 0.0 if check.kind == "mean" or base <= 0 else check.floor_ns / base
+    if rejects[0] and worse >= floor:
+        return "REGRESSED"
+    if rejects[1] and -better >= floor and check.kind != "mean":
+        return "IMPROVED"
+    return "OK" if safe < max(check.tolerance, floor) else "INCONCLUSIVE"
+
+
+def _printed(value: float) -> float | None:
+    return round(value, _DIGITS) if math.isfinite(value) else None
