@@ -49,8 +49,8 @@ def _components(blocks: Blocks, valid: Mask, plan: Plan) -> Iterator[Component]:
             name,
             int(part.base_ns[valid].sum()),
             int(part.candidate_ns[valid].sum()),
-            round(lo, 3) if math.isfinite(lo) else None,
-            round(hi, 3) if math.isfinite(hi) else None,
+            round(lo, 3) + 0.0 if math.isfinite(lo) else None,
+            round(hi, 3) + 0.0 if math.isfinite(hi) else None,
         )
 
 

@@ -22,10 +22,10 @@ EXIT_CODES: dict[Word, int] = {
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One check. ``effect``, its 95 % interval ``lo`` to ``hi`` and the bounds are shares (0.1 is
-    10 % slower; of ``exceed2x``, requests): more than ``worse_than`` and less than ``safe_below``
-    is proved at the levels of the look; None where nothing is. ``p``: adjusted for all checks that
-    vote. ``base`` and ``candidate``: medians over pairs in ns, of ``exceed2x`` shares of requests.
-    ``more_pairs``: about how many more would decide."""
+    10 % slower; of ``exceed2x``, requests): more than ``worse_than``, less than ``safe_below`` and
+    less than ``better_than`` are proved at the levels of the look; None where nothing is. ``p``:
+    adjusted for all checks that vote. ``base`` and ``candidate``: medians over pairs in ns, of
+    ``exceed2x`` shares of requests. ``more_pairs``: about how many more would decide."""
 
     name: str
     metric: str
@@ -37,8 +37,10 @@ class Outcome:
     hi: float | None
     worse_than: float | None
     safe_below: float | None
+    better_than: float | None
     min_effect: float
     tolerance: float
+    floor_ns: int
     p: float | None
     base: float | None
     candidate: float | None
@@ -64,8 +66,8 @@ class Component:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """Where the verdict fell. ``measured`` pairs until then, ``valid`` ones among them;
-    ``planned`` in all. ``why``: at a planned look, at the last one, because something is clearly broken, or
-    the run was cut before its next look. ``spent``: alpha so far."""
+    ``planned`` in all. ``why``: at a planned look, at the last one, because something is clearly
+    broken, or the run was cut before its next look. ``spent``: alpha so far."""
 
     measured: int
     valid: int

@@ -29,7 +29,7 @@ from latdiag.model.units import NS_PER_S
 OnInconclusive = Literal["pass", "warn", "fail"]
 #: What two arms may differ in where a user says so: often it is what the gate is to judge.
 MAY_DIFFER = ("model", "tokenizer", "engine", "engine_version", "flags", "gpu")
-_MOST_CHECKS = 100
+_MOST_CHECKS = 120
 _CHECK_KEYS = ("metric", "stat", "level", "min_effect", "tolerance", "floor", "where")
 
 
@@ -121,3 +121,28 @@ def _refuse_undecidable(checks: dict[str, Check], place: str) -> None:
             )
     if not any(check.level == "error" for check in checks.values()):
         raise UsageFault(f"no check in {place} has level error", "let at least one check vote")
+
+
+def table_form(settings: Settings) -> dict[str, object]:
+    """``settings`` as a table that ``settings_of`` reads back to the same: how gate.json keeps
+    them, so that one reader checks both."""
+    form: dict[str, object] = {
+        each.name: getattr(settings, each.name)
+        for each in fields(settings)
+        if each.name not in _RENAMED
+    }
+    form["may_differ"] = list(settings.may_differ)
+    form["budget"] = f"{settings.budget_ns}ns"
+    form["check"] = [
+        {
+            "metric": check.metric,
+            "stat": check.statistic,
+            "level": check.level,
+            "min_effect": check.min_effect,
+            "tolerance": check.tolerance,
+            "floor": f"{check.floor_ns}ns",
+            "where": dict(check.where),
+        }
+        for check in settings.checks
+    ]
+    return form

@@ -83,10 +83,10 @@ class Trial:
         there = self.valid & ~np.isnan(column.value)
         n = int(there.sum())
         if not n:
-            nothing = (None,) * 5
+            nothing = (None,) * 6
             return Outcome(
                 check.name, check.metric, check.statistic, check.level, "INCONCLUSIVE", *nothing,
-                check.min_effect, check.tolerance, None, None, None, 0, None,
+                check.min_effect, check.tolerance, check.floor_ns, None, None, None, 0, None,
             )  # fmt: skip
         bounds = self._bounds(place, check, values, broken)
         twins = float(column.twins[there].mean())
@@ -102,7 +102,8 @@ class Trial:
         effect, lo, hi = (_printed(each) for each in shares)
         return Outcome(
             check.name, check.metric, check.statistic, check.level, word, effect, lo, hi,
-            _printed(worse), _printed(safe), check.min_effect, check.tolerance,
+            _printed(worse), _printed(safe), _printed(better) if check.kind == "rank" else None,
+            check.min_effect, check.tolerance, check.floor_ns,
             round(p, _DIGITS) if self._look is not None else None,
             _printed(base), _printed(candidate), n, more,
         )  # fmt: skip
@@ -184,4 +185,4 @@ def _word(
 
 
 def _printed(value: float) -> float | None:
-    return round(value, _DIGITS) if math.isfinite(value) else None
+    return round(value, _DIGITS) + 0.0 if math.isfinite(value) else None

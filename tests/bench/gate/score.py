@@ -1,4 +1,4 @@
-"""The gate and its rivals on simulated runs: how often each is red, and what the gate then says."""
+"""The gate and its rivals on simulated runs: how often each is red, and what the gate says."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import stats
 
-from latdiag.gate.blocks import Blocks, blocks_of
+from latdiag.gate.blocks import blocks_of
 from latdiag.gate.judge import judged
 from latdiag.gate.plan import Arms, Plan
 from latdiag.gate.result import Verdict
-from latdiag.gate.settings import Settings
+from latdiag.gate.settings import Settings, settings_of
 from latdiag.gate.table import Table
-from latdiag.gate.settings import settings_of
 from latdiag.gate.twins import Twins
 
 from .baselines import BASELINES

@@ -80,8 +80,10 @@ def measure(regime: Regime, fault: Fault, pairs: int, block: int, seed: int) -> 
         prefill[:, :, 1] *= 0.7
     wait = _waits(gaps, prefill)
     rates = np.array([regime.stalls, regime.stalls if fault.stalls is None else fault.stalls])
-    stall = (random.random((pairs, size, 2)) < rates) * 80.0 * (
-        1 + random.pareto(2.0, (pairs, size, 2))
+    stall = (
+        (random.random((pairs, size, 2)) < rates)
+        * 80.0
+        * (1 + random.pareto(2.0, (pairs, size, 2)))
     )
     wait[:, :, 1] += fault.wait_ms
     mode = np.where(random.random((pairs, size)) < 0.7, 10.0, 16.0)
@@ -163,7 +165,7 @@ def _autoregressive(random: Any, both: tuple[int, int], size: int) -> Any:
 
 
 def _congestion(random: Any, both: tuple[int, int], size: int) -> Any:
-    """(pairs, size, 2): 1.4 while something else is busy, 5 % of the time, for some 20 requests."""
+    """(pairs, size, 2): 1.4 while something else is busy: 5 % of the time, some 20 requests."""
     draws = random.random((size, *both))
     busy = draws[0] < 0.05
     out = np.empty((both[0], size, 2))
