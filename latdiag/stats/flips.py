@@ -94,7 +94,7 @@ class Null:
 
 def tail_critical(level: float, tests: int) -> float:
     """The stated tail: Hoeffding's bound exp(-c²/2) on P(statistic >= c) of a sum with random
-    signs (JASA 58, 1963, theorem 2), over ``tests`` by Bonferroni. It holds for any number of pairs.
+    signs (JASA 58, 1963, theorem 2), over ``tests`` by Bonferroni, of any number of pairs.
     """
     return math.sqrt(2.0 * math.log(tests / level))
 

@@ -25,7 +25,7 @@ def summary(verdict: Verdict, name: str, before: int = 0) -> str:
     return text if before + len(text.encode()) <= MOST_BYTES else ""
 
 
-def annotations(verdict: Verdict) -> str:
+def annotation_commands(verdict: Verdict) -> str:
     """Workflow commands, a line each: one for the verdict if it is not good, one for each check
     that regressed, at most ten of a kind."""
     counts = {"error": 0, "warning": 0, "notice": 0}

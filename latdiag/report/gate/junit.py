@@ -50,5 +50,6 @@ def _reason(outcome: Outcome, verdict: Verdict) -> str:
     if verdict.verdict == "INVALID":
         return words.sentence(verdict)
     row = words.row(outcome, judged=True)
-    text = f"{row.verdict}: {row.base} -> {row.candidate}, {row.change}; proved {row.decided} {row.held}".rstrip()
+    proved = f"{row.decided} {row.held}".rstrip()
+    text = f"{row.verdict}: {row.base} -> {row.candidate}, {row.change}; proved {proved}"
     return f"{text}. {words.cause(verdict)}" if outcome.verdict == "REGRESSED" else text

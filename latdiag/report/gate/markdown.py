@@ -54,7 +54,7 @@ def _lines(verdict: Verdict, name: str) -> Iterator[str]:
     passed = "passed" if verdict.verdict != "INVALID" else "**not passed**"
     yield (
         f"<details><summary>Checks that could have voided this: {passed}</summary>"
-        f"{words.checks(verdict)}</details>"
+        f"Twins {words.checks(verdict)}</details>"
     )
     yield (
         "<details><summary>Repeat it</summary><code>latdiag gate replay gate.json</code></details>"

@@ -1,4 +1,4 @@
-"""What every face says alike: the sentence of the verdict, the figures of checks and components."""
+"""What every face says alike: the sentence of the verdict, figures of checks and components."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def label(outcome: Outcome) -> str:
 def change(outcome: Outcome, share: float | None, sign: bool = True) -> str:
     """``+13.6 %``; of requests ``+0.1 pt``; ``-`` where nothing is known."""
     if share is None:
-        return "-", ""
+        return "-"
     unit = "pt" if outcome.statistic == "exceed2x" else "%"
     value = 100 * share
     digits = 0 if abs(value) >= 99.95 else 1
@@ -145,8 +145,9 @@ def _loss(verdict: Verdict) -> str:
             f"{change(red, red.effect)} more requests take over twice their twin's"
             f" {red.metric.upper()} (at least {change(red, red.worse_than)})."
         )
+    what = label(red).removesuffix(" shift")
     return (
-        f"{label(red).removesuffix(' shift')} is {change(red, red.effect, sign=False)} slower, at least"
+        f"{what} is {change(red, red.effect, sign=False)} slower, at least"
         f" {change(red, red.worse_than, sign=False)} ({level_of(red, red.base)} ->"
         f" {level_of(red, red.candidate)}; allowed {limit(red, red.min_effect)})."
     )
@@ -195,7 +196,7 @@ def checks(verdict: Verdict) -> str:
     (failed, other_failed), (late, other_late) = counts.failed, counts.late
     lag, other_lag = (show_ms(each) for each in counts.lag_ns)
     return (
-        f"twins judged {counts.kept} of {counts.twins}; base/candidate: failed"
+        f"judged {counts.kept} of {counts.twins}; base/candidate: failed"
         f" {failed}/{other_failed}, late {late}/{other_late}, sent late by {lag}/{other_lag} ms;"
         f" outputs longer {counts.longer}, shorter {counts.shorter}"
     )
