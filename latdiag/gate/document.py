@@ -121,9 +121,8 @@ def _refuse_changed(raw: Mapping[str, object], anew: Mapping[str, object], name:
     held = {key: value for key, value in raw.items() if key != "digest"}
     genuine = raw.get("digest") == _digest(held)
     other = raw.get("latdiag") != __version__
-    place = _difference(
-        *({key: each[key] for key in each if key != "latdiag"} for each in (held, dict(anew)))
-    )
+    mine, theirs = ({key: each[key] for key in each if key != "latdiag"} for each in (anew, held))
+    place = _difference(theirs, mine)
     if place is None and genuine:
         return
     if genuine and other:
@@ -168,11 +167,13 @@ def _arms(raw: Mapping[str, object]) -> Arms:
     broken = raw["broken"]
     if not isinstance(broken, list):
         raise TypeError("broken is not a list")
-    facts = [
+    base, candidate = (
         {str(k): _text(v) for k, v in _dict(raw[arm]).items()} for arm in ("base", "candidate")
-    ]
+    )
     wall = _whole(raw["wall_ns"], _MOST)
-    return Arms(*facts, tuple(_text(each) for each in broken), wall, _text(raw["evidence"]))
+    return Arms(
+        base, candidate, tuple(_text(each) for each in broken), wall, _text(raw["evidence"])
+    )
 
 
 def _blocks(raw: Mapping[str, object], plan: Plan) -> Blocks:

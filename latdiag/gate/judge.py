@@ -15,7 +15,7 @@ from latdiag.gate.blocks import Blocks
 from latdiag.gate.explain import cause_of, components_of
 from latdiag.gate.plan import Arms, Plan
 from latdiag.gate.result import Counts, Outcome, Stop, Verdict, Word, exit_code
-from latdiag.gate.trial import Trial, margin
+from latdiag.gate.trial import Trial, hurdle
 from latdiag.gate.twins import BASE, CANDIDATE, Mask
 from latdiag.gate.validity import reasons, valid_pairs
 from latdiag.stats.betting import first_crossing
@@ -55,7 +55,10 @@ def _broken_after(blocks: Blocks, valid: Mask, plan: Plan) -> int | None:
     if not plan.abort_level:
         return None
     places = np.flatnonzero(valid)
-    apart = [blocks.columns[check.name].value[valid] - margin(check) for check in plan.voters]
+    apart = [
+        blocks.columns[check.name].value[valid] - hurdle(check, blocks, valid)
+        for check in plan.voters
+    ]
     at = first_crossing(np.column_stack(apart), plan.abort_level)
     return None if at is None else int(places[at - 1]) + 1
 

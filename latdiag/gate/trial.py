@@ -9,7 +9,7 @@ import numpy as np
 
 from latdiag.gate.blocks import Blocks
 from latdiag.gate.checks import Check
-from latdiag.gate.plan import Plan
+from latdiag.gate.plan import LEAST_PAIRS, Plan
 from latdiag.gate.result import Outcome, Word
 from latdiag.gate.twins import Floats, Mask
 from latdiag.stats import betting
@@ -48,6 +48,7 @@ class Trial:
     ) -> None:
         self._blocks, self._plan, self._look = blocks, plan, look
         self._checks = plan.checks
+        self._valid = valid
         self.valid = valid & (np.arange(blocks.pairs) < measured)
         self.measured = measured
         self._places = np.flatnonzero(self.valid)
@@ -95,7 +96,7 @@ class Trial:
             _share(check, each, twins) for each in (bounds.worse, bounds.safe, bounds.better)
         )
         base, candidate = _typical(check, column.base[there], column.candidate[there], twins)
-        word = _word(check, base, worse, safe, better, self._rejects(place, broken, bounds))
+        word = self._word(place, broken, bounds, safe)
         more = None
         if word == "INCONCLUSIVE" and self._look is not None:
             more = self._more(check, bounds, twins, n)
@@ -131,15 +132,23 @@ class Trial:
             safe,
         )
 
-    def _rejects(self, place: int, broken: bool, bounds: _Bounds) -> tuple[bool, bool]:
-        """Whether the hypotheses "not worse" and "not better than the margin" are rejected."""
+    def _word(self, place: int, broken: bool, bounds: _Bounds, safe: float) -> Word:
+        """Differences below the floor are ignored: by what is proved, not inside the statistic."""
+        check = self._checks[place]
+        least = hurdle(check, self._blocks, self._valid)
         if self._look is None:
-            return broken and bounds.worse > margin(self._checks[place]), False
+            return "REGRESSED" if broken and bounds.worse > least else "INCONCLUSIVE"
         family = self._voting if self._voting[place] else ~self._voting
-        return (
-            bool(self._worse.statistics[place] > self._worse.critical(self._look.level, family)),
-            bool(self._better.statistics[place] > self._better.critical(self._look.level, family)),
+        worse, better = (
+            bool(null.statistics[place] > null.critical(self._look.level, family))
+            for null in (self._worse, self._better)
         )
+        if worse and bounds.worse >= least:
+            return "REGRESSED"
+        floor = floor_share(check, self._blocks, self._valid)
+        if better and check.kind == "rank" and -math.expm1(bounds.better) >= floor:
+            return "IMPROVED"
+        return "OK" if safe < max(check.tolerance, floor) else "INCONCLUSIVE"
 
     def _more(self, check: Check, bounds: _Bounds, twins: float, n: int) -> int | None:
         """Pairs that would decide if the effect stays what it is: bounds close in as the root."""
@@ -160,6 +169,21 @@ def margin(check: Check) -> float:
     return 0.0 if check.kind == "mean" else math.log1p(check.min_effect)
 
 
+def floor_share(check: Check, blocks: Blocks, valid: Mask) -> float:
+    """The check's floor as a share of what the base takes, by the first pairs alone: so it stays
+    the same from look to look."""
+    base = blocks.columns[check.name].base[valid][:LEAST_PAIRS]
+    known = base[~np.isnan(base)]
+    if check.kind == "mean" or not len(known):
+        return 0.0
+    return check.floor_ns / float(np.median(known))
+
+
+def hurdle(check: Check, blocks: Blocks, valid: Mask) -> float:
+    """What is proved must exceed, on the scale of the values: the margin, and the floor."""
+    return max(margin(check), math.log1p(floor_share(check, blocks, valid)))
+
+
 def _share(check: Check, value: float, twins: float) -> float:
     if check.kind == "mean":
         return value / twins
@@ -170,18 +194,6 @@ def _typical(check: Check, base: Floats, candidate: Floats, twins: float) -> tup
     if check.kind == "mean":
         return float(base.mean()) / twins, float(candidate.mean()) / twins
     return float(np.median(base)), float(np.median(candidate))
-
-
-def _word(
-    check: Check, base: float, worse: float, safe: float, better: float, rejects: tuple[bool, bool]
-) -> Word:
-    """Differences below the floor are ignored: by what is proved, not inside the statistic."""
-    floor = 0.0 if check.kind == "mean" or base <= 0 else check.floor_ns / base
-    if rejects[0] and worse >= floor:
-        return "REGRESSED"
-    if rejects[1] and -better >= floor and check.kind != "mean":
-        return "IMPROVED"
-    return "OK" if safe < max(check.tolerance, floor) else "INCONCLUSIVE"
 
 
 def _printed(value: float) -> float | None:
