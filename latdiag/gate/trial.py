@@ -69,6 +69,11 @@ class Trial:
         settings = self._plan.settings
         return null_of(scores, self._places, self._plan.pairs, settings.flips, settings.seed)
 
+    @property
+    def _needed(self) -> float:
+        """What bets on every pair must make of 1, for all checks that vote together."""
+        return float(self._voting.sum()) / self._plan.abort_level
+
     def outcomes(self, broken: bool) -> tuple[Outcome, ...]:
         """Every check. ``broken``: the bets on every pair are won, which says which are worse."""
         p = {True: self._worse.p(self._voting)}
@@ -121,8 +126,7 @@ class Trial:
             limit = self._worse.critical(self._look.safe_level, own)
             safe = upper_bound(values, check.kind, limit)
         elif broken and self._voting[place]:
-            needed = self._voting.sum() / self._plan.abort_level
-            worse = betting.bound(values, needed)
+            worse = betting.bound(values, self._needed)
         return _Bounds(
             middle(values, check.kind),
             lower_bound(values, check.kind, usual),
@@ -137,7 +141,9 @@ class Trial:
         check = self._checks[place]
         least = hurdle(check, self._blocks, self._valid)
         if self._look is None:
-            return "REGRESSED" if broken and bounds.worse > least else "INCONCLUSIVE"
+            bets = (self._values[place] - least)[:, None]
+            red = broken and self._voting[place] and betting.won(bets, self._needed).any()
+            return "REGRESSED" if red else "INCONCLUSIVE"
         family = self._voting if self._voting[place] else ~self._voting
         worse, better = (
             bool(null.statistics[place] > null.critical(self._look.level, family))

@@ -25,20 +25,22 @@ def capital(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.exp(np.cumsum(growth, axis=0)).mean(axis=2))
 
 
+def won(values: NDArray[np.float64], needed: float) -> NDArray[np.bool_]:
+    """Whether the bets on ``values`` (pairs, tests) have made the capital that is needed."""
+    return np.asarray(capital(values) >= needed)
+
+
 def first_crossing(values: NDArray[np.float64], level: float) -> int | None:
     """Pairs after which any of the tests reached tests/level (Bonferroni); None if none did."""
-    pairs, tests = values.shape
-    if not pairs or not tests:
-        return None
-    crossed = (capital(values) >= tests / level).any(axis=1)
+    crossed = won(values, values.shape[1] / level).any(axis=1)
     return int(np.argmax(crossed)) + 1 if crossed.any() else None
 
 
-def bound(values: NDArray[np.float64], capital_needed: float) -> float:
+def bound(values: NDArray[np.float64], needed: float) -> float:
     """The largest m that bets on ``values`` (pairs) above m refute; -inf where there is none."""
     known = values[~np.isnan(values)]
     for candidate in np.sort(known)[::-1]:
         # Just below a value it is still above; capital only falls as m grows.
-        if capital((known - np.nextafter(candidate, -np.inf))[:, None]).max() >= capital_needed:
+        if won((known - np.nextafter(candidate, -np.inf))[:, None], needed).any():
             return float(candidate)
     return -np.inf

@@ -18,7 +18,7 @@ MOST_CHARACTERS = 65_536
 MOST_LINES = 40
 _MOST_CHECKS, _MOST_PARTS = 12, 8
 _SPECIAL = re.compile(r"([\\`*_\[\]<|#~])")
-_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME = re.compile(r"[^A-Za-z0-9._]+")
 _MENTION = re.compile(r"(?<!\w)@(?=\w)")
 
 
@@ -29,7 +29,7 @@ def comment(verdict: Verdict, name: str) -> str:
 
 def marker(name: str) -> str:
     """The hidden first line, by which the comment is found and replaced."""
-    return f"<!-- latdiag-gate:{_NAME.sub('-', name)[:60] or 'default'} -->"
+    return f"<!-- latdiag-gate:{_NAME.sub('-', name).strip('-')[:60] or 'default'} -->"
 
 
 def escaped(text: object, limit: int = 300) -> str:

@@ -19,7 +19,7 @@ def gate_page(verdict: Verdict, ascii_only: bool) -> Page:
     judged = verdict.verdict != "INVALID"
     checks = [words.row(each, judged) for each in verdict.shown]
     table = [("", "base", "candidate", "change", "proved", "")]
-    table += [(r.label, r.base, r.candidate, r.change, r.decided, r.verdict) for r in checks]
+    table += [(r.label, r.base, r.candidate, r.change, r.decided, r.short) for r in checks]
     parts = []
     if verdict.requests:
         parts = [("ms a request", "base", "candidate", "change", "")]

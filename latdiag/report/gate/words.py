@@ -18,7 +18,7 @@ _WORDS = {"OK": "ok", "IMPROVED": "faster", "INCONCLUSIVE": "not decided"}
 @dataclass(frozen=True, slots=True)
 class Row:
     """A check as a table shows it. ``decided``: the bound that decided, beside what it was held
-    against (``held``)."""
+    against (``held``). ``short``: the verdict in one or two words."""
 
     label: str
     base: str
@@ -27,6 +27,7 @@ class Row:
     decided: str
     held: str
     verdict: str
+    short: str
 
 
 def label(outcome: Outcome) -> str:
@@ -63,11 +64,12 @@ def level_of(outcome: Outcome, value: float | None) -> str:
 
 def row(outcome: Outcome, judged: bool) -> Row:
     """A check; ``judged``: False where the whole measurement is void."""
-    words = _WORDS.get(outcome.verdict, outcome.verdict) if judged else "not judged"
+    words = short = _WORDS.get(outcome.verdict, outcome.verdict) if judged else "not judged"
     if judged and outcome.verdict == "INCONCLUSIVE" and outcome.more_pairs:
-        words += f": {outcome.more_pairs} more pairs"
+        short = more_pairs(outcome.more_pairs)
+        words += f": {short}"
     if judged and outcome.level == "warn" and outcome.verdict == "REGRESSED":
-        words = "regressed (warning)"
+        words, short = "regressed (warning)", "warning"
     return Row(
         label(outcome),
         level_of(outcome, outcome.base),
@@ -75,6 +77,7 @@ def row(outcome: Outcome, judged: bool) -> Row:
         change(outcome, outcome.effect),
         *(_decided(outcome) if judged else ("-", "")),
         words,
+        short,
     )
 
 
@@ -126,7 +129,7 @@ def _sentences(verdict: Verdict) -> Iterator[str]:
         if verdict.more_pairs is None:
             yield "More pairs of this kind would not soon decide them."
         else:
-            yield f"About {verdict.more_pairs} more pairs would{_minutes(verdict)}."
+            yield f"About {more_pairs(verdict.more_pairs)} would{_minutes(verdict)}."
     else:
         yield "Every check that votes is proved to lie below its tolerance."
         faster = [label(each) for each in verdict.votes if each.verdict == "IMPROVED"]
@@ -151,6 +154,11 @@ def _loss(verdict: Verdict) -> str:
         f" {change(red, red.worse_than, sign=False)} ({level_of(red, red.base)} ->"
         f" {level_of(red, red.candidate)}; allowed {limit(red, red.min_effect)})."
     )
+
+
+def more_pairs(n: int) -> str:
+    """``40 more pairs``."""
+    return f"{n} more pair{'s' * (n != 1)}"
 
 
 def _minutes(verdict: Verdict) -> str:
