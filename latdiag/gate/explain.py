@@ -37,12 +37,12 @@ def _components(blocks: Blocks, valid: Mask, plan: Plan) -> Iterator[Component]:
     ).astype(float)
     settings = plan.settings
     null = null_of(apart, places, plan.pairs, settings.flips, settings.seed)
+    criticals = null.critical_each(_INTERVAL)
     for place, name in enumerate(names):
         part = blocks.parts[name]
-        critical = null.critical(_INTERVAL, np.arange(len(names)) == place)
         scale = len(places) / requests
         lo, hi = (
-            bound(apart[:, place], "mean", critical) * scale
+            bound(apart[:, place], "mean", float(criticals[place])) * scale
             for bound in (lower_bound, upper_bound)
         )
         yield Component(

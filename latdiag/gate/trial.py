@@ -56,7 +56,18 @@ class Trial:
         self._voting = np.array([check.level == "error" for check in self._checks])
         self._values = [blocks.columns[check.name].value[self.valid] for check in self._checks]
         self._worse = self._null(1)
-        self._better = self._null(-1) if look is not None else self._worse
+        self._usual = self._worse.critical_each(_INTERVAL)
+        if look is not None:
+            self._better = self._null(-1)
+            self._safe = self._worse.critical_each(look.safe_level)
+            # By whether a check votes: those that do not are a family of their own.
+            self._limits = {
+                votes: tuple(
+                    null.critical(look.level, self._voting == votes)
+                    for null in (self._worse, self._better)
+                )
+                for votes in {*self._voting.tolist()}
+            }
 
     def _null(self, sign: int) -> Null:
         """Of being worse (1) or better (-1) than the margin."""
@@ -115,16 +126,13 @@ class Trial:
         )  # fmt: skip
 
     def _bounds(self, place: int, check: Check, values: Floats, broken: bool) -> _Bounds:
-        own = np.arange(len(self._checks)) == place
-        usual = self._worse.critical(_INTERVAL, own)
+        usual = float(self._usual[place])
         worse, better, safe = -math.inf, math.inf, math.inf
         if self._look is not None:
-            family = self._voting if self._voting[place] else ~self._voting
-            level = self._look.level
-            worse = lower_bound(values, check.kind, self._worse.critical(level, family))
-            better = upper_bound(values, check.kind, self._better.critical(level, family))
-            limit = self._worse.critical(self._look.safe_level, own)
-            safe = upper_bound(values, check.kind, limit)
+            limits = self._limits[bool(self._voting[place])]
+            worse = lower_bound(values, check.kind, limits[0])
+            better = upper_bound(values, check.kind, limits[1])
+            safe = upper_bound(values, check.kind, float(self._safe[place]))
         elif broken and self._voting[place]:
             worse = betting.bound(values, self._needed)
         return _Bounds(
@@ -144,10 +152,11 @@ class Trial:
             bets = (self._values[place] - least)[:, None]
             red = broken and self._voting[place] and betting.won(bets, self._needed).any()
             return "REGRESSED" if red else "INCONCLUSIVE"
-        family = self._voting if self._voting[place] else ~self._voting
         worse, better = (
-            bool(null.statistics[place] > null.critical(self._look.level, family))
-            for null in (self._worse, self._better)
+            bool(null.statistics[place] > limit)
+            for null, limit in zip(
+                (self._worse, self._better), self._limits[bool(self._voting[place])], strict=True
+            )
         )
         if worse and bounds.worse >= least:
             return "REGRESSED"

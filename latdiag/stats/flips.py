@@ -85,11 +85,20 @@ class Null:
 
         Below 1/(1 + flips) draws say nothing: there a stated tail stands in for them.
         """
-        k = math.floor(level * (1 + len(self.draws)) + 1e-9)
-        if k < 1:
-            return tail_critical(level, int(family.sum()))
         largest = self.draws[:, family].max(axis=1)
-        return float(np.partition(largest, len(largest) - k)[len(largest) - k])
+        return float(_exceeded(largest[:, None], level, int(family.sum()))[0])
+
+    def critical_each(self, level: float) -> Floats:
+        """The same of every test by itself (tests)."""
+        return _exceeded(self.draws, level, 1)
+
+
+def _exceeded(draws: Floats, level: float, tests: int) -> Floats:
+    """Of each column of ``draws``; ``tests`` went into one column."""
+    place = len(draws) - math.floor(level * (1 + len(draws)) + 1e-9)
+    if place == len(draws):
+        return np.full(draws.shape[1], tail_critical(level, tests))
+    return np.asarray(np.partition(draws, place, axis=0)[place])
 
 
 def tail_critical(level: float, tests: int) -> float:
