@@ -21,7 +21,8 @@ BASE, CANDIDATE = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Twins:
-    """Columns with a row per request. Rows need no order; warm-up requests are not in them.
+    """Columns with a row per request. Rows need no order; warm-up requests are not in them, nor
+    pairs that were cut before both blocks ended (a request that is not there counts as failed).
 
     ``pair`` counts in the order of time from 0, ``index`` within a block from 0, ``arm`` is BASE
     or CANDIDATE, ``second`` whether that arm's block came second in its pair. ``times_ns``: ttft,

@@ -26,6 +26,11 @@ def with_settings(**keys: object) -> Settings:
     return settings_of(Table(keys, "[gate] of latdiag.toml"))
 
 
+def quick(**keys: object) -> Settings:
+    """The same with fewer flips, enough for the levels of every look."""
+    return with_settings(flips=1_999, **keys)
+
+
 def measured(
     fault: Fault = SAME,
     pairs: int = 40,
@@ -41,6 +46,6 @@ def measured(
     made = measure(regime, fault, pairs, block, seed)
     for name, change in columns.items():
         made[name] = change(made)
-    plan = Plan(pairs, block, fixed_length, settings or with_settings())
+    plan = Plan(pairs, block, fixed_length, settings or quick())
     blocks = blocks_of(twins_of(made), block, plan.checks, fixed_length)
     return Measured(plan, arms or Arms(), blocks)
