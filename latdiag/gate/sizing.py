@@ -1,0 +1,72 @@
+"""What a budget buys: how many pairs, and how small an effect these can see."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from latdiag.gate.blocks import Blocks
+from latdiag.gate.plan import LEAST_PAIRS, Plan
+from latdiag.gate.settings import Settings
+from latdiag.gate.trial import hurdle
+from latdiag.gate.validity import valid_pairs
+from latdiag.model.errors import UsageFault
+from latdiag.model.units import show_duration
+from latdiag.stats.distributions import normal_quantile
+from latdiag.stats.robust import deviation
+
+#: Short blocks follow a machine that drifts; in shorter ones the ramp takes too much.
+_BLOCK = 25
+#: More pairs than these say little more than longer blocks do, and each starts anew.
+_MOST_PAIRS = 160
+_POWER = 0.95
+
+
+def sized(settings: Settings, request_ns: int, start_ns: int, fixed_length: bool) -> Plan:
+    """The plan that ``settings.budget_ns`` pays for. ``request_ns``: what a request adds to the
+    time of its block; ``start_ns``: what a block takes besides (warm-up, drain).
+
+    UsageFault where that is too short for a verdict, with the budget that is not.
+    """
+    block, pairs = _BLOCK, settings.budget_ns // max(1, _pair_ns(_BLOCK, request_ns, start_ns))
+    if pairs > _MOST_PAIRS:
+        block = 2 * _BLOCK
+        pairs = min(2_000, settings.budget_ns // _pair_ns(block, request_ns, start_ns))
+    if pairs < LEAST_PAIRS:
+        least = LEAST_PAIRS * _pair_ns(_BLOCK, request_ns, start_ns)
+        raise UsageFault(
+            f"a budget of {show_duration(settings.budget_ns)} pays for {pairs} pairs here,"
+            f" and {LEAST_PAIRS} are the least for a verdict",
+            f"allow {show_duration(least)}, or shorten the outputs",
+        )
+    return Plan(int(pairs), block, fixed_length, settings)
+
+
+def visible(blocks: Blocks, plan: Plan) -> dict[str, float]:
+    """Of every check that votes, the effect that ``plan`` finds in 95 of 100 runs (0.1 is 10 %; of
+    ``exceed2x`` a share of requests), if pairs go on to differ as those of ``blocks`` do.
+
+    By the normal law, at the level of the last look over all checks: a prediction, no bound. A
+    check without values in the pilot is left out.
+    """
+    valid = valid_pairs(blocks, plan)
+    level = plan.looks[-1].level / len(plan.voters)
+    reach = normal_quantile(1 - level) + normal_quantile(_POWER)
+    found = {}
+    for check in plan.voters:
+        column = blocks.columns[check.name]
+        there = valid & ~np.isnan(column.value)
+        if there.sum() < 2:
+            continue
+        values = column.value[there]
+        apart = values - np.median(values)
+        spread = float(apart.std()) if check.kind == "mean" else deviation(apart)
+        effect = hurdle(check, blocks, valid) + reach * spread / math.sqrt(plan.pairs)
+        twins = float(column.twins[there].mean())
+        found[check.name] = effect / twins if check.kind == "mean" else math.expm1(effect)
+    return found
+
+
+def _pair_ns(block: int, request_ns: int, start_ns: int) -> int:
+    return 2 * (block * request_ns + start_ns)

@@ -1,0 +1,56 @@
+"""What a budget buys, and whether what it is said to see is seen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from latdiag.gate.plan import LEAST_PAIRS
+from latdiag.gate.sizing import sized, visible
+from latdiag.model.errors import UsageFault
+from tests.bench.gate.world import Fault
+from tests.profiles import examples, repetitions
+
+from .made import measured, quick, with_settings
+
+MS = 1_000_000
+
+
+@given(st.integers(1, 4_000), st.integers(1, 2_000), st.integers(0, 2_000))
+@examples(100)
+def test_a_plan_keeps_to_its_budget_or_says_what_is_needed(
+    budget_s: int, request_ms: int, start_ms: int
+) -> None:
+    settings = with_settings(budget=f"{budget_s}s")
+    try:
+        plan = sized(settings, request_ms * MS, start_ms * MS, True)
+    except UsageFault as refusal:
+        assert "least for a verdict" in refusal.text and "allow" in refusal.remedy
+        assert LEAST_PAIRS * 2 * (25 * request_ms + start_ms) > budget_s * 1_000
+        return
+    assert LEAST_PAIRS <= plan.pairs <= 2_000 and plan.block in (25, 50)
+    assert plan.pairs * 2 * (plan.block * request_ms + start_ms) <= budget_s * 1_000
+
+
+def test_more_pairs_see_less_and_a_margin_costs_what_it_is() -> None:
+    few, many = (measured(pairs=pairs, settings=quick()) for pairs in (20, 80))
+    seen = visible(few.blocks, few.plan)
+    assert set(seen) == {check.name for check in few.plan.voters}
+    assert all(effect < seen[name] for name, effect in visible(many.blocks, many.plan).items())
+    zero = measured(pairs=20, settings=quick(min_effect=0.0))
+    assert visible(zero.blocks, zero.plan)["tpot.shift"] < seen["tpot.shift"] - 0.015
+
+
+@pytest.mark.repeated
+def test_what_is_said_to_be_seen_is_seen() -> None:
+    """A TPOT that is slower by what a pilot predicts is red in most runs: 95 of 100, less what a
+    pilot of 30 pairs may be wrong."""
+    runs, red = repetitions(50), 0
+    for seed in range(runs):
+        pilot = measured(pairs=30, seed=1_000 + seed)
+        effect = visible(pilot.blocks, pilot.plan)["tpot.shift"]
+        run = measured(Fault(decode=1 + effect), pairs=30, seed=seed, settings=quick(fixed=True))
+        outcome = next(o for o in run.verdict().votes if o.name == "tpot.shift")
+        red += outcome.verdict == "REGRESSED"
+    assert red >= 0.8 * runs
