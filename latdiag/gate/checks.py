@@ -53,9 +53,15 @@ class Check:
         return f"{self.metric}.{self.statistic}" + (f"[{inside}]" if inside else "")
 
     @property
+    def counts(self) -> bool:
+        """Whether its values are counts of requests, and not logarithms of ratios."""
+        return self.statistic == "exceed2x"
+
+    @property
     def kind(self) -> Kind:
-        """Counts are weighed as they are, ratios by their ranks."""
-        return "mean" if self.statistic == "exceed2x" else "rank"
+        """What its effect is: of counts the mean, because it is a share of requests. What proves
+        that it is worse are the ranks in either case: one wild block counts as one pair."""
+        return "mean" if self.counts else "rank"
 
 
 def default_checks(min_effect: float, tolerance: float) -> tuple[Check, ...]:

@@ -61,10 +61,10 @@ def visible(blocks: Blocks, plan: Plan) -> dict[str, float]:
             continue
         values = column.value[there]
         apart = values - np.median(values)
-        spread = float(apart.std()) if check.kind == "mean" else deviation(apart)
+        spread = float(apart.std()) if check.counts else deviation(apart)
         effect = hurdle(check, blocks, valid) + reach * spread / math.sqrt(plan.pairs)
         twins = float(column.twins[there].mean())
-        found[check.name] = effect / twins if check.kind == "mean" else math.expm1(effect)
+        found[check.name] = effect / twins if check.counts else math.expm1(effect)
     return found
 
 

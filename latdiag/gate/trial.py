@@ -56,10 +56,11 @@ class Trial:
         self._voting = np.array([check.level == "error" for check in self._checks])
         self._values = [blocks.columns[check.name].value[self.valid] for check in self._checks]
         self._worse = self._null(1)
-        self._usual = self._worse.critical_each(_INTERVAL)
+        effects = self._effects()
+        self._usual = effects.critical_each(_INTERVAL)
         if look is not None:
             self._better = self._null(-1)
-            self._safe = self._worse.critical_each(look.safe_level)
+            self._safe = effects.critical_each(look.safe_level)
             # By whether a check votes: those that do not are a family of their own.
             self._limits = {
                 votes: tuple(
@@ -71,14 +72,20 @@ class Trial:
 
     def _null(self, sign: int) -> Null:
         """Of being worse (1) or better (-1) than the margin."""
-        scores = np.column_stack(
-            [
-                scores_of(sign * values - margin(check), check.kind)
-                for check, values in zip(self._checks, self._values, strict=True)
-            ]
-        )
-        settings = self._plan.settings
-        return null_of(scores, self._places, self._plan.pairs, settings.flips, settings.seed)
+        each = zip(self._checks, self._values, strict=True)
+        return self._null_of([scores_of(sign * v - margin(check), "rank") for check, v in each])
+
+    def _effects(self) -> Null:
+        """What intervals of effects come from: of counts the null of their mean."""
+        if not any(check.counts for check in self._checks):
+            return self._worse
+        each = zip(self._checks, self._values, strict=True)
+        return self._null_of([scores_of(v - margin(check), check.kind) for check, v in each])
+
+    def _null_of(self, scores: list[Floats]) -> Null:
+        of, settings = self._plan.pairs, self._plan.settings
+        table = np.column_stack(scores)
+        return null_of(table, self._places, of, settings.flips, settings.seed)
 
     @property
     def _needed(self) -> float:
@@ -119,7 +126,7 @@ class Trial:
         effect, lo, hi = (_printed(each) for each in shares)
         return Outcome(
             check.name, check.metric, check.statistic, check.level, word, effect, lo, hi,
-            _printed(worse), _printed(safe), _printed(better) if check.kind == "rank" else None,
+            _printed(worse), _printed(safe), None if check.counts else _printed(better),
             check.min_effect, check.tolerance, check.floor_ns,
             round(p, _DIGITS) if self._look is not None else None,
             _printed(base), _printed(candidate), n, more,
@@ -130,8 +137,8 @@ class Trial:
         worse, better, safe = -math.inf, math.inf, math.inf
         if self._look is not None:
             limits = self._limits[bool(self._voting[place])]
-            worse = lower_bound(values, check.kind, limits[0])
-            better = upper_bound(values, check.kind, limits[1])
+            worse = lower_bound(values, "rank", limits[0])
+            better = upper_bound(values, "rank", limits[1])
             safe = upper_bound(values, check.kind, float(self._safe[place]))
         elif broken and self._voting[place]:
             worse = betting.bound(values, self._needed)
@@ -161,13 +168,13 @@ class Trial:
         if worse and bounds.worse >= least:
             return "REGRESSED"
         floor = floor_share(check, self._blocks, self._valid)
-        if better and check.kind == "rank" and -math.expm1(bounds.better) >= floor:
+        if better and not check.counts and -math.expm1(bounds.better) >= floor:
             return "IMPROVED"
         return "OK" if safe < max(check.tolerance, floor) else "INCONCLUSIVE"
 
     def _more(self, check: Check, bounds: _Bounds, twins: float, n: int) -> int | None:
         """Pairs that would decide if the effect stays what it is: bounds close in as the root."""
-        limit = check.tolerance * twins if check.kind == "mean" else math.log1p(check.tolerance)
+        limit = check.tolerance * twins if check.counts else math.log1p(check.tolerance)
         to_go = [
             n * ((bounds.safe - bounds.effect) / (limit - bounds.effect)) ** 2
             for _ in range(bounds.effect < limit and math.isfinite(bounds.safe))
@@ -181,7 +188,7 @@ class Trial:
 
 def margin(check: Check) -> float:
     """What a check's values must exceed; counts have theirs inside (``blocks``)."""
-    return 0.0 if check.kind == "mean" else math.log1p(check.min_effect)
+    return 0.0 if check.counts else math.log1p(check.min_effect)
 
 
 def floor_share(check: Check, blocks: Blocks, valid: Mask) -> float:
@@ -189,7 +196,7 @@ def floor_share(check: Check, blocks: Blocks, valid: Mask) -> float:
     the same from look to look."""
     base = blocks.columns[check.name].base[valid][:LEAST_PAIRS]
     known = base[~np.isnan(base)]
-    if check.kind == "mean" or not len(known):
+    if check.counts or not len(known):
         return 0.0
     return check.floor_ns / float(np.median(known))
 
@@ -200,13 +207,13 @@ def hurdle(check: Check, blocks: Blocks, valid: Mask) -> float:
 
 
 def _share(check: Check, value: float, twins: float) -> float:
-    if check.kind == "mean":
+    if check.counts:
         return value / twins
     return math.expm1(value) if value < 700 else math.inf
 
 
 def _typical(check: Check, base: Floats, candidate: Floats, twins: float) -> tuple[float, float]:
-    if check.kind == "mean":
+    if check.counts:
         return float(base.mean()) / twins, float(candidate.mean()) / twins
     return float(np.median(base)), float(np.median(candidate))
 

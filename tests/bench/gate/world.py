@@ -21,7 +21,10 @@ _CLASSES = np.array(["cached", "chat", "rag"])
 
 @dataclass(frozen=True)
 class Regime:
-    """Noise, the same for both arms. ``rho``: the queue's utilisation; shares are of 1."""
+    """Noise, the same for both arms. ``rho``: the queue's utilisation; shares are of 1.
+
+    ``restart``: standard deviation of the ratio of the arms for no reason of the code.
+    """
 
     name: str
     rho: float = 0.05
@@ -70,7 +73,7 @@ def measure(regime: Regime, fault: Fault, pairs: int, block: int, seed: int) -> 
     gaps = random.exponential(_PREFILL_MS.mean() / regime.rho, (pairs, size))
     tokens = np.clip(random.lognormal(3.2, 0.4, (pairs, size)), 8, 64).astype(int)
     machine = _machine(random, regime, pairs, order)
-    arm = np.exp(regime.restart * random.standard_normal(2)) if regime.restart else np.ones(2)
+    arm = np.exp(np.array([0.0, regime.restart * random.standard_normal()]))
     slow = machine * arm
     noise = _autoregressive(random, both, size)
     congested = _congestion(random, both, size)

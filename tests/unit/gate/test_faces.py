@@ -33,7 +33,7 @@ def verdict(kind: str) -> Verdict:
     faults = {
         "red": Fault(prefill=1.3),
         "faster": Fault(prefill=0.6, decode=0.6),
-        "open": Fault(prefill=1.07, decode=1.07),
+        "open": Fault(prefill=1.06, decode=1.06),
         "broken": Fault(prefill=3.0),
         "tail": Fault(stalls=0.2),
     }
@@ -49,7 +49,9 @@ def hostile(base: Verdict) -> Verdict:
         for n in range(8)
         for o in base.outcomes
     )
-    parts = tuple(Component(f"{HOSTILE}{n}", 10**9, 2 * 10**9, 0.5e9, 1.5e9) for n in range(30))
+    parts = tuple(
+        Component(f"{HOSTILE}{n}", 10**9, 2 * 10**9, 0.5e9, 1.5e9, None) for n in range(30)
+    )
     reasons = (Reason("run", HOSTILE),) if base.verdict == "INVALID" else ()
     return replace(
         base, outcomes=many, components=parts, cause=None, reasons=reasons, evidence=HOSTILE

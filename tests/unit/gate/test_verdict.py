@@ -76,7 +76,7 @@ def test_what_is_faster_is_improved_and_passes() -> None:
 def test_too_few_pairs_for_the_noise_are_inconclusive(setting: Any, code: int) -> None:
     """A true +7 %, between margin and tolerance."""
     settings = quick(on_inconclusive=setting)
-    verdict = measured(Fault(prefill=1.07, decode=1.07), pairs=16, settings=settings).verdict()
+    verdict = measured(Fault(prefill=1.06, decode=1.06), pairs=16, settings=settings).verdict()
     assert (verdict.verdict, verdict.exit_code) == ("INCONCLUSIVE", code)
     assert exit_code("INVALID", setting) == 12 and exit_code("REGRESSED", setting) == 10
 
