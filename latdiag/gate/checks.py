@@ -21,7 +21,7 @@ FLOORS_NS = {
     "e2e": 2 * NS_PER_MS,
 }
 #: What more requests than in the base may take over twice their twin's time and the check be OK.
-EXCEED_TOLERANCE = 0.02
+EXCEED_TOLERANCE = 0.015
 #: What votes unless a configuration says otherwise.
 PRIMARY = (
     *(("ttft", each) for each in ("shift", "p95", "exceed2x")),

@@ -70,6 +70,7 @@ class Tally:
     runs: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     red_checks: Counter[str] = field(default_factory=Counter)
+    safe_checks: Counter[str] = field(default_factory=Counter)
     rules: Counter[str] = field(default_factory=Counter)
     red: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
@@ -97,6 +98,7 @@ def tally(
         found.requests += verdict.stop.measured * plan.block
         found.rules.update(reason.rule for reason in verdict.reasons)
         found.red_checks.update(o.name for o in verdict.votes if o.verdict == "REGRESSED")
+        found.safe_checks.update(o.name for o in verdict.votes if o.verdict == "OK")
         if verdict.verdict == "REGRESSED":
             found.causes[verdict.cause or "none"] += 1
         if rivals:

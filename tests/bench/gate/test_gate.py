@@ -14,7 +14,7 @@ from latdiag.gate.plan import Arms, Plan
 from latdiag.gate.settings import Settings
 
 from .score import settings, tally, twins_of
-from .table import GOALS, Goal, false_alarms, power_of
+from .table import GOALS, Goal, false_alarms, power_of, wrongly_safe
 from .world import REGIMES, Fault, measure
 
 
@@ -36,6 +36,18 @@ def test_power(goal: Goal) -> None:
     found = power_of(goal, 300, 0.0, 0.01, 500_000)
     print(goal.name, dict(found.verdicts), found.requests / found.runs)
     assert found.verdicts["REGRESSED"] / found.runs >= goal.least
+    if goal.check:
+        whole = power_of(goal, 300, 0.0, 0.01, 500_000, fixed=True)
+        assert whole.red_checks[goal.check] / 300 >= goal.least
+
+
+@pytest.mark.bench
+def test_ok_at_the_tolerance_is_seldom() -> None:
+    """G7: at most 5 of 100, and what 400 runs may be off."""
+    found = wrongly_safe(400, 900_000)
+    wrong = found.safe_checks["tpot.shift"]
+    print(f"OK at the tolerance: {wrong} of {found.runs}")
+    assert wrong <= 0.05 * found.runs + 2 * (0.05 * 0.95 * found.runs) ** 0.5
 
 
 @pytest.mark.bench
