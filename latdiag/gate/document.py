@@ -28,7 +28,7 @@ from latdiag.model.text import shown
 from latdiag.store.documents import MAX_BYTES, from_bytes
 
 SCHEMA = 1
-_MOST_PAIRS, _MOST_BLOCK, _MOST_PARTS = 2_000, 10_000, 60
+_MOST_PAIRS, _MOST_BLOCK, _MOST_PARTS = 1_000, 10_000, 60
 #: Whole numbers beyond this are no longer exact as floats, and no measurement of ours.
 _MOST = 2**53
 _BY_ARM = ("failed", "late", "lag_ns", "prompt", "cached")

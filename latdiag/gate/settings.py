@@ -30,6 +30,8 @@ OnInconclusive = Literal["pass", "warn", "fail"]
 #: What two arms may differ in where a user says so: often it is what the gate is to judge.
 MAY_DIFFER = ("model", "tokenizer", "engine", "engine_version", "flags", "gpu")
 _MOST_CHECKS = 120
+#: Flips by checks: what a verdict may hold in memory at once is some 100 MB.
+_MOST_DRAWS = 4_000_000
 _CHECK_KEYS = ("metric", "stat", "level", "min_effect", "tolerance", "floor", "where")
 
 
@@ -76,6 +78,12 @@ def settings_of(table: Table) -> Settings:
     for entry in table.tables("check", _MOST_CHECKS):
         checks |= {check.name: check for check in _checks(entry, checks)}
     _refuse_undecidable(checks, table.place)
+    flips = table.whole("flips", usual.flips, 999, 99_999)
+    if len(checks) > _MOST_CHECKS or flips * len(checks) > _MOST_DRAWS:
+        raise UsageFault(
+            f"{table.place} asks for {len(checks)} checks by {flips} flips",
+            f"at most {_MOST_CHECKS} checks, and {_MOST_DRAWS:,} of both multiplied, are possible",
+        )
     return Settings(
         alpha=table.number("alpha", usual.alpha, 1e-6, 0.2),
         safe_alpha=table.number("safe_alpha", usual.safe_alpha, 1e-4, 0.2),
@@ -84,7 +92,7 @@ def settings_of(table: Table) -> Settings:
         on_inconclusive=cast(OnInconclusive, word),
         budget_ns=table.duration("budget", usual.budget_ns),
         seed=table.whole("seed", usual.seed, 0, 2**63 - 1),
-        flips=table.whole("flips", usual.flips, 999, 99_999),
+        flips=flips,
         looks=table.whole("looks", usual.looks, 1, 10),
         fixed=table.truth("fixed", usual.fixed),
         may_differ=table.words("may_differ", (), MAY_DIFFER),

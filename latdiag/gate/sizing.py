@@ -20,6 +20,8 @@ from latdiag.stats.robust import deviation
 _BLOCK = 25
 #: More pairs than these say little more than longer blocks do, and each starts anew.
 _MOST_PAIRS = 160
+#: No more of the longer ones: gate.json holds, and a verdict computes with, so many.
+_MOST_LONG = 1_000
 _POWER = 0.95
 
 
@@ -32,7 +34,7 @@ def sized(settings: Settings, request_ns: int, start_ns: int, fixed_length: bool
     block, pairs = _BLOCK, settings.budget_ns // max(1, _pair_ns(_BLOCK, request_ns, start_ns))
     if pairs > _MOST_PAIRS:
         block = 2 * _BLOCK
-        pairs = min(2_000, settings.budget_ns // _pair_ns(block, request_ns, start_ns))
+        pairs = min(_MOST_LONG, settings.budget_ns // _pair_ns(block, request_ns, start_ns))
     if pairs < LEAST_PAIRS:
         least = LEAST_PAIRS * _pair_ns(_BLOCK, request_ns, start_ns)
         raise UsageFault(

@@ -62,6 +62,21 @@ WRONG = [
     ({"alpha": float("nan")}, "nan", "between"),
     ({"min_effect": "10%"}, "nothing could be decided", "larger"),
     ({"flips": 10}, "10", "999"),
+    (
+        {
+            "check": [
+                {"metric": "ttft", "stat": list(STATISTICS), "where": {"c": str(n)}}
+                for n in range(21)
+            ]
+        },
+        "125 checks",
+        "120",
+    ),
+    (
+        {"flips": 99_999, "check": [{"metric": "e2e", "where": {"c": str(n)}} for n in range(11)]},
+        "42 checks by 99999 flips",
+        "4,000,000",
+    ),
     ({"seed": 1.5}, "1.5", "whole number"),
     ({"fixed": "yes"}, "'yes'", "true or false"),
     ({"budget": "soon"}, "'soon'", "30s"),

@@ -29,7 +29,7 @@ def test_a_plan_keeps_to_its_budget_or_says_what_is_needed(
         assert "least for a verdict" in refusal.text and "allow" in refusal.remedy
         assert LEAST_PAIRS * 2 * (25 * request_ms + start_ms) > budget_s * 1_000
         return
-    assert LEAST_PAIRS <= plan.pairs <= 2_000 and plan.block in (25, 50)
+    assert LEAST_PAIRS <= plan.pairs <= 1_000 and plan.block in (25, 50)
     assert plan.pairs * 2 * (plan.block * request_ms + start_ms) <= budget_s * 1_000
 
 
