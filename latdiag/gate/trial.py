@@ -175,15 +175,16 @@ class Trial:
     def _more(self, check: Check, bounds: _Bounds, twins: float, n: int) -> int | None:
         """Pairs that would decide if the effect stays what it is: bounds close in as the root."""
         limit = check.tolerance * twins if check.counts else math.log1p(check.tolerance)
-        to_go = [
-            n * ((bounds.safe - bounds.effect) / (limit - bounds.effect)) ** 2
-            for _ in range(bounds.effect < limit and math.isfinite(bounds.safe))
-        ] + [
-            n * ((bounds.effect - bounds.worse) / (bounds.effect - margin(check))) ** 2
-            for _ in range(bounds.effect > margin(check) and math.isfinite(bounds.worse))
-        ]
-        most = _MOST_MORE * self._plan.pairs
-        return max(1, math.ceil(min(to_go)) - n) if to_go and min(to_go) < most else None
+        needed = min(
+            _pairs_for(n, bounds.safe - bounds.effect, limit - bounds.effect),
+            _pairs_for(n, bounds.effect - bounds.worse, bounds.effect - margin(check)),
+        )
+        return max(1, math.ceil(needed) - n) if needed < _MOST_MORE * self._plan.pairs else None
+
+
+def _pairs_for(n: int, reach: float, room: float) -> float:
+    """Pairs at which a bound that is ``reach`` away after ``n`` comes within ``room``."""
+    return n * (reach / room) ** 2 if room > 0.0 and math.isfinite(reach) else math.inf
 
 
 def margin(check: Check) -> float:
