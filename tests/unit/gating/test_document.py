@@ -30,6 +30,7 @@ def text() -> str:
 
 
 def test_it_is_valid_and_replays_to_the_last_digit() -> None:
+    GATE_SCHEMA.check_schema(GATE_SCHEMA.schema)
     GATE_SCHEMA.validate(json.loads(text()))
     again, verdict = loaded(text().encode(), "gate.json")
     assert dumped(again) == text()
