@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from latdiag import __version__
+from latdiag.cli.group import Verbs
 from latdiag.cli.outcome import ending, terminable
 from latdiag.cli.slips import conceal_arguments, mask_in_process_list, refuse_keys
 from latdiag.cli.streams import announce, fill_closed_streams, settle_streams
@@ -35,6 +35,10 @@ VERBS = {
     "compare": (
         "latdiag.cli.compare:compare",
         "Compare two runs: what got slower, and by how much.",
+    ),
+    "gate": (
+        "latdiag.cli.gate:gate",
+        "Compare a candidate with its base: for CI.",
     ),
     "requests": (
         "latdiag.cli.requests:requests",
@@ -67,38 +71,10 @@ Shell completion, bash: eval "$(_LATDIAG_COMPLETE=bash_source latdiag)"
 _COMPLETE = "_LATDIAG_COMPLETE"
 
 
-class _Verbs(click.Group):
-    """A group whose commands are named in ``VERBS`` and imported when one of them is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        module, _, name = VERBS[cmd_name][0].partition(":")
-        command = getattr(import_module(module), name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in VERBS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], VERBS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"there is no verb {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Verbs"):
-            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
-
-
 @click.group(
-    cls=_Verbs,
+    cls=Verbs,
+    table=VERBS,
+    what="verb",
     name="latdiag",
     invoke_without_command=True,
     epilog=_EPILOG,

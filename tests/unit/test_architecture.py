@@ -164,7 +164,7 @@ def test_help_imports_no_verb() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    allowed = {f"latdiag.cli{part}" for part in ("", ".outcome", ".slips", ".streams")}
+    allowed = {f"latdiag.cli{part}" for part in ("", ".group", ".outcome", ".slips", ".streams")}
     allowed |= {f"latdiag.model{part}" for part in ("", ".errors", ".secrets", ".text")}
     assert set(done.stderr.split()) <= allowed | {"latdiag.runtime", "latdiag.runtime.signals"}
 

@@ -234,7 +234,12 @@ def test_every_verb_of_the_table_exists_and_takes_json() -> None:
     for name in cli.VERBS:
         command = cli.latdiag.get_command(context, name)
         assert command is not None
-        assert any("--json" in parameter.opts for parameter in command.params), name
+        group = isinstance(command, click.Group)
+        each = command.list_commands(context) if group else [""]
+        for inner in each:
+            own = command.get_command(context, inner) if group else command
+            assert own is not None
+            assert any("--json" in parameter.opts for parameter in own.params), (name, inner)
 
 
 # --- streams

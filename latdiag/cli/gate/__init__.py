@@ -1,0 +1,34 @@
+"""``latdiag gate``: whether a candidate is slower than its base; one verb of it, one file."""
+
+from __future__ import annotations
+
+import click
+
+from latdiag.cli.group import Verbs
+
+#: name: (where its click command is, its one line of help)
+GATE_VERBS = {
+    "replay": (
+        "latdiag.cli.gate.replay:replay",
+        "Compute the verdict of a gate.json again, and show it.",
+    ),
+}
+
+_EPILOG = """\b
+latdiag explain exit
+"""
+
+
+@click.group(
+    cls=Verbs,
+    table=GATE_VERBS,
+    what="verb of `latdiag gate`",
+    name="gate",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 79},
+)
+def gate() -> None:
+    """Decide whether a candidate is slower than its base: REGRESSED, OK, IMPROVED,
+    INCONCLUSIVE or INVALID. Settings stand in latdiag.toml ([gate]) or
+    pyproject.toml ([tool.latdiag.gate]).
+    """
