@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -81,6 +82,15 @@ class Tally:
         count = self.verdicts["REGRESSED"] if rule == "latdiag" else self.red[rule]
         interval = stats.binomtest(count, self.runs).proportion_ci(0.95, "exact")
         return count / self.runs, interval.low, interval.high
+
+    def add(self, other: Tally) -> None:
+        """Runs of ``other`` too."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    def keys(self) -> dict[str, Any]:
+        """For JSON."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def tally(
