@@ -101,8 +101,11 @@ def test_a_margin_decides_between_red_and_not() -> None:
 
 def test_breakage_below_the_floor_is_no_reason_to_stop() -> None:
     """Bets are held against the floor too: they are won only by what is then red."""
-    floor = [{"metric": "tpot", "stat": ["shift", "p95"], "floor": "1ms"}]
-    settings = quick(min_effect=0.0, check=floor)
+    floors = [
+        {"metric": metric, "stat": ["shift", "p95"], "floor": floor}
+        for metric, floor in (("tpot", "1ms"), ("e2e", "100ms"))
+    ]
+    settings = quick(min_effect=0.0, check=floors)
     verdict = measured(Fault(decode=1.06), pairs=60, settings=settings).verdict()
     assert verdict.stop.why != "broken"
     red = measured(Fault(decode=1.5), pairs=60, settings=settings).verdict()
