@@ -194,6 +194,7 @@ def run_probe(
     url: str,
     *,
     behind: str | None = None,
+    like: str | os.PathLike[str] | None = None,
     slo: str | Sequence[str] = (),
     budget: str | None = None,
     max_tokens_total: int | None = None,

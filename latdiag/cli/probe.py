@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -23,6 +24,8 @@ from latdiag.model.errors import UsageFault
 if TYPE_CHECKING:
     from latdiag.load.work.prepare import Wish
     from latdiag.measurement.stages import Limits
+    from latdiag.probe.planner import Planner
+    from latdiag.probe.run import WorkloadText
 
 #: Fields of a body that the design lays down for each request.
 _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
@@ -37,17 +40,23 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
     " and the difference is the gateway's.",
 )
 @click.option(
+    "--like",
+    metavar="RUN",
+    help="Send the workload of an earlier probe again: the same lengths at the same moments, with"
+    " new prompts, so that `latdiag compare` tells before from after.",
+)
+@click.option(
     "--budget",
     type=click.Choice(["quick", "standard", "deep"]),
-    default="quick",
-    show_default=True,
-    help="How much to spend: about a minute, some minutes, half an hour.",
+    help="How much to spend: about a minute, some minutes, half an hour."
+    " [default: quick, or as the run of --like]",
 )
 @click.option(
     "--max-tokens-total",
     type=click.IntRange(1),
     metavar="N",
-    help="Limit on the total of tokens. [default by budget: 200,000, 1,000,000 or 5,000,000]",
+    help="Limit on the total of tokens. [default by budget: 200,000, 1,000,000 or 5,000,000;"
+    " with --like that of its run, if it is more]",
 )
 @click.option("--rate", metavar="RATE", help="Your workload as an open loop: requests per second.")
 @click.option(
@@ -78,8 +87,9 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 def probe(
     url: str | None,
     behind: str | None,
+    like: str | None,
     slos: tuple[str, ...],
-    budget: str,
+    budget: str | None,
     max_tokens_total: int | None,
     rate: str | None,
     concurrency: int | None,
@@ -101,37 +111,74 @@ def probe(
     latdiag probe https://host/v1 --api-key-env KEY --model NAME
     latdiag probe http://localhost:8000 --rate 4 --isl lognormal:900,0.7
     latdiag probe http://gateway:4000 --behind http://server:8000
+    latdiag probe http://localhost:8000 --like before.run
     """
     from latdiag.cli.execute import conclude, show, with_fault
     from latdiag.cli.targets import target_of
     from latdiag.measurement.slo import parse_slos
-    from latdiag.probe.limits import limits_of
     from latdiag.probe.planner import Planner
-    from latdiag.probe.run import WorkloadText, run_probe
+    from latdiag.probe.run import run_probe
     from latdiag.report.progress import Progress
 
     objectives = parse_slos(slos)
     url = url or _found(output.quiet)
-    limits = limits_of(
-        budget, max_tokens_total, rate, concurrency, isl, osl, seed, behind is not None
-    )
+    own = _Own(rate, concurrency, isl, osl)
     asked = [url] if behind is None else [url, behind]
     shown = [(each, target.headers(each)) for each in asked]
     around = gatherer(gather, output.quiet, shown, target.trust())
-    with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
+    with contextlib.ExitStack() as held:
+        held.enter_context(saying_what_is_kept())
+        planner = held.enter_context(Planner())
+        both = behind is not None
+        limits, workload = _offered(planner, like, own, budget, max_tokens_total, seed, both)
+        place = held.enter_context(target_of(url, spans_to(gather, url)))
         wish = _wish(place, target, output.priority, limits.seed)
         second = None
         if behind is not None:
             second = _wish(behind, target, output.priority, limits.seed)
         _say_cost(limits)
         progress = Progress(None, None, quiet=output.quiet)
-        workload = WorkloadText(isl, osl)
-        with Planner() as planner:
-            done = run_probe(planner, wish, limits, output.out, around, progress, workload, second)
+        done = run_probe(planner, wish, limits, output.out, around, progress, workload, second)
         end = conclude("probe", done.path, done.end, done.cut, objectives)
         result, code = with_fault(end, done.heard)
     show(result, output.as_json, output.view)
     return code
+
+
+class _Own(NamedTuple):
+    """A workload by options."""
+
+    rate: str | None
+    concurrency: int | None
+    isl: str | None
+    osl: str | None
+
+
+def _offered(
+    planner: Planner,
+    like: str | None,
+    own: _Own,
+    budget: str | None,
+    most: int | None,
+    seed: int | None,
+    both: bool,
+) -> tuple[Limits, WorkloadText]:
+    """What may be spent on which workload, and that as its user wrote it: ``own``, or that of a
+    run, which the planner reads. UsageFault for both."""
+    from latdiag.probe.limits import limits_like, limits_of
+    from latdiag.probe.run import WorkloadText
+
+    if like is None:
+        limits = limits_of(budget, most, *own, seed, both)
+        return limits, WorkloadText(own.isl, own.osl)
+    given = [name for name, value in zip(own._fields, own, strict=True) if value is not None]
+    if given:
+        raise UsageFault(
+            f"--like and --{given[0]} exclude each other: the earlier run lays down the workload",
+            "leave one of them out",
+        )
+    earlier = planner.recall(like)
+    return limits_like(earlier, budget, most, seed, both), WorkloadText(earlier.isl, earlier.osl)
 
 
 def _found(quiet: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,8 @@ from latdiag.attribution.parts import Parts, Source
 from latdiag.model.components import COMPONENTS
 
 _REST = "unattributed"
-#: Whose time a partition holds that does not name a component: the first of these that it names.
+#: Whose time a partition holds that does not name a component, where no other partition has it
+#: together with one that is named: the first of these that it names.
 #: A link between steps is inside of decode; what lies behind the first hop and before the first
 #: token is inside of whatever is said to lie there.
 _HELD_BY = {
@@ -30,8 +31,9 @@ def unified(partitions: Sequence[Parts]) -> list[tuple[str, ...]]:
     """The finest classes of components that every partition is a refinement of, in time order.
 
     What one of them merges is merged in all. A component that one of them does not name at all is
-    not taken for nothing there: it is merged with the one that holds its time. ``unattributed``
-    is what is left over, so where it is not named it is 0.
+    not taken for nothing there: it is merged with the one that holds its time, which is one that
+    another partition could not part it from, if there is one. ``unattributed`` is what is left
+    over, so where it is not named it is 0.
     """
     group = {name: name for name in COMPONENTS}
 
@@ -51,13 +53,20 @@ def unified(partitions: Sequence[Parts]) -> list[tuple[str, ...]]:
             for member in members[1:]:
                 group[root(member)] = root(members[0])
         for name in everywhere - here - {_REST}:
-            hosts = (*_HELD_BY[name], *COMPONENTS)
-            group[root(name)] = root(next(other for other in hosts if other in here))
+            group[root(name)] = root(_host(name, here, [m for e in said for m in e.values()]))
     classes: dict[str, list[str]] = {}
     for name in COMPONENTS:
         if name in everywhere:
             classes.setdefault(root(name), []).append(name)
     return [tuple(members) for members in classes.values()]
+
+
+def _host(name: str, here: Collection[str], classes: Iterable[tuple[str, ...]]) -> str:
+    """Which of the components that are named ``here`` holds the time of one that is not.
+    ``classes``: of all partitions."""
+    together = {member for members in classes if name in members for member in members}
+    hosts = [other for other in (*_HELD_BY[name], *COMPONENTS) if other in here]
+    return next((other for other in hosts if other in together), hosts[0])
 
 
 def pooled(partitions: Sequence[Parts], classes: Sequence[tuple[str, ...]]) -> Parts:

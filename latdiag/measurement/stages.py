@@ -76,7 +76,8 @@ class Limits:
 
     ``isl``, ``osl``: lengths to use in turn. ``rate`` (requests/s) and ``concurrency`` exclude
     each other; with neither, the probe chooses a modest rate from what it has seen. ``behind``:
-    the stages are for the server behind the target, and the workload for both.
+    the stages are for the server behind the target, and the workload for both. ``like``: the
+    segments of an earlier workload, to be sent as they are; ``isl`` and ``osl`` are theirs.
     """
 
     budget: str
@@ -88,6 +89,7 @@ class Limits:
     rate: float | None = None
     concurrency: int | None = None
     behind: bool = False
+    like: tuple[Stage, ...] = ()
 
 
 class Cost(NamedTuple):

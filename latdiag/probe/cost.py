@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from latdiag.measurement.stages import Cost, Limits
+from latdiag.model.units import NS_PER_S
 from latdiag.probe.budget import (
     BUDGETS,
     BURST_POSTS,
@@ -32,6 +33,8 @@ def cost(limits: Limits) -> Cost:
     tokens = min(tokens, limits.max_tokens // 2) + offered.tokens(most)
     seconds = budget.stream_s + budget.ladder_s + budget.outputs_s + budget.batches_s
     load_s = max(budget.load_s, LEAST / limits.rate) if limits.rate else budget.load_s
+    if limits.like and not limits.like[0].slots:
+        load_s = sum(stage.shots[-1].at_ns for stage in limits.like) / NS_PER_S
     load_s *= 2 if limits.behind else 1
     path = budget.gets + 3 * budget.refusals + 2 * budget.beside * budget.segments
     path += BURST_POSTS * len(budget.batches)

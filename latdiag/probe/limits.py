@@ -11,11 +11,15 @@ from latdiag.measurement.stages import Limits
 from latdiag.model.errors import UsageFault
 from latdiag.probe.budget import BUDGETS, MAX_TOKENS
 from latdiag.probe.cost import least_tokens
+from latdiag.probe.earlier import Earlier
 from latdiag.probe.offered import TURNS, least_requests, most_requests
+
+#: The budget of a probe that no option and no earlier run gives one.
+DEFAULT = "quick"
 
 
 def limits_of(
-    budget: str,
+    budget: str | None,
     max_tokens: int | None,
     rate: str | None,
     concurrency: int | None,
@@ -25,7 +29,7 @@ def limits_of(
     behind: bool = False,
 ) -> Limits:
     """The limits as the words of the options state them; UsageFault for what cannot be."""
-    parsed_rate = None
+    budget, parsed_rate = budget or DEFAULT, None
     if rate is not None:
         if concurrency is not None:
             raise UsageFault(
@@ -52,6 +56,43 @@ def limits_of(
         behind=behind,
     )
     _check_turns(limits)
+    _check_tokens(limits)
+    return limits
+
+
+def limits_like(
+    earlier: Earlier,
+    budget: str | None,
+    max_tokens: int | None,
+    seed: int | None,
+    behind: bool = False,
+) -> Limits:
+    """What an earlier probe could spend, and its workload; UsageFault for what cannot be."""
+    if seed == earlier.seed:
+        raise UsageFault(
+            f"--seed {seed} makes the prompts of the run that --like names, which the server may"
+            " have cached",
+            "leave out --seed, or give another",
+        )
+    shots = [shot for stage in earlier.segments for shot in stage.shots]
+    limits = Limits(
+        budget=budget or earlier.budget,
+        max_tokens=max_tokens or max(earlier.max_tokens, MAX_TOKENS[budget or earlier.budget]),
+        max_model_len=None,
+        seed=secrets.randbits(32) if seed is None else seed,
+        isl=tuple(shot.isl for shot in shots),
+        osl=tuple(shot.osl for shot in shots),
+        rate=earlier.rate,
+        concurrency=earlier.concurrency,
+        behind=behind,
+        like=earlier.segments,
+    )
+    _check_tokens(limits)
+    return limits
+
+
+def _check_tokens(limits: Limits) -> None:
+    """UsageFault where the workload alone takes more tokens than may be spent."""
     least = least_tokens(limits)
     if least > limits.max_tokens:
         raise UsageFault(
@@ -59,7 +100,6 @@ def limits_of(
             f" may be spent ({limits.max_tokens:,})",
             f"allow for the designed stages too: --max-tokens-total {2 * least}",
         )
-    return limits
 
 
 def _check_turns(limits: Limits) -> None:

@@ -88,6 +88,9 @@ def workload(
     more segment makes up for one in which the server refused most as too many."""
     from latdiag.probe.pace import pace  # numpy: in the planning process alone
 
+    if limits.like:
+        yield from _once_more(limits, budget, purse, draw, refused)
+        return
     work = Offered(limits)
     means = work.means()
     number, segment, segments, borne = 0, 0, budget.segments, math.inf
@@ -122,6 +125,19 @@ def workload(
         shed = bool((seen.shed & (seen.stage == WORKLOAD)).any())
         if shed and segment == segments == last and served < number / 2:
             segments += 1
+
+
+def _once_more(
+    limits: Limits, budget: Budget, purse: Purse, draw: random.Random, refused: Sequence[int]
+) -> Generator[Stage, Observations, None]:
+    """The workload of an earlier run as it was sent, whatever the server makes of it."""
+    for place, earlier in enumerate(limits.like, 1):
+        beside = () if earlier.slots else tuple(_beside(earlier.shots, budget, refused, draw))
+        why = f"the workload of the earlier run, part {place} of {len(limits.like)}"
+        stage = replace(earlier, why=why, segment=place, beside=beside)
+        for each in _in_turn(stage) if limits.behind else [stage]:
+            if (paid := purse.pays(each, share=False)) is not None:
+                yield paid
 
 
 def _borne(seen: Observations, rate: float) -> float:
@@ -194,11 +210,15 @@ def _beside(
 
 def least_requests(limits: Limits) -> int:
     """Of the workload: fewer bear no verdict, or are no closed loop."""
+    if limits.like:
+        return sum(len(stage.shots) for stage in limits.like)
     return max(LEAST, TURNS * (limits.concurrency or 0))
 
 
 def most_requests(limits: Limits, budget: Budget) -> int:
     """Of the workload: the budget's, or as many as a load of the user's own needs to last."""
+    if limits.like:
+        return least_requests(limits)
     wanted = limits.rate * budget.load_s if limits.rate else 0.0
     wanted = max(wanted, _ENOUGH_TURNS * (limits.concurrency or 0))
     return clamp(wanted, budget.requests, _OWN_LOAD * budget.requests)

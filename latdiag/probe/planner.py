@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from latdiag.measurement.stages import Limits, PathStage, Stage
 from latdiag.model.errors import LatdiagError, LocalFault
+from latdiag.probe.earlier import Earlier, earlier
 from latdiag.runtime.channel import Channel, Fault, message
 from latdiag.runtime.children import fork_talking
 
@@ -29,6 +30,13 @@ class Design(NamedTuple):
     probe: Callable[[Limits], Generator[Stage | PathStage, Observations, str | None]]
     observe: Callable[[Iterable[Batch]], Observations]
     columns: tuple[str, ...]
+
+
+@message
+class Recall(NamedTuple):
+    """The workload of the run at ``run_path`` is wanted."""
+
+    run_path: str
 
 
 @message
@@ -99,6 +107,13 @@ class Planner:
     def pid(self) -> int:
         return self._child.pid
 
+    def recall(self, run_path: str) -> Earlier:
+        """The workload of an earlier run, before there is one of this probe's own."""
+        self._channel.send(Recall(run_path))
+        answer = self._answer()
+        assert isinstance(answer, Earlier)
+        return answer
+
     def begin(self, run_path: str, limits: Limits) -> None:
         """Name the run, which exists by now, and what the probe may spend."""
         self._channel.send(Begin(run_path, limits))
@@ -108,6 +123,11 @@ class Planner:
         if self._begun:
             self._channel.send(Written())
         self._begun = True
+        answer = self._answer(interrupted)
+        assert answer is None or isinstance(answer, Step)
+        return answer
+
+    def _answer(self, interrupted: Callable[[], bool] = lambda: False) -> object:
         while (answer := self._channel.receive(_LOOK_S)) is None:
             if self._channel.ended:
                 raise self._lost()
@@ -115,7 +135,6 @@ class Planner:
                 return None
         if isinstance(answer, Fault):
             raise answer.error()
-        assert isinstance(answer, Step)
         return answer
 
     def _lost(self) -> LatdiagError:
@@ -132,6 +151,9 @@ def _live(design: Callable[[], Design], channel: Channel) -> None:
     try:
         thinking = design()
         begin = channel.receive()
+        if isinstance(begin, Recall):
+            channel.send(earlier(begin.run_path))
+            begin = channel.receive()
         if not isinstance(begin, Begin):
             return
         for step in _steps(thinking, begin.run_path, begin.limits):

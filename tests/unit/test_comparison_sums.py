@@ -137,6 +137,13 @@ def test_a_component_that_a_side_does_not_name_is_not_taken_for_nothing() -> Non
     assert classes_of(plain, link) == [
         ("queue",), ("prefill",), ("interconnect", "decode"), ("unattributed",),
     ]  # fmt: skip
+    # Where the other side says what it cannot be parted from, that is who holds it.
+    merged = [("queue",), ("prefill", "interconnect"), ("decode",)]
+    assert classes_of(plain, merged) == classes_of(merged, plain) == [
+        ("queue",), ("prefill", "interconnect"), ("decode",), ("unattributed",),
+    ]  # fmt: skip
+    gateway = [("gateway", "prefill"), ("queue",), ("decode",)]
+    assert classes_of(plain, gateway)[:2] == [("gateway", "prefill"), ("queue",)]
 
 
 @examples(60)
