@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from latdiag.attribution.parts import Parts
     from latdiag.store.batch import Batch, Ints
-    from latdiag.store.run import Run
+    from latdiag.store.run import Reader, Run
 
 #: Texts and whole numbers of a row besides those of the frame.
 _TEXTS, _NUMBERS = ("error",), ("attempt", "isl", "osl", "due_ns")
@@ -90,8 +90,42 @@ def _joined(pieces: Sequence[Ints]) -> _Column:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The requests of a run, read once. ``frame``, ``texts``, ``values``: all rows, in reading
+    order; ``start``: the time of day (UTC) at which each was sent, NaT where its clock is not
+    known to tell it. ``at``: the rows of the workload, by when they were sent."""
+
+    frame: Frame
+    texts: dict[str, NDArray[np.object_]]
+    values: dict[str, _Column]
+    start: NDArray[np.datetime64]
+    at: NDArray[np.int64]
+
+    @property
+    def lag(self) -> NDArray[np.int64]:
+        """How late each row was sent, ns."""
+        return np.where(self.frame.begun, self.frame.sent - self.frame.begin, 0)
+
+
+def read_workload(run: Run, *also: Reader) -> Workload:
+    """The requests of ``run``. ``also``: who else takes its rows as they go by."""
+    rows = _Rows()
+    run.read(rows, *also)
+    frame, texts, values = rows.result()
+    start = _wall(frame, run.writers)
+    return Workload(frame, texts, values, start, _ordered(frame, start))
+
+
 def request_table(run: Run, parts: Parts | None, interval: str = "client_e2e") -> pd.DataFrame:
-    """A row for each request of the workload of ``run``, by when it began.
+    """``table_of`` the requests of the workload of ``run``."""
+    return table_of(read_workload(run), parts, interval)
+
+
+def table_of(
+    workload: Workload, parts: Parts | None, interval: str = "client_e2e"
+) -> pd.DataFrame:
+    """A row for each request of the workload, by when it began.
 
     ``start``: UTC, of the instant from which its times count: when it was sent; NaT where the
     clock of the row is not known to tell the time of day. ``ttft_ms``, ``tpot_ms``, ``e2e_ms``:
@@ -108,10 +142,8 @@ def request_table(run: Run, parts: Parts | None, interval: str = "client_e2e") -
     """
     import pandas as pd
 
-    rows = _Rows()
-    run.read(rows)
-    frame, texts, values = rows.result()
-    lag = np.where(frame.begun, frame.sent - frame.begin, 0)
+    frame, texts, values, at = workload.frame, workload.texts, workload.values, workload.at
+    lag = workload.lag
     times = {name: values[name] for name in _TIMES}
     times["schedule_lag"] = _Column(lag, frame.begun & values["due_ns"].known)
     grades: dict[str, str] = {}
@@ -121,12 +153,10 @@ def request_table(run: Run, parts: Parts | None, interval: str = "client_e2e") -
         components, whole = _components(frame, parts, named, lag)
         if (of := _WHOLE[interval]) is not None:
             times[of] = _laid_over(times[of], whole)
-        grades = {f"{_label(parts, name)}_ms": parts.sources[name].grade for name in named}
-    start = _wall(frame, run.writers)
-    at = _ordered(frame, start)
+        grades = {f"{label_of(parts, name)}_ms": parts.sources[name].grade for name in named}
     table = pd.DataFrame(
         {
-            "start": pd.to_datetime(start[at]).tz_localize("UTC"),
+            "start": pd.to_datetime(workload.start[at]).tz_localize("UTC"),
             "request_id": frame.request_id[at],
             "attempt": _nullable(values["attempt"].select(at)),
             **{name: getattr(frame, name)[at] for name in (*frames.IDS, "scenario", "outcome")},
@@ -152,19 +182,26 @@ def _components(
     """(A column for each of the parts ``named``, their sum), without the client's lag."""
     at = parts.row
     assert at is not None
-    if (len(at) and int(at.max()) >= frame.n) or not _still_there(frame.select(at), parts):
-        raise RunFault("the run has changed since it was diagnosed", "diagnose it again")
+    check_rows(frame, parts)
     columns: dict[str, _Column] = {}
     whole = np.zeros(len(at), dtype=np.int64)
     for name, column in named.items():
-        own = column - lag[at] if "client" in _members(parts, name) else column
-        columns[_label(parts, name)] = _placed(own, at, frame.n)
+        own = column - lag[at] if "client" in members_of(parts, name) else column
+        columns[label_of(parts, name)] = _placed(own, at, frame.n)
         whole += own
     return columns, _placed(whole, at, frame.n)
 
 
+def check_rows(frame: Frame, parts: Parts) -> None:
+    """RunFault where the rows of the run are not those that the parts are of."""
+    at = parts.row
+    assert at is not None
+    if (len(at) and int(at.max()) >= frame.n) or not _still_there(frame.select(at), parts):
+        raise RunFault("the run has changed since it was diagnosed", "diagnose it again")
+
+
 def _still_there(rows: Frame, parts: Parts) -> bool:
-    """Whether these are the rows that the parts are of, as far as their times tell."""
+    """As far as their times tell."""
     ends = rows.done, np.maximum(rows.done, rows.last)
     alike = [end - rows.begin == parts.total for end in ends]
     return bool((alike[0] | alike[1]).all())
@@ -183,13 +220,13 @@ def _laid_over(below: _Column, above: _Column) -> _Column:
     return _Column(values, below.known | above.known)
 
 
-def _members(parts: Parts, name: str) -> tuple[str, ...]:
+def members_of(parts: Parts, name: str) -> tuple[str, ...]:
     return parts.sources[name].members or (name,)
 
 
-def _label(parts: Parts, name: str) -> str:
+def label_of(parts: Parts, name: str) -> str:
     """``queue``, or ``queue+prefill`` where they are one part."""
-    return "+".join(_members(parts, name))
+    return "+".join(members_of(parts, name))
 
 
 # ---------------------------------------------------------------------- when
