@@ -44,6 +44,10 @@ VERBS = {
         "latdiag.cli.requests:requests",
         "List requests: when each was sent, where its time went.",
     ),
+    "export": (
+        "latdiag.cli.export:export",
+        "Export requests as traces, to Jaeger and others.",
+    ),
     "demo": ("latdiag.cli.demo:demo", "Serve a simulated LLM with a known fault."),
     "stacks": (
         "latdiag.cli.stacks:stacks",

@@ -50,7 +50,7 @@ FORKING = (
 )
 HOMES = {
     "click": ("latdiag/cli/",),
-    "httpx": ("latdiag/load/", "latdiag/ingest/"),
+    "httpx": ("latdiag/load/", "latdiag/ingest/", "latdiag/export/"),
     "httptools": ("latdiag/load/", "latdiag/ingest/", "latdiag/sim/"),
 }
 

@@ -40,21 +40,21 @@ class Destination:
     path: str
 
     @classmethod
-    def parse(cls, url: str) -> Destination:
+    def parse(cls, url: str, what: str = "to forward to") -> Destination:
         """``grpc://HOST:4317``, ``http://HOST:4318`` or ``https://HOST/otlp/v1/traces``.
 
         gRPC is spoken for the schemes grpc and grpcs, and at port 4317 where no path is given.
-        UsageFault for what is none of these.
+        UsageFault for what is none of these; ``what`` the address is for.
         """
         remedy = "write it as http://HOST:4318 or grpc://HOST:4317"
         try:
             parts = urlsplit(url)
             port, host = parts.port, parts.hostname
         except ValueError:  # what is no URL is not shown: no secret could be told from it
-            raise UsageFault("the address to forward to is not a URL", remedy) from None
+            raise UsageFault(f"the address {what} is not a URL", remedy) from None
         name = shown(without_credentials(url), 200)
         if parts.scheme not in ("http", "https", "grpc", "grpcs") or not host:
-            raise UsageFault(f"{name} is not an address to forward to", remedy)
+            raise UsageFault(f"{name} is not an address {what}", remedy)
         if parts.username or parts.password or parts.query:
             raise UsageFault(f"{name}: user, password and query are not sent", remedy)
         path = parts.path.rstrip("/")
