@@ -88,6 +88,39 @@ class Blocks:
         return replace(self, columns=columns, parts=parts, **cut)
 
 
+def joined(one: Blocks, other: Blocks) -> Blocks:
+    """The pairs of ``one``, then those of ``other``. A component that only one of them has took
+    nothing in the other."""
+    whole = {
+        each.name: np.concatenate([getattr(one, each.name), getattr(other, each.name)])
+        for each in fields(Blocks)
+        if each.name not in ("columns", "parts")
+    }
+    columns = {
+        name: Column(
+            *(
+                np.concatenate(
+                    [getattr(column, each.name), getattr(other.columns[name], each.name)]
+                )
+                for each in fields(Column)
+            )
+        )
+        for name, column in one.columns.items()
+    }
+    none = [np.zeros(side.pairs, dtype=np.int64) for side in (one, other)]
+    parts = {}
+    for name in dict.fromkeys((*one.parts, *other.parts)):
+        sides = [
+            side.parts.get(name, Part(zeros, zeros))
+            for side, zeros in zip((one, other), none, strict=True)
+        ]
+        parts[name] = Part(
+            np.concatenate([each.base_ns for each in sides]),
+            np.concatenate([each.candidate_ns for each in sides]),
+        )
+    return Blocks(columns=columns, parts=parts, **whole)
+
+
 def blocks_of(twins: Twins, block: int, checks: tuple[Check, ...], fixed_length: bool) -> Blocks:
     """``block``: requests of a block. ``fixed_length``: every request was asked for the number of
     tokens that it must bring (``ignore_eos``); otherwise only what lasts to the end needs twins

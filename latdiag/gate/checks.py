@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from latdiag.model.units import NS_PER_MS
-from latdiag.stats.flips import Kind
+
+if TYPE_CHECKING:
+    from latdiag.stats.flips import Kind
 
 Level = Literal["error", "warn", "off"]
 METRICS = ("ttft", "tpot", "itl", "e2e")

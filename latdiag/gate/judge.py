@@ -17,7 +17,7 @@ from latdiag.gate.plan import Arms, Plan
 from latdiag.gate.result import Counts, Outcome, Stop, Verdict, Word, exit_code
 from latdiag.gate.trial import Trial, hurdle
 from latdiag.gate.twins import BASE, CANDIDATE, Mask
-from latdiag.gate.validity import reasons, valid_pairs
+from latdiag.gate.validity import TOO_LITTLE, reasons, valid_pairs
 from latdiag.stats.betting import first_crossing
 
 _NS_PER_MINUTE = 60_000_000_000
@@ -74,6 +74,8 @@ def _concluded(
     measured = blocks.first(trial.measured)
     valid = trial.valid[: trial.measured]
     broken_rules = reasons(measured, valid, plan, arms)
+    if why == "cut":
+        broken_rules = tuple(each for each in broken_rules if each.rule not in TOO_LITTLE)
     word: Word = "INVALID" if broken_rules else _whole(outcomes)
     components = components_of(measured, valid, plan)
     votes = [each for each in outcomes if each.level == "error"]

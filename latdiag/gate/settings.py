@@ -17,7 +17,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -59,12 +59,16 @@ _RENAMED = {"budget_ns": "budget", "checks": "check"}
 _KEYS = tuple(_RENAMED.get(each.name, each.name) for each in fields(Settings))
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path, seed: int | None = None) -> Settings:
     """Of ``latdiag.toml`` in ``folder`` if it has a [gate], else of its ``pyproject.toml``, else
-    the defaults. UsageFault for what cannot be meant, LocalFault for an unreadable file."""
+    the defaults. ``seed``: where they name none. UsageFault for what cannot be meant, LocalFault
+    for an unreadable file."""
     own = table_of(folder / "latdiag.toml", ("gate",))
     table = own or table_of(folder / "pyproject.toml", ("tool", "latdiag", "gate"))
-    return settings_of(table) if table is not None else Settings()
+    settings = settings_of(table) if table is not None else Settings()
+    if seed is None or (table is not None and "seed" in table):
+        return settings
+    return replace(settings, seed=seed)
 
 
 def settings_of(table: Table) -> Settings:

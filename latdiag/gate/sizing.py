@@ -23,20 +23,27 @@ _MOST_PAIRS = 160
 #: No more of the longer ones: gate.json holds, and a verdict computes with, so many.
 _MOST_LONG = 1_000
 _POWER = 0.95
+#: By how much a budget is advised to be longer than it would have had to be.
+_ROOM = 1.2
 
 
-def sized(settings: Settings, request_ns: int, start_ns: int, fixed_length: bool) -> Plan:
+def sized(
+    settings: Settings, request_ns: int, start_ns: int, fixed_length: bool, spent_ns: int = 0
+) -> Plan:
     """The plan that ``settings.budget_ns`` pays for. ``request_ns``: what a request adds to the
-    time of its block; ``start_ns``: what a block takes besides (warm-up, drain).
+    time of its block; ``start_ns``: what a block takes besides (warm-up, drain); ``spent_ns``: of
+    the budget, before the first block.
 
     UsageFault where that is too short for a verdict, with the budget that is not.
     """
-    block, pairs = _BLOCK, settings.budget_ns // max(1, _pair_ns(_BLOCK, request_ns, start_ns))
+    left = max(0, settings.budget_ns - spent_ns)
+    block, pairs = _BLOCK, left // max(1, _pair_ns(_BLOCK, request_ns, start_ns))
     if pairs > _MOST_PAIRS:
         block = 2 * _BLOCK
-        pairs = min(_MOST_LONG, settings.budget_ns // _pair_ns(block, request_ns, start_ns))
+        pairs = min(_MOST_LONG, left // _pair_ns(block, request_ns, start_ns))
     if pairs < LEAST_PAIRS:
-        least = LEAST_PAIRS * _pair_ns(_BLOCK, request_ns, start_ns)
+        # Not to the last second: no two warm-ups take as long.
+        least = round(_ROOM * (spent_ns + LEAST_PAIRS * _pair_ns(_BLOCK, request_ns, start_ns)))
         raise UsageFault(
             f"a budget of {show_duration(settings.budget_ns)} pays for {pairs} pairs here,"
             f" and {LEAST_PAIRS} are the least for a verdict",

@@ -31,6 +31,10 @@ _LAG = 0.2
 _PRESENT = 0.8
 
 
+#: Rules that say no more than that too little was measured: of a run that was cut that is known.
+TOO_LITTLE = frozenset({"few_pairs", "missing"})
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """``rule``: a word for programs; ``text``: a sentence."""

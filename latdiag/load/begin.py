@@ -14,6 +14,7 @@ from latdiag.load.redact import secrets_of
 from latdiag.load.signs import stacks_at
 from latdiag.load.wire import stamps
 from latdiag.load.work.behind import alike, check_apart
+from latdiag.load.work.even import check_arms, even
 from latdiag.load.work.prepare import Prepared, Wish, prepare
 from latdiag.model.secrets import conceal
 from latdiag.model.text import without_credentials
@@ -23,13 +24,14 @@ from latdiag.store.writer import create_run, default_run_path
 
 class Begun(NamedTuple):
     """A run that is ready for its requests. ``tag`` begins their ids. ``behind``: how the server
-    behind the target is asked, if it is."""
+    behind the target is asked, ``candidate``: how the other arm is, if there is one."""
 
     wish: Wish
     prepared: Prepared
     path: str
     tag: str
     behind: Prepared | None = None
+    candidate: Prepared | None = None
 
 
 def begin(
@@ -38,13 +40,19 @@ def begin(
     out: str | None,
     planned: Callable[[Prepared, LoadPlan], LoadPlan] = lambda _prepared, plan: plan,
     behind: Wish | None = None,
+    candidate: Wish | None = None,
+    same: bool = False,
 ) -> Begun:
     """Ask the target what it is, and make the run. ``planned``: what run.json says of the plan
-    instead. ``behind``: how the server behind the target is asked for."""
+    instead. ``behind``: how the server behind the target is asked for; ``candidate``: how the
+    other arm is, which may be the ``same`` endpoint where that is meant."""
     conceal(*secrets_of(wish.headers, wish.url))
     if behind is not None:
         conceal(*secrets_of(behind.headers, behind.url))
         check_apart(wish.url, behind.url, wish.path)
+    if candidate is not None:
+        conceal(*secrets_of(candidate.headers, candidate.url))
+        check_arms(wish.url, candidate.url, wish.path, same)
     reason = stamps.why_unavailable()
     wish = replace(wish, kernel_stamps=reason is None)
     prepared = asyncio.run(prepare(wish))
@@ -52,12 +60,17 @@ def begin(
     if behind is not None:
         behind = replace(behind, kernel_stamps=wish.kernel_stamps)
         prepared, second = alike(prepared, asyncio.run(prepare(behind)))
+    arm = None
+    if candidate is not None:
+        candidate = replace(candidate, kernel_stamps=wish.kernel_stamps)
+        prepared, arm = even(prepared, asyncio.run(prepare(candidate)))
     path = out or default_run_path(verb, datetime.now(UTC))
     plan, found = prepared.plan, prepared.found
     header = Header(
         verb=verb,
         target=_endpoint(prepared, wish),
         behind=_endpoint(second, behind) if second is not None and behind is not None else None,
+        candidate=_endpoint(arm, candidate) if arm is not None and candidate is not None else None,
         stacks=_stacks([wish] if behind is None else [wish, behind]),
         plan=planned(prepared, _plan(prepared, wish)),
         preflight=Preflight(
@@ -77,7 +90,7 @@ def begin(
         ),
     )
     made = create_run(path, header.to_json())
-    return Begun(wish, prepared, made, secrets.token_hex(4), second)
+    return Begun(wish, prepared, made, secrets.token_hex(4), second, arm)
 
 
 def _stacks(wishes: Sequence[Wish]) -> tuple[StackShown, ...]:

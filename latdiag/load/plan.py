@@ -26,7 +26,8 @@ class Work(NamedTuple):
     """One request to make, a GET where ``body`` is empty.
 
     ``due_ns`` is an offset from the start; -1 in closed loop. ``fresh``: on a connection of its
-    own. ``wait_ns``: how long a stage about the path waits before it.
+    own. ``wait_ns``: how long a stage about the path waits before it. ``other``: it goes to the
+    plan's other target.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Work(NamedTuple):
     body: bytes
     fresh: bool = False
     wait_ns: int = 0
+    other: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,5 +82,17 @@ class LoadPlan:
     pause_ns: int = 0
     #: where replies state times that the run keeps
     reply_fields: ReplyFields = field(default_factory=ReplyFields)
+    #: a second target, spoken to in the same dialect and trusted alike
+    other: Target | None = None
     #: where GETs go, of a stage that has requests about the path to the server
     path_url: str = ""
+
+    @property
+    def targets(self) -> tuple[Target, Target]:
+        """Whom a request goes to, by its ``other``."""
+        return self.target, self.other or self.target
+
+    @property
+    def over_tls(self) -> bool:
+        """Whether any request does."""
+        return any(each.url.startswith("https") for each in self.targets)

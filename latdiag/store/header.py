@@ -183,7 +183,7 @@ class ImportedFrom:
 class Header:
     """The run.json of any verb that makes a run; ``to_json`` is its only writer, and ``SHAPES``
     says what it holds. ``behind``: the server behind the target, where a probe was made of
-    both."""
+    both. ``candidate``: the other arm of a gate, whose target is the base."""
 
     verb: str
     target: Target
@@ -193,6 +193,7 @@ class Header:
     preflight: Preflight | None = None
     imported: ImportedFrom | None = None
     behind: Endpoint | None = None
+    candidate: Endpoint | None = None
 
     def to_json(self) -> dict[str, object]:
         """The keys of run.json but for its schema. Holds nothing that is secret."""
@@ -201,6 +202,7 @@ class Header:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "target": self.target,
             **({"behind": self.behind} if self.behind else {}),
+            **({"candidate": self.candidate} if self.candidate else {}),
             "stacks": list(self.stacks),
             "plan": self.plan,
             **({"preflight": self.preflight} if self.preflight else {}),
@@ -244,6 +246,11 @@ class _Loaded(_Any):
     behind: Endpoint | None = field(default=None, metadata=OPTIONAL)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gated(_Loaded):
+    candidate: Endpoint
+
+
 @dataclass(frozen=True, slots=True)
 class _Collected(_Any):
     target: Endpoint
@@ -260,7 +267,13 @@ class _Imported(_Any):
 
 
 #: What a run.json holds, by the verb that made it.
-SHAPES = {"load": _Loaded, "probe": _Loaded, "collect": _Collected, "import": _Imported}
+SHAPES = {
+    "load": _Loaded,
+    "probe": _Loaded,
+    "gate": _Gated,
+    "collect": _Collected,
+    "import": _Imported,
+}
 
 
 def accepted_header(found: Mapping[str, object]) -> dict[str, object]:

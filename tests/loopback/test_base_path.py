@@ -50,8 +50,8 @@ plan = LoadPlan(target, "openai-chat", (0,), None, timeout, timeout, True, 1, na
                 kernel_stamps=stamps.why_unavailable() is None, give_up=0.2,
                 path_url=base + "/v1/models")
 create_run(path, header())
-work = [Work(n, due, isl, osl, stage, body.encode(), fresh, wait)
-        for n, due, isl, osl, stage, body, fresh, wait in json.loads(work)]
+work = [Work(n, due, isl, osl, stage, body.encode(), *rest)
+        for n, due, isl, osl, stage, body, *rest in json.loads(work)]
 light = {"numpy", "pyarrow"} & set(sys.modules)
 end = run_load(plan, iter(work), path, "0badcafe", lambda counts: None)
 assert not light and not {"numpy", "pyarrow"} & set(sys.modules)

@@ -46,6 +46,8 @@ FORKING = (
     *(f"latdiag/ingest/{name}.py" for name in ("collection", "collector", "gathering", "plan")),
     "latdiag/ingest/otlp/",
     *(f"latdiag/probe/{name}.py" for name in ("limits", "planner", "run")),
+    *(f"latdiag/gate/{name}.py" for name in ("settings", "table", "checks")),
+    *(f"latdiag/gate/live/{name}.py" for name in ("kept", "pairs", "run", "sending")),
     "latdiag/report/",
 )
 HOMES = {
@@ -148,11 +150,17 @@ def _modules_after(code: str) -> set[str]:
         "from latdiag.cli import run; assert run(['explain', 'ttft']) == 0",
         "import latdiag.cli.load",
         "import latdiag.cli.probe",
+        "import latdiag.cli.gate.run",
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
     heavy = HEAVY if ".cli." not in code else LATE
     assert _modules_after(code) & heavy == set()
+
+
+def test_a_gate_is_light_until_its_processes_are_there() -> None:
+    code = "import latdiag.gate.live.run, latdiag.gate.settings"
+    assert _modules_after(code) & (LATE - {"rich"}) == set()  # httpx brings rich
 
 
 def test_help_imports_no_verb() -> None:

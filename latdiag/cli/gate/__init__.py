@@ -8,6 +8,10 @@ from latdiag.cli.group import Verbs
 
 #: name: (where its click command is, its one line of help)
 GATE_VERBS = {
+    "run": (
+        "latdiag.cli.gate.run:run",
+        "Measure a base and a candidate in turn, and judge.",
+    ),
     "replay": (
         "latdiag.cli.gate.replay:replay",
         "Compute the verdict of a gate.json again, and show it.",
@@ -15,6 +19,7 @@ GATE_VERBS = {
 }
 
 _EPILOG = """\b
+latdiag gate run --base http://old:8000 --cand http://new:8000
 latdiag explain exit
 """
 

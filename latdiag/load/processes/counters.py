@@ -7,6 +7,8 @@ import struct
 from typing import NamedTuple
 
 _CELL = struct.Struct("=q")
+#: Where it stands whether a reader is ready; the counts stand before it.
+_READY = 64
 
 
 class Counts(NamedTuple):
@@ -16,6 +18,8 @@ class Counts(NamedTuple):
     tokens: int
     #: of those that failed: refused as too many
     shed: int = 0
+    #: rows on disk
+    written: int = 0
 
 
 class Counters:
@@ -30,15 +34,19 @@ class Counters:
         _CELL.pack_into(self._map, 0, self._begun)
 
     def set_ready(self) -> None:
-        _CELL.pack_into(self._map, 40, 1)
+        _CELL.pack_into(self._map, _READY, 1)
 
     @property
     def ready(self) -> bool:
-        return bool(_CELL.unpack_from(self._map, 40)[0])
+        return bool(_CELL.unpack_from(self._map, _READY)[0])
 
     def set_done(self, done: int, failed: int, tokens: int, shed: int) -> None:
         for place, value in ((8, done), (16, failed), (24, tokens), (32, shed)):
             _CELL.pack_into(self._map, place, value)
 
+    def set_written(self, rows: int) -> None:
+        _CELL.pack_into(self._map, 40, rows)
+
     def read(self) -> Counts:
-        return Counts(*(_CELL.unpack_from(self._map, 8 * i)[0] for i in range(5)))
+        places = range(len(Counts._fields))
+        return Counts(*(_CELL.unpack_from(self._map, 8 * place)[0] for place in places))

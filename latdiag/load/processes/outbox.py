@@ -34,6 +34,11 @@ class Reading(NamedTuple):
 
 
 @message
+class Write(NamedTuple):
+    """An order of the parent, which reader and writer hear: what has ended goes to disk now."""
+
+
+@message
 class Bye(NamedTuple):
     """The reader came to its end and lost nothing. ``why``: the run's word for that end."""
 
@@ -69,7 +74,7 @@ class Outbox:
         self._watched = False
         os.set_blocking(fd, False)
 
-    def say(self, content: Reading | Bye | Fault) -> None:
+    def say(self, content: Reading | Bye | Fault | Write) -> None:
         """Add a declared message, for what is said seldom."""
         self.records.append((Record.MESSAGE, packed(content)))
 

@@ -20,7 +20,7 @@ import httpx
 from latdiag.load.dialects.sse import END_MARK, END_WITHIN
 from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.processes.counters import Counters
-from latdiag.load.processes.outbox import Bye, Outbox
+from latdiag.load.processes.outbox import Bye, Outbox, Write
 from latdiag.load.processes.pulse import BEAT_S, Pulse
 from latdiag.load.processes.settle import settled
 from latdiag.load.wire.exchange import Ended, Exchange
@@ -91,7 +91,7 @@ class Reader:
         self._counters = counters
         self._transport = StampedTransport(
             # Loading the trust store takes 20 ms: before the start, not in the first request.
-            verify=plan.target.trust.context() if plan.target.url.startswith("https") else True,
+            verify=plan.target.trust.context() if plan.over_tls else True,
             reuse=plan.reuse,
             stamped=plan.kernel_stamps,
             floor=lambda: selector.floor_ns,
@@ -144,6 +144,9 @@ class Reader:
                 self._go()
             elif isinstance(order, Cut):
                 self._cut_off("stopped")
+            elif isinstance(order, Write):
+                self._pulse.read()  # rows are written up to the newest one
+                self._outbox.say(order)
         if self._orders.ended:  # the parent is gone, and nobody wants this load any more
             self._loop.remove_reader(self._orders)
             self._cut_off("parent_lost")
@@ -327,7 +330,7 @@ class Reader:
     # ------------------------------------------------------------------ one request
     async def _attempt(self, work: tuple[Any, ...]) -> Exchange:
         """Make one request: a ``Work`` and its three ids. The exchange says how it ended."""
-        _, due, isl, osl, stage, body, fresh, _, *ids = work
+        _, due, isl, osl, stage, body, fresh, _, other, *ids = work
         n = self._begun
         self._begun = n + 1
         self._counters.add_begun()
@@ -336,7 +339,6 @@ class Reader:
         exchange.sent_ns = monotonic_ns()
         due_ns = self._start_ns + due if due >= 0 else 0
         out.append((1, n, *ids, due_ns, isl, osl, stage, exchange.sent_ns, body))
-
         unseen = True
 
         def sink(real_ns: int, user_ns: int, floor_ns: int, data: bytes) -> bool:
@@ -349,7 +351,8 @@ class Reader:
 
         # Of a GET the end alone counts; a refusal's words are kept, and so is a stream.
         taken = sink if body else _ignored
-        request = self._requests.request(body, (ids[0], ids[1], ids[2]), fresh, exchange, taken)
+        to = (ids[0], ids[1], ids[2])
+        request = self._requests.request(body, to, fresh, exchange, taken, other)
         try:
             response = await self._client.send(request, stream=True, auth=None)
             # httpx makes a cycle of stream and response: each would stay, or the collector come.

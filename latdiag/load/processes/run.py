@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from latdiag.load.plan import LoadPlan, Work
 from latdiag.load.processes.counters import Counters, Counts
 from latdiag.load.processes.ids import request_id as request_id_of
+from latdiag.load.processes.outbox import Write
 from latdiag.load.processes.reader import Cut, Go, run_reader
 from latdiag.load.processes.writer import run_writer
 from latdiag.load.wire import stamps
@@ -29,7 +30,11 @@ from latdiag.runtime.channel import Channel, Fault, encode, wide_pipe
 from latdiag.runtime.children import LATER, Child, fork
 from latdiag.runtime.signals import handled
 
+#: What ``work`` yields: a request, an order to the processes, or None while it has nothing yet.
+Next = Work | Write | None
 _READY_S = 10.0
+#: How soon work is asked for again that had nothing.
+_REST_S = 0.01
 _PATIENCE_S = 60.0
 #: Between the order to go and the start of the schedule: every reader has it by then.
 _LEAD_NS = 10 * NS_PER_MS
@@ -73,14 +78,20 @@ class _Worker:
 
 def run_load(
     plan: LoadPlan,
-    work: Iterator[Work],
+    work: Iterator[Next],
     run_path: str,
     run_tag: str,
     on_progress: Callable[[Counts], None],
+    on_start: Callable[[int], None] = lambda _start_ns: None,
 ) -> LoadEnd:
-    """Execute a plan into the run at ``run_path`` (created before); returns when it is written."""
+    """Execute a plan into the run at ``run_path`` (created before); returns when it is written.
+
+    ``on_start``: hears the instant (MONOTONIC, ns) that due times count from; until then ``work``
+    has nothing that depends on it.
+    """
     _allow_descriptors(plan)
     load = _Load(plan, work, run_path, run_tag, on_progress)
+    load.on_start = on_start
     with handled(load.note), stamps_kept_on(plan):
         return load.run()
 
@@ -103,7 +114,7 @@ class _Load:
     def __init__(
         self,
         plan: LoadPlan,
-        work: Iterator[Work],
+        work: Iterator[Next],
         run_path: str,
         run_tag: str,
         on_progress: Callable[[Counts], None],
@@ -119,6 +130,8 @@ class _Load:
         self._turns = [s % plan.workers for s in range(len(plan.slots) or plan.workers)]
         self._turn = 0
         self._fed = False
+        self._resting_until = 0.0
+        self.on_start: Callable[[int], None] = lambda _start_ns: None
         self._killed = False
         self.signalled = 0
 
@@ -128,6 +141,7 @@ class _Load:
             self._await_ready()
             self._end.start_ns = time.monotonic_ns() + _LEAD_NS
             self._order(Go(self._end.start_ns))
+            self.on_start(self._end.start_ns)
             self._attend()
         finally:
             self._abandon()
@@ -155,6 +169,7 @@ class _Load:
             self._end.gave_up = self._end.gave_up or self._hopeless()
             if (self.signalled or self._end.faults or self._end.gave_up) and not cut_at:
                 self._order(Cut())
+                self._fed = True  # nothing more is asked of whoever has the work
                 cut_at = time.monotonic()
             if cut_at and time.monotonic() - cut_at > _PATIENCE_S:
                 self._kill("reader", "writer")
@@ -248,7 +263,7 @@ class _Load:
         remedy = "what reached the disk is kept; check whether this machine ran out of memory"
         self._end.faults.append(Fault.of(LocalFault(text, remedy)))
 
-    def _order(self, order: Go | Cut) -> None:
+    def _order(self, order: Go | Cut | Write) -> None:
         for worker in self._workers:
             worker.orders.send(order)
 
@@ -286,10 +301,13 @@ class _Load:
         reports = {worker.reports.fileno(): worker for worker in self._workers}
         for fd in reports:
             poll.register(fd, select.POLLIN)
+        now = time.monotonic()
+        until = now + seconds
         current = self._current()
-        if current is not None:
+        if current is not None and self._resting_until > now:
+            until = min(until, self._resting_until)
+        elif current is not None:
             poll.register(current.work_fd, select.POLLOUT)
-        until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             for fd, _ in poll.poll(left * 1000):
                 if fd not in reports:
@@ -313,11 +331,9 @@ class _Load:
         return None
 
     def _hand_out(self) -> None:
-        """Write frames in turn until a pipe is full or the work is at its end."""
+        """Write frames in turn until a pipe is full, or there is no work, or none yet."""
         while (worker := self._current()) is not None:
             if worker.pending is None and not self._next_for(worker):
-                self._fed = True
-                self._close_work(*self._workers)
                 return
             assert worker.pending is not None
             try:
@@ -334,8 +350,16 @@ class _Load:
             self._turn += 1
 
     def _next_for(self, worker: _Worker) -> bool:
-        work = next(self._work, None)
-        if work is None:
+        try:
+            work = next(self._work)
+        except StopIteration:
+            self._fed = True
+            self._close_work(*self._workers)
+            return False
+        if not isinstance(work, Work):
+            if work is not None:
+                self._order(work)
+            self._resting_until = time.monotonic() + _REST_S
             return False
         request_id = request_id_of(self._tag, work.number).encode()
         token = os.urandom(24).hex().encode()

@@ -19,7 +19,7 @@ from latdiag.load.path_row import PathRow
 from latdiag.load.plan import LOADED_PATH, PATH, LoadPlan
 from latdiag.load.processes.audit import Audit
 from latdiag.load.processes.counters import Counters
-from latdiag.load.processes.outbox import Bye, Reading
+from latdiag.load.processes.outbox import Bye, Reading, Write
 from latdiag.load.row import UNDER_WAY, Row
 from latdiag.load.scalars import Scalars
 from latdiag.load.wire.exchange import Ended
@@ -78,7 +78,7 @@ class Writer:
         self._reports = reports
         self._read = DIALECTS[plan.dialect].reader(plan.reply_fields)
         self._headers = tuple(name.encode() for name in plan.reply_fields.headers)
-        self._secrets = plan.target.secrets
+        self._secrets = plan.target.secrets + (plan.other.secrets if plan.other else ())
         self._series = ClockSeries()
         self._audit = Audit()
         self._open: dict[int, Row] = {}
@@ -88,6 +88,7 @@ class Writer:
         self._bye: Bye | None = None
         self._flushes = Flushes(time.monotonic())
         self._unwritten = False
+        self._wanted = False
         self._common = {
             "scenario": plan.scenario,
             "clock_id": clock_id(),
@@ -114,7 +115,7 @@ class Writer:
                 break
             for records in frames.feed(data):
                 self._take(records)
-            if len(self._ended) >= _PART_ROWS:
+            if len(self._ended) >= _PART_ROWS or self._wanted:
                 next_flush = 0.0
         self._flush(final=True)
 
@@ -140,12 +141,14 @@ class Writer:
                 self._hear(unpacked(record[1]))
                 offset_ns = self._series.offset_ns
 
-    def _hear(self, message: Reading | Bye | Fault) -> None:
+    def _hear(self, message: Reading | Bye | Fault | Write) -> None:
         if isinstance(message, Reading):
             self._series.add(ClockSample(*message.clock))
             self._audit.add(message)
         elif isinstance(message, Bye):
             self._bye = message
+        elif isinstance(message, Write):
+            self._wanted = True
         else:
             self._reports.send(message)
 
@@ -166,7 +169,7 @@ class Writer:
     # ------------------------------------------------------------------ out
     def _flush(self, final: bool) -> None:
         """Finished rows to a part, the others to the open file, and the state beside them."""
-        ready, held = self._ended, []
+        ready, held, self._wanted = self._ended, [], False
         if not final:
             # A stamp newer than the newest clock sample waits for the next one.
             newest = self._series.newest_ns
@@ -186,6 +189,7 @@ class Writer:
                 self._open, unfinished = {}, []
             self._run.write_open(self._columns(unfinished, last=False))
             self._unwritten = False
+            self._counters.set_written(self._written)
             self._run.write_state(document(self._state(final)))
         except LatdiagError as fault:
             self._unwritten = True

@@ -6,14 +6,14 @@ from contextlib import suppress
 
 import httpx
 
-from latdiag.load.plan import LoadPlan
+from latdiag.load.plan import LoadPlan, Target
 from latdiag.load.wire.exchange import Exchange, Sink
 
 #: Reply headers that the writer needs.
 _HEADERS = frozenset({b"content-type", b"retry-after", b"location", b"server"})
 
 
-def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:
+def raw_headers(target: Target, url: httpx.URL) -> list[tuple[bytes, bytes]]:
     """The headers common to all requests, encoded once."""
     common = {
         "Host": url.netloc.decode("ascii"),
@@ -23,7 +23,7 @@ def raw_headers(plan: LoadPlan, url: httpx.URL) -> list[tuple[bytes, bytes]]:
         "Content-Type": "application/json",
         "User-Agent": "latdiag",
     }
-    for name, value in plan.target.headers:
+    for name, value in target.headers:
         for known in [k for k in common if k.lower() == name.lower()]:
             del common[known]
         common[name] = value
@@ -34,12 +34,13 @@ class Requests:
     """The requests of a plan as httpx sends them; what they have in common is encoded once."""
 
     def __init__(self, plan: LoadPlan) -> None:
-        self._url = httpx.URL(plan.target.url)
-        self._headers = raw_headers(plan, self._url)
+        urls = [(each, httpx.URL(each.url)) for each in plan.targets]
+        #: of either target
+        self._posts = [(url, raw_headers(target, url)) for target, url in urls]
         self._path_url = httpx.URL(plan.path_url)
         self._path_headers = [
             (name, b"application/json" if name == b"Accept" else value)
-            for name, value in raw_headers(plan, self._path_url)
+            for name, value in raw_headers(plan.target, self._path_url)
             if name != b"Content-Type"
         ]
         seconds = plan.timeout_ns / 1e9
@@ -52,18 +53,21 @@ class Requests:
         fresh: bool,
         exchange: Exchange,
         sink: Sink,
+        other: bool = False,
     ) -> httpx.Request:
-        """A POST of ``body``, without one a GET. ``ids``: of the request, its trace, its span."""
+        """A POST of ``body``, without one a GET. ``ids``: of the request, its trace, its span.
+        ``other``: to the other target."""
         request_id, trace_id, span_id = ids
+        url, common = self._posts[other] if body else (self._path_url, self._path_headers)
         headers = [
-            *(self._headers if body else self._path_headers),
+            *common,
             *([(b"Content-Length", b"%d" % len(body))] if body else ()),
             (b"x-request-id", request_id),
             (b"traceparent", b"00-" + trace_id + b"-" + span_id + b"-01"),
         ]
         return httpx.Request(
             "POST" if body else "GET",
-            self._url if body else self._path_url,
+            url,
             headers=headers,
             content=body or None,
             extensions={

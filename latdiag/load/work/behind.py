@@ -20,7 +20,7 @@ def check_apart(url: str, behind: str, path: str | None) -> None:
     """UsageFault for one endpoint named twice, and for two that speak different dialects."""
     _, through, spoken = locate(url, path)
     _, direct, other = locate(behind, path)
-    if _place(through) == _place(direct):
+    if place_of(through) == place_of(direct):
         raise UsageFault(
             f"--behind names the target itself ({shown(without_credentials(direct), 80)})",
             "give the URL of the server that the gateway passes requests on to",
@@ -32,7 +32,8 @@ def check_apart(url: str, behind: str, path: str | None) -> None:
         )
 
 
-def _place(url: str) -> tuple[str, int, str, str]:
+def place_of(url: str) -> tuple[str, int, str, str]:
+    """What makes two URLs one endpoint."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)

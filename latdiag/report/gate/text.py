@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from latdiag.report.gate import words
@@ -11,6 +11,8 @@ from latdiag.report.page import Block, Page, Span, screen
 if TYPE_CHECKING:
     from latdiag.gate.result import Verdict
 
+#: A longer name would leave too little room for the figures beside it.
+_LONGEST_NAME = 24
 _STYLES = {"REGRESSED": "bold red", "INVALID": "bold red", "INCONCLUSIVE": "bold yellow"}
 
 
@@ -45,8 +47,9 @@ def _head(page: Page, room: int, verdict: Verdict) -> None:
 
 def _table(page: Page, room: int, lines: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they need; the first and the last one to the left."""
-    cells = [[page.word(cell, 40) for cell in line] for line in lines]
-    widths = [max(len(line[at]) for line in cells) for at in range(len(cells[0]))]
+    cells = [[page.word(cell, 40) for cell in line] for line in _apart(lines)]
+    rows = [line for line in cells if any(line[1:])]
+    widths = [max(len(line[at]) for line in rows) for at in range(len(cells[0]))]
     texts = []
     for line in cells:
         aligned = [
@@ -59,6 +62,16 @@ def _table(page: Page, room: int, lines: Sequence[tuple[str, ...]]) -> None:
         page.line(text)
     if len(kept) < len(texts):
         page.line(f"and {len(texts) - len(kept)} more in gate.json")
+
+
+def _apart(lines: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """A long name stands in a line of its own."""
+    for name, *rest in lines:
+        if len(name) > _LONGEST_NAME:
+            yield name, *("" for _ in rest)
+            yield "", *rest
+        else:
+            yield name, *rest
 
 
 def _foot(page: Page, room: int, verdict: Verdict) -> None:

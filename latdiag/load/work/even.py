@@ -1,0 +1,43 @@
+"""Two arms of a comparison: that they are two, and are asked the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from latdiag.load.work.behind import place_of
+from latdiag.load.work.place import locate
+from latdiag.load.work.prepare import Prepared
+from latdiag.model.errors import UsageFault
+from latdiag.model.text import shown, without_credentials
+
+#: The newer name of a field: where one of two servers insists on it, both get it.
+_NEWER = "max_completion_tokens"
+
+
+def check_arms(base: str, candidate: str, path: str | None, same: bool) -> None:
+    """UsageFault for two that speak different dialects, and, unless ``same`` says that it is
+    meant, for one endpoint named twice."""
+    _, one, spoken = locate(base, path)
+    _, two, other = locate(candidate, path)
+    if not same and place_of(one) == place_of(two):
+        raise UsageFault(
+            f"base and candidate are one endpoint ({shown(without_credentials(one), 80)})",
+            "give the URLs of two servers",
+        )
+    if spoken.name != other.name:
+        raise UsageFault(
+            f"the base is asked by {spoken.path}, and the candidate by {other.path}",
+            "write both URLs with the same path, or name one for both with --path",
+        )
+
+
+def even(base: Prepared, candidate: Prepared) -> tuple[Prepared, Prepared]:
+    """Both, with bodies that differ in the model's name alone."""
+    ours, theirs = base.found, candidate.found
+    workload = replace(
+        base.workload,
+        extras=(ours.extras & theirs.extras) | ((ours.extras | theirs.extras) & {_NEWER}),
+        floor=max(base.workload.floor, candidate.workload.floor),
+    )
+    own = replace(workload, model=candidate.workload.model)
+    return replace(base, workload=workload), replace(candidate, workload=own)

@@ -1,0 +1,140 @@
+"""``latdiag gate run`` on real servers: what it finds, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latdiag.sim.demo import running_demo
+from latdiag.sim.params import FAULTS
+
+HEALTHY = FAULTS["healthy"]
+
+
+def gate(folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "latdiag", "gate", "run", "--quiet", *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def document(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "gate.json").read_text())
+    return found
+
+
+def arms(base: str, candidate: str, budget: str = "40s") -> Sequence[str]:
+    return "--base", base, "--cand", candidate, "--budget", budget
+
+
+def measured_pairs(folder: Path) -> int:
+    """How many pairs the newest run holds whole, by what its requests are."""
+    counts: dict[int, int] = {}
+    from latdiag.store.run import Run
+
+    for path in folder.glob("latdiag-runs/*.run"):
+        for batch in Run.open(str(path)).batches(["request_id", "attempt"]):
+            for text in batch.texts["request_id"]:
+                number = int(str(text)[-12:], 16)
+                if number < 1 << 40:
+                    counts[number // 50] = counts.get(number // 50, 0) + 1
+    return sum(n == 50 for n in counts.values())
+
+
+def test_a_slower_candidate_is_red_and_its_component_named(tmp_path: Path) -> None:
+    slower = replace(HEALTHY, weights_ms=HEALTHY.weights_ms * 1.5)
+    with running_demo() as base, running_demo(params=slower, seed=4) as candidate:
+        code, out, err = ended(gate(tmp_path, *arms(base, candidate), "--comment", "c.md"))
+    assert code in (10, 12), out + err
+    found = document(tmp_path)["result"]
+    if code == 12:  # other programs took the client's time
+        assert found["reasons"]
+        return
+    assert found["cause"] == "decode"
+    assert out.startswith("REGRESSED")
+    assert "decode is the cause" in (tmp_path / "c.md").read_text()
+    # Whatever the client measured stands in the run, and the verdict follows from the file alone.
+    replayed = subprocess.run(
+        [sys.executable, "-m", "latdiag", "gate", "replay", "gate.json", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (replayed.returncode, replayed.stdout) == (10, (tmp_path / "gate.json").read_text())
+    again = ended(gate(tmp_path, *arms(base, candidate)))
+    assert again[0] == 2 and "holds a verdict already" in again[2]
+
+
+def test_what_is_cut_goes_on_and_equal_servers_are_not_red(tmp_path: Path) -> None:
+    with running_demo() as base, running_demo(seed=4) as candidate:
+        process = gate(tmp_path, *arms(base, candidate))
+        until = time.monotonic() + 60
+        while measured_pairs(tmp_path) < 3 and time.monotonic() < until:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+        assert code == 130, out + err
+        first = document(tmp_path)
+        stop = first["result"]["stop"]
+        assert stop["why"] == "cut" and stop["measured"] >= 1
+        code, out, err = ended(gate(tmp_path, *arms(base, candidate, "80s")))
+    assert code in (0, 12), out + err
+    whole = document(tmp_path)
+    assert whole["plan"] == first["plan"]
+    measured = stop["measured"]
+    for key in ("candidate_second", "kept", "failed"):
+        assert whole["blocks"][key][:measured] == first["blocks"][key]
+    assert whole["result"]["stop"]["measured"] > measured
+    assert whole["result"]["verdict"] != "REGRESSED"
+
+
+def test_other_models_are_no_comparison(tmp_path: Path) -> None:
+    with running_demo() as base, running_demo(model="another") as candidate:
+        code, out, err = ended(gate(tmp_path, *arms(base, candidate)))
+    assert code == 12, out + err
+    assert "the arms differ in model" in out
+    assert document(tmp_path)["result"]["stop"]["measured"] == 1
+
+
+def test_one_endpoint_twice_is_refused(tmp_path: Path) -> None:
+    with running_demo() as base:
+        other = base.replace("127.0.0.1", "localhost")
+        code, _, err = ended(gate(tmp_path, *arms(base, other)))
+    assert code == 2 and "are one endpoint" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", ["base", "candidate"])
+def test_an_arm_that_goes_down_midway_is_15_and_what_was_measured_kept(
+    tmp_path: Path, which: str
+) -> None:
+    with running_demo() as stays:
+        with running_demo(seed=4) as goes:
+            ends = (goes, stays) if which == "base" else (stays, goes)
+            process = gate(tmp_path, *arms(*ends))
+            until = time.monotonic() + 60
+            while measured_pairs(tmp_path) < 2 and time.monotonic() < until:
+                time.sleep(0.2)
+        code, out, err = ended(process)
+    assert code == 15, out + err
+    assert f"the {which} (http://127.0.0.1" in err and "no longer gives usable replies" in err
+    stop = document(tmp_path)["result"]["stop"]
+    assert stop["why"] == "cut" and stop["measured"] >= 1
