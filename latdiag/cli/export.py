@@ -17,13 +17,23 @@ from latdiag.model.text import shown
 if TYPE_CHECKING:
     from latdiag.export.choice import Wanted
     from latdiag.export.delivery import Delivery
-    from latdiag.export.otlp import Exported
+    from latdiag.export.exported import Exported
     from latdiag.export.senders import Way
 
 #: What a form is also called.
-_FORMS = {"otlp": "otlp", "jaeger": "otlp"}
+_FORMS = {
+    "otlp": "otlp",
+    "perfetto": "perfetto",
+    "csv": "csv",
+    "jsonl": "jsonl",
+    "parquet": "parquet",
+    "openmetrics": "openmetrics",
+    "jaeger": "otlp",
+    "prometheus": "openmetrics",
+}
 #: Anything of the traces was rejected, lost or not sent.
 UNDELIVERED = 15
+STDOUT = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,9 @@ class SendOptions:
     nargs=2,
     required=True,
     metavar="FORM PLACE",
-    help="otlp URL (also called jaeger): traces to an OTLP receiver.",
+    help="otlp URL (or jaeger): traces to an OTLP receiver. perfetto FILE: a timeline."
+    " csv, jsonl or parquet FILE: the table of `latdiag requests`. openmetrics FILE (or"
+    " prometheus): metrics and shares of the whole workload. - for stdout.",
 )
 @click.option(
     "--slowest", type=click.IntRange(1), metavar="N", help="Export only the N slowest requests."
@@ -107,15 +119,16 @@ def export(
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Export the requests of RUN's workload, each with its parts.
+    """Export the requests of RUN's workload, each with its parts, or its metrics.
 
     As traces: one for each attempt, `chat MODEL`, and below it a span for each part of its time.
     http://HOST:4318 is OTLP over HTTP, grpc://HOST:4317 over gRPC. Exit code 15 if not all spans
-    were accepted.
+    were accepted. Files are never overwritten.
 
     \b
     latdiag export latdiag-runs/NAME.run --to otlp http://localhost:4318
     latdiag export latdiag-runs/NAME.run --to otlp grpc://localhost:4317 --slowest 100
+    latdiag export latdiag-runs/NAME.run --to perfetto timeline.json
     """
     from latdiag.export.choice import Wanted
 
@@ -123,9 +136,33 @@ def export(
     if form is None:
         _refuse(to[0])
     wanted = Wanted(where, slowest, at_most)
-    found = _send(runs, send.way(to[1]), wanted, quiet)
-    _show(found, as_json)
+    if form == "openmetrics" and (where or slowest):
+        raise UsageFault(
+            "openmetrics is of the whole workload, and has no single requests to choose",
+            "leave out --where and --slowest",
+        )
+    if form == "otlp":
+        found = _send(runs, send.way(to[1]), wanted, quiet)
+    else:
+        found = _write(runs, form, to[1], wanted, as_json)
+    _show(found, as_json, err=to[1] == STDOUT)
     return 0 if found.complete else UNDELIVERED
+
+
+def _write(
+    runs: tuple[str, ...], form: str, place: str, wanted: Wanted, as_json: bool
+) -> Exported:
+    from latdiag.export.attempts import attempts_of
+    from latdiag.export.files import check_new, write_file, write_stdout
+    from latdiag.store.run import Run
+
+    if place != STDOUT:
+        check_new(place)
+        return write_file(attempts_of(Run.open(*runs), wanted), form, place)
+    if form == "parquet" or as_json:
+        what = "a Parquet file" if form == "parquet" else "--json"
+        raise UsageFault(f"{what} and {form} to stdout exclude each other", "name a file")
+    return write_stdout(attempts_of(Run.open(*runs), wanted), form, sys.stdout)
 
 
 def _refuse(form: str) -> NoReturn:
@@ -159,8 +196,8 @@ class _Progress:
             click.echo(text, err=True, nl=found.traces == self._requests)
 
 
-def _show(found: Exported, as_json: bool) -> None:
+def _show(found: Exported, as_json: bool, err: bool) -> None:
     from latdiag.report.export_page import lines_of
     from latdiag.report.json import dump
 
-    click.echo(dump(found) if as_json else "\n".join(lines_of(found)))
+    click.echo(dump(found) if as_json else "\n".join(lines_of(found)), err=err)

@@ -82,10 +82,11 @@ def _write(
     as_csv: bool,
     as_json: bool,
 ) -> None:
+    from latdiag.export.tables import write_csv
     from latdiag.report import requests_page
 
     if as_csv:
-        requests_page.write_csv(chosen, file)
+        write_csv(chosen, file)
     elif as_json:
         file.writelines(requests_page.json_pieces(chosen, paths))
         file.write("\n")

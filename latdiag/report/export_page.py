@@ -9,7 +9,10 @@ from latdiag.model.units import show_ms
 
 if TYPE_CHECKING:
     from latdiag.export.delivery import Delivery
-    from latdiag.export.otlp import Exported
+    from latdiag.export.exported import Exported
+
+#: What files have that is not a row for each request.
+_ROWS = {"perfetto": "events", "openmetrics": "samples"}
 
 
 def lines_of(found: Exported) -> list[str]:
@@ -42,9 +45,8 @@ def _first(found: Exported) -> str:
         return (
             f"{found.exported:,} requests{matching} as {found.delivery.spans:,} spans to {place}"
         )
-    if found.rows is not None and found.rows != found.exported:
-        return f"{found.exported:,} requests{matching}, {found.rows:,} rows, in {place}"
-    return f"{found.exported:,} requests{matching} in {place}"
+    counted = f", {found.rows:,} {_ROWS[found.to]}," if found.to in _ROWS else ""
+    return f"{found.exported:,} requests{matching}{counted} in {place}"
 
 
 def _of_delivery(sent: Delivery) -> list[str]:

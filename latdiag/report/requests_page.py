@@ -1,13 +1,11 @@
-"""The requests of a run one by one, as a page of 24 lines shows the slowest of them, as CSV and as
-JSON."""
+"""The requests of a run one by one: a page of 24 lines shows the slowest of them; and as JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
-from latdiag.model.text import shown
 from latdiag.model.units import show_ms
 from latdiag.report.page import Page
 
@@ -16,12 +14,6 @@ if TYPE_CHECKING:
 
 #: Requests of a page, besides which there are a head, a legend and a hint.
 LINES = 10
-#: What a spreadsheet would take for a formula.
-_FORMULA = ("=", "+", "-", "@")
-_TEXTS = (*("request_id", "response_id", "trace_id", "span_id", "scenario", "outcome", "error"),)
-_LIMIT = 1000
-#: Rows that are Python's objects at a time.
-_AT_ONCE = 10_000
 
 
 def slowest(table: pd.DataFrame, n: int | None) -> pd.DataFrame:
@@ -109,47 +101,15 @@ def _members(part: str) -> str:
 
 
 # ---------------------------------------------------------------------- for programs
-def write_csv(table: pd.DataFrame, file: TextIO) -> None:
-    """A line for each request, empty where nothing is known; ``start`` as ISO 8601. No text is
-    more than a text, for a terminal or a spreadsheet."""
-    plain = table.assign(
-        start=_starts(table),
-        **{name: [_text(value) for value in table[name]] for name in _TEXTS},
-    )
-    plain.to_csv(file, index=False, lineterminator="\n")
-
-
-def _text(value: object) -> str | None:
-    if value is None:
-        return None
-    text = str(value)
-    if not (text.isascii() and text.isprintable() and len(text) <= _LIMIT):
-        text = shown(text, _LIMIT)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _starts(table: pd.DataFrame) -> list[str | None]:
-    import numpy as np
-
-    instants = table["start"].to_numpy(dtype="datetime64[ns]")
-    texts = np.datetime_as_string(instants, unit="ns").tolist()
-    return [None if text == "NaT" else f"{text}Z" for text in texts]
-
-
 def json_pieces(table: pd.DataFrame, runs: list[str]) -> Iterator[str]:
     """The document that ``--json`` prints, a request a line."""
+    from latdiag.export.tables import json_rows
+
     head = {"schema": 1, "verb": "requests", "run": runs[0], "runs": runs}
     yield json.dumps(head | {"grades": table.attrs["grades"]})[:-1]
     yield ', "requests": ['
     between = "\n"
-    for first in range(0, len(table), _AT_ONCE):
-        rows = table.iloc[first : first + _AT_ONCE]
-        for row in rows.assign(start=_starts(rows)).to_dict("records"):
-            kept = {name: None if value != value else value for name, value in row.items()}
-            yield between + json.dumps(kept, allow_nan=False, default=_absent)
-            between = ",\n"
+    for row in json_rows(table):
+        yield between + row
+        between = ",\n"
     yield "\n]}"
-
-
-def _absent(_value: object) -> None:
-    """pandas has a value of its own for a whole number that is not known."""

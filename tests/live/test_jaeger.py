@@ -1,0 +1,201 @@
+"""Into a real Jaeger (tests/live/jaeger/go.mod pins it) and back: ``pytest -m live``.
+
+Builds it with Go where LATDIAG_JAEGER names no binary. LATDIAG_JAEGER_REQUESTS: how many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
+from latdiag.cli import run as verb
+from latdiag.export import names
+from latdiag.export.attempts import Attempts, attempts_of
+from latdiag.export.choice import Wanted
+from latdiag.export.spans import traces
+from latdiag.store.run import Run
+from latdiag.store.writer import RunWriter
+from tests.bench.test_million_spans import traced
+from tests.jaeger_walk import Drawn, charged
+from tests.run_documents import state
+
+pytestmark = pytest.mark.live
+
+ROOT = Path(__file__).parents[2]
+REQUESTS = int(os.environ.get("LATDIAG_JAEGER_REQUESTS", "10000"))
+#: The clock of the synthetic run, and when it was.
+CLOCK, BEGAN_NS, REAL_NS = "5f0e3a1c9d7b2468", 86_400_000_000_000, 1_790_000_000_123_456_789
+
+
+@pytest.fixture(scope="module")
+def binary() -> str:
+    given = os.environ.get("LATDIAG_JAEGER")
+    if given is None and shutil.which("go") is None:
+        pytest.skip("no Go to build Jaeger with, and LATDIAG_JAEGER names no binary")
+    environment = {**os.environ, **({"JAEGER_BIN": given} if given else {})}
+    built = subprocess.run(
+        ["sh", ROOT / "examples" / "jaeger" / "up.sh", "--build"],
+        env=environment, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return built.stdout.strip()
+
+
+@contextlib.contextmanager
+def jaeger(binary: str) -> Iterator[dict[str, int]]:
+    """An empty one; its ports by name."""
+    names_of = ("JAEGER_UI_PORT", "JAEGER_QUERY_PORT", "OTLP_GRPC_PORT", "OTLP_HTTP_PORT")
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in names_of]
+    ports = {n: s.getsockname()[1] for n, s in zip(names_of, held, strict=True)}
+    for each in held:
+        each.close()
+    environment = {**os.environ, **{n: str(p) for n, p in ports.items()}, "JAEGER_BIN": binary}
+    process = subprocess.Popen(
+        ["sh", ROOT / "examples" / "jaeger" / "up.sh"], env=environment, stderr=subprocess.PIPE
+    )
+    try:
+        for port in ports.values():
+            _wait_for(port, process)
+        yield ports
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing at port {port}")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = traced(str(tmp_path_factory.mktemp("jaeger") / "big.run"), REQUESTS)
+    clock = [[BEGAN_NS + s * 10**9, REAL_NS + s * (10**9 + 41), 400] for s in (0, 3600)]
+    RunWriter(path, "reader-1").write_state(state("closed", clock_id=CLOCK, clock=clock))
+    return path
+
+
+@pytest.fixture(scope="module")
+def attempts(run: str) -> Attempts:
+    return attempts_of(Run.open(run), Wanted())
+
+
+def read_back(ports: dict[str, int], trace_id: str) -> list[dict[str, Any]]:
+    """Spans of a trace by API v3, as the store has them."""
+    url = f"http://127.0.0.1:{ports['JAEGER_UI_PORT']}/api/v3/traces/{trace_id}?raw_traces=true"
+    with urllib.request.urlopen(url, timeout=30) as reply:
+        text = reply.read().decode()
+    spans, decoder = [], json.JSONDecoder()
+    while text.strip():
+        document, end = decoder.raw_decode(text.strip())
+        text = text.strip()[end:]
+        spans += plain(document["result"])
+    return spans
+
+
+def plain(document: Any) -> list[dict[str, Any]]:
+    """Spans of OTLP/JSON with ids, times and attributes in one form, whoever wrote it."""
+    found = []
+    for resource in document["resourceSpans"]:
+        about = values(resource["resource"])
+        for scope in resource["scopeSpans"]:
+            for span in scope["spans"]:
+                status = span.get("status") or {}
+                found.append(
+                    {
+                        "trace": span["traceId"].lower(),
+                        "span": span["spanId"].lower(),
+                        "parent": (span.get("parentSpanId") or "").lower(),
+                        "name": span["name"],
+                        "kind": span.get("kind"),
+                        "start": int(span["startTimeUnixNano"]),
+                        "end": int(span["endTimeUnixNano"]),
+                        "attributes": values(span),
+                        "resource": about,
+                        "scope": scope["scope"].get("version"),
+                        "failed": status.get("code") in (2, "STATUS_CODE_ERROR"),
+                    }
+                )
+    return sorted(found, key=lambda each: each["span"])
+
+
+def values(of: Any) -> dict[str, Any]:
+    """Attributes as Python's values: integers are text in JSON."""
+    found = {}
+    for each in of.get("attributes", []):
+        ((kind, value),) = each["value"].items()
+        if kind == "arrayValue":
+            value = [next(iter(inner.values())) for inner in value["values"]]
+        found[each["key"]] = int(value) if kind == "intValue" else value
+    return found
+
+
+def as_json(trace: list[Any]) -> list[dict[str, Any]]:
+    """What was sent, in the form of ``plain``."""
+    message = TracesData.FromString(encode_spans(trace).SerializeToString())
+    document = MessageToDict(message, use_integers_for_enums=True)
+    for resource in document["resourceSpans"]:
+        for scope in resource["scopeSpans"]:
+            for span, made in zip(scope["spans"], trace, strict=True):
+                span["traceId"] = f"{made.context.trace_id:032x}"
+                span["spanId"] = f"{made.context.span_id:016x}"
+                span["parentSpanId"] = f"{made.parent.span_id:016x}" if made.parent else ""
+    return plain(document)
+
+
+@pytest.mark.parametrize("way", ["grpc", "http"])
+def test_everything_is_read_back_as_it_was_sent(
+    binary: str, run: str, attempts: Attempts, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with jaeger(binary) as ports:
+        url = f"{way}://127.0.0.1:{ports[f'OTLP_{way.upper()}_PORT']}"
+        for _ in range(2):  # the second adds nothing
+            assert verb(["export", run, "--to", "otlp", url, "--json"]) == 0
+            document = json.loads(capsys.readouterr().out)
+            assert document["spans"]["delivered"] == document["spans"]["spans"] > REQUESTS
+        time.sleep(1)
+        count, worst, root_us = 0, 0.0, Counter[bool]()
+        for trace in traces(attempts):
+            back = read_back(ports, f"{trace[0].context.trace_id:032x}")
+            assert back == as_json(trace)
+            count += len(back)
+            error, exact = judged(back)
+            worst, root_us[exact] = max(worst, error), root_us[exact] + 1
+        assert count == document["spans"]["spans"]
+        assert worst <= 2 and set(root_us) == {True}
+        with capsys.disabled():
+            print(f"\n{way}: {count:,} spans of {len(attempts):,} traces, worst {worst:.1f} us")
+
+
+def judged(spans: list[dict[str, Any]]) -> tuple[float, bool]:
+    """(The worst error of a phase on the critical path, us; whether the root has what is between
+    the phases and no more)."""
+    drawn = [Drawn.of(s["span"], s["parent"] or None, s["start"], s["end"]) for s in spans]
+    found = charged(drawn)
+    phases = [s for s in spans if s["parent"]]
+    root = next(s for s in spans if not s["parent"])
+    parts = {k: v for k, v in root["attributes"].items() if k.startswith(names.PART)}
+    if any(ns < 0 for ns in parts.values()):
+        return 0.0, True  # drawn in proportion: test_export_phases
+    whole = {"".join(s["name"].split(" ")): found[s["span"]] for s in phases}
+    errors = [abs(whole.get(k.removeprefix(names.PART), 0) - ns / 1000) for k, ns in parts.items()]
+    left = found.get(root["span"], 0)
+    return max(errors, default=0.0), not phases or left == len(phases) - 1
