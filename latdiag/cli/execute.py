@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from latdiag.cli.kept import with_what_is_kept
+from latdiag.cli.outcome import Terminated
 from latdiag.model.caveats import caveat
 from latdiag.model.errors import LatdiagError, LocalFault, of_run
 
@@ -37,7 +38,7 @@ def execute(
     """
     from latdiag.load.begin import begin
     from latdiag.load.failures import hopeless
-    from latdiag.load.processes.run import run_load
+    from latdiag.load.processes.run import LoadEnd, run_load
     from latdiag.report.progress import Progress
 
     begun = begin(verb, wish, out)
@@ -49,14 +50,39 @@ def execute(
         progress.update(counts.begun, counts.done, counts.failed, counts.tokens)
         heard.attend()
 
+    end = LoadEnd()
     # What gathers begins before the progress does, which has a thread, and outlives it.
-    with of_run(begun.path), gather(begun.path) as heard, shown_ as progress:
-        work = begun.prepared.work(wish)
-        end = run_load(begun.prepared.plan, work, begun.path, begun.tag, attend)
+    with of_run(begun.path), gather(begun.path) as heard:
+        try:
+            with shown_ as progress:
+                work = begun.prepared.work(wish)
+                end = run_load(begun.prepared.plan, work, begun.path, begun.tag, attend)
+        except (KeyboardInterrupt, Terminated):
+            if not end.faults:  # else it came a moment after what the load ended by
+                raise
         heard.stopped = end.signal
     end.signal = end.signal or heard.stopped
     cut = hopeless(wish) if end.gave_up else None
-    return with_fault(conclude(verb, begun.path, end, cut, slos), heard)
+    return concluded(verb, begun.path, end, cut, heard, slos)
+
+
+def concluded(
+    verb: str, path: str, end: LoadEnd, cut: str | None, heard: Heard, slos: Sequence[Slo]
+) -> tuple[Result, int]:
+    """(The result of the finished run, the exit code). ``cut``: why it ended before its plan.
+
+    TargetFault where nothing of what the result counts was usable. Whoever interrupts the reading
+    of a run that has a fault ends the reading: the fault is told all the same.
+    """
+    try:
+        return with_fault(conclude(verb, path, end, cut, slos), heard)
+    except (KeyboardInterrupt, Terminated):
+        fault = heard.fault
+        if end.faults:
+            fault = LocalFault(end.faults[0].text, end.faults[0].remedy, path)
+        if fault is None:
+            raise
+        raise fault from None
 
 
 def with_fault(said: tuple[Result, int], heard: Heard) -> tuple[Result, int]:

@@ -6,19 +6,28 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from latdiag.cli.outcome import Terminated
 from latdiag.model.errors import LocalFault
+from latdiag.runtime.signals import spared
 
 
 @contextlib.contextmanager
 def saying_what_is_kept() -> Iterator[None]:
     """What this machine lacks while a run is written (a full disk, say) leaves a part of the run:
-    the fault says how much that is, and what reads it."""
+    the fault says how much that is, and what reads it.
+
+    Who interrupts that looking ends it, and is told the fault all the same: the first signal may
+    have been meant for what has ended already, and changes nothing.
+    """
     try:
         yield
     except LocalFault as fault:
-        if fault.run is not None:
-            raise with_what_is_kept(fault, fault.run) from fault
-        raise
+        if fault.run is None:
+            raise
+        told = fault
+        with contextlib.suppress(KeyboardInterrupt, Terminated), spared():
+            told = with_what_is_kept(fault, fault.run)
+        raise told from fault
 
 
 def with_what_is_kept(fault: LocalFault, path: str) -> LocalFault:

@@ -113,7 +113,7 @@ def probe(
     latdiag probe http://gateway:4000 --behind http://server:8000
     latdiag probe http://localhost:8000 --like before.run
     """
-    from latdiag.cli.execute import conclude, show, with_fault
+    from latdiag.cli.execute import concluded, show
     from latdiag.cli.targets import target_of
     from latdiag.measurement.slo import parse_slos
     from latdiag.probe.planner import Planner
@@ -139,8 +139,7 @@ def probe(
         _say_cost(limits)
         progress = Progress(None, None, quiet=output.quiet)
         done = run_probe(planner, wish, limits, output.out, around, progress, workload, second)
-        end = conclude("probe", done.path, done.end, done.cut, objectives)
-        result, code = with_fault(end, done.heard)
+        result, code = concluded("probe", *done, objectives)
     show(result, output.as_json, output.view)
     return code
 

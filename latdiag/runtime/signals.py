@@ -28,6 +28,19 @@ def handled(
 
 
 @contextlib.contextmanager
+def spared(numbers: tuple[signal.Signals, ...] = ENDING) -> Iterator[None]:
+    """The first of these signals does nothing while the block lasts; the next has its effect."""
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def spare(_number: int, _frame: FrameType | None) -> None:
+        for number, one in before.items():
+            signal.signal(number, one)
+
+    with handled(spare, numbers):
+        yield
+
+
+@contextlib.contextmanager
 def held() -> Iterator[None]:
     """Let these signals wait while a child starts: none may find it with its parent's handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PARENTAL)
