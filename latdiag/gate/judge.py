@@ -17,10 +17,12 @@ from latdiag.gate.plan import Arms, Plan
 from latdiag.gate.result import Counts, Outcome, Stop, Verdict, Word, exit_code
 from latdiag.gate.trial import Trial, hurdle
 from latdiag.gate.twins import BASE, CANDIDATE, Mask
-from latdiag.gate.validity import TOO_LITTLE, reasons, valid_pairs
+from latdiag.gate.validity import TOO_LITTLE, lost, reasons, valid_pairs
 from latdiag.stats.betting import first_crossing
 
 _NS_PER_MINUTE = 60_000_000_000
+#: Level at which losses of the arms seem to differ; far from a proof, for which see ``validity``.
+_DOUBT = 0.1
 
 
 def judged(blocks: Blocks, plan: Plan, arms: Arms) -> Verdict:
@@ -36,7 +38,11 @@ def judged(blocks: Blocks, plan: Plan, arms: Arms) -> Verdict:
         outcomes = trial.outcomes(broken=False)
         if look.pairs == plan.pairs:
             return _concluded(blocks, plan, arms, trial, outcomes, "end")
-        if _whole(outcomes) in ("REGRESSED", "OK", "IMPROVED"):
+        word = _whole(outcomes)
+        good = word in ("OK", "IMPROVED") and not _doubtful(
+            blocks.first(look.pairs), plan, outcomes
+        )
+        if word == "REGRESSED" or good:
             return _concluded(blocks, plan, arms, trial, outcomes, "look")
     if broken is not None:
         trial = Trial(blocks, valid, plan, broken, None)
@@ -104,6 +110,26 @@ def _concluded(
         seed=settings.seed,
         block=plan.block,
     )
+
+
+def _doubtful(blocks: Blocks, plan: Plan, outcomes: Iterable[Outcome]) -> bool:
+    """Whether what remains to be measured may still turn a good verdict: a check that votes seems
+    worse than it may be, or one arm seems to lose more requests. Then a look is passed over, which
+    costs nothing but time: a candidate that is 5 % slower with no margin is then red, and not OK
+    within a tolerance of 10 %."""
+    worse = any(
+        each.lo is not None and each.lo > _least(each)
+        for each in outcomes
+        if each.level == "error"
+    )
+    return worse or any(lost(blocks, plan, _DOUBT))
+
+
+def _least(outcome: Outcome) -> float:
+    """What must be exceeded, as a share; of counts of requests the margin is inside them."""
+    if outcome.statistic == "exceed2x" or not outcome.base:
+        return 0.0
+    return max(outcome.min_effect, outcome.floor_ns / outcome.base)
 
 
 def _whole(outcomes: Iterable[Outcome]) -> Word:

@@ -71,12 +71,17 @@ def _unlike_arms(blocks: Blocks, valid: Mask, plan: Plan, arms: Arms) -> Iterato
 
 
 def _lost(blocks: Blocks, valid: Mask, plan: Plan, arms: Arms) -> Iterator[Reason]:
+    yield from lost(blocks, plan, _LEVEL)
+
+
+def lost(blocks: Blocks, plan: Plan, level: float) -> Iterator[Reason]:
+    """What one arm loses more of than the other, at ``level`` by each rule."""
     for rule, counts, did in (
         ("failed", blocks.failed, "failed"),
         ("late", blocks.late, "were late or saw a clock set"),
     ):
         apart = counts[:, CANDIDATE] - counts[:, BASE]
-        if _differ(apart, plan):
+        if _differ(apart, plan, level):
             one, other = counts.sum(axis=0)
             of = blocks.pairs * plan.block
             text = f"of {of} requests an arm, {one} of the base and {other} of the candidate {did}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from .baselines import BASELINES
 from .jobs import Job
 from .score import Tally
-from .world import MILD_RESTART, REGIMES, Fault
+from .world import EACH_START, REGIMES, Fault
 
 #: Pairs and block of the A/A runs: 2,000 requests an arm.
 PAIRS, BLOCK = 80, 25
@@ -59,14 +59,14 @@ def alarm_jobs(runs: int, margin: float, alpha: float, seed: int) -> list[Job]:
     each = -(-runs // len(REGIMES))
     return [
         Job(each, seed + number * 1_000_000, PAIRS, BLOCK, alpha, margin, regime, rivals=True)
-        for number, regime in enumerate((*REGIMES, MILD_RESTART))
+        for number, regime in enumerate((*REGIMES, EACH_START))
     ]
 
 
 def alarm_lines(margin: float, alpha: float, found: Sequence[Tally]) -> Iterator[str]:
     """False red of the gate by regime, and of every rival."""
     yield f"G1 equal arms, margin {margin:.0%}, alpha {alpha}: red in % (INVALID, INCONCLUSIVE)"
-    for regime, each in zip((*REGIMES, MILD_RESTART), found, strict=True):
+    for regime, each in zip((*REGIMES, EACH_START), found, strict=True):
         yield _line(regime.name, each)
     whole = equal_arms(margin, found)
     yield _line("all equal arms", whole)
@@ -128,8 +128,9 @@ def power_lines(margin: float, alpha: float, found: Sequence[Tally]) -> Iterator
 
 def safe_jobs(runs: int, seed: int) -> list[Job]:
     """G7: every time is longer by exactly the tolerance, 10 %; and so many requests take ten times
-    theirs that exceed2x lies at its own. The last two: margin as shipped."""
-    slow, wild = Fault(all=1.10), Fault(outliers=0.0155)
+    theirs that exceed2x lies at its own (1.5 points, net of those that are longer in the base).
+    The last two: margin as shipped."""
+    slow, wild = Fault(all=1.10), Fault(outliers=0.0164)
     alike = [each for each in REGIMES if not each.restart]
     jobs = [Job(runs, seed, PAIRS, BLOCK, 0.005, 0.09, regime, slow) for regime in alike]
     jobs += [Job(runs, seed, PAIRS, BLOCK, 0.005, 0.03, REGIMES[0], slow)]

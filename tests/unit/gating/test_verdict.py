@@ -12,7 +12,9 @@ from latdiag.gate.blocks import blocks_of
 from latdiag.gate.judge import decided, judged
 from latdiag.gate.plan import LEAST_PAIRS, Arms, Plan
 from latdiag.gate.result import Verdict, exit_code
+from latdiag.gate.trial import Trial
 from latdiag.gate.twins import MISSING, Twins
+from latdiag.gate.validity import valid_pairs
 from tests.bench.gate.score import twins_of
 from tests.bench.gate.world import Fault, Regime, measure
 
@@ -110,6 +112,36 @@ def test_breakage_below_the_floor_is_no_reason_to_stop() -> None:
     assert verdict.stop.why != "broken"
     red = measured(Fault(decode=1.5), pairs=60, settings=settings).verdict()
     assert (red.verdict, red.stop.why) == ("REGRESSED", "broken")
+
+
+def test_an_early_look_calls_nothing_ok_that_may_still_turn_red() -> None:
+    """A TPOT that is 5 % slower is proved to be within the tolerance before it is proved to be
+    slower; with no margin it is a regression."""
+    run = measured(Fault(decode=1.05), pairs=80, settings=quick(min_effect=0.0))
+    verdict = run.verdict()
+    assert (verdict.verdict, verdict.cause) == ("REGRESSED", "decode")
+    valid = valid_pairs(run.blocks, run.plan)
+    words = [
+        {o.verdict for o in Trial(run.blocks, valid, run.plan, look.pairs, look).outcomes(False)
+         if o.level == "error"}
+        for look in run.plan.looks
+        if look.pairs < verdict.stop.measured
+    ]  # fmt: skip
+    assert {"OK"} in words  # of the checks that vote, at a look that was passed over
+
+
+def test_an_early_look_calls_nothing_ok_where_one_arm_may_lose_more_requests() -> None:
+    alike = measured(pairs=80, settings=quick(), regime=QUIET)
+    assert alike.verdict().stop.measured < 80
+    look = alike.verdict().stop.measured
+
+    def fails(columns: dict[str, Any]) -> Any:
+        """Of the candidate, one request in each of some early pairs."""
+        odd = (columns["pair"] % 4 == 0) & (columns["pair"] < look) & (columns["index"] == 0)
+        return columns["ok"] & ~(odd & (columns["arm"] == 1))
+
+    doubtful = measured(pairs=80, settings=quick(), ok=fails).verdict()
+    assert doubtful.stop.measured > look
 
 
 def test_what_only_warns_does_not_fail() -> None:
