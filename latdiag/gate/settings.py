@@ -12,6 +12,15 @@
     level = "warn"               # error | warn | off
     floor = "5ms"
     where = { prompt_class = "rag" }
+
+Of the verbs that judge saved runs::
+
+    [gate]
+    slo = ["ttft.p95<800ms", "mlperf:llama3.1-8b"]    # absolute limits
+    [gate.baseline]
+    store = "git:latdiag-baselines"    # or a path, or s3://bucket/folder
+    keep = 50                          # runs of one kind that are kept
+    facts = { gpu = "H200" }           # what a run cannot know of itself
 """
 
 from __future__ import annotations
@@ -56,19 +65,53 @@ class Settings:
 
 
 _RENAMED = {"budget_ns": "budget", "checks": "check"}
-_KEYS = tuple(_RENAMED.get(each.name, each.name) for each in fields(Settings))
+#: Of the same table, and read by ``read_saved``: no verdict on two arms depends on them.
+_SAVED = ("slo", "baseline")
+_KEYS = (*(_RENAMED.get(each.name, each.name) for each in fields(Settings)), *_SAVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """For verbs that judge saved runs: ``limits``, absolute ones; the ``store`` of recorded runs,
+    "" for none, how many of a kind to ``keep``, and ``facts`` of the run that it cannot know."""
+
+    limits: tuple[str, ...] = ()
+    store: str = ""
+    keep: int = 50
+    facts: tuple[tuple[str, str], ...] = ()
 
 
 def read_settings(folder: Path, seed: int | None = None) -> Settings:
     """Of ``latdiag.toml`` in ``folder`` if it has a [gate], else of its ``pyproject.toml``, else
     the defaults. ``seed``: where they name none. UsageFault for what cannot be meant, LocalFault
     for an unreadable file."""
-    own = table_of(folder / "latdiag.toml", ("gate",))
-    table = own or table_of(folder / "pyproject.toml", ("tool", "latdiag", "gate"))
+    table = _table(folder)
     settings = settings_of(table) if table is not None else Settings()
     if seed is None or (table is not None and "seed" in table):
         return settings
     return replace(settings, seed=seed)
+
+
+def read_saved(folder: Path) -> Saved:
+    """The same for saved runs."""
+    table = _table(folder)
+    if table is None:
+        return Saved()
+    usual = Saved()
+    table.only(_KEYS)
+    baseline = table.table("baseline")
+    baseline.only(("store", "keep", "facts"))
+    return Saved(
+        table.lines("slo", 100),
+        baseline.text("store", usual.store),
+        baseline.whole("keep", usual.keep, 10, 1_000),
+        baseline.texts("facts", 'gpu = "H200"'),
+    )
+
+
+def _table(folder: Path) -> Table | None:
+    own = table_of(folder / "latdiag.toml", ("gate",))
+    return own or table_of(folder / "pyproject.toml", ("tool", "latdiag", "gate"))
 
 
 def settings_of(table: Table) -> Settings:
@@ -119,7 +162,7 @@ def _checks(entry: Table, usual: dict[str, Check]) -> Iterator[Check]:
             entry.number("min_effect", other.min_effect, 0.0, 1.0),
             entry.number("tolerance", other.tolerance, 0.001, 10.0),
             entry.duration("floor", other.floor_ns),
-            entry.texts("where"),
+            entry.texts("where", 'prompt_class = "rag"'),
         )
 
 

@@ -115,12 +115,31 @@ class Table:
         each = raw if isinstance(raw, list) else [raw]
         return tuple(dict.fromkeys(self._one_of(key, one, known) for one in each))
 
-    def texts(self, key: str) -> tuple[tuple[str, str], ...]:
-        """A table of texts, as sorted pairs."""
+    def texts(self, key: str, example: str) -> tuple[tuple[str, str], ...]:
+        """A table of texts, as sorted pairs; ``example``: of one, for errors."""
         raw = self._values.get(key, {})
         if not isinstance(raw, dict) or not all(isinstance(v, str) for v in raw.values()):
-            raise self._wrong(key, f'write {key} = {{ prompt_class = "rag" }}')
+            raise self._wrong(key, f"write {key} = {{ {example} }}")
         return tuple(sorted(raw.items()))
+
+    def text(self, key: str, usual: str) -> str:
+        """A text of at most 1,000 characters."""
+        value = self._values.get(key, usual)
+        if not isinstance(value, str) or len(value) > 1_000:
+            raise self._wrong(key, f'write {key} = "..."')
+        return value
+
+    def lines(self, key: str, most: int) -> tuple[str, ...]:
+        """One text or a list of them."""
+        raw = self._values.get(key, [])
+        each = raw if isinstance(raw, list) else [raw]
+        if len(each) > most or not all(isinstance(one, str) for one in each):
+            raise self._wrong(key, f'write {key} = ["...", "..."], at most {most} texts')
+        return tuple(map(str, each))
+
+    def table(self, key: str) -> Table:
+        """A table inside of this one; empty where there is none."""
+        return Table(self._values.get(key, {}), f"{self.place.replace(']', f'.{key}]', 1)}")
 
     def tables(self, key: str, most: int) -> list[Table]:
         """A list of tables."""

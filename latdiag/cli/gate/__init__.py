@@ -12,6 +12,22 @@ GATE_VERBS = {
         "latdiag.cli.gate.run:run",
         "Measure a base and a candidate in turn, and judge.",
     ),
+    "slo": (
+        "latdiag.cli.gate.slo:slo",
+        "Hold absolute limits against saved runs.",
+    ),
+    "record": (
+        "latdiag.cli.gate.record:record",
+        "Keep the figures of a run for later ones.",
+    ),
+    "history": (
+        "latdiag.cli.gate.history:history",
+        "Compare a run with those recorded earlier.",
+    ),
+    "pin": (
+        "latdiag.cli.gate.pin:pin",
+        "Hold what is recorded now as an anchor.",
+    ),
     "replay": (
         "latdiag.cli.gate.replay:replay",
         "Compute the verdict of a gate.json again, and show it.",

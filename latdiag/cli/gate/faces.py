@@ -16,6 +16,7 @@ from latdiag.model.errors import LocalFault
 
 if TYPE_CHECKING:
     from latdiag.gate.result import Verdict
+    from latdiag.report.page import Page
 
 #: Where a step of a GitHub workflow finds the file for its summary.
 _SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -92,6 +93,21 @@ def show(verdict: Verdict, document: str, faces: FaceOptions) -> int:
         out = console.stdout_console()
         console.show(gate_page(verdict, console.ascii_only(out)), out)
     return verdict.exit_code
+
+
+def print_page(result: object, page: Callable[[bool], Page], as_json: bool) -> None:
+    """A result on stdout: as JSON, or as the page that ``page`` (whether in ASCII) makes of it."""
+    if as_json:
+        import json
+
+        from latdiag.model.document import document
+
+        click.echo(json.dumps(document(result), indent=1, allow_nan=False))
+        return
+    from latdiag.report import console
+
+    out = console.stdout_console()
+    console.show(page(console.ascii_only(out)), out)
 
 
 def write(path: Path, text: str) -> None:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latdiag.gate.checks import METRICS, PRIMARY, STATISTICS, planned_checks
-from latdiag.gate.settings import Settings, read_settings, settings_of, table_form
+from latdiag.gate.settings import (
+    Saved,
+    Settings,
+    read_saved,
+    read_settings,
+    settings_of,
+    table_form,
+)
 from latdiag.gate.table import Table
 from latdiag.model.errors import LocalFault, UsageFault
 from tests.profiles import examples
@@ -146,3 +153,36 @@ def test_a_p99_votes_only_where_the_plan_has_requests_for_it() -> None:
     checks = with_settings(check=[{"metric": "ttft", "stat": "p99"}]).checks
     level = {n: {c.name: c.level for c in planned_checks(checks, n)} for n in (3_999, 4_000)}
     assert (level[3_999]["ttft.p99"], level[4_000]["ttft.p99"]) == ("off", "error")
+
+
+def test_what_verbs_of_saved_runs_read_stands_in_the_same_table(tmp_path: Path) -> None:
+    """It is no setting of a verdict on two arms, which depends on nothing else."""
+    assert read_saved(tmp_path) == Saved()
+    (tmp_path / "latdiag.toml").write_text(
+        '[gate]\nslo = ["ttft.p95<1s", "errors<1%"]\n'
+        '[gate.baseline]\nstore = "git:b"\nkeep = 20\nfacts = { gpu = "H200" }\n'
+    )
+    saved = Saved(("ttft.p95<1s", "errors<1%"), "git:b", 20, (("gpu", "H200"),))
+    assert read_saved(tmp_path) == saved
+    assert read_settings(tmp_path) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "remedy"),
+    [
+        ("slo = 3", "slo in [gate] of latdiag.toml", "slo ="),
+        ("slo = [3]", "slo in [gate]", "texts"),
+        ("[gate.baseline]\nstor = 'x'", "[gate.baseline] of latdiag.toml", "store"),
+        ("[gate.baseline]\nkeep = 3", "keep in [gate.baseline]", "between 10 and 1000"),
+        ("[gate.baseline]\nfacts = { gpu = 1 }", "facts in [gate.baseline]", "gpu ="),
+        ("[gate.baseline]\nstore = 1", "store in [gate.baseline]", "store ="),
+        ("baseline = 1", "[gate.baseline] of latdiag.toml is not a table", "keys"),
+    ],
+)
+def test_what_they_cannot_read_is_refused(
+    tmp_path: Path, text: str, place: str, remedy: str
+) -> None:
+    (tmp_path / "latdiag.toml").write_text(f"[gate]\n{text}\n")
+    with pytest.raises(UsageFault) as fault:
+        read_saved(tmp_path)
+    assert place in fault.value.text and remedy in fault.value.remedy
