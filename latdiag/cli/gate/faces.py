@@ -98,16 +98,28 @@ def show(verdict: Verdict, document: str, faces: FaceOptions) -> int:
 def print_page(result: object, page: Callable[[bool], Page], as_json: bool) -> None:
     """A result on stdout: as JSON, or as the page that ``page`` (whether in ASCII) makes of it."""
     if as_json:
-        import json
-
-        from latdiag.model.document import document
-
-        click.echo(json.dumps(document(result), indent=1, allow_nan=False))
+        _print_json(result)
         return
     from latdiag.report import console
 
     out = console.stdout_console()
     console.show(page(console.ascii_only(out)), out)
+
+
+def print_line(result: object, text: str, as_json: bool) -> None:
+    """The same of a result that is one sentence."""
+    if as_json:
+        _print_json(result)
+    else:
+        click.echo(text)
+
+
+def _print_json(result: object) -> None:
+    import json
+
+    from latdiag.model.document import document
+
+    click.echo(json.dumps(document(result), indent=1, allow_nan=False))
 
 
 def write(path: Path, text: str) -> None:

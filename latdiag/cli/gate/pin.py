@@ -12,8 +12,9 @@ from latdiag.cli.verb import Verb
 
 @click.command(cls=Verb, name="pin", context_settings={"max_content_width": 79})
 @click.argument("anchor", metavar="NAME")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @STORE
-def pin(anchor: str, store: str | None) -> int:
+def pin(anchor: str, as_json: bool, store: str | None) -> int:
     """Hold the runs that are recorded now as the anchor NAME. `latdiag gate history` compares with
     the newest anchor beside the latest runs, so that many small steps show too.
 
@@ -22,11 +23,13 @@ def pin(anchor: str, store: str | None) -> int:
     """
     from pathlib import Path
 
+    from latdiag.cli.gate.faces import print_line
     from latdiag.gate.baseline import shelf
     from latdiag.gate.baseline.stores import open_store
     from latdiag.gate.settings import read_saved
 
     place = open_store(store or read_saved(Path()).store)
     runs = shelf.pin(place, anchor, datetime.now(UTC).isoformat(timespec="microseconds"))
-    click.echo(f"Pinned {runs} runs as {anchor} in {place.name}.")
+    result = {"kind": "gate pinned", "schema": 1, "anchor": anchor, "runs": runs}
+    print_line(result, f"Pinned {runs} runs as {anchor} in {place.name}.", as_json)
     return 0

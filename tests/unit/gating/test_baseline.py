@@ -204,7 +204,12 @@ def test_record_history_and_pin_as_a_user_calls_them(
         ("the latest runs", "REGRESSED"),
         ("the runs of anchor v1", "REGRESSED"),
     ]
-    assert run(["gate", "record", slow, "--accept"]) == 0
+    assert run(["gate", "record", slow, "--json"]) == 10
+    assert json.loads(capsys.readouterr().out)["slower_than"] == "the latest runs"
+    assert run(["gate", "record", slow, "--accept", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["file"] in {
+        p.name for p in Path("kept", RUNS).iterdir()
+    }
     for wrong in ("gpu", "=x", "gpu="):
         assert run(["gate", "record", "10.run", "--fact", wrong]) == 2
     assert run(["gate", "record", "*.run"]) == 2
