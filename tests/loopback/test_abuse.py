@@ -27,8 +27,6 @@ COUNTED = {
     "900,000 times the same key in JSON": {"malformed"},
     "Redis at both": {"malformed", "spoke neither gRPC nor HTTP at the gRPC port"},
 }
-#: Of these some stay for longer than a request may, where the machine itself is slow.
-SLOW_TOO = {"60 bodies of 16 MB that do not end"}
 MOST_MB = 500
 
 
@@ -54,7 +52,6 @@ def test_one_who_behaves_is_answered_beside(tmp_path: Path, name: str) -> None:
     check(found)
     counts = found.result["collected"]
     doors = {door.rpartition(" port ")[0] + " port" for door in counts.get("wrong_doors", {})}
-    reasons = {*counts["refused_exports"], *doors}
-    assert reasons - ({"slow"} if name in SLOW_TOO else set()) == COUNTED[name]
+    assert {*counts["refused_exports"], *doors} == COUNTED[name]
     codes = {caveat["code"] for caveat in found.result["caveats"]}
     assert ("LD431" if doors else "LD421") in codes
