@@ -16,12 +16,14 @@ _UNIMPLEMENTED = 12
 
 
 class Frame(NamedTuple):
-    """A frame without its payload, which has ``length`` bytes."""
+    """A frame without its payload, which has ``length`` bytes. ``begin``: where that begins in the
+    bytes that were fed."""
 
     kind: int
     flags: int
     stream: int
     length: int
+    begin: int
 
 
 class Frames:
@@ -51,7 +53,7 @@ class Frames:
             self._head = b""
             length = self._skip = int.from_bytes(head[:3], "big")
             stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
-            yield Frame(head[3], head[4], stream, length)
+            yield Frame(head[3], head[4], stream, length, at)
 
 
 class Toll:

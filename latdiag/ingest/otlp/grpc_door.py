@@ -148,6 +148,8 @@ class GrpcDoor:
     async def _call(self, signal: str | None, context: Any) -> bytes:
         import grpc
 
+        if self._front is not None:
+            self._front.accepted(context.peer())
         try:
             return await self._answer(signal, context)
         except Refusal as no:

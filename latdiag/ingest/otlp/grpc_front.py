@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import sys
 from typing import Any
 
 from latdiag.ingest.otlp import http_reply
@@ -36,6 +38,8 @@ _LINGER_S = 1.0
 #: Bytes that are counted and passed on at once; of who gave nothing yet, for they may be frames
 #: of nine bytes, of which so many take half a millisecond.
 _PIECE, _FIRST_PIECE = 16 << 10, 4 << 10
+#: A call that is not accepted for so long holds up no other: the server has dropped it.
+_ACCEPTED_S = 2.0
 #: A message without anything in it: it is framed by five bytes.
 _EMPTY = 5
 
@@ -49,6 +53,8 @@ class GrpcFront:
         self.request_s = request_s
         self.slots = Slots()
         self.connections: set[_Outer] = set()
+        #: by the name that the server knows a connection by
+        self.named: dict[str, _Outer] = {}
         self._server: asyncio.Server | None = None
 
     async def open(self, host: str, port: int) -> int:
@@ -68,6 +74,12 @@ class GrpcFront:
         for connection in list(self.connections):
             connection.abort()
 
+    def accepted(self, peer: str) -> None:
+        """The server has begun a call of this connection."""
+        connection = self.named.get(peer)
+        if connection is not None:
+            connection.accepted()
+
 
 class _Call:
     """A call that is not answered: bytes that the server holds of it, and of them its body's."""
@@ -79,7 +91,12 @@ class _Call:
 
 
 class _Outer(asyncio.BufferedProtocol):
-    """A sender's connection, and how much of it the server holds."""
+    """A sender's connection, and how much of it the server holds.
+
+    The server accepts one call in some rounds of the loop, in the order in which they came. So
+    that nobody waits behind a thousand calls of few, a connection has one that is not accepted;
+    what comes from the beginning of the next on is looked at after that.
+    """
 
     def __init__(self, front: GrpcFront) -> None:
         self._front = front
@@ -91,6 +108,10 @@ class _Outer(asyncio.BufferedProtocol):
         self._replies = Frames()
         self._claim = front.intake.room.claim(self._too_much)
         self._calls: dict[int, _Call] = {}
+        #: the stream of the call that is not accepted, and of the one that waits for that
+        self._pending = self._next = 0
+        self._acceptance = Alarm(self.accepted)
+        self._name = ""
         self._toll = Toll()
         self._patience = Alarm(self._too_late)
         self._write_patience = Alarm(self.abort)
@@ -107,9 +128,11 @@ class _Outer(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.connections.discard(self)
         self._front.slots.discard(self)
+        self._front.named.pop(self._name, None)
         self._claim.release()
         self._patience.off()
         self._write_patience.off()
+        self._acceptance.off()
         self._end()
         if self._inner is not None:
             self._inner.abort()
@@ -148,9 +171,17 @@ class _Outer(asyncio.BufferedProtocol):
 
     async def _connect(self, inner: _Inner) -> None:
         loop = asyncio.get_running_loop()
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        own.setblocking(False)
         try:
-            await loop.create_unix_connection(lambda: inner, self._front.inner)
+            if sys.platform == "linux":  # which gives it a name that no other has
+                own.bind("")
+                self._name = f"unix-abstract:{own.getsockname()[1:].decode()}"
+                self._front.named[self._name] = self
+            await loop.sock_connect(own, self._front.inner)
+            await loop.create_unix_connection(lambda: inner, sock=own)
         except OSError:
+            own.close()
             self.abort()
             return
         self._patience.off()
@@ -161,11 +192,12 @@ class _Outer(asyncio.BufferedProtocol):
     def _pass_on(self, data: bytes) -> None:
         """Count what the server will hold of ``data``, and hand it over."""
         held = body = frames = 0
-        for kind, _, stream, length in self._requests.feed(data):
+        for kind, _, stream, length, begin in self._requests.feed(data):
             frames += 1
             if kind == RST_STREAM:
                 self._answered(stream)
             elif kind in (DATA, HEADERS, CONTINUATION):
+                new = stream not in self._calls
                 call = self._calls.setdefault(stream, _Call())
                 call.held += length
                 held += length
@@ -173,6 +205,10 @@ class _Outer(asyncio.BufferedProtocol):
                 if kind == DATA:
                     call.body += length
                     body += length
+                elif new and kind == HEADERS and self._waits(stream):
+                    self._inlet.put_back(data[begin:])
+                    data = data[:begin]
+                    break
         self.standing.body(min(body, len(data)))
         try:
             if not self._toll.frames(frames, min(body, len(data))):
@@ -184,9 +220,25 @@ class _Outer(asyncio.BufferedProtocol):
         if self._inner is not None:
             self._inner.write(data)
 
+    def _waits(self, stream: int) -> bool:
+        """Whether a new call has to wait for the one before it."""
+        if self._pending and self._name:
+            self._next = stream
+            self._inlet.hold("call")
+            self._acceptance.set(_ACCEPTED_S)
+            return True
+        self._pending = stream
+        return False
+
+    def accepted(self) -> None:
+        """The server has begun the call that was pending, or never will."""
+        self._pending, self._next = self._next, 0
+        self._acceptance.off()
+        self._inlet.free("call")
+
     def reply(self, data: bytes) -> None:
         """From the server to the sender."""
-        for kind, flags, stream, length in self._replies.feed(data):
+        for kind, flags, stream, length, _ in self._replies.feed(data):
             call = self._calls.get(stream)
             if call is not None and kind == DATA and length and call.body > _EMPTY:
                 self.standing.whole()
@@ -201,6 +253,8 @@ class _Outer(asyncio.BufferedProtocol):
         call = self._calls.pop(stream, None)
         if call is not None:
             self._claim.grow(-call.held)
+        if stream == self._pending:  # it was refused before it began
+            self.accepted()
 
     def _too_much(self, refusal: Refusal) -> None:
         """All bodies together are too large and this connection has most of them, or it sends
