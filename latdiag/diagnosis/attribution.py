@@ -23,7 +23,7 @@ from latdiag.diagnosis.verdict import Case, verdict
 if TYPE_CHECKING:
     from latdiag.attribution.laws.laws import Laws
     from latdiag.attribution.parts import Parts
-    from latdiag.measurement.backlog import Backlog
+    from latdiag.measurement.course import Course
     from latdiag.measurement.frame import Frame
     from latdiag.measurement.observations import Observations
     from latdiag.model.caveat import Caveat
@@ -58,15 +58,15 @@ def attribute(
     requests: int = 0,
     frame: Frame | None = None,
     in_flight: frozenset[int | None] = frozenset(),
-    backlog: Backlog | None = None,
+    course: Course | None = None,
     stacks: tuple[Shown, ...] = (),
 ) -> Attribution:
     """``whole``: the workload as any load proves it. ``seen``: all rows of a designed probe.
     ``failed``: share of the workload's requests that failed. ``servers``: their accounts, and
     ``listened``: the channels open to them. ``requests``: those that succeeded. ``frame``: all
     rows, where the workload went to a server behind the target as well. ``in_flight``: the planned
-    concurrency of each run, None if not stated. ``backlog``: of an overloaded server. ``stacks``:
-    shown before the load.
+    concurrency of each run, None if not stated. ``course``: of one run. ``stacks``: shown before
+    the load.
 
     The account that ranks first is used, made finer by the others, which are kept as claims.
     """
@@ -87,8 +87,9 @@ def attribute(
     limit = at_once(seen) if seen is not None else None
     given = frozenset(account.rank for account in (*servers, *laws_account))
     case = Case(
-        *(shares, parts, valid, fine, _health(seen, through, laws, own, frame), failed, limit),
-        *(laws is not None, given, requests, listened, in_flight, backlog),
+        *(shares, parts, valid, fine, _health(seen, through, laws, own, frame, course), failed),
+        *(limit, laws is not None, given, requests, listened, in_flight),
+        backlog=course.overload if course is not None else None,
         one_rate=laws is not None and laws.one_rate,
         stacks=(*stacks, *((name, None) for account in servers for name in account.stacks)),
         costs=costs_of(laws, seen, parts) if laws is not None and seen is not None else None,
@@ -114,11 +115,16 @@ def _health(
     laws: Laws | None,
     own: Parts | None,
     frame: Frame | None,
+    course: Course | None,
 ) -> Health | None:
     """Of what the client waited at the target, whatever is behind it."""
     if seen is None or through is None or laws is None or own is None:
         return None
-    return health(laws.delivery.visible(seen) if frame is None else through, own)
+    changes = course.changes if course is not None else ()
+    begun = through.begin[through.sent > 0]
+    origin = int(begun.min()) if len(begun) else 0
+    rows = laws.delivery.visible(seen) if frame is None else through
+    return health(rows, own, changes, origin)
 
 
 def _state(servers: Sequence[Account]) -> ServerState | None:

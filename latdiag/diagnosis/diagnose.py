@@ -154,7 +154,7 @@ def _attribute(
         *(whole, found.observations, result.valid, failed, accounts, listened, counts.ok),
         found.frame if is_behind(found.frame) else None,
         frozenset(planned),
-        result.course.overload if result.course is not None else None,
+        result.course,
         tuple((stack.name, stack.version) for stack in result.stacks),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.measurement.company import lone
-from latdiag.measurement.stages import WORKLOAD
+from latdiag.measurement.stages import ALONE, WORKLOAD
 from latdiag.model.metrics import SLO_PRESETS
 from latdiag.model.units import NS_PER_S, show_ms
 
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.diagnosis.result import Share
+    from latdiag.measurement.changes import Change
     from latdiag.measurement.observations import Observations
 
 #: What a person who reads along does not feel as slow.
@@ -33,6 +34,12 @@ _UNDER_ALONE = 0.8
 _FEWEST_LONE = 5
 #: A factor that is no change of the server: others' load may cost as much.
 _CHANGED = 1.25
+#: Tokens after the first that show a pace, and requests alone that show how unlike they are.
+_PACED, _FEWEST_UNLIKE = 3, 10
+#: Of these, as many that one replica served.
+_FEWEST_ALIKE = 3
+#: Where in a request's life its server is looked at.
+_LIFE = (0.1, 0.3, 0.5, 0.7, 0.9)
 #: Parts that a server can be without; from this share on, one of them is worth a name.
 AVOIDABLE = ("client", "network", "gateway", "queue", "interconnect")
 _WORTH_A_NAME, _MAY_BE = 0.2, 0.3
@@ -115,7 +122,7 @@ class Health:
         if not self.known_alone:
             return f"of {self.n} requests over {self.span_s:.0f} s, {met}"
         changed = ""
-        if self.since != 1.0:
+        if abs(math.log(self.since)) > math.log(_CHANGED):
             changed = f" by now ({self.since:.1f} times as long as when it was asked alone first)"
         return (
             f"{self.n} requests over {self.span_s:.0f} s took at most {self.over_alone:.2f} times"
@@ -128,39 +135,104 @@ def _stands_out(share: Share) -> bool:
     return (share.share or 0.0) >= _WORTH_A_NAME or (share.hi or 0.0) >= _MAY_BE
 
 
-def health(seen: Observations, parts: Parts) -> Health | None:
-    """From the workload's requests; None where there are none."""
+def health(
+    seen: Observations, parts: Parts, changes: Sequence[Change] = (), origin: int = 0
+) -> Health | None:
+    """From the workload's requests; None where there are none. ``changes``: of the server on the
+    way, in seconds from ``origin``, ns."""
     rows = seen.of(WORKLOAD)
     if parts.alone is None or not len(rows):
         return None
     later = seen.later(rows)
     many = later >= 1
     tpot = (seen.last - seen.first)[rows][many] / later[many]
-    since = _since(seen, rows, parts)
-    alone = parts.alone * since
+    since, known = _since(seen, rows, parts, changes, origin)
+    alone = np.outer(parts.alone * since, _unlike(seen, changes, origin))
     p95 = [np.quantile(values, 0.95) for values in (parts.total, alone, parts.ttft)]
     slow = float(np.quantile(tpot, 0.95)) if len(tpot) else 0.0
-    summed = float(parts.total.sum()) / max(float(alone.sum()), 1.0)
+    summed = float(parts.total.mean()) / max(float(alone.mean()), 1.0)
     span = _shortest_segment(seen.begin[rows], parts)
     return Health(
-        max(summed, float(p95[0] / max(p95[1], 1.0))),
+        max(summed, float(p95[0] / max(p95[1], 1.0))) if known else 0.0,
         float(p95[2]),
         slow,
         len(rows),
         float(seen.begin[rows].max() - seen.begin[rows].min()) / NS_PER_S,
-        span > _LONG_ENOUGH * float(np.median(parts.alone)),
-        since,
+        span > _LONG_ENOUGH * float(np.median(np.minimum(parts.alone * since, parts.total))),
+        float((parts.alone * since).sum()) / max(float(parts.alone.sum()), 1.0),
     )
 
 
-def _since(seen: Observations, rows: NDArray[np.int64], parts: Parts) -> float:
-    """How many times as long requests take alone as they did in the designed stages: servers warm
-    up, slow down and change. Of requests that met no other; 1 where there are too few."""
+def _since(
+    seen: Observations,
+    rows: NDArray[np.int64],
+    parts: Parts,
+    changes: Sequence[Change],
+    origin: int,
+) -> tuple[NDArray[np.float64], bool]:
+    """How many times as long each request takes alone as it did in the designed stages, and
+    whether that is known: servers warm up, slow down and change. By the course of what changed,
+    and where enough requests met no other, by these."""
+    if parts.alone is None or len(rows) != len(parts.total):
+        return np.ones(len(parts.total)), True
+    course = _course(seen, rows, changes, origin)
     solo = lone(seen, seen.begin[rows], seen.done[rows])
-    if parts.alone is None or len(rows) != len(parts.total) or int(solo.sum()) < _FEWEST_LONE:
-        return 1.0
-    times = float(np.median(parts.total[solo] / np.maximum(parts.alone[solo], 1)))
-    return times if abs(np.log(max(times, 1e-9))) > np.log(_CHANGED) else 1.0
+    # Before a step the server is as it was when it was asked alone.
+    stepped = {each.kind for each in changes if _of_server(each)} == {"step"}
+    done = np.abs(course) / np.abs(course).max() if stepped else np.ones(len(rows))
+    solo = solo & (done > 0.5)
+    if int(solo.sum()) >= _FEWEST_LONE:
+        times = np.log(np.maximum(parts.total[solo], 1) / np.maximum(parts.alone[solo], 1))
+        level = float(np.median(times - course[solo]))
+        if course.any() or abs(level) > np.log(_CHANGED):
+            course = course + level * done
+    elif course.any() and not stepped:
+        if all(each.alone for each in changes if _of_server(each)):
+            return np.ones(len(rows)), False  # how it went on in the workload did not show
+        designed = seen.of(*ALONE)
+        if len(designed):
+            course = course - float(np.mean(_course(seen, designed, changes, origin)))
+    return np.exp(course), True
+
+
+def _unlike(seen: Observations, changes: Sequence[Change], origin: int) -> NDArray[np.float64]:
+    """How many times as long as the most requests took that were alone, where replicas differ:
+    then their paces are two clusters, each tight. What stalls, holds back or is uneven has paces
+    in between, and says nothing of what a request takes alone elsewhere."""
+    rows = seen.of(*ALONE)
+    later = seen.later(rows)
+    rows, later = rows[later >= _PACED], later[later >= _PACED]
+    if len(rows) < _FEWEST_UNLIKE:
+        return np.ones(1)
+    pace = np.log((seen.last - seen.first)[rows] / later)
+    pace = np.sort(pace - _course(seen, rows, changes, origin))
+    split = int(np.diff(pace).argmax()) + 1
+    sides = pace[:split], pace[split:]
+    apart = sides[1][0] - sides[0][-1]
+    tight = all(len(side) >= _FEWEST_ALIKE and np.ptp(side) < apart / 2 for side in sides)
+    if not tight or apart < np.log(_CHANGED):
+        return np.ones(1)
+    most = max(sides, key=len)
+    times: NDArray[np.float64] = np.exp(pace - np.median(most))
+    return times
+
+
+def _course(
+    seen: Observations, rows: NDArray[np.int64], changes: Sequence[Change], origin: int
+) -> NDArray[np.float64]:
+    """The logarithm of what changes of the server add, over the life of each row."""
+    added = np.zeros(len(rows))
+    lives = [seen.begin[rows] + share * (seen.done - seen.begin)[rows] for share in _LIFE]
+    for change in changes:
+        if _of_server(change):
+            for at in lives:
+                added += change.log_factor((at - origin) / NS_PER_S) / len(lives)
+    return added
+
+
+def _of_server(change: Change) -> bool:
+    """A spell may be others' load, and TTFT changes with more than the server."""
+    return change.what == "tpot" and change.kind != "spell"
 
 
 def _shortest_segment(begin: NDArray[np.int64], parts: Parts) -> float:

@@ -45,7 +45,8 @@ class Change:
     ``until_s``: seconds from the run's first request; of a spell its end, else of a cold start, or
     of the run. ``before_ms``, ``after_ms``: geometric means beside the same company: before a
     step and after it, outside a spell and in it, at both ends of a drift, at the beginning of a
-    cold start and when it is over. ``factor``: of the second to the first; 95 % interval."""
+    cold start and when it is over. ``factor``: of the second to the first; 95 % interval.
+    ``fade_s``: in how long a cold start falls to 1/e of itself; 0 where it goes on at one rate."""
 
     kind: str
     what: str
@@ -60,6 +61,21 @@ class Change:
     factor_lo: float
     factor_hi: float
     requests: int
+    fade_s: float = 0.0
+
+    def log_factor(self, at_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The logarithm of how many times as long requests take at these instants (s of the run)
+        as they do before the change, or outside the spell. A drift is taken to have been under
+        way before its first request was seen."""
+        if self.kind == "step":
+            done = (at_s >= self.from_s).astype(float)
+        elif self.kind == "spell":
+            done = ((at_s >= self.from_s) & (at_s < self.until_s)).astype(float)
+        elif self.fade_s > 0:
+            done = 1.0 - np.exp(-np.maximum(at_s - self.from_s, 0.0) / self.fade_s)
+        else:
+            done = (at_s - self.from_s) / max(self.until_s - self.from_s, 1e-9)
+        return math.log(self.factor) * done
 
 
 class Requests(NamedTuple):
@@ -199,6 +215,7 @@ def _stated(shape: Shape, what: str, alone: bool, origin: int, n: int) -> Change
         factor_lo=math.exp(lo),
         factor_hi=math.exp(hi),
         requests=n,
+        fade_s=shape.fade / NS_PER_S,
     )
 
 

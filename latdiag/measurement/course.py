@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from latdiag.measurement.backlog import Backlog, Rows, backlog_of
 from latdiag.measurement.changes import Change, changes_of, requests_of
 from latdiag.measurement.company import lone
-from latdiag.measurement.stages import WORKLOAD
+from latdiag.measurement.stages import ALONE, WORKLOAD
 
 if TYPE_CHECKING:
     from latdiag.measurement.frame import Frame
-
-#: The designed stages whose requests run one at a time.
-_ALONE = ("warmup", "S2", "S3", "S5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ def course_of(frame: Frame, open_loop: bool, planned: float | None) -> Course | 
         return Course(overload) if overload is not None else None
     origin = int(frame.begin[frame.begun].min())
     alone = None
-    if (designed := np.isin(frame.stage, _ALONE)).any():
+    if (designed := np.isin(frame.stage, ("warmup", *ALONE))).any():
         met_none = lone(frame, frame.begin, frame.done) & frame.workload
         alone = requests_of(frame, np.flatnonzero((designed | met_none) & frame.begun))
     changes = changes_of(requests_of(frame, workload), alone, origin)

@@ -12,6 +12,8 @@ from latdiag.runtime.channel import message
 WORKLOAD = "S10"
 #: The same workload once more, at the server behind the target.
 BEHIND = "S11"
+#: The stages whose requests run one at a time.
+ALONE = ("S2", "S3", "S5")
 #: What shows by which rule a server refuses requests as too many.
 REFUSALS = "S12"
 #: The stages that are kept out of every metric.

@@ -40,7 +40,7 @@ class Shape:
     values, with a 95 % interval: after the step, in the spell, at the end of the line, at the
     beginning of the decay. ``at``, in [``at_lo``, ``at_hi``], and ``until``: in the unit of time.
     ``level``: of the values without it, at mean circumstances. ``weights``: of each value given,
-    how much of ``size`` is in it."""
+    how much of ``size`` is in it. ``fade``: in how long a decay falls to 1/e; 0 of others."""
 
     kind: str
     size: float
@@ -52,6 +52,7 @@ class Shape:
     until: float
     level: float
     weights: NDArray[np.float64]
+    fade: float = 0.0
 
 
 def shape_of(
@@ -205,14 +206,15 @@ def _stated(fit: _Fit, at: NDArray[np.float64], values: NDArray[np.float64]) -> 
     begin, until = (float(each) for each in fit.of.edges[fit.place])
     near = fit.of.edges[fit.near, 0]
     half = t_quantile(max(1, fit.freedom), 0.975) * fit.error
+    fade = 0.0
     if fit.of.kind in ("step", "spell"):
         weights = ((at >= begin) & ((at < until) | (fit.of.kind == "step"))).astype(float)
     elif fit.of.kind == "line":
         weights = (at - at[0]) / (at[-1] - at[0])
     else:
-        share = _FADES[fit.place]
-        weights = np.exp(-(at - at[0]) / (at[-1] - at[0]) / share)
+        fade = _FADES[fit.place] * float(at[-1] - at[0])
+        weights = np.exp(-(at - at[0]) / fade)
     level = float(np.median(values - fit.size * weights))
     ends = (fit.size - half, fit.size + half)
     span = (float(near.min()), float(near.max()))
-    return Shape(fit.of.kind, fit.size, *ends, begin, *span, until, level, weights)
+    return Shape(fit.of.kind, fit.size, *ends, begin, *span, until, level, weights, fade)

@@ -31,14 +31,13 @@ from latdiag.attribution.laws.path import (
 from latdiag.attribution.laws.sharing import Sharing, sharing_of
 from latdiag.attribution.laws.together import in_step, ticks
 from latdiag.attribution.laws.turns import Turns, turns_of
+from latdiag.measurement.stages import ALONE
 from latdiag.model.units import NS_PER_MS
 from latdiag.stats.robust import deviation, huber_mean, huber_nnls
 
 if TYPE_CHECKING:
     from latdiag.measurement.observations import Observations
 
-#: Requests of these stages ran alone.
-_ALONE = ("S2", "S3", "S5")
 #: Gaps are summed in blocks: delivery moves single tokens by more than a step takes, and the
 #: median of single gaps is then wrong by half.
 _BLOCK, _FEWEST_GAPS = 8, 2
@@ -189,7 +188,7 @@ class Laws:
 
 def learn(seen: Observations) -> Laws | None:
     """The laws from the designed stages of a probe; None where too few requests came back."""
-    rows = seen.of(*_ALONE)
+    rows = seen.of(*ALONE)
     if len(rows) < _FEWEST or len(set(seen.isl[rows].tolist())) < 2:
         return None
     delivery = delivery_of(seen)
@@ -253,7 +252,7 @@ def _step(seen: Observations, delivery: Delivery) -> Step | None:
         return Step(delivery.step_ns, 0.0, 0.0, 0.0, 0) if delivery.step_ns else _plain_step(seen)
     # A gap between arrivals of several tokens is as many steps long.
     size = max(1, round(_BLOCK / delivery.chunk))
-    alone, together = _blocks(seen, seen.of(*_ALONE), size), _blocks(seen, seen.of("S6"), size)
+    alone, together = _blocks(seen, seen.of(*ALONE), size), _blocks(seen, seen.of("S6"), size)
     if len(alone) + len(together) < _FEWEST_BLOCKS or len(alone) < _FEWEST:
         return _plain_step(seen)
     begin, end, steps, own = alone.T
@@ -294,7 +293,7 @@ def _gap_scale(gap: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _plain_step(seen: Observations) -> Step | None:
     """Too few blocks for a law: the median time per token of requests alone, and no more."""
-    rows = seen.of(*_ALONE)
+    rows = seen.of(*ALONE)
     later = seen.later(rows)
     many = later >= 1
     if not many.any():
