@@ -124,7 +124,8 @@ def _health(
     begun = through.begin[through.sent > 0]
     origin = int(begun.min()) if len(begun) else 0
     rows = laws.delivery.visible(seen) if frame is None else through
-    return health(rows, own, changes, origin)
+    shown = laws.delivery.held is None and not (laws.at_once or laws.pacing or laws.paced_apart)
+    return health(rows, own, changes, origin, laws.step if shown else None)
 
 
 def _state(servers: Sequence[Account]) -> ServerState | None:

@@ -16,6 +16,7 @@ from latdiag.model.metrics import SLO_PRESETS
 from latdiag.model.units import NS_PER_S, show_ms
 
 if TYPE_CHECKING:
+    from latdiag.attribution.laws.laws import Step
     from latdiag.attribution.parts import Parts
     from latdiag.diagnosis.result import Share
     from latdiag.measurement.changes import Change
@@ -38,6 +39,8 @@ _CHANGED = 1.25
 _PACED, _FEWEST_UNLIKE = 3, 10
 #: Of these, as many that one replica served.
 _FEWEST_ALIKE = 3
+#: Replicas that differ by less than this factor do not show in so few requests.
+_APART = 1.4
 #: Where in a request's life its server is looked at.
 _LIFE = (0.1, 0.3, 0.5, 0.7, 0.9)
 #: Parts that a server can be without; from this share on, one of them is worth a name.
@@ -136,18 +139,26 @@ def _stands_out(share: Share) -> bool:
 
 
 def health(
-    seen: Observations, parts: Parts, changes: Sequence[Change] = (), origin: int = 0
+    seen: Observations,
+    parts: Parts,
+    changes: Sequence[Change] = (),
+    origin: int = 0,
+    step: Step | None = None,
 ) -> Health | None:
     """From the workload's requests; None where there are none. ``changes``: of the server on the
-    way, in seconds from ``origin``, ns."""
+    way, in seconds from ``origin``, ns. ``step``: the law of the pace, where streams show it."""
     rows = seen.of(WORKLOAD)
     if parts.alone is None or not len(rows):
         return None
     later = seen.later(rows)
     many = later >= 1
     tpot = (seen.last - seen.first)[rows][many] / later[many]
-    since, known = _since(seen, rows, parts, changes, origin)
-    alone = np.outer(parts.alone * since, _unlike(seen, changes, origin))
+    unlike = _unlike(seen, changes, origin, step)
+    since, known = np.ones(len(rows)), True
+    if len(unlike) == 1 or changes:
+        # Of unlike replicas, those that met no other are of one or the other.
+        since, known = _since(seen, rows, parts, changes, origin)
+    alone = np.outer(parts.alone * since, unlike)
     p95 = [np.quantile(values, 0.95) for values in (parts.total, alone, parts.ttft)]
     slow = float(np.quantile(tpot, 0.95)) if len(tpot) else 0.0
     summed = float(parts.total.mean()) / max(float(alone.mean()), 1.0)
@@ -195,25 +206,31 @@ def _since(
     return np.exp(course), True
 
 
-def _unlike(seen: Observations, changes: Sequence[Change], origin: int) -> NDArray[np.float64]:
-    """How many times as long as the most requests took that were alone, where replicas differ:
-    then their paces are two clusters, each tight. What stalls, holds back or is uneven has paces
-    in between, and says nothing of what a request takes alone elsewhere."""
+def _unlike(
+    seen: Observations, changes: Sequence[Change], origin: int, step: Step | None
+) -> NDArray[np.float64]:
+    """How many times as long as by the law requests took that were alone, where replicas differ:
+    then their paces are two clusters, with next to nothing in between. What stalls, holds back or
+    is uneven has paces in between, and says nothing of what a request takes alone elsewhere."""
     rows = seen.of(*ALONE)
     later = seen.later(rows)
-    rows, later = rows[later >= _PACED], later[later >= _PACED]
-    if len(rows) < _FEWEST_UNLIKE:
+    paced = (later >= _PACED) & (seen.last > seen.first)[rows]
+    rows, later = rows[paced], later[paced]
+    if step is None or len(rows) < _FEWEST_UNLIKE:
         return np.ones(1)
-    pace = np.log((seen.last - seen.first)[rows] / later)
+    pace = (seen.last - seen.first)[rows] / later
+    pace = np.log(pace / step.alone(seen.isl[rows] + seen.osl[rows] / 2))
     pace = np.sort(pace - _course(seen, rows, changes, origin))
     split = int(np.diff(pace).argmax()) + 1
     sides = pace[:split], pace[split:]
-    apart = sides[1][0] - sides[0][-1]
-    tight = all(len(side) >= _FEWEST_ALIKE and np.ptp(side) < apart / 2 for side in sides)
-    if not tight or apart < np.log(_CHANGED):
+    middles = [float(np.median(side)) for side in sides]
+    apart = middles[1] - middles[0]
+    near = [np.abs(side - middle) for side, middle in zip(sides, middles, strict=True)]
+    tight = all(len(side) >= _FEWEST_ALIKE and np.median(side) < apart / 8 for side in near)
+    between = sum(int((side > apart / 3).sum()) for side in near)
+    if not tight or apart < np.log(_APART) or between > len(rows) // 8:
         return np.ones(1)
-    most = max(sides, key=len)
-    times: NDArray[np.float64] = np.exp(pace - np.median(most))
+    times: NDArray[np.float64] = np.exp(pace)
     return times
 
 

@@ -47,6 +47,8 @@ _FEWEST = 4
 _QUICKER = -0.3
 #: Replies of so many tokens that come within such a share of their time come at once.
 _LONG, _AT_ONCE = 12, 0.03
+#: What each further stream adds to a step, as a share of it, where streams slow each other.
+_SLOWED = 0.1
 #: So many further streams and tokens of context change the pace of one by less than this share
 #: where nothing does.
 _COMPANY, _LENGTH, _MOVED = 7, 2048, 0.02
@@ -117,6 +119,8 @@ class Laws:
     in_step: bool | None = None
     #: all streams together get the same tokens/s, however many run
     one_rate: bool = False
+    #: and one stream alone is faster than that, until what it has in hand is spent
+    spends: bool = False
     #: many of the workload's replies come in their first arrivals, so that none shows its pace
     unseen: bool = False
     #: whether a timer lets tokens go
@@ -145,8 +149,12 @@ class Laws:
     @property
     def paced_apart(self) -> bool:
         """Whether each stream may have a pace of its own, which no engine sets: it keeps no step
-        with others, or neither prompts nor other streams nor its own length change it."""
+        with others, or neither prompts nor other streams nor its own length change it. Where both
+        prompts and other streams slow it, an engine serves its streams by turns."""
         if self.delivery.held is not None:
+            return False
+        slowed = self.step.stream > _SLOWED * self.step.base and self.step.together > 0
+        if slowed and self.sharing.verdict == "shared" and not (self.ticks or self.spends):
             return False
         if self.ticks or self.in_step is not None:
             return self.ticks or self.in_step is False
@@ -374,4 +382,6 @@ def of_workload(laws: Laws, seen: Observations, rows: NDArray[np.int64]) -> Laws
     hidden = (before > 0) & (arrived < _MANY * (before + arrived))
     unseen = bool(len(rows)) and float(hidden.mean()) > _MANY
     rate = output_rate_of(seen)
-    return replace(laws, one_rate=rate is not None and rate.is_exact, unseen=unseen)
+    exact = rate is not None and rate.is_exact
+    spends = exact and rate is not None and rate.spends
+    return replace(laws, one_rate=exact, spends=spends, unseen=unseen)

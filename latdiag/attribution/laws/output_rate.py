@@ -19,26 +19,29 @@ _FEWEST = 16
 _SIZES = 2
 #: A stream alone may be slower than all together by this, and the limit still says one at a time.
 _ONE = 0.08
-#: A limit shows the same rate at so many sizes, and within so much.
-_SEVERAL, _EXACT = 3, 0.01
+#: A limit shows the same rate at so many sizes, and within so much; or at two, and within less.
+_SEVERAL, _EXACT, _VERY = 3, 0.01, 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRate:
     """``rate``: tokens/s of all streams, between ``lo`` and ``hi``, of bursts of ``sizes``
-    streams. ``alone``: one stream alone is as fast."""
+    streams. ``alone``: one stream alone is as fast. ``spends``: one stream alone is faster than
+    all together: what it has in hand is spent, as no engine has anything in hand."""
 
     rate: float
     lo: float
     hi: float
     sizes: tuple[int, ...]
     alone: bool
+    spends: bool = False
 
     @property
     def is_exact(self) -> bool:
         """Whether it is as steady as a limit: what an engine computes at most changes a little
         with every stream."""
-        return len(self.sizes) >= _SEVERAL and self.hi < (1 + _EXACT) * self.lo
+        exact = _EXACT if len(self.sizes) >= _SEVERAL else _VERY
+        return self.hi < (1 + exact) * self.lo
 
 
 def output_rate_of(seen: Observations) -> OutputRate | None:
@@ -63,8 +66,10 @@ def output_rate_of(seen: Observations) -> OutputRate | None:
         return None
     rates = [by_size[size] for size in same]
     own = float(np.median(alone)) if alone else 0.0
-    one = bool(alone) and abs(own / float(np.median(rates)) - 1) <= _ONE
-    return OutputRate(float(np.median(rates)), min(rates), max(rates), tuple(same), one)
+    more = own / float(np.median(rates)) - 1
+    one = bool(alone) and abs(more) <= _ONE
+    ends = min(rates), max(rates)
+    return OutputRate(float(np.median(rates)), *ends, tuple(same), one, more > _ONE)
 
 
 def _rate(seen: Observations, rows: NDArray[np.int64]) -> float | None:
