@@ -124,7 +124,9 @@ def _health(
     begun = through.begin[through.sent > 0]
     origin = int(begun.min()) if len(begun) else 0
     rows = laws.delivery.visible(seen) if frame is None else through
-    shown = laws.delivery.held is None and not (laws.at_once or laws.pacing or laws.paced_apart)
+    shown = laws.delivery.held is None and not (
+        laws.at_once or laws.pacing or laws.paced_apart or laws.transfer
+    )
     return health(rows, own, changes, origin, laws.step if shown else None)
 
 

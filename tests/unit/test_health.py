@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from latdiag.attribution.laws import explain as blackbox
 from latdiag.diagnosis.health import PRESET, Health, health
 from latdiag.diagnosis.result import Share
+from latdiag.measurement.changes import Change
+from latdiag.measurement.observations import Observations
 from latdiag.model.metrics import SLO_PRESETS
 
 from .probe_rows import MS, Reply, gets, reply, seen
@@ -55,6 +59,78 @@ def test_steps_that_grow_and_waiting_both_count() -> None:
 def test_a_server_that_changed_is_measured_by_requests_that_met_no_other() -> None:
     for factor in (0.5, 1.5):
         assert measured(probe(factor, every=2000.0)).over_alone == pytest.approx(1.0, abs=0.05)
+
+
+def at_times(
+    speed: Callable[[float], float], lone_speed: Callable[[int], float] = lambda k: 1.0
+) -> Observations:
+    """A server that takes ``speed`` times as long at an instant, s of the run, and ``lone_speed``
+    of its number for a request that it is asked alone first."""
+    rows = gets([0.3] * 8)
+    for k, isl in enumerate((32, 128, 512, 1024) * 3):
+        rows.append(reply("S3", isl, 1000 * k + 500, 10, [10 * lone_speed(k)] * 20))
+    for k in range(60):
+        at = 50_000 + 150 * k
+        rows.append(reply("S10", 100, at, 10, [10 * speed(at / 1000)] * 20, scenario="segment-1"))
+    return seen(rows)
+
+
+def over_alone(rows: Observations, *changes: Change) -> float:
+    found = blackbox.explain(rows)
+    assert found is not None
+    parts, laws = found
+    origin = int(rows.begin[rows.sent > 0].min())
+    well = health(rows, parts, changes, origin, laws.step)
+    assert well is not None
+    return well.over_alone
+
+
+def changed(
+    kind: str,
+    since: float,
+    until: float,
+    factor: float,
+    what: str = "tpot",
+    alone: bool = False,
+    fade_s: float = 0.0,
+) -> Change:
+    factors = (factor, factor, factor)
+    ends = (10.0, 10.0 * factor)
+    return Change(kind, what, alone, since, since, since, until, *ends, *factors, 60, fade_s)
+
+
+def test_a_server_that_changed_on_the_way_is_judged_by_what_it_takes_alone_by_then() -> None:
+    """The run's first request was sent at 0.1 s, in ``gets``."""
+    stepped = at_times(lambda s: 2.0 if s > 55 else 1.0)
+    first = float(stepped.begin[stepped.sent > 0].min()) / 1e9
+    assert over_alone(stepped) > 1.4
+    assert over_alone(stepped, changed("step", 55 - first, 59, 2.0)) == pytest.approx(1, abs=0.06)
+    drifted = at_times(lambda s: 2.0 ** ((s - 50) / 9))
+    drift = changed("drift", 50 - first, 59 - first, 2.0)
+    assert over_alone(drifted, drift) < 1.3 < over_alone(drifted)
+    spell = changed("spell", 55 - first, 59, 2.0)
+    assert over_alone(stepped, spell) > 1.4, "that may be others' load"
+    of_ttft = changed("step", 55 - first, 59, 2.0, what="ttft")
+    assert over_alone(stepped, of_ttft) > 1.4
+
+
+def test_a_cold_start_seen_only_before_the_workload_leaves_open_what_requests_take_alone() -> None:
+    cold = changed("cold_start", 1, 12, 0.5, alone=True, fade_s=3.0)
+    assert over_alone(at_times(lambda s: 1.0), cold) == 0.0
+
+
+def test_unlike_replicas_are_what_requests_take_alone_and_unevenness_is_not() -> None:
+    def slow(every: int, times: float) -> Observations:
+        def turn(s: float) -> float:
+            return times if round((s - 50) / 0.15) % every == 0 else 1.0
+
+        return at_times(turn, lambda k: times if k % every == 0 else 1.0)
+
+    assert over_alone(slow(3, 2.0)) < 1.3
+    few = at_times(lambda s: 2.0 if round((s - 50) / 0.15) % 3 == 0 else 1.0)
+    assert over_alone(few) > 1.4, "alone, none was slow"
+    uneven = at_times(lambda s: 2.0, lambda k: 1.0 + k / 11)
+    assert over_alone(uneven) > 1.2, "all between: no replicas"
 
 
 def merged(of_all: float, *members: str) -> Share:

@@ -156,6 +156,8 @@ class Laws:
         slowed = self.step.stream > _SLOWED * self.step.base and self.step.together > 0
         if slowed and self.sharing.verdict == "shared" and not (self.ticks or self.spends):
             return False
+        if self.one_rate and self.in_step:
+            return True  # they share a step, and something else lets so many tokens go
         if self.ticks or self.in_step is not None:
             return self.ticks or self.in_step is False
         more = self.step.stream * _COMPANY + self.step.context * _LENGTH
