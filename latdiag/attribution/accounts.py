@@ -18,6 +18,7 @@ from latdiag.model.units import show_ms
 class Rank(IntEnum):
     """The order in which accounts are believed.
 
+    What an earlier export states was settled then.
     Servers come before a probe, and a probe before the client alone. Metrics come after a probe,
     since those that were scraped around one are not of the workload; and so do replies that do
     not tell queue from prefill. Totals come before it: they bound all that lies behind a gateway,
@@ -25,6 +26,7 @@ class Rank(IntEnum):
     gateways state of themselves is the least that they took, of whatever the others say.
     """
 
+    EXPORTED = -1
     SPANS = 0
     REPLIES = 1
     TOTALS = 2
@@ -38,6 +40,7 @@ class Rank(IntEnum):
 
 #: What an account rests on, for a sentence.
 NAMES = {
+    Rank.EXPORTED: "what traces of an earlier export state",
     Rank.SPANS: "the servers' spans",
     Rank.REPLIES: "the times in replies",
     Rank.TOTALS: "the servers' metrics",

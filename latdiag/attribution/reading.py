@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from latdiag.attribution import exported
 from latdiag.attribution.accounts import Account
 from latdiag.attribution.metrics import deltas
 from latdiag.attribution.metrics import source as metrics_source
@@ -39,6 +40,7 @@ class Reading:
     samples: Sequence[Sample]
     replies: replies.Reader
     writers: Sequence[Mapping[str, object]]
+    exported: exported.Reader
     gateways: Sequence[str] = ()
 
     def overheads(self) -> list[Overhead]:
@@ -56,6 +58,7 @@ class Reading:
         """What spans, replies and metrics make of the requests, as far as there are any."""
         frame, chunks = self.digest.frame, self.digest.chunks
         each = (
+            self.exported.account(frame),
             spans_source.account(self.spans, frame, chunks, self.replies, self.writers),
             replies_source.account(self.replies, frame.answered()),
             metrics_source.account(
@@ -70,14 +73,15 @@ def read(run: Run, slos: Sequence[Slo] = (), *also: Reader) -> Reading:
     """Read ``run``; ``also``: who else takes its rows as they go by."""
     said = spans.Reader(catalogue.stacks())
     metrics = deltas.Reader(catalogue.families())
-    run.read_evidence(said, metrics)
+    settled = exported.Reader()
+    run.read_evidence(said, metrics, settled)
     found = said.spans()
     rows = digest.Reader(slos, evidence=bool(found.n or metrics.samples))
     answers = replies_source.reader()
     run.read(rows, answers, *also)
     taken = rows.result()
     gateways = _gateways(run.header, answers.headers(max(1, taken.frame.answered().n)))
-    return Reading(taken, found, metrics.samples, answers, run.writers, gateways)
+    return Reading(taken, found, metrics.samples, answers, run.writers, settled, gateways)
 
 
 def _server(header: Mapping[str, object]) -> list[str]:

@@ -22,7 +22,7 @@ _NAMED = 12
 
 
 @click.command(cls=Verb, name="import", context_settings={"max_content_width": 79})
-@click.argument("folders", metavar="FOLDER..", nargs=-1, required=True)
+@click.argument("folders", metavar="FOLDER|FILE..", nargs=-1, required=True)
 @click.option(
     "--scenario",
     "scenarios",
@@ -45,14 +45,17 @@ def import_(
     as_json: bool,
     view: str | None,
 ) -> None:
-    """Turn the capture in FOLDER into a run, which `latdiag diagnose` reads like any other.
+    """Turn the capture in FOLDER, or traces, into a run like any other for `latdiag diagnose`.
 
     FOLDER holds any of: client.jsonl (a line per request), spans.otlp.jsonl (OTLP/JSON, a line
     per export) and metrics/SCENARIO.ROLE.before.prom with its .after.prom; each may be gzipped.
+    FILE holds traces: of Jaeger (its API, or saved from its UI), Tempo, or the OpenTelemetry
+    Collector, in JSON or protobuf. Traces that `latdiag export` made become requests again.
 
     \b
     latdiag import ./capture
     latdiag import ./capture --scenario c64 --out c64.run
+    latdiag import traces.json
     """
     from latdiag.cli.execute import diagnosed, show
     from latdiag.ingest.importers import capture

@@ -38,7 +38,8 @@ _LAST_NS = 2**63 - 1
 class Part:
     """A part of the requests' time. ``label``: its members, joined by +. ``ns``: one entry per
     request that could be taken apart; between ``lo`` and ``hi`` it lies by what is known of each
-    request alone, None where that leaves no interval to state."""
+    request alone, None where that leaves no interval to state. ``bounded``: requests of which it
+    is bounded only, not measured, whatever the grade of the part (an ACK that was delayed)."""
 
     label: str
     members: tuple[str, ...]
@@ -47,6 +48,11 @@ class Part:
     ns: NDArray[np.int64]
     lo: NDArray[np.int64] | None
     hi: NDArray[np.int64] | None
+    bounded: NDArray[np.bool_]
+
+    def grade_of(self, place: int) -> str:
+        """Of one request."""
+        return "D" if self.bounded[place] and self.grade == "A" else self.grade
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +138,12 @@ class Attempts:
         for name, ns in parts.parts.items():
             source, members = parts.sources[name], members_of(parts, name)
             lo, hi = _interval(parts, name)
+            bounded = parts.delayed if name == "network" else np.zeros(len(ns), dtype=bool)
             self.parts.append(
-                Part(label_of(parts, name), members, source.grade, source.evidence, ns, lo, hi)
+                Part(
+                    *(label_of(parts, name), members, source.grade, source.evidence),
+                    *(ns, lo, hi, bounded),
+                )
             )
 
     def _begin(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,10 +7,10 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from latdiag.export import names
 from latdiag.export.delivery import Delivery, deliver
 from latdiag.export.exported import Exported, NamedTrace, exported
 from latdiag.export.spans import traces
+from latdiag.model import span_names as names
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -116,7 +116,11 @@ def _request(
             "cat": "phase",
             "ts": begin + phase.start_us,
             "dur": phase.end_us - phase.start_us,
-            "args": {"ns": ns[phase.place], "grade": part.grade, "evidence": part.evidence},
+            "args": {
+                "ns": ns[phase.place],
+                "grade": part.grade_of(row.parts),
+                "evidence": part.evidence,
+            },
         }
 
 

@@ -23,8 +23,8 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from latdiag import __version__
-from latdiag.export import names
 from latdiag.export.phases import phases, whole_us
+from latdiag.model import span_names as names
 from latdiag.model.text import shown
 from latdiag.model.units import NS_PER_S, NS_PER_US
 
@@ -65,6 +65,8 @@ def _trace(attempt: Attempt, origin: Origin, parts: list[Part], key: str) -> lis
         ns = [int(part.ns[place]) for part in parts]
         for part, own in zip(parts, ns, strict=True):
             attributes[names.PART + part.label] = own
+            if part.bounded[place] and part.grade == "A":
+                attributes[names.BOUNDED] = (part.label,)
             if part.grade == "A" and part.label in names.LATENCIES:
                 attributes[names.LATENCIES[part.label]] = own / NS_PER_S
         for phase in phases(attempt.total_ns, ns):
@@ -152,7 +154,7 @@ def _phase_attributes(part: Part, place: int) -> dict[str, _Value]:
     attributes: dict[str, _Value] = {
         names.COMPONENT: part.members[0],
         names.NS: int(part.ns[place]),
-        names.GRADE: part.grade,
+        names.GRADE: part.grade_of(place),
         names.EVIDENCE: shown(part.evidence, _TEXT),
     }
     if part.lo is not None and part.hi is not None:

@@ -144,11 +144,13 @@ def _window(rows: Rows) -> _Window | None:
     good = rows.outputs > 0
     if int(good.sum()) < _FEWEST // 2:
         return None
-    begin, first, last, outputs = rows.begin, rows.first[good], rows.last[good], rows.outputs[good]
-    opened, closed = int(begin[0]), int(begin[-1])
-    took = (rows.done - begin)[good]
+    # From the first on: instants since 1970 exceed what a float holds to the ns.
+    opened, outputs = int(rows.begin[0]), rows.outputs[good]
+    begin, first, last = rows.begin - opened, rows.first[good] - opened, rows.last[good] - opened
+    closed = int(begin[-1])
+    took = (rows.done - rows.begin)[good]
     filled = float(np.median(took[: max(3, len(took) // 10)]))
-    start = opened + max(_FILLING * (closed - opened), filled)
+    start = max(_FILLING * closed, filled)
     drained = float(np.quantile(first, _NEARLY_ALL, method="lower"))
     weight = outputs / float(outputs.mean())
     stop = max(drained, float(closed))
@@ -166,7 +168,7 @@ def _window(rows: Rows) -> _Window | None:
         [_served(first, last, weight, edge) for edge in asked]
     )
     return _Window(
-        closed - opened,
+        closed,
         np.diff(done),
         np.diff(edges),
         _rising(asked, waiting),

@@ -23,10 +23,10 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from latdiag.cli import run as verb
-from latdiag.export import names
 from latdiag.export.attempts import Attempts, attempts_of
 from latdiag.export.choice import Wanted
 from latdiag.export.spans import traces
+from latdiag.model import span_names as names
 from latdiag.store.run import Run
 from latdiag.store.writer import RunWriter
 from tests.bench.test_million_spans import traced
@@ -64,7 +64,7 @@ def jaeger(binary: str) -> Iterator[dict[str, int]]:
         each.close()
     environment = {**os.environ, **{n: str(p) for n, p in ports.items()}, "JAEGER_BIN": binary}
     process = subprocess.Popen(
-        ["sh", ROOT / "examples" / "jaeger" / "up.sh"], env=environment, stderr=subprocess.PIPE
+        ["sh", ROOT / "examples" / "jaeger" / "up.sh"], env=environment, stderr=subprocess.DEVNULL
     )
     try:
         for port in ports.values():
@@ -72,7 +72,11 @@ def jaeger(binary: str) -> Iterator[dict[str, int]]:
         yield ports
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # it may wait long for connections that are kept
+            process.kill()
+            process.wait()
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -18,7 +18,8 @@ from opentelemetry import trace as trace_api
 
 from latdiag.cli import run as verb
 from latdiag.diagnosis.several import diagnosed
-from latdiag.export import attempts, delivery, names
+from latdiag.export import attempts, delivery
+from latdiag.model import span_names as names
 from latdiag.store.run import Run
 from tests.loopback.trace_receiver import (
     GrpcReply,

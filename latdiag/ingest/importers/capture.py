@@ -7,7 +7,8 @@
     metrics/SCENARIO.ROLE.before.prom(.gz)        /metrics before and after a scenario; the first
     metrics/SCENARIO.ROLE.after.prom(.gz)         line ``# scraped_at_ns N`` tells the instant
 
-Any of the three may be missing. Instants are of the capture's own clocks, REALTIME nanoseconds.
+Any of the three may be missing. A file instead of a folder holds traces, in any form of
+``trace_files``. Instants are of the capture's own clocks, REALTIME nanoseconds.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latdiag.ingest import prometheus
+from latdiag.ingest.importers import trace_files
 from latdiag.ingest.importers.client_lines import ClientRows, instant, scenario_of
 from latdiag.ingest.importers.lines import LINE_BYTES, Skipped, lines, whole
-from latdiag.ingest.importers.span_files import FileCounts, exports
+from latdiag.ingest.importers.own_traces import OwnTraces
+from latdiag.ingest.importers.span_files import FileCounts, exports, keep_traces
 from latdiag.ingest.otlp.rows import SpanRows
 from latdiag.model.errors import RunFault, UsageFault
 from latdiag.model.text import shown
@@ -62,14 +65,16 @@ class Scrape:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """What a folder holds. ``name`` is unique among the captures of one import; ``ignored``:
-    names in the folder that no part of a capture bears."""
+    """What a folder holds, or a file of traces (``trace_file``, then it is ``spans``). ``name`` is
+    unique among the captures of one import; ``ignored``: names in the folder that no part of a
+    capture bears."""
 
     name: str
     client: Path | None
     spans: Path | None
     scrapes: tuple[Scrape, ...]
     ignored: tuple[str, ...]
+    trace_file: bool = False
 
     @property
     def clock_id(self) -> str:
@@ -124,8 +129,10 @@ def find(folders: Sequence[str]) -> list[Capture]:
 
 def _capture(folder: str, name: str) -> Capture:
     path = Path(folder)
+    if path.is_file():
+        return Capture(name, None, path, (), (), trace_file=True)
     if not path.is_dir():
-        what = "is not a folder" if path.exists() else "does not exist"
+        what = "is neither file nor folder" if path.exists() else "does not exist"
         raise UsageFault(f"{shown(folder)} {what}", _FORM)
     inside = _names(path)
     if "run.json" in inside:
@@ -241,7 +248,9 @@ class _Reading:
         rows = ClientRows(clock_id, self._scenarios, self._seen)
         if capture.client is not None:
             self._requests(capture.client, rows)
-        if capture.spans is not None:
+        if capture.spans is not None and capture.trace_file:
+            self._traces(capture.spans, clock_id)
+        elif capture.spans is not None:
             every = not self._scenarios or capture.client is None or rows.untraced > 0
             self._spans(capture.spans, None if every else rows.traces)
         self._metrics(capture.scrapes, clock_id, prefix)
@@ -295,10 +304,28 @@ class _Reading:
 
     # ------------------------------------------------------------------ spans
     def _spans(self, path: Path, traces: set[bytes] | None) -> None:
-        counts, rows = FileCounts(), SpanRows(self._keep)
-        for request in exports(path, counts):
+        counts = FileCounts()
+        self._evidence(exports(path, counts), counts, traces)
+
+    def _traces(self, path: Path, clock_id: str) -> None:
+        """A file of traces. Those that latdiag has exported are requests again."""
+        counts, own = FileCounts(), OwnTraces(clock_id, self._seen)
+        others = (own.without(request) for request in trace_files.exports(path, counts))
+        self._evidence(others, counts, None)
+        for requests, evidence in own.parts():
+            self._made().write_part(requests)
+            self._made().write_evidence(evidence)
+        self.imported.requests.update(own.taken)
+        self.imported.spans += own.spans
+        self._skip("trace", own.rejected)
+
+    def _evidence(
+        self, made: Iterator[Any], counts: FileCounts, traces: set[bytes] | None
+    ) -> None:
+        rows = SpanRows(self._keep)
+        for request in made:
             if traces is not None:
-                left_out = _keep_traces(request, traces)
+                left_out = keep_traces(request, traces)
                 if left_out:
                     self.imported.left_out["spans"] += left_out
             self.imported.spans += rows.add(request, "otlp/file", None)
@@ -368,20 +395,3 @@ class _Reading:
             self.imported.skipped["scrape without a time"] += 1
             columns |= {"window_start_ns": [None] * n, "window_end_ns": [None] * n}
         return columns | {"clock_id": [clock_id] * n}
-
-
-def _keep_traces(request: Any, traces: set[bytes]) -> int:
-    """Take the spans of other traces out of an export; how many there were."""
-    gone = 0
-    for scoped in _scopes(request):
-        kept = [span for span in scoped.spans if span.trace_id in traces]
-        if len(kept) != len(scoped.spans):
-            gone += len(scoped.spans) - len(kept)
-            del scoped.spans[:]
-            scoped.spans.extend(kept)
-    return gone
-
-
-def _scopes(request: Any) -> Iterator[Any]:
-    for block in request.resource_spans:
-        yield from block.scope_spans

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,13 @@ def exports(
     are skipped and counted in ``counts``. Raises OSError where the file cannot be read.
     """
     counts = FileCounts() if counts is None else counts
-    for document in _documents(Path(path), counts):
-        body = _body(document)
+    return requests_of(map(_body, _documents(Path(path), counts)), counts)
+
+
+def requests_of(bodies: Iterable[Any], counts: FileCounts) -> Iterator[ExportTraceServiceRequest]:
+    """The exports that OTLP/JSON states; None stands for what is of another signal. What cannot
+    be read is counted."""
+    for body in bodies:
         if body is None:
             counts.other += 1
             continue
@@ -117,3 +122,20 @@ def _body(document: Any) -> Any:
             document = document[key]
             break
     return None if any(name in document for name in _OTHER) else document
+
+
+def keep_traces(request: Any, traces: set[bytes]) -> int:
+    """Take the spans of other traces out of an export; how many there were."""
+    gone = 0
+    for scoped in _scopes(request):
+        kept = [span for span in scoped.spans if span.trace_id in traces]
+        if len(kept) != len(scoped.spans):
+            gone += len(scoped.spans) - len(kept)
+            del scoped.spans[:]
+            scoped.spans.extend(kept)
+    return gone
+
+
+def _scopes(request: Any) -> Iterator[Any]:
+    for block in request.resource_spans:
+        yield from block.scope_spans

@@ -1,4 +1,5 @@
-"""What the spans of an export call things: the only file that knows these names.
+"""What the spans of an export call things: the only file that knows these names. An import reads
+them back.
 
 ``gen_ai.*``: OpenTelemetry's conventions for generative AI, v0.1.0 (semantic-conventions-genai,
 docs/gen-ai/client-inference.md). They have no word for queue, prefill or decode; what has none is
@@ -58,5 +59,7 @@ CLOCK_NS = "latdiag.clock_half_width_ns"
 ATTRIBUTED = "latdiag.attributed"
 #: Ids of the trace that the server was sent.
 SENT_TRACE, SENT_SPAN = "latdiag.sent_trace_id", "latdiag.sent_span_id"
+#: Parts that are bounded in this request only, where their grade says measured.
+BOUNDED = "latdiag.bounded"
 #: ns of each part, ``latdiag.part.queue``: also of those that are too short for a span.
 PART = "latdiag.part."
