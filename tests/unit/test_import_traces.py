@@ -197,7 +197,7 @@ def test_a_bad_span_is_refused_alone(
         (b"\x28\xb5\x2f\xfd rest", "zstd, which is not read"),
         (b"PK\x03\x04 rest", "zip archive"),
         (b"hello", "neither JSON nor OTLP in protobuf"),
-        (b"", "neither JSON nor OTLP in protobuf"),
+        (b"", "it is empty"),
         (b'{"spans": 3}', "no resourceSpans"),
         (b'{"resourceSpans": [{"scopeSp', "not JSON, or cut off"),
         (b"\x12\x00" * 1000, "neither JSON nor OTLP in protobuf"),

@@ -201,6 +201,8 @@ def read(
     imported = reading.imported
     if not imported.anything:
         why = next((f": {reason}" for reason in imported.skipped), "")
+        if all(capture.trace_file for capture in captures):
+            raise RunFault(f"no trace could be read{why}", trace_files.FORMS)
         raise RunFault(f"nothing in the capture could be read{why}", _FORM)
     reading.finish()
     return imported

@@ -17,7 +17,7 @@ import numpy as np
 
 from latdiag.ingest.importers.client_lines import PART_ROWS, REQUESTS
 from latdiag.model import span_names as names
-from latdiag.model.records import Kind, Outcome, StampSource
+from latdiag.model.records import Kind, Outcome
 from latdiag.store.batch import Lists
 
 #: 2^62 ns: 146 years, of which twice as much still fits an int64.
@@ -134,7 +134,7 @@ class OwnTraces:
             "span_id": [_text(root, names.SENT_SPAN) for root in roots],
             "isl": [_number(root, names.INPUT_TOKENS) for root in roots],
             "cached_tokens": [_number(root, names.CACHED_TOKENS) for root in roots],
-            "stamp_source": [StampSource.USER.value] * len(roots),
+            "stamp_source": [None] * len(roots),  # no trace says
             "arrivals_ns": stamps,
             "arrivals_user_ns": stamps,
             "kinds": Lists.whole(np.full(len(first), Kind.ANSWER, dtype=np.int8), offsets),

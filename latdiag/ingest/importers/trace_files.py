@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         ExportTraceServiceRequest,
     )
 
+#: For who gave another.
+FORMS = "give traces of Jaeger, Tempo or the OpenTelemetry Collector, in JSON or OTLP protobuf"
 #: Beginnings of files that are none of these forms, by what they are.
 _OTHERS = {
     b"\x28\xb5\x2f\xfd": "it is compressed with zstd, which is not read: decompress it first",
@@ -50,7 +52,9 @@ def exports(path: Path, counts: FileCounts) -> Iterator[ExportTraceServiceReques
         if head.startswith(magic):
             counts.broke(why)
             return
-    if data is None:  # too long for one document: a line each
+    if not head:
+        counts.broke("it is empty")
+    elif data is None:  # too long for one document: a line each
         yield from requests_of(_bodies(_of_lines(path, counts)), counts)
     elif head[:1] in (b"{", b"["):
         yield from requests_of(_bodies(_documents(data, counts)), counts)
