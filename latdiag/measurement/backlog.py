@@ -144,20 +144,19 @@ def _window(rows: Rows) -> _Window | None:
     good = rows.outputs > 0
     if int(good.sum()) < _FEWEST // 2:
         return None
-    # From the first on: instants since 1970 exceed what a float holds to the ns.
-    opened, outputs = int(rows.begin[0]), rows.outputs[good]
-    begin, first, last = rows.begin - opened, rows.first[good] - opened, rows.last[good] - opened
-    closed = int(begin[-1])
-    took = (rows.done - rows.begin)[good]
+    begin, first, last, outputs = rows.begin, rows.first[good], rows.last[good], rows.outputs[good]
+    opened, closed = int(begin[0]), int(begin[-1])
+    took = (rows.done - begin)[good]
     filled = float(np.median(took[: max(3, len(took) // 10)]))
-    start = max(_FILLING * closed, filled)
+    start = opened + max(_FILLING * (closed - opened), filled)
     drained = float(np.quantile(first, _NEARLY_ALL, method="lower"))
     weight = outputs / float(outputs.mean())
+    # Both as floats: instants since 1970 are rounded, up or down.
     stop = max(drained, float(closed))
-    if closed <= start:
+    if float(closed) <= start:
         return None
     while_asked = _flow(first, last, weight, start, closed)
-    if stop > closed and _flow(first, last, weight, closed, stop) < _THINNER * while_asked:
+    if stop > float(closed) and _flow(first, last, weight, closed, stop) < _THINNER * while_asked:
         stop = float(closed)
     edges = np.linspace(start, stop, _BLOCKS + 1)
     done = np.array([_served(first, last, weight, edge) for edge in edges])
@@ -168,7 +167,7 @@ def _window(rows: Rows) -> _Window | None:
         [_served(first, last, weight, edge) for edge in asked]
     )
     return _Window(
-        closed,
+        closed - opened,
         np.diff(done),
         np.diff(edges),
         _rising(asked, waiting),

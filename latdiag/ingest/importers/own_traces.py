@@ -28,12 +28,21 @@ _PARTS = 16
 _TEXT = 1000
 
 
+_Said = dict[str, object]
+
+
 @dataclass(slots=True)
 class _Root:
-    """The client's span of an attempt. ``said``: its attributes as Python's values."""
+    """The client's span of an attempt; times in ns, ``ttft`` None where nothing came. ``said``:
+    its attributes as Python's values. ``parts``: ns by label."""
 
-    start_ns: int
-    said: dict[str, Any]
+    start: int
+    ns: int
+    lag: int
+    ttft: int | None
+    ident: str
+    outcome: str
+    said: _Said
     parts: dict[str, int]
 
 
@@ -72,22 +81,23 @@ class OwnTraces:
             self.rejected[why] += 1
         return True
 
-    def _phase(self, span: Any, said: dict[str, Any]) -> None:
+    def _phase(self, span: Any, said: _Said) -> None:
         label = span.name.replace(" + ", "+")
         grade, evidence = said.get(names.GRADE), said.get(names.EVIDENCE)
         if grade in tuple("ABCDE") and isinstance(evidence, str) and len(self._sources) < 1000:
             self._sources.setdefault(label, (grade, evidence[:_TEXT]))
 
-    def _root(self, span: Any, said: dict[str, Any]) -> str | None:
+    def _root(self, span: Any, said: _Said) -> str | None:
         """Keep a root; why it is no request."""
-        ns, ident = said[names.NS], said.get(names.REQUEST_ID)
-        lag, start = said.get(names.LAG_NS, 0), span.start_time_unix_nano
+        ident, outcome = said.get(names.REQUEST_ID), said.get(names.OUTCOME)
         if not isinstance(ident, str) or not ident:
             return "no request id"
-        if said.get(names.OUTCOME) not in _OUTCOMES:
+        if not isinstance(outcome, str) or outcome not in _OUTCOMES:
             return "no outcome that is known"
-        times = (start, ns, lag, said.get(names.TTFT_NS, 0))
-        if not all(type(each) is int and 0 <= each < _MOST_NS for each in times):
+        start, ns, lag = span.start_time_unix_nano, said[names.NS], said.get(names.LAG_NS, 0)
+        ttft = said.get(names.TTFT_NS)
+        known = (_is_time(each) for each in (start, ns, lag, 0 if ttft is None else ttft))
+        if not all(known):
             return "times that are none"
         if len(self._roots) >= REQUESTS:
             return f"more than {REQUESTS:,} requests"
@@ -102,32 +112,35 @@ class OwnTraces:
         }
         scenario = said.get(names.SCENARIO)
         self.taken[scenario if isinstance(scenario, str) else ""] += 1
-        self._roots.append(_Root(start, said, parts if len(parts) <= _PARTS else {}))
+        own = parts if len(parts) <= _PARTS else {}
+        times: Any = {"start": start, "ns": ns, "lag": lag, "ttft": ttft}
+        root = _Root(**times, ident=ident[:_TEXT], outcome=outcome, said=said, parts=own)
+        self._roots.append(root)
         return None
 
     def parts(self) -> Iterator[tuple[dict[str, object], dict[str, object]]]:
         """(Columns of requests, columns of evidence), part by part."""
-        roots = sorted(self._roots, key=lambda root: root.start_ns)
+        roots = sorted(self._roots, key=lambda root: root.start)
         for start in range(0, len(roots), PART_ROWS):
             some = roots[start : start + PART_ROWS]
             yield self._requests(some), self._evidence(some)
 
     def _requests(self, roots: list[_Root]) -> dict[str, object]:
-        sent = [root.start_ns + root.said.get(names.LAG_NS, 0) for root in roots]
-        ttft = [root.said.get(names.TTFT_NS) for root in roots]
+        sent = [root.start + root.lag for root in roots]
+        ttft = [root.ttft for root in roots]
         first = [a + b for a, b in zip(sent, ttft, strict=True) if b is not None]
         offsets = np.cumsum([0] + [int(each is not None) for each in ttft])
         stamps = Lists.whole(np.array(first, dtype=np.int64), offsets)
         return {
-            "request_id": [root.said[names.REQUEST_ID][:_TEXT] for root in roots],
+            "request_id": [root.ident for root in roots],
             "attempt": [_number(root, names.ATTEMPT) or 1 for root in roots],
             "scenario": [_text(root, names.SCENARIO) for root in roots],
             "clock_id": [self.clock_id] * len(roots),
             # In a closed loop a request is sent when it is due, to the nanosecond.
-            "due_ns": [root.start_ns if root.said.get(names.LAG_NS) else None for root in roots],
+            "due_ns": [root.start if root.lag else None for root in roots],
             "sent_ns": sent,
-            "done_ns": [root.start_ns + root.said[names.NS] for root in roots],
-            "outcome": [root.said[names.OUTCOME] for root in roots],
+            "done_ns": [root.start + root.ns for root in roots],
+            "outcome": [root.outcome for root in roots],
             "status": [_number(root, names.STATUS_CODE) for root in roots],
             "response_id": [_text(root, names.RESPONSE_ID) for root in roots],
             "trace_id": [_text(root, names.SENT_TRACE) for root in roots],
@@ -159,11 +172,11 @@ class OwnTraces:
         return {
             "evidence_id": [_ident(root, label) for root, label, _ in rows],
             "kind": ["attribute"] * len(rows),
-            "request_id": [root.said[names.REQUEST_ID][:_TEXT] for root, _, _ in rows],
+            "request_id": [root.ident for root, _, _ in rows],
             "attempt": [_number(root, names.ATTEMPT) or 1 for root, _, _ in rows],
             "clock_id": [self.clock_id] * len(rows),
-            "start_ns": [root.start_ns for root, _, _ in rows],
-            "end_ns": [root.start_ns + root.said[names.NS] for root, _, _ in rows],
+            "start_ns": [root.start for root, _, _ in rows],
+            "end_ns": [root.start + root.ns for root, _, _ in rows],
             "value": [float(ns) for _, _, ns in rows],
             "unit": ["ns"] * len(rows),
             "labels": [
@@ -177,7 +190,11 @@ class OwnTraces:
         }
 
 
-def _value(value: Any) -> Any:
+def _is_time(value: object) -> bool:
+    return type(value) is int and 0 <= value < _MOST_NS
+
+
+def _value(value: Any) -> object:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [each.string_value for each in value.array_value.values]
@@ -201,5 +218,5 @@ def _number(root: _Root, name: str) -> int | None:
 
 
 def _ident(root: _Root, label: str) -> str:
-    text = f"{root.said[names.REQUEST_ID]}|{root.said.get(names.ATTEMPT)}|{root.start_ns}|{label}"
+    text = f"{root.ident}|{root.said.get(names.ATTEMPT)}|{root.start}|{label}"
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=12).hexdigest()
