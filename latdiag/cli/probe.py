@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -116,7 +118,7 @@ def probe(
     from latdiag.cli.execute import concluded, show
     from latdiag.cli.targets import target_of
     from latdiag.measurement.slo import parse_slos
-    from latdiag.probe.planner import Planner
+    from latdiag.probe.planner import Planner, the_design
     from latdiag.probe.run import run_probe
     from latdiag.report.progress import Progress
 
@@ -128,20 +130,28 @@ def probe(
     around = gatherer(gather, output.quiet, shown, target.trust())
     with contextlib.ExitStack() as held:
         held.enter_context(saying_what_is_kept())
-        planner = held.enter_context(Planner())
-        both = behind is not None
-        limits, workload = _offered(planner, like, own, budget, max_tokens_total, seed, both)
+        planner = Planner(partial(the_design, _judging))
+        if like is not None:  # it reads that run; else it is forked when all is known to be sound
+            held.enter_context(planner)
+        limits, workload = _offered(planner, like, own, budget, max_tokens_total, seed, len(asked))
         place = held.enter_context(target_of(url, spans_to(gather, url)))
         wish = _wish(place, target, output.priority, limits.seed)
-        second = None
-        if behind is not None:
-            second = _wish(behind, target, output.priority, limits.seed)
+        second = _wish(behind, target, output.priority, limits.seed) if behind else None
         _say_cost(limits)
+        if like is None:
+            held.enter_context(planner)
         progress = Progress(None, None, quiet=output.quiet)
         done = run_probe(planner, wish, limits, output.out, around, progress, workload, second)
         result, code = concluded("probe", *done, objectives)
     show(result, output.as_json, output.view)
     return code
+
+
+def _judging() -> Callable[[str], bool]:
+    """For the planning process: what it needs is heavy."""
+    from latdiag.diagnosis.undecided import undecided
+
+    return undecided
 
 
 class _Own(NamedTuple):
@@ -160,15 +170,15 @@ def _offered(
     budget: str | None,
     most: int | None,
     seed: int | None,
-    both: bool,
+    targets: int,
 ) -> tuple[Limits, WorkloadText]:
     """What may be spent on which workload, and that as its user wrote it: ``own``, or that of a
-    run, which the planner reads. UsageFault for both."""
+    run, which the planner reads. UsageFault for both. ``targets``: 2 with one behind the first."""
     from latdiag.probe.limits import limits_like, limits_of
     from latdiag.probe.run import WorkloadText
 
     if like is None:
-        limits = limits_of(budget, most, *own, seed, both)
+        limits = limits_of(budget, most, *own, seed, targets > 1)
         return limits, WorkloadText(own.isl, own.osl)
     given = [name for name, value in zip(own._fields, own, strict=True) if value is not None]
     if given:
@@ -177,7 +187,9 @@ def _offered(
             "leave one of them out",
         )
     earlier = planner.recall(like)
-    return limits_like(earlier, budget, most, seed, both), WorkloadText(earlier.isl, earlier.osl)
+    return limits_like(earlier, budget, most, seed, targets > 1), WorkloadText(
+        earlier.isl, earlier.osl
+    )
 
 
 def _found(quiet: bool) -> str:

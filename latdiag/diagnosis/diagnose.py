@@ -21,6 +21,7 @@ from latdiag.diagnosis.collected import caveats as caveats_of_receiver
 from latdiag.diagnosis.collected import collected
 from latdiag.diagnosis.header import known, number, section, stacks_of, target_of
 from latdiag.diagnosis.limits import Asked, limits_of
+from latdiag.diagnosis.longer import longer
 from latdiag.diagnosis.over_time import with_stretches
 from latdiag.diagnosis.result import Result, StackFound
 from latdiag.diagnosis.verdict import with_reason, within_limits
@@ -75,6 +76,7 @@ def result_of(run: Run, verb: str, slos: Sequence[Slo] = (), *also: Reader) -> R
     if result.verdict is not None:
         refuses = any(limit.refused for limit in result.limits)
         result = replace(result, verdict=within_limits(result.verdict, refuses))
+        result = _with_longer(run, result)
     said += _caveats_of_metrics(accounts, result)
     said += caveats(result, found, run)
     said += overheads.caveats(read.overheads())
@@ -220,6 +222,14 @@ def _with_evidence(result: Result, accounts: Sequence[Account]) -> Result:
             result = _naming(result, account.stacks, "its metrics")
             result = replace(result, aggregates=account.evidence)
     return result
+
+
+def _with_longer(run: Run, result: Result) -> Result:
+    """Of one probe, with what a larger budget would state besides."""
+    verdict = result.verdict
+    if verdict is None or len(run.paths) > 1 or not (more := longer(result, run.header)):
+        return result
+    return replace(result, verdict=replace(verdict, sure=f"{verdict.sure} {more}".lstrip()))
 
 
 def _naming(result: Result, names: Sequence[str], grounds: str) -> Result:

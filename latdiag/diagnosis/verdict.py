@@ -61,9 +61,7 @@ def verdict(case: Case) -> Verdict:
     chosen = about.shares
     first, second, *_ = sorted(chosen, key=lambda name: -chosen[name].sum_ns)
     ahead = leads(case.parts, first, population)
-    low = chosen[first].lo
-    clear = ahead is not None and ahead >= _BEYOND_DOUBT and low is not None and low >= _LEAST
-    clear = clear and first != "unattributed"
+    clear = clearly(first, ahead, chosen[first])
     if case.backlog is not None:
         if not clear:
             return overloaded(case.backlog, population, one_rate=case.one_rate)
@@ -79,6 +77,13 @@ def verdict(case: Case) -> Verdict:
     if not clear:
         return _ambiguous(case, about, population, first, second)
     return _bottleneck(case, about, population, first)
+
+
+def clearly(first: str, ahead: float | None, share: Share) -> bool:
+    """Whether the largest part leads beyond doubt. ``ahead``: in which share of repetitions."""
+    if first == "unattributed" or ahead is None or share.lo is None:
+        return False
+    return ahead >= _BEYOND_DOUBT and share.lo >= _LEAST
 
 
 def within_limits(found: Verdict, refuses: bool) -> Verdict:
@@ -256,7 +261,8 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
         f" {amount(chosen[second], about)} of the {whole_of(about)} of {who(population)} (mean"
         f" {ms(about.total_ns, about)}, {confidence_of(chosen[first])})."
     )
-    sure = "A longer measurement narrows the intervals."
+    # Of a probe it is known what a longer one would decide: see ``longer``.
+    sure = "" if case.probed else "A longer measurement narrows the intervals."
     if first == "unattributed" and (chosen[first].share or 0.0) > 0.5:
         sentence = (
             f"No evidence explains {amount(chosen[first], about)} of the {whole_of(about)} of"

@@ -12,7 +12,8 @@ from latdiag.measurement.stages import Limits, Shot, Stage
 class Budget:
     """How much of each stage. ``*_s``: seconds that the stage may be expected to take. ``beside``:
     GETs, and as many refused POSTs, beside each segment of the workload. ``patience_s``: time that
-    the limits of a server may cost besides."""
+    the limits of a server may cost besides. ``total_s``: from the first request to the last; what
+    the designed stages leave of it is for the workload, as far as that decides something."""
 
     gets: int
     fresh: int
@@ -32,20 +33,21 @@ class Budget:
     load_s: float
     longest: int
     patience_s: float
+    total_s: float
 
 
 BUDGETS = {
     "quick": Budget(
         10, 3, 3, 6, 2.0, 2, 4.0, 1, 2.0, (2, 4, 8, 16), 4.0, 4, 3.0, 100, 2, 20.0, 4096,
-        120.0,
+        120.0, 50.0,
     ),
     "standard": Budget(
         40, 10, 8, 12, 6.0, 5, 20.0, 3, 8.0, (2, 4, 8, 16, 32), 20.0, 4, 12.0, 1000, 4, 240.0,
-        16384, 600.0,
+        16384, 600.0, 340.0,
     ),
     "deep": Budget(
         100, 20, 16, 20, 15.0, 10, 60.0, 6, 30.0, (2, 4, 8, 16, 32, 64), 60.0, 16, 60.0, 3000, 6,
-        900.0, 16384, 1800.0,
+        900.0, 16384, 1800.0, 1180.0,
     ),
 }  # fmt: skip
 #: The shortest prompt that a design sends, and how far its ladder of lengths goes, tokens.

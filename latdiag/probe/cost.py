@@ -13,7 +13,11 @@ from latdiag.probe.budget import (
     RESENT,
     SHORT,
 )
-from latdiag.probe.offered import LEAST, Offered, least_requests, most_requests
+from latdiag.probe.offered import LEAST, Offered, at_most, least_requests
+
+#: Between two stages, of which there are so many; and before the first request and after the last:
+#: the target is asked what it is, and the rows are taken apart.
+_BETWEEN_S, _STAGES, _AROUND_S = 0.8, 12, 8.0
 
 
 def cost(limits: Limits) -> Cost:
@@ -29,14 +33,16 @@ def cost(limits: Limits) -> Cost:
     tokens += 4 * (long // 2)
     tokens += budget.outputs * (long + 160) + 2 * max(1, budget.ladder // 2) * long
     tokens += 13 * budget.ladder * max(REACH, *(limits.isl or (0,)))
-    most = most_requests(limits, budget) * (2 if limits.behind else 1)
+    most = at_most(limits, budget) * (2 if limits.behind else 1)
     tokens = min(tokens, limits.max_tokens // 2) + offered.tokens(most)
     seconds = budget.stream_s + budget.ladder_s + budget.outputs_s + budget.batches_s
-    load_s = max(budget.load_s, LEAST / limits.rate) if limits.rate else budget.load_s
+    seconds += budget.interference_s + _BETWEEN_S * _STAGES
+    load_s = LEAST / limits.rate if limits.rate else 0.0
+    load_s = max(load_s, budget.total_s - seconds)
     if limits.like and not limits.like[0].slots:
         load_s = sum(stage.shots[-1].at_ns for stage in limits.like) / NS_PER_S
-    load_s *= 2 if limits.behind else 1
-    path = budget.gets + 3 * budget.refusals + 2 * budget.beside * budget.segments
+    load_s += (max(load_s, budget.load_s) if limits.like else budget.load_s) * limits.behind
+    path = budget.gets + 3 * budget.refusals + 4 * budget.beside * budget.segments
     path += BURST_POSTS * len(budget.batches)
     # Where the server refuses some as too many.
     limited = REFUSAL_ROUNDS * REFUSAL_POSTS + RESENT + most // budget.segments
@@ -44,7 +50,7 @@ def cost(limits: Limits) -> Cost:
     return Cost(
         requests,
         min(tokens, limits.max_tokens),
-        seconds + budget.interference_s + load_s,
+        seconds + load_s + _AROUND_S,
     )
 
 

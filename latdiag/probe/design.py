@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from latdiag.load.plan import PATH
@@ -52,15 +52,18 @@ _LONGEST_PREFILL_NS = 1_000 * NS_PER_MS
 _BESIDE_BURST = (0.05, 0.8)
 
 
-def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, str | None]:
-    """The stages one after the other; ``send`` it all that was observed up to then.
+def probe(
+    limits: Limits, undecided: Callable[[], bool] = lambda: False
+) -> Generator[Stage | PathStage, Observations, str | None]:
+    """The stages one after the other; ``send`` it all that was observed up to then. ``undecided``:
+    whether more requests of the workload would decide what the rows so far leave open.
 
     It ends early where nothing usable comes back, and leaves out what the tokens and the limits of
     the server do not allow; returns why, where these leave too little.
     """
     purse = Purse(limits, least_tokens(limits))
     heed = Heed(BUDGETS[limits.budget].patience_s, purse)
-    stages = _stages(limits, purse)
+    stages = _stages(limits, purse, undecided)
     try:
         stage = next(stages)
         while True:
@@ -72,7 +75,9 @@ def probe(limits: Limits) -> Generator[Stage | PathStage, Observations, str | No
         return None
 
 
-def _stages(limits: Limits, purse: Purse) -> Generator[Stage | PathStage, Observations, None]:
+def _stages(
+    limits: Limits, purse: Purse, undecided: Callable[[], bool]
+) -> Generator[Stage | PathStage, Observations, None]:
     """As they are wished for."""
     budget, draw = BUDGETS[limits.budget], random.Random(limits.seed)
     refused = [n for n in (SHORT, REACH, 4 * REACH) for _ in range(budget.refusals)]
@@ -98,7 +103,7 @@ def _stages(limits: Limits, purse: Purse) -> Generator[Stage | PathStage, Observ
     for together in (_interference, _pairs):
         for stage in together(budget, pace(seen), purse, draw):
             seen = yield stage
-    yield from workload(limits, budget, seen, purse, draw, lengths)
+    yield from workload(limits, budget, seen, purse, draw, lengths, undecided)
 
 
 def _refusing(seen: Observations, lengths: Sequence[int]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +33,12 @@ _FEW = 0.005
 _SLOWER, _STEADY, _APART = 0.7, 10, 1.05
 #: Fewer requests of the workload bear no verdict.
 LEAST = 34
+#: So many state the p95 of a metric, and so many where the time of the slowest 5 % goes.
+P95_ROWS, TAIL_ROWS = 130, 600
+#: So many more requests at least, or none; and only of a workload that mostly succeeded.
+_LEAST_MORE, _MOSTLY = 10, 0.8
+#: Between two stages: what was seen is judged, and the readers are started anew.
+_BETWEEN_S = 2.0
 #: A rate or a concurrency of the user's own may need so many times the budget's requests.
 _OWN_LOAD = 10
 
@@ -81,11 +87,13 @@ def workload(
     purse: Purse,
     draw: random.Random,
     refused: Sequence[int],
+    undecided: Callable[[], bool],
 ) -> Generator[Stage, Observations, None]:
     """S10 in independent segments: the queue of one is gone before the next begins. ``refused``:
     input lengths of POSTs that go out beside it (S7) and are refused, as many as GETs. A rate of
     the probe's own that the server does not finish is lowered for the segments that follow. One
-    more segment makes up for one in which the server refused most as too many."""
+    more segment makes up for one in which the server refused most as too many; others follow while
+    there is time and they decide something (``undecided``: whether the verdict is open)."""
     from latdiag.probe.pace import pace  # numpy: in the planning process alone
 
     if limits.like:
@@ -101,7 +109,8 @@ def workload(
         offer = _offer(limits, pace(seen), means, borne)
         if not number:
             least = max(LEAST, TURNS * offer.slots)
-            number = clamp(offer.rate * budget.load_s, least, most_requests(limits, budget))
+            load_s = min(budget.load_s, _left_s(limits, budget, seen))
+            number = clamp(offer.rate * load_s, least, most_requests(limits, budget))
             number = min(number, int(purse.left / sum(means) / (2 if limits.behind else 1)))
             if offer.slots:
                 segments = clamp(number // (TURNS * offer.slots), 1, segments)
@@ -123,8 +132,58 @@ def workload(
                     borne = _borne(seen, offer.rate)
         served = int((seen.ok & (seen.stage == WORKLOAD)).sum())
         shed = bool((seen.shed & (seen.stage == WORKLOAD)).any())
-        if shed and segment == segments == last and served < number / 2:
+        if segment < segments:
+            continue
+        if shed and segment == last and served < number / 2:
             segments += 1
+        elif not (shed or limits.behind) and segment < last + budget.segments:
+            more = _more(limits, budget, seen, purse, offer, number, undecided)
+            size = min(more, max(size, math.ceil(more / (last + budget.segments - segment))))
+            segments, number = segments + (more > 0), number + size
+
+
+def _more(
+    limits: Limits,
+    budget: Budget,
+    seen: Observations,
+    purse: Purse,
+    offer: Offer,
+    sent: int,
+    undecided: Callable[[], bool],
+) -> int:
+    """How many requests more decide something, of those that there are time and tokens for."""
+    served, lasted_s = int((seen.ok & (seen.stage == WORKLOAD)).sum()), _spent_s(seen)
+    if served <= _MOSTLY * sent or not lasted_s or _borne(seen, offer.rate) < offer.rate:
+        return 0
+    rate = offer.rate if not offer.slots else served / lasted_s
+    within = min(
+        rate * _left_s(limits, budget, seen),
+        purse.left / sum(Offered(limits).means()),
+        at_most(limits, budget) - sent,
+    )
+    if within < _LEAST_MORE:
+        return 0
+    if undecided():
+        return int(within)
+    # Some more: not every request can be taken apart.
+    goals = [math.ceil(1.03 * goal) - served for goal in (P95_ROWS, TAIL_ROWS)]
+    return max((each for each in goals if 0 < each <= within), default=0)
+
+
+def _spent_s(seen: Observations, stage: str | None = WORKLOAD) -> float:
+    """From the first request of a stage to the end of the last, 0 without one; of all stages for
+    None."""
+    (rows,) = (seen.stage == (seen.stage if stage is None else stage)).nonzero()
+    if not len(rows):
+        return 0.0
+    ends = max(int(each[rows].max()) for each in (seen.begin, seen.last, seen.done))
+    return float(ends - seen.begin[rows].min()) / NS_PER_S
+
+
+def _left_s(limits: Limits, budget: Budget, seen: Observations) -> float:
+    """Of the time for all."""
+    total = budget.total_s + (budget.load_s if limits.behind else 0.0)
+    return max(0.0, total - _spent_s(seen, None) - _BETWEEN_S)
 
 
 def _once_more(
@@ -222,6 +281,18 @@ def most_requests(limits: Limits, budget: Budget) -> int:
     wanted = limits.rate * budget.load_s if limits.rate else 0.0
     wanted = max(wanted, _ENOUGH_TURNS * (limits.concurrency or 0))
     return clamp(wanted, budget.requests, _OWN_LOAD * budget.requests)
+
+
+def at_most(limits: Limits, budget: Budget) -> int:
+    """Of the workload, where as many as there is time for decide something."""
+    if limits.like:
+        return least_requests(limits)
+    if limits.behind:
+        return most_requests(limits, budget)
+    in_time = (limits.rate or _RATE) * budget.total_s
+    if limits.concurrency:  # how fast that is, the server decides
+        in_time = 1.03 * TAIL_ROWS
+    return max(most_requests(limits, budget), clamp(in_time, 0, _OWN_LOAD * budget.requests))
 
 
 def _modest_rate(at: Pace, mean_isl: float, alone: float) -> float:

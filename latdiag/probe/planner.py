@@ -25,11 +25,15 @@ _LOOK_S, _PATIENCE_S = 0.1, 2.0
 
 
 class Design(NamedTuple):
-    """What a planner thinks with. ``columns``: those of the table requests that are observed."""
+    """What a planner thinks with. ``columns``: those of the table requests that are observed.
+    ``undecided``: whether more requests would decide what a run leaves open."""
 
-    probe: Callable[[Limits], Generator[Stage | PathStage, Observations, str | None]]
+    probe: Callable[
+        [Limits, Callable[[], bool]], Generator[Stage | PathStage, Observations, str | None]
+    ]
     observe: Callable[[Iterable[Batch]], Observations]
     columns: tuple[str, ...]
+    undecided: Callable[[str], bool]
 
 
 @message
@@ -60,15 +64,16 @@ class Step(NamedTuple):
     why: str | None = None
 
 
-def the_design() -> Design:
-    """latdiag's own design, and at once the packages that it will need."""
+def the_design(judging: Callable[[], Callable[[str], bool]]) -> Design:
+    """latdiag's own design, and at once the packages that it will need. ``judging``: what tells of
+    the run at a path whether more requests would decide what it leaves open."""
     import numpy  # noqa: F401 - while the target is still being asked what it is
     import pyarrow.parquet  # noqa: F401
 
     from latdiag.measurement import observations
     from latdiag.probe import design
 
-    return Design(design.probe, observations.observe, observations.COLUMNS)
+    return Design(design.probe, observations.observe, observations.COLUMNS, judging())
 
 
 class Planner:
@@ -78,7 +83,7 @@ class Planner:
     raised by ``step``: LatdiagErrors as they are, all else as a bug of ours.
     """
 
-    def __init__(self, design: Callable[[], Design] = the_design) -> None:
+    def __init__(self, design: Callable[[], Design]) -> None:
         self._design = design
         self._begun = False
 
@@ -166,7 +171,7 @@ def _live(design: Callable[[], Design], channel: Channel) -> None:
 
 def _steps(design: Design, run_path: str, limits: Limits) -> Iterator[Step]:
     """Every step; goes on when the stage that it named is written."""
-    stages = design.probe(limits)
+    stages = design.probe(limits, lambda: design.undecided(run_path))
     try:
         stage = next(stages)
         while True:

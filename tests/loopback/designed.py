@@ -33,7 +33,7 @@ os.fork = watched_fork
 def shots(n, isl=20, osl=4, at_ns=-1):
     return (Shot(isl, osl, at_ns),) * n
 
-def probe(limits):
+def probe(limits, undecided):
 """
 
 

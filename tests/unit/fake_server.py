@@ -3,7 +3,7 @@ served, a prompt law and a fixed gap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -86,9 +86,11 @@ def probed(server: FakeServer, limits: Limits) -> FakeServer:
     return server
 
 
-def steps(server: FakeServer, limits: Limits) -> Iterator[Stage | PathStage]:
+def steps(
+    server: FakeServer, limits: Limits, undecided: Callable[[], bool] = lambda: False
+) -> Iterator[Stage | PathStage]:
     """The stages of a probe, each after it was answered."""
-    design = probe(limits)
+    design = probe(limits, undecided)
     stage = next(design, None)
     while stage is not None:
         server.answer(stage)

@@ -15,6 +15,7 @@ from latdiag.probe.budget import BUDGETS, MAX_TOKENS
 from latdiag.probe.cost import cost
 from latdiag.probe.design import probe
 from latdiag.probe.limits import limits_of
+from latdiag.probe.offered import P95_ROWS, TAIL_ROWS
 from tests.profiles import examples
 
 from .fake_server import FakeServer, probed, servers, steps
@@ -124,8 +125,10 @@ def test_a_healthy_server_gets_every_stage_and_a_workload_in_segments() -> None:
     names = by_name(server)
     assert list(names) == ["warmup", "S2", "S3", "S5", "S6", "S8", "S4", "S10"]
     budget = BUDGETS["quick"]
-    assert [s.segment for s in names["S10"]] == list(range(1, budget.segments + 1))
-    assert sum(len(s.shots) for s in names["S10"]) == budget.requests
+    # One segment more, because there is time for as many as state a p95.
+    assert [s.segment for s in names["S10"]] == list(range(1, budget.segments + 2))
+    assert [len(s.shots) for s in names["S10"]][:-1] == [budget.requests // 2] * 2
+    assert P95_ROWS <= sum(len(s.shots) for s in names["S10"]) < 1.1 * P95_ROWS
     assert all(stage.slots == 1 for name in ("S2", "S3", "S5") for stage in names[name])
     assert [len(stage.shots) for stage in names["S6"]] == list(budget.batches)
     lengths = {shot.isl for stage in names["S3"] for shot in stage.shots}
@@ -263,6 +266,61 @@ def test_a_rate_of_the_probes_own_that_is_not_finished_is_lowered() -> None:
     stages = by_name(probed(FakeServer(slots=1, gap_ms=80.0), with_own))["S10"]
     rates = [len(s.shots) * 1e9 / s.shots[-1].at_ns for s in stages]
     assert rates[1] == pytest.approx(2.0, rel=0.4), "a user's rate is his"
+
+
+# ---------------------------------------------------------------------- what is undecided
+def workload_of(server: FakeServer) -> list[Stage]:
+    return by_name(server)["S10"]
+
+
+def lasted_s(server: FakeServer) -> float:
+    """From the first request to the last."""
+    begun = [row.begin for row in server.rows]
+    return (max(begun) - min(begun)) / 1e9
+
+
+@pytest.mark.parametrize("budget", ["quick", "standard"])
+def test_an_open_verdict_takes_the_time_that_is_left_and_no_more(budget: str) -> None:
+    limits = replace(QUICK, budget=budget, max_tokens=10**7)
+    asked: list[int] = []
+    server = FakeServer(gap_ms=6.0)
+
+    def undecided() -> bool:
+        asked.append(len(made(server)))
+        return True
+
+    for _ in steps(server, limits, undecided):
+        pass
+    decided = probed(FakeServer(gap_ms=6.0), limits)
+    more = sum(len(stage.shots) for stage in workload_of(server))
+    assert more > 1.2 * sum(len(stage.shots) for stage in workload_of(decided))
+    assert asked and lasted_s(server) < 1.1 * BUDGETS[budget].total_s
+    assert len(workload_of(server)) <= 2 * BUDGETS[budget].segments
+
+
+def test_a_tail_is_stated_where_the_rate_allows() -> None:
+    """600 requests have 30 in their slowest 5 %."""
+    fast = probed(FakeServer(gap_ms=1.0), replace(QUICK, rate=20.0, isl=(64,), osl=(16,)))
+    assert TAIL_ROWS <= sum(len(s.shots) for s in workload_of(fast)) < 1.1 * TAIL_ROWS
+    assert lasted_s(fast) < 1.1 * BUDGETS["quick"].total_s
+    # At this one nothing would be decided within the time.
+    slow = probed(FakeServer(), replace(QUICK, rate=3.0))
+    assert sum(len(s.shots) for s in workload_of(slow)) == 60
+
+
+def test_nothing_is_added_where_it_would_decide_nothing() -> None:
+    def always() -> bool:
+        return True
+
+    for server, limits in (
+        (FakeServer(slots=1, gap_ms=80.0), replace(QUICK, rate=2.0)),  # it does not keep up
+        (FakeServer(fails=3), QUICK),
+        (FakeServer(), replace(QUICK, max_tokens=36_000)),
+    ):
+        for _ in steps(server, limits, always):
+            pass
+        assert len(workload_of(server)) == 2
+        assert tokens(server) <= limits.max_tokens
 
 
 # ---------------------------------------------------------------------- what ends it early

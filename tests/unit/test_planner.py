@@ -30,7 +30,7 @@ def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) ->
     writer = RunWriter(path, "w")
     seen: list[list[str]] = []
 
-    def probe(_limits: Limits) -> Generator[Stage, Any, str]:
+    def probe(_limits: Limits, _undecided: object) -> Generator[Stage, Any, str]:
         for number in range(3):
             observed = yield Stage(f"S{number}", (Shot(1, 1, -1),), 1)
             seen.append(observed)
@@ -39,7 +39,7 @@ def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) ->
     def observe(batches: Iterable[Batch]) -> Any:
         return [name for batch in batches for name in batch.texts["stage"].tolist()]
 
-    design = Design(probe, observe, ("stage",))
+    design = Design(probe, observe, ("stage",), bool)
     steps = planner._steps(design, path, LIMITS)
     told = []
     outcomes = [("ok", 200), ("rate_limited", 429), ("http_error", 503)]
@@ -55,10 +55,10 @@ def test_a_design_sees_all_rows_up_to_the_stage_that_it_named(tmp_path: Path) ->
 
 
 def test_a_design_that_wants_nothing_is_at_its_end(tmp_path: Path) -> None:
-    def probe(_limits: Limits) -> Generator[Stage, Any, None]:
+    def probe(_limits: Limits, _undecided: object) -> Generator[Stage, Any, None]:
         yield from ()
 
-    design = Design(probe, list, ())
+    design = Design(probe, list, (), bool)
     steps = planner._steps(design, create_run(str(tmp_path / "a.run"), header()), LIMITS)
     assert list(steps) == [planner.Step(None)]
 
@@ -74,33 +74,33 @@ from latdiag.model.errors import LatdiagError
 from tests.run_documents import header
 from latdiag.store.writer import create_run
 
-def one(_limits):
+def one(_limits, _undecided):
     seen = yield Stage("S3", (Shot(_limits.seed, 2, -1),), 1)
     yield Stage("S4", (Shot(seen, 2, 0),))
 
-def breaks(_limits):
+def breaks(_limits, _undecided):
     yield Stage("S3", ())
     raise ValueError("no root in [0, 1]")
 
-def dies(_limits):
+def dies(_limits, _undecided):
     yield Stage("S3", ())
     os.kill(os.getpid(), signal.SIGKILL)
 
-def sleeps(_limits):
+def sleeps(_limits, _undecided):
     time.sleep(60)
     yield Stage("S3", ())
 
-def much(_limits):
+def much(_limits, _undecided):
     yield Stage("S3", (Shot(10**7, 10**7, 10**15),) * 50_000)
 
-def unwritable(_limits):
+def unwritable(_limits, _undecided):
     yield Stage("S3", (object(),))
 
 def missing():
     import no_such_package
 
 def of(probe):
-    return lambda: Design(probe, lambda batches: sum(b.n for b in batches) + 1, ("stage",))
+    return lambda: Design(probe, lambda batches: sum(b.n for b in batches) + 1, ("stage",), bool)
 
 before = sorted(os.listdir("/proc/self/fd"))
 name = sys.argv[1]

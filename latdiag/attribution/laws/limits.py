@@ -35,8 +35,9 @@ _WINDOWS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300)
 #: Seconds from request to request that are tried as the pace of a bucket: the shortest, the
 #: longest, and how much more from one to the next.
 _SHORTEST_S, _LONGEST_S, _MORE = 0.005, 120.0, 1.01
-#: Instants at which windows may begin that are tried.
-_PHASES = 100
+#: Instants at which windows may begin that are tried: so many evenly, and between the last that
+#: was refused and the first that was taken then, where these lie closest, so many times.
+_PHASES, _BORDERS = 100, 20
 #: How often requests have to be taken again after some were refused, for a pace to show.
 _AGAIN = 3
 #: A pace is known where its bounds are no further apart than this factor.
@@ -248,15 +249,24 @@ def _bucket(rows: _Rows) -> tuple[float, float, int] | None:
     return max(lo, 1 / _LONGEST_S / 2), hi, burst
 
 
+def _borders(rows: _Rows) -> NDArray[np.int64]:
+    """Instants between a request that was refused and the next, which was taken: by then a window
+    had ended. The closest ones."""
+    again = np.flatnonzero(~rows.taken[:-1] & rows.taken[1:])
+    last, first = rows.at[again], rows.at[again + 1]
+    closest = np.argsort(first - last, kind="stable")[:_BORDERS]
+    apart = (first - last)[closest]
+    return np.concatenate([last[closest] + apart * part // 10 for part in (1, 5, 9)])
+
+
 def _window(rows: _Rows, seconds: int) -> Iterator[tuple[int, int]]:
     """(requests, seconds) where so many are taken in each window of so long, which slides or
     begins at even times."""
     good, length = rows.at[rows.taken], seconds * NS_PER_S
     at = rows.at + np.where(rows.taken, 0, _JITTER_NS)
     before = np.searchsorted(good, at)
-    begins = [at - length]
-    for phase in range(0, length, length // _PHASES):
-        begins.append(at - (at - at[0] - phase) % length)
+    phases = np.concatenate((np.arange(0, length, length // _PHASES), _borders(rows) - at[0]))
+    begins = [at - length, *(at - (at - at[0] - phase) % length for phase in phases)]
     found = set()
     for begin in begins:
         count = before - np.searchsorted(good, begin)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from latdiag.diagnosis.undecided import undecided
 from latdiag.load.plan import BUSY
 from latdiag.load.tokens import TokenCounts, token_counts
 from latdiag.measurement.observations import COLUMNS, Observations, observe
@@ -39,7 +40,7 @@ _CLOCK = "5eed000000000001"
 def probed(world: World, limits: Limits, path: Path, draw: random.Random) -> list[Row]:
     """A whole probe of ``world``, into the run ``path``; all its rows."""
     client, run = Client(world, draw), Writing(path, limits)
-    design = probe(limits)
+    design = probe(limits, lambda: undecided(str(path)))
     stage: Stage | PathStage | None = next(design, None)
     while stage is not None:
         rows = client.execute(stage)
