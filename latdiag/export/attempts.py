@@ -18,6 +18,7 @@ from latdiag.diagnosis.requests import (
     table_of,
 )
 from latdiag.diagnosis.several import diagnosed
+from latdiag.export import links
 from latdiag.export.choice import Choice, Wanted, choose
 from latdiag.measurement.frame import IDS
 
@@ -96,7 +97,8 @@ class Origin:
 class Attempts:
     """``table``: a row for each chosen request, as ``latdiag requests`` lists them. ``choice``:
     which those are of all. ``unplaced``: chosen requests that no clock puts at a time of day since
-    1970, or that were never sent; they are in the table alone."""
+    1970, or that were never sent; they are in the table alone. ``server_spans``: the span of a
+    server in the trace that a request was sent in, by that trace."""
 
     def __init__(self, result: Result, run: Run, wanted: Wanted) -> None:
         self.result = result
@@ -118,6 +120,7 @@ class Attempts:
         placed[placed] &= total[placed] <= _LAST_NS - begin[placed]
         self._rows = rows[placed]
         self.unplaced = len(rows) - len(self._rows)
+        self.server_spans = self._linked(run)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -145,6 +148,14 @@ class Attempts:
                     *(ns, lo, hi, bounded),
                 )
             )
+
+    def _linked(self, run: Run) -> dict[str, str]:
+        frame = self._workload.frame.select(self._rows)
+        ids = zip(frame.trace_id, frame.span_id, strict=True)
+        reader = links.Reader({trace: span for trace, span in ids if links.is_trace(trace)})
+        if len(self):
+            run.read_evidence(reader)
+        return reader.found
 
     def _begin(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """ns since 1970 at which each was due (or sent); without meaning where not placed."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,10 +19,11 @@ from urllib.parse import urlsplit
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from latdiag import __version__
+from latdiag.export.links import OF_SERVERS
 from latdiag.export.phases import phases, whole_us
 from latdiag.model import span_names as names
 from latdiag.model.text import shown
@@ -50,10 +51,20 @@ def traces(attempts: Attempts) -> Iterator[list[ReadableSpan]]:
         seen[key] += 1
         if seen[key] > 1:  # others' files may name two requests alike
             key = f"{key}\0{seen[key]}"
-        yield _trace(attempt, origin, attempts.parts, key)
+        yield _trace(attempt, origin, attempts.parts, key, _links(attempt, attempts.server_spans))
 
 
-def _trace(attempt: Attempt, origin: Origin, parts: list[Part], key: str) -> list[ReadableSpan]:
+def _links(attempt: Attempt, spans: Mapping[str, str]) -> tuple[Link, ...]:
+    """To the server's span that speaks of the request."""
+    trace = attempt.trace_id
+    if trace is None or trace not in spans:
+        return ()
+    return (Link(SpanContext(int(trace, 16), int(spans[trace], 16), True, _SAMPLED)),)
+
+
+def _trace(
+    attempt: Attempt, origin: Origin, parts: list[Part], key: str, links: tuple[Link, ...]
+) -> list[ReadableSpan]:
     trace_id = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=16).digest()
     context = _context(trace_id, "root")
     start_us = attempt.begin_ns // NS_PER_US
@@ -77,6 +88,7 @@ def _trace(attempt: Attempt, origin: Origin, parts: list[Part], key: str) -> lis
                 parent=context,
                 resource=resource,
                 attributes=_phase_attributes(part, place),
+                links=links if OF_SERVERS.intersection(part.members) else (),
                 kind=SpanKind.INTERNAL,
                 status=_OK,
                 start_time=(start_us + phase.start_us) * NS_PER_US,

@@ -133,6 +133,10 @@ def plain(document: Any) -> list[dict[str, Any]]:
                         "start": int(span["startTimeUnixNano"]),
                         "end": int(span["endTimeUnixNano"]),
                         "attributes": values(span),
+                        "links": [
+                            (each["traceId"].lower(), each["spanId"].lower())
+                            for each in span.get("links", [])
+                        ],
                         "resource": about,
                         "scope": scope["scope"].get("version"),
                         "failed": status.get("code") in (2, "STATUS_CODE_ERROR"),
@@ -162,6 +166,9 @@ def as_json(trace: list[Any]) -> list[dict[str, Any]]:
                 span["traceId"] = f"{made.context.trace_id:032x}"
                 span["spanId"] = f"{made.context.span_id:016x}"
                 span["parentSpanId"] = f"{made.parent.span_id:016x}" if made.parent else ""
+                for told, link in zip(span.get("links", []), made.links, strict=True):
+                    told["traceId"] = f"{link.context.trace_id:032x}"
+                    told["spanId"] = f"{link.context.span_id:016x}"
     return plain(document)
 
 

@@ -19,6 +19,7 @@ from opentelemetry import trace as trace_api
 from latdiag.cli import run as verb
 from latdiag.diagnosis.several import diagnosed
 from latdiag.export import attempts, delivery
+from latdiag.export.links import OF_SERVERS
 from latdiag.model import span_names as names
 from latdiag.store.run import Run
 from tests.loopback.trace_receiver import (
@@ -83,6 +84,8 @@ def counts(document: dict[str, Any]) -> dict[str, int]:
 def test_traces_arrive_as_the_request_was(run: str, said: Said) -> None:
     result = _diagnosis(run)
     table = result.requests().set_index("request_id")
+    evidence = Run.open(run).evidence(["kind", "trace_id", "span_id"])
+    engine = set(zip(evidence.trace_id, evidence.span_id, strict=True))
     with grpc_receiver(lambda _: GrpcReply()) as got:
         code, document = said(f"grpc://127.0.0.1:{got.port}", slowest=None)
     assert code == 0 and document["complete"] and document["requests"]["exported"] == len(table)
@@ -100,6 +103,8 @@ def test_traces_arrive_as_the_request_was(run: str, said: Said) -> None:
             assert root.start_time_unix_nano <= span.start_time_unix_nano
             assert span.end_time_unix_nano <= root.end_time_unix_nano
             assert {names.NS, names.GRADE, names.EVIDENCE, names.COMPONENT} <= said_of.keys()
+            assert len(span.links) == (said_of[names.COMPONENT].string_value in OF_SERVERS)
+            assert all((link.trace_id.hex(), link.span_id.hex()) in engine for link in span.links)
             continue
         row = table.loc[said_of[names.REQUEST_ID].string_value]
         parts = {k: v.int_value for k, v in said_of.items() if k.startswith(names.PART)}
@@ -363,10 +368,8 @@ def test_a_choice_is_of_those_that_match(run: str, said: Said) -> None:
         got.requests.clear()
         _, document = said(f"http://127.0.0.1:{got.port}", "--at-most", "3", slowest=None)
         first = {span.trace_id for span in got.spans}
-        assert document["requests"] == {
-            "of": len(table), "matching": len(table), "exported": 3, "sampled": True,
-            "unplaced": 0,
-        }  # fmt: skip
+        whole = {"of": len(table), "matching": len(table)}
+        assert document["requests"] == {**whole, "exported": 3, "sampled": True, "unplaced": 0}
         _, document = said(f"http://127.0.0.1:{got.port}", "--at-most", "3", slowest=None)
         assert {span.trace_id for span in got.spans} == first and len(first) == 3
         code, document = said(f"http://127.0.0.1:{got.port}", "--where", "e2e_ms < 0")
