@@ -24,7 +24,7 @@ _STEADY, _STEADY_NS = 0.1, 2_000_000
 #: Requests in flight that are tried for a block, the most first, and by how much these may slow
 #: each other: a gate near saturation sees nothing but the queue.
 IN_FLIGHT = (8.0, 4.0, 2.0, 1.0, 0.5)
-_SLOWED = 1.25
+_SLOWED = 1.5
 #: Requests of a trial of a load.
 _TRIAL = 25
 #: How often what was measured is judged between looks.
@@ -107,6 +107,7 @@ class Pairs:
         before: tuple[int | None, int | None] = (None, None)
         most_ns = _WARM_SHARE * self._settings.budget_ns
         self._tell("warming both arms", None)
+        warm = self._sending.next_unpaired
         for turn in range(_ROUNDS):
             since = self._sending.next_unpaired
             for arm in (turn % 2, 1 - turn % 2):
@@ -121,8 +122,10 @@ class Pairs:
             self._course.steady = (steady[0], steady[1])
             if all(steady) or self._sending.now_ns > most_ns:
                 break
+            if turn == 0:
+                warm = self._sending.next_unpaired  # the first ones may have woken something
             before = times
-        return times[0]
+        return self._observer.median_e2e(warm)[0]
 
     def _loaded(self, alone_ns: int) -> Generator[Next, None, tuple[int, int]]:
         """Choose the load; (ns between arrivals, ns of a block of the slower arm)."""
