@@ -57,7 +57,7 @@ def visible(blocks: Blocks, plan: Plan) -> dict[str, float]:
     ``exceed2x`` a share of requests), if pairs go on to differ as those of ``blocks`` do.
 
     By the normal law, at the level of the last look over all checks: a prediction, no bound. A
-    check without values in the pilot is left out.
+    check without values in the pilot, or with the same one in each pair, is left out.
     """
     valid = valid_pairs(blocks, plan)
     level = plan.looks[-1].level / len(plan.voters)
@@ -71,6 +71,8 @@ def visible(blocks: Blocks, plan: Plan) -> dict[str, float]:
         values = column.value[there]
         apart = values - np.median(values)
         spread = float(apart.std()) if check.counts else deviation(apart)
+        if not spread:
+            continue
         effect = hurdle(check, blocks, valid) + reach * spread / math.sqrt(plan.pairs)
         twins = float(column.twins[there].mean())
         found[check.name] = effect / twins if check.counts else math.expm1(effect)

@@ -17,6 +17,8 @@ from latdiag.model.text import shown, without_credentials
 from latdiag.store.shape import MAX_TEXT, Amount, Count, Unlike, accepted
 
 _SECRET_OPTIONS = (
+    "--base-cmd",
+    "--cand-cmd",
     "--header",
     "--body-json",
     "--api-key",

@@ -114,6 +114,38 @@ def test_other_models_are_no_comparison(tmp_path: Path) -> None:
     assert document(tmp_path)["result"]["stop"]["measured"] == 1
 
 
+def test_an_endpoint_against_itself(tmp_path: Path) -> None:
+    """In other words of the same lengths, so that a prefix cache favours neither arm."""
+    words = [sys.executable, "-m", "latdiag", "gate"]
+    with running_demo(params=replace(HEALTHY, prefix_cache=True)) as base:
+        options = ["--base", base, "--budget", "40s", "--quiet", "--json"]
+        done, planned = (
+            subprocess.run(
+                [*words, verb, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+            )
+            for verb in ("aa", "plan")
+        )
+    assert done.returncode in (0, 12), done.stdout + done.stderr
+    result = json.loads(done.stdout)["result"]
+    assert result["verdict"] != "REGRESSED"
+    assert all("cache" not in reason["text"] for reason in result["reasons"])
+    (line,) = (tmp_path / "gate-aa.jsonl").read_text().splitlines()
+    assert json.loads(line)["verdict"] == result["verdict"]
+    assert "A/A run" in done.stderr
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(planned.stdout)
+    assert plan["pairs"] >= 12 and 0 < plan["visible"]["tpot.shift"] < 10
+    assert not (tmp_path / "gate.json").exists()
+
+
+def test_servers_that_the_gate_starts(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
+    words = ["--base-cmd", command, "--cand-cmd", f"{command} --set weights_ms=7"]
+    code, out, err = ended(gate(tmp_path, *words, "--budget", "40s"))
+    assert code in (10, 12), out + err
+    assert document(tmp_path)["result"]["cause"] in ("decode", None)
+
+
 def test_one_endpoint_twice_is_refused(tmp_path: Path) -> None:
     with running_demo() as base:
         other = base.replace("127.0.0.1", "localhost")

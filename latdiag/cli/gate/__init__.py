@@ -12,6 +12,9 @@ GATE_VERBS = {
         "latdiag.cli.gate.run:run",
         "Measure a base and a candidate in turn, and judge.",
     ),
+    "plan": ("latdiag.cli.gate.plan:plan", "Say what a budget can see here."),
+    "aa": ("latdiag.cli.gate.aa:aa", "Measure a server against itself: is any red false?"),
+    "explain": ("latdiag.cli.gate.explain:explain", "Say why a gate.json says what it says."),
     "slo": (
         "latdiag.cli.gate.slo:slo",
         "Hold absolute limits against saved runs.",

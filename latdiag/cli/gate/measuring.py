@@ -33,7 +33,7 @@ class MeasureOptions:
     prompts: Path | None
     shared_prefix: int
     priority: str
-    out: Path
+    out: Path | None
     run_path: str | None
     quiet: bool
 
@@ -116,15 +116,6 @@ _MEASURE = (
         " have the right.",
     ),
     click.option(
-        "-o",
-        "--out",
-        type=click.Path(dir_okay=False, path_type=Path),
-        default="gate.json",
-        show_default=True,
-        metavar="FILE",
-        help="Where the measurements and the verdict go.",
-    ),
-    click.option(
         "--run",
         "run_path",
         metavar="PATH",
@@ -134,18 +125,49 @@ _MEASURE = (
 )
 
 
-def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of ``MeasureOptions``, which reach a command as ``measure``."""
-    command = as_one("measure", MeasureOptions)(command)
-    for option in reversed(_MEASURE):
-        command = option(command)
-    return command
+def _out(default: str | None) -> Callable[..., Any]:
+    return click.option(
+        "-o",
+        "--out",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=default,
+        show_default=default is not None,
+        metavar="FILE",
+        help="Where the measurements and the verdict go.",
+    )
+
+
+def measure_options(out: str | None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options of ``MeasureOptions``, which reach a command as ``measure``. ``out``: where
+    gate.json goes by default; None for nowhere."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = as_one("measure", MeasureOptions)(command)
+        for option in reversed((*_MEASURE, _out(out))):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 def finished(
     done: Gated, arms: tuple[Wish, Wish], measure: MeasureOptions, faces: FaceOptions
 ) -> int:
     """Keep what was measured, show the verdict, and end as the run did."""
+    document = kept_of(done, arms, measure.out)
+    if done.measured is None:
+        return SIGNALLED + done.end.signal
+    code = show(done.measured.verdict(), document, faces)
+    if not measure.quiet:
+        _say_where(done, measure)
+    return SIGNALLED + done.end.signal if done.end.signal else code
+
+
+def kept_of(done: Gated, arms: tuple[Wish, Wish], out: Path | None) -> str:
+    """The gate.json of what was measured, which stands in ``out`` too; empty where nothing was.
+
+    LocalFault and TargetFault for what ended the run: after what was measured is kept.
+    """
     if done.end.faults:
         fault = done.end.faults[0]
         raise LocalFault(fault.text, fault.remedy, done.begun.path)
@@ -154,24 +176,21 @@ def finished(
         from latdiag.gate.document import dumped
 
         document = dumped(done.measured)
-        write(measure.out, document)
+        if out is not None:
+            write(out, document)
     if done.course.down is not None and not done.end.signal:
         from latdiag.gate.live.run import down
 
         raise down(done, arms)
     if done.measured is None:
         click.echo("Interrupted before the first pair: nothing is kept.", err=True)
-        return SIGNALLED + done.end.signal
-    verdict = done.measured.verdict()
-    code = show(verdict, document, faces)
-    if not measure.quiet:
-        _say_where(done, measure)
-    return SIGNALLED + done.end.signal if done.end.signal else code
+    return document
 
 
 def _say_where(done: Gated, measure: MeasureOptions) -> None:
-    click.echo(f"Wrote {measure.out}; the requests are in {done.begun.path}", err=True)
-    if done.end.signal:
+    wrote = f"Wrote {measure.out}; the" if measure.out is not None else "The"
+    click.echo(f"{wrote} requests are in {done.begun.path}", err=True)
+    if done.end.signal and measure.out is not None:
         click.echo("Give the same command again to go on.", err=True)
     for arm, steady in zip(("base", "candidate"), done.course.steady, strict=True):
         if not steady:

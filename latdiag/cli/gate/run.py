@@ -19,22 +19,41 @@ from latdiag.cli.options import (
     gather_options,
     target_options,
 )
+from latdiag.cli.values import DURATION
 from latdiag.cli.verb import Verb
+from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
     from latdiag.gate.live.kept import Kept
+    from latdiag.gate.live.served import Served
 
 
 @click.command(cls=Verb, epilog=LENGTHS, name="run", context_settings={"max_content_width": 79})
-@click.option("--base", required=True, metavar="URL", help="The server as it was.")
-@click.option("--cand", required=True, metavar="URL", help="The server as it would be.")
-@measure_options
+@click.option("--base", metavar="URL", help="The server as it was.")
+@click.option("--cand", metavar="URL", help="The server as it would be.")
+@click.option(
+    "--base-cmd",
+    metavar="COMMAND",
+    help="Start the base with this command; {port} in it, and $PORT, is the port to listen on.",
+)
+@click.option("--cand-cmd", metavar="COMMAND", help="The same for the candidate.")
+@click.option(
+    "--start-timeout",
+    type=DURATION,
+    default="10m",
+    show_default=True,
+    help="How long a server that is started may take until it answers.",
+)
+@measure_options("gate.json")
 @target_options
 @gather_options
 @face_options
 def run(
-    base: str,
-    cand: str,
+    base: str | None,
+    cand: str | None,
+    base_cmd: str | None,
+    cand_cmd: str | None,
+    start_timeout: int,
     measure: MeasureOptions,
     target: TargetOptions,
     gather: GatherOptions,
@@ -47,19 +66,28 @@ def run(
     \b
     latdiag gate run --base http://old:8000 --cand http://new:8000
     latdiag gate run --base http://old:8000 --cand http://new:8000 --budget 10m
+    latdiag gate run --base-cmd './old --port {port}' --cand-cmd './new --port {port}'
     """
     from latdiag.cli.targets import target_of
     from latdiag.gate.live.kept import kept
     from latdiag.gate.live.run import run_gate
+    from latdiag.gate.live.served import serving
     from latdiag.gate.settings import read_settings
     from latdiag.report.progress import Progress
 
     settings = measure.settled(read_settings(Path.cwd(), secrets.randbits(32)))
-    before = kept(measure.out)
+    before = kept(measure.out) if measure.out is not None else None
     _say_what_goes_on(before, measure.quiet)
-    ends = (base, cand)
-    spans = spans_to(gather, next((each for each in ends if each.startswith("demo:")), base))
-    with saying_what_is_kept(), target_of(base, spans) as one, target_of(cand, spans) as two:
+    base, first = _arm("base", base, base_cmd, start_timeout)
+    cand, second = _arm("candidate", cand, cand_cmd, start_timeout)
+    servers = [each for each in (first, second) if each is not None]
+    spans = spans_to(gather, next((e for e in (base, cand) if e.startswith("demo:")), base))
+    with (
+        saying_what_is_kept(),
+        serving(*servers),
+        target_of(base, spans) as one,
+        target_of(cand, spans) as two,
+    ):
         wishes = (
             measure.wish(one, target, settings.seed, before),
             measure.wish(two, target, settings.seed, before),
@@ -69,6 +97,25 @@ def run(
         progress = Progress(None, None, quiet=measure.quiet)
         done = run_gate(wishes, settings, measure.rate, measure.run_path, around, progress, before)
         return finished(done, wishes, measure, faces)
+
+
+def _arm(
+    arm: str, url: str | None, command: str | None, start_ns: int
+) -> tuple[str, Served | None]:
+    """(Its URL, what is to be started for it). UsageFault unless one of both is given."""
+    from latdiag.gate.live.served import Served
+
+    option = {"base": "--base", "candidate": "--cand"}[arm]
+    if (url is None) == (command is None):
+        raise UsageFault(
+            f"the {arm} is not given" if url is None else f"the {arm} is given twice",
+            f"give {option} URL, or {option}-cmd COMMAND",
+        )
+    if command is None:
+        assert url is not None
+        return url, None
+    served = Served(command, arm, start_ns, lambda line: click.echo(line, err=True))
+    return served.url, served
 
 
 def _say_what_goes_on(before: Kept | None, quiet: bool) -> None:

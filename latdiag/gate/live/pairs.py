@@ -68,7 +68,7 @@ class Course:
 class Pairs:
     """``settings``: the budget is that of this run. ``plan``: of the run that this one goes on
     with; ``rate``: requests/s within a block, None to choose. ``tell``: hears what is under way,
-    as a phrase and how many requests it has."""
+    as a phrase and how many requests it has. ``pilot``: pairs after which it ends in any case."""
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Pairs:
         observer: Observer,
         course: Course,
         tell: Callable[[str, int | None], None],
+        pilot: int | None = None,
     ) -> None:
         self._sending = sending
         self._settings = settings
@@ -85,6 +86,7 @@ class Pairs:
         self._observer = observer
         self._course = course
         self._tell = tell
+        self._pilot = pilot
         self._failing = [0, 0]
         #: the first pair shows what is the same in all
         self._judged_ns = -_JUDGE_NS
@@ -156,9 +158,10 @@ class Pairs:
         course, sending = self._course, self._sending
         rng = random.Random(f"{plan.settings.seed} {course.first}")
         looks = {look.pairs for look in plan.looks}
-        left = plan.pairs - course.first
+        until = min(plan.pairs, course.first + (self._pilot or plan.pairs))
+        left = until - course.first
         self._tell(f"{left} pairs of {plan.block} requests an arm", 2 * plan.block * left)
-        for pair in range(course.first, plan.pairs):
+        for pair in range(course.first, until):
             second = rng.random() < 0.5
             begun = sending.now_ns
             for arm in (0, 1) if second else (1, 0):

@@ -145,7 +145,8 @@ def parts_of(read: Reading, arm: Ints, paired: Mask) -> tuple[dict[str, Ints], s
         if all(len(each) and each.mean() >= _ENOUGH for each in shares):
             columns = {}
             for name, column in parts.parts.items():
-                columns[_joint(name, parts)] = dense = np.full(frame.n, MISSING, dtype=np.int64)
+                own = _joint(name, parts, ranks == (Rank.CLIENT,))
+                columns[own] = dense = np.full(frame.n, MISSING, dtype=np.int64)
                 # Of what may be negative (unattributed) only MISSING itself has to be avoided.
                 dense[row] = np.where(column == MISSING, 0, column)
             words = ", ".join(dict.fromkeys(NAMES[each] for each in ranks))
@@ -162,9 +163,14 @@ def _tried(client: Parts, spoken: Sequence[Account]) -> list[tuple[Parts, tuple[
     return [*found, (client, (Rank.CLIENT,))]
 
 
-def _joint(name: str, parts: Parts) -> str:
-    """Its members in the order of time, as readers see them."""
+def _joint(name: str, parts: Parts, alone: bool) -> str:
+    """Its members in the order of time, as readers see them. ``alone``: no server said anything:
+    then the network is known to the first hop, and there may be more of it behind."""
     members = members_of(parts, name)
+    if alone and name == "network":
+        return "network (first hop)"
+    if alone and len(members) > 1:
+        members = ("network", *members)
     return JOINT.join(each for each in COMPONENTS if each in members)
 
 

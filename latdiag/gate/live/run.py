@@ -53,12 +53,13 @@ def run_gate(
     progress: Progress,
     kept: Kept | None = None,
     same: bool = False,
+    pilot: int | None = None,
 ) -> Gated:
     """Measure both arms until the plan ends, a look decides, or something stops it.
 
     ``wishes``: how base and candidate are asked. ``rate``: requests/s within a block, None to
     choose. ``kept``: of a run that was cut, whose plan goes on. ``same``: both arms are one
-    endpoint, and that is meant.
+    endpoint, and that is meant. ``pilot``: pairs after which it ends in any case.
     """
     base, candidate = wishes
     begun = begin("gate", base, out, candidate=candidate, same=same)
@@ -69,9 +70,9 @@ def run_gate(
     facts = tuple(_facts(wish, arm) for wish, arm in zip((base, candidate), arms, strict=True))
     with of_run(begun.path), gather(begun.path) as heard, progress:
         told = _Told(progress, heard)
-        sending = Sending(arms)
+        sending = Sending(arms, same)
         observer = _Observer(begun.path, facts, fixed, kept)
-        pairs = Pairs(sending, settings, fixed, observer, course, told.begin)
+        pairs = Pairs(sending, settings, fixed, observer, course, told.begin, pilot)
 
         def attend(counts: Counts) -> None:
             sending.hear(counts)

@@ -26,11 +26,13 @@ UNPAIRED = 1 << 40
 
 
 class Sending:
-    """``arms``: base and candidate, asked alike. Methods that yield are parts of the work of
-    ``run_load``, which calls ``start`` and ``hear``."""
+    """``arms``: base and candidate, asked alike. ``apart``: with other texts of the same lengths,
+    since one server that has seen a prompt may keep it in a cache. Methods that yield are parts
+    of the work of ``run_load``, which calls ``start`` and ``hear``."""
 
-    def __init__(self, arms: tuple[Prepared, Prepared]) -> None:
+    def __init__(self, arms: tuple[Prepared, Prepared], apart: bool = False) -> None:
         self._arms = arms
+        self._apart = apart
         self._sent = 0
         self._start_ns = 0
         self._counts = Counts(0, 0, 0, 0)
@@ -89,7 +91,10 @@ class Sending:
         begin = self.now_ns + _LEAD_NS
         for number, prompt, offset in zip(numbers, prompts, offsets, strict=True):
             isl, osl = workload.wanted(prompt)
-            body = workload.body(prompt)
+            if self._apart and arm and isl is not None:
+                body = workload.shot(prompt + UNPAIRED // 2, isl, osl or 0)
+            else:
+                body = workload.body(prompt)
             due = begin + offset
             yield Work(number, due, isl or 0, osl or 0, stage or ARMS[arm], body, other=bool(arm))
         self._sent += len(numbers)

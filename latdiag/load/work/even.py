@@ -22,7 +22,7 @@ def check_arms(base: str, candidate: str, path: str | None, same: bool) -> None:
     if not same and place_of(one) == place_of(two):
         raise UsageFault(
             f"base and candidate are one endpoint ({shown(without_credentials(one), 80)})",
-            "give the URLs of two servers",
+            "give two; `latdiag gate aa` compares an endpoint with itself",
         )
     if spoken.name != other.name:
         raise UsageFault(

@@ -11,7 +11,8 @@ from latdiag.model.units import show_ms
 if TYPE_CHECKING:
     from latdiag.gate.result import Component, Outcome, Verdict
 
-_STATISTICS = {"shift": "shift", "exceed2x": "> 2x twin"}
+#: What statistics are called, where that is not their name.
+STATISTICS = {"shift": "shift", "exceed2x": "> 2x twin"}
 _WORDS = {"OK": "ok", "IMPROVED": "faster", "INCONCLUSIVE": "not decided"}
 
 
@@ -32,7 +33,7 @@ class Row:
 
 def label(outcome: Outcome) -> str:
     """``TTFT p95``, ``TTFT > 2x twin``, ``TTFT p95 [prompt_class=rag]``."""
-    words = _STATISTICS.get(outcome.statistic, outcome.statistic)
+    words = STATISTICS.get(outcome.statistic, outcome.statistic)
     _, bracket, where = outcome.name.partition("[")
     return f"{outcome.metric.upper()} {words}" + (f" [{where}" if bracket else "")
 
@@ -192,7 +193,7 @@ def method(verdict: Verdict) -> str:
     """How it was measured, in a line."""
     stop = verdict.stop
     return (
-        f"Same prompts and arrivals, {stop.valid} valid of {stop.measured} pairs of"
+        f"Equal requests and arrivals, {stop.valid} valid of {stop.measured} pairs of"
         f" {verdict.block}, {stop.planned} planned, order drawn (seed {verdict.seed});"
         f" {100 * stop.spent:.2g} % chance of a false red spent."
     )
