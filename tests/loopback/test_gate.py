@@ -40,7 +40,7 @@ def document(folder: Path) -> dict[str, Any]:
     return found
 
 
-def arms(base: str, candidate: str, budget: str = "40s") -> Sequence[str]:
+def arms(base: str, candidate: str, budget: str = "60s") -> Sequence[str]:
     return "--base", base, "--cand", candidate, "--budget", budget
 
 
@@ -95,7 +95,7 @@ def test_what_is_cut_goes_on_and_equal_servers_are_not_red(tmp_path: Path) -> No
         first = document(tmp_path)
         stop = first["result"]["stop"]
         assert stop["why"] == "cut" and stop["measured"] >= 1
-        code, out, err = ended(gate(tmp_path, *arms(base, candidate, "80s")))
+        code, out, err = ended(gate(tmp_path, *arms(base, candidate, "90s")))
     assert code in (0, 12), out + err
     whole = document(tmp_path)
     assert whole["plan"] == first["plan"]
@@ -118,7 +118,7 @@ def test_an_endpoint_against_itself(tmp_path: Path) -> None:
     """In other words of the same lengths, so that a prefix cache favours neither arm."""
     words = [sys.executable, "-m", "latdiag", "gate"]
     with running_demo(params=replace(HEALTHY, prefix_cache=True)) as base:
-        options = ["--base", base, "--budget", "40s", "--quiet", "--json"]
+        options = ["--base", base, "--budget", "60s", "--quiet", "--json"]
         done, planned = (
             subprocess.run(
                 [*words, verb, *options], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -141,7 +141,7 @@ def test_an_endpoint_against_itself(tmp_path: Path) -> None:
 def test_servers_that_the_gate_starts(tmp_path: Path) -> None:
     command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
     words = ["--base-cmd", command, "--cand-cmd", f"{command} --set weights_ms=7"]
-    code, out, err = ended(gate(tmp_path, *words, "--budget", "40s"))
+    code, out, err = ended(gate(tmp_path, *words, "--budget", "60s"))
     assert code in (10, 12), out + err
     assert document(tmp_path)["result"]["cause"] in ("decode", None)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -24,12 +23,12 @@ def explain(file: Path, why: str | None, as_json: bool) -> int:
     latdiag gate explain gate.json --why prefill
     """
     from latdiag.report import console
-    from latdiag.report.gate.why import explained, explained_page
+    from latdiag.report.gate.why import explained, explained_json, explained_page
 
     measured, verdict = opened(file)
     found = explained(measured, verdict, why)
     if as_json:
-        click.echo(json.dumps(found))
+        click.echo(explained_json(found))
     else:
         out = console.stdout_console()
         console.show(explained_page(found, console.ascii_only(out)), out)

@@ -192,6 +192,14 @@ def _say_where(done: Gated, measure: MeasureOptions) -> None:
     click.echo(f"{wrote} requests are in {done.begun.path}", err=True)
     if done.end.signal and measure.out is not None:
         click.echo("Give the same command again to go on.", err=True)
+    from latdiag.gate.live.pairs import SLOWED
+
+    if measure.rate is None and done.course.slowed > SLOWED:
+        click.echo(
+            f"So short a budget leaves no time for a light load: a request takes"
+            f" {done.course.slowed:.1f} times as long as alone.",
+            err=True,
+        )
     for arm, steady in zip(("base", "candidate"), done.course.steady, strict=True):
         if not steady:
             click.echo(

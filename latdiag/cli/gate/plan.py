@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
-
 import click
 
 from latdiag.cli.execute import SIGNALLED
@@ -17,9 +14,6 @@ from latdiag.cli.options import (
     target_options,
 )
 from latdiag.cli.verb import Verb
-
-if TYPE_CHECKING:
-    pass
 
 #: Pairs that say how much pairs differ here.
 _PILOT = 20
@@ -50,8 +44,8 @@ def plan(
     kept_of(done, arms, measure.out)
     if done.measured is None or done.end.signal:
         return SIGNALLED + done.end.signal
-    from latdiag.report.gate.plan import planned, planned_lines
+    from latdiag.report.gate.plan import planned, planned_json, planned_lines
 
     found = planned(done.measured, done.course.rate)
-    click.echo(json.dumps(found) if as_json else "\n".join(planned_lines(found)))
+    click.echo(planned_json(found) if as_json else "\n".join(planned_lines(found)))
     return 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from latdiag.gate.live.sending import Sending, arrivals
 from latdiag.load.processes.run import Next
+from latdiag.model.errors import UsageFault
 from latdiag.model.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ _STEADY, _STEADY_NS = 0.1, 2_000_000
 #: Requests in flight that are tried for a block, the most first, and by how much these may slow
 #: each other: a gate near saturation sees nothing but the queue.
 IN_FLIGHT = (8.0, 4.0, 2.0, 1.0, 0.5)
-_SLOWED = 1.5
+SLOWED = 1.5
 #: Requests of a trial of a load.
 _TRIAL = 25
 #: How often what was measured is judged between looks.
 _JUDGE_NS = 15 * NS_PER_S
+#: Share of the budget by which the shortest plan may exceed it.
+_LONGER = 0.25
 #: A run that has taken so many times its budget ends.
 _OVERTIME = 1.5
 #: Blocks of an arm one after the other with more failures than replies that end a run.
@@ -53,7 +56,8 @@ class Course:
     """What came of a gate so far. ``first``: the pair that it began with, where another run had
     measured some. ``seconds``: by pair from ``first`` on, whether the candidate came second.
     ``done``: pairs measured, those before ``first`` too. ``down``: the arm that answers no more.
-    ``steady``: whether each arm came to rest before the first pair."""
+    ``steady``: whether each arm came to rest before the first pair. ``slowed``: how many times as
+    long a request of the base takes under the load as alone."""
 
     first: int = 0
     plan: Plan | None = None
@@ -63,6 +67,17 @@ class Course:
     wall_ns: int = 0
     down: int | None = None
     steady: tuple[bool, bool] = (True, True)
+    slowed: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A load that was tried: requests/s, ns that a block took the slower arm, and how many times
+    as long a request of the base took as alone."""
+
+    rate: float
+    block_ns: int
+    slowed: float
 
 
 class Pairs:
@@ -98,9 +113,11 @@ class Pairs:
         alone = yield from self._warm()
         if alone is None:
             return
-        request_ns, block_ns = yield from self._loaded(alone)
+        trials = yield from self._tried(alone)
         if self._course.plan is None:
-            self._course.plan = self._sized(request_ns, block_ns)
+            self._course.plan = self._chosen(trials)
+        else:
+            self._course.rate, self._course.slowed = trials[-1].rate, trials[-1].slowed
         yield from self._measure(self._course.plan)
 
     def _warm(self) -> Generator[Next, None, int | None]:
@@ -129,8 +146,9 @@ class Pairs:
             before = times
         return self._observer.median_e2e(warm)[0]
 
-    def _loaded(self, alone_ns: int) -> Generator[Next, None, tuple[int, int]]:
-        """Choose the load; (ns between arrivals, ns of a block of the slower arm)."""
+    def _tried(self, alone_ns: int) -> Generator[Next, None, list[Trial]]:
+        """Loads, the highest first, until requests hardly slow each other."""
+        trials = []
         for in_flight in IN_FLIGHT:
             rate = self._course.rate or in_flight * NS_PER_S / alone_ns
             since, seed = self._sending.next_unpaired, self._settings.seed
@@ -142,17 +160,36 @@ class Pairs:
                 took.append(self._sending.now_ns - begun)
             yield from self._sending.written()
             slowed, _ = self._observer.median_e2e(since)
-            if self._course.rate or (slowed is not None and slowed <= _SLOWED * alone_ns):
+            trials.append(Trial(rate, max(took), (slowed or alone_ns) / alone_ns))
+            if self._course.rate or trials[-1].slowed <= SLOWED:
                 break
-        self._course.rate = rate
-        return round(NS_PER_S / rate), max(took)
+        return trials
 
-    def _sized(self, request_ns: int, block_ns: int) -> Plan:
+    def _chosen(self, trials: Sequence[Trial]) -> Plan:
+        """Plan for the lowest load that was tried and that the budget has time for. UsageFault
+        where it has for none."""
+        from latdiag.gate.plan import LEAST_PAIRS
         from latdiag.gate.sizing import sized
 
-        rest_ns = max(0, block_ns - _TRIAL * request_ns)
         spent_ns = self._sending.now_ns
-        return sized(self._settings, request_ns, rest_ns, self._fixed_length, spent_ns)
+        refusal: UsageFault | None = None
+        # The least that can be judged may take a little more than it should.
+        for room_ns in (0, round(_LONGER * self._settings.budget_ns)):
+            for trial in reversed(trials):
+                request_ns = round(NS_PER_S / trial.rate)
+                rest_ns = max(0, trial.block_ns - _TRIAL * request_ns)
+                try:
+                    plan = sized(
+                        *(self._settings, request_ns, rest_ns),
+                        *(self._fixed_length, spent_ns - room_ns),
+                    )
+                except UsageFault as fault:
+                    refusal = refusal or fault
+                    continue
+                self._course.rate, self._course.slowed = trial.rate, trial.slowed
+                return replace(plan, pairs=LEAST_PAIRS) if room_ns else plan
+        assert refusal is not None
+        raise refusal
 
     def _measure(self, plan: Plan) -> Iterator[Next]:
         course, sending = self._course, self._sending
