@@ -60,7 +60,8 @@ def test_every_room_has_its_sentence() -> None:
         *DOCUMENTS,
         "README.md",
         "CHANGELOG.md",
-        *(f"docs/{n}.md" for n in ("reading", "servers", "stacks", "api")),
+        "examples/README.md",
+        *(f"docs/{n}.md" for n in ("reading", "servers", "stacks", "api", "gate")),
     ),
 )
 def test_links_lead_somewhere(document: str) -> None:

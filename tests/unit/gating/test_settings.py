@@ -155,6 +155,18 @@ def test_a_p99_votes_only_where_the_plan_has_requests_for_it() -> None:
     assert (level[3_999]["ttft.p99"], level[4_000]["ttft.p99"]) == ("off", "error")
 
 
+def test_the_settings_that_the_document_shows_are_read(tmp_path: Path) -> None:
+    """And those that it calls the usual ones are."""
+    text = (Path(__file__).parents[3] / "docs" / "gate.md").read_text(encoding="utf-8")
+    block = text.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "latdiag.toml").write_text(block)
+    shown = read_settings(tmp_path)
+    usual = Settings()
+    for name in ("budget_ns", "min_effect", "tolerance", "on_inconclusive"):
+        assert getattr(shown, name) == getattr(usual, name)
+    assert [c.level for c in shown.checks if c.name == "ttft.p95"] == ["warn"]
+
+
 def test_what_verbs_of_saved_runs_read_stands_in_the_same_table(tmp_path: Path) -> None:
     """It is no setting of a verdict on two arms, which depends on nothing else."""
     assert read_saved(tmp_path) == Saved()
