@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -71,6 +72,8 @@ Shell completion, bash: eval "$(_LATDIAG_COMPLETE=bash_source latdiag)"
 """
 
 
+#: New objects after which Python looks for circles among the youngest.
+_OBJECTS = 100_000
 #: Set by the shell that asks for completions, as click's own scripts do.
 _COMPLETE = "_LATDIAG_COMPLETE"
 
@@ -125,6 +128,8 @@ def _run(args: Sequence[str]) -> int:
 
 def main() -> NoReturn:
     """The console script."""
+    # A verb imports 100,000 objects: Python would look for circles among them 150 times.
+    gc.set_threshold(_OBJECTS)
     fill_closed_streams()
     conceal_arguments(sys.argv[1:])
     mask_in_process_list()

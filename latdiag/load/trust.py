@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Trust:
 
     def context(self) -> ssl.SSLContext:
         """For HTTP/1.1. OSError or ssl.SSLError for files that are not what they should be."""
+        import ssl  # who reads a plan back verifies nobody
+
         context = ssl.create_default_context()
         if self.ca_file is not None:
             context.load_verify_locations(self.ca_file)

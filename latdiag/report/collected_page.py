@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.collected import Collected, caveats
 from latdiag.diagnosis.result import Result
-from latdiag.ingest.plan import Account
 from latdiag.model.document import document
 from latdiag.model.text import shown
 from latdiag.model.units import show_duration
@@ -17,6 +16,7 @@ from latdiag.store.place import displayed
 
 if TYPE_CHECKING:
     from latdiag.ingest.collection import Collection
+    from latdiag.ingest.plan import Account
 
 #: Senders that are named in one line.
 _NAMED = 5

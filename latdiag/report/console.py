@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from latdiag.report import (
-    compare_page,
-    compare_screen,
     head,
     notes,
     numbers,
@@ -101,6 +99,8 @@ def render(result: Result, console: Console, view: str = "screen") -> None:
 
 def render_comparison(comparison: Comparison, console: Console, view: str = "screen") -> None:
     """Print a comparison, as ``render`` does; bars only where a terminal shows them."""
+    from latdiag.report import compare_page, compare_screen  # a diagnosis compares nothing
+
     plain = ascii_only(console)
     if view == "full":
         page = compare_page.compose(comparison, plain, console.is_terminal)

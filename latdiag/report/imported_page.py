@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from latdiag.diagnosis import result
 from latdiag.diagnosis.result import Result
-from latdiag.ingest.importers.capture import Imported
 from latdiag.model.text import shown
 from latdiag.report.page import Page
+
+if TYPE_CHECKING:
+    from latdiag.ingest.importers.capture import Imported
 
 #: Reasons and senders that people see; ``--json`` has all.
 _LINES = 12

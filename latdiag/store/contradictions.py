@@ -26,6 +26,8 @@ _LONGEST_NS = 7 * 86_400 * 10**9
 _ALL_NS = 2**61
 _LATEST_NS = 2**62
 _LARGEST = 2**40
+#: Items that are compared at once.
+_PIECE = 1 << 15
 _INSTANTS = {
     "requests": (
         *("due_ns", "sent_ns", "dns_ns", "tcp_ns", "tls_ns", "written_ns", "wire_ns"),
@@ -64,13 +66,13 @@ class Contradictions:
         """The rows of a record batch that do not contradict themselves, by the columns it has."""
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         bad = np.zeros(batch.num_rows, dtype=np.bool_)
-        for reason, rows in self._faults(columns, batch.num_rows):
+        extent = self._extent(columns, batch.num_rows)
+        for reason, rows in self._faults(columns, extent):
             new = rows & ~bad
             if new.any():
                 self.reasons[reason] += int(new.sum())
                 bad |= new
-        extent = np.where(bad, 0, self._extent(columns, batch.num_rows))
-        total = self._all_ns + np.cumsum(extent)
+        total = self._all_ns + np.cumsum(np.where(bad, 0, extent))
         if len(total):
             late = ~bad & (total > _ALL_NS)
             if late.any():
@@ -80,8 +82,9 @@ class Contradictions:
         return batch.filter(column_array("sound", "bool", ~bad)) if bad.any() else batch
 
     def _faults(
-        self, columns: dict[str, pa.Array], n: int
+        self, columns: dict[str, pa.Array], extent: NDArray[np.int64]
     ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        n = len(extent)
         impossible = np.zeros(n, dtype=np.bool_)
         for name in _INSTANTS[self._table]:
             impossible |= _outside(columns, name, 0, _LATEST_NS, n)
@@ -97,7 +100,7 @@ class Contradictions:
             number |= _list_outside(columns, name, 0, _LATEST_NS, n)
         yield "a number that nothing counts", number
         # Differences are computed of what passed, or wraps and does not matter.
-        yield "an interval of more than a week", self._extent(columns, n) > _LONGEST_NS
+        yield "an interval of more than a week", extent > _LONGEST_NS
         stepped = _flag(columns, "clock_step", n)
         for earlier, later, reason in _ORDER:
             if earlier in columns and later in columns:
@@ -162,6 +165,9 @@ def _list_outside(
     if name not in columns:
         return np.zeros(n, dtype=np.bool_)
     offsets, items = _flat(columns[name])
+    # Nearly always all are inside, which the two ends say in a third of the time.
+    if not len(items) or (int(items.min()) >= least and int(items.max()) < most):
+        return np.zeros(n, dtype=np.bool_)
     return _any(offsets, (items < least) | (items > most - 1))
 
 
@@ -182,7 +188,10 @@ def _after(earlier: Any, later: Any) -> NDArray[np.bool_]:
 def _backwards(column: Any) -> NDArray[np.bool_]:
     offsets, items = _flat(column)
     back = np.zeros(len(items), dtype=np.bool_)
-    back[1:] = items[:-1] - items[1:] > STEP_NS
+    # By pieces that stay in a processor's cache.
+    for at in range(1, len(items), _PIECE):
+        end = min(at + _PIECE, len(items))
+        back[at:end] = items[at - 1 : end - 1] - items[at:end] > STEP_NS
     starts = offsets[:-1]
     back[starts[starts < len(items)]] = False
     return _any(offsets, back)
