@@ -274,7 +274,8 @@ EXIT_CODES: Mapping[int, str] = {
     " gate cannot be compared.",
     13: "Recorded runs are missing or of another kind, or two runs are different workloads.",
     14: "An SLO was missed.",
-    15: "A problem with the target: DNS, connect, TLS, 401, 403, 404, or no usable reply at all.",
+    15: "A problem with the target: DNS, connect, TLS, 401, 403, 404, or no usable reply at all;"
+    " or an export of which it did not take every span.",
     16: "A problem with this machine: disk full, file descriptors, permissions. The run is kept.",
     130: "Interrupted (Ctrl-C). The run is complete up to that point.",
     141: "The program that read the output closed the pipe. Nothing is printed.",
