@@ -11,6 +11,7 @@ import click
 from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import listening, prometheus_of, sayer
 from latdiag.cli.options import (
+    TLS,
     GatherOptions,
     as_one,
     metrics_header_option,
@@ -18,7 +19,7 @@ from latdiag.cli.options import (
     table_options,
     view_options,
 )
-from latdiag.cli.values import DURATION, SIZE, metrics_headers
+from latdiag.cli.values import DURATION, SIZE, metrics_headers, trust_of
 from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault, of_run
 from latdiag.model.text import without_credentials
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 )
 @metrics_header_option
 @prometheus_options
+@TLS[0]
 @click.option("--forward", metavar="URL", help="Forward all exports to this collector.")
 @click.option(
     "--wait",
@@ -86,6 +88,7 @@ def collect(
     quiet: bool,
     as_json: bool,
     view: str | None,
+    ca_file: str | None,
     gather: GatherOptions,
 ) -> int:
     """Collect spans (OTLP) and metrics from servers; latdiag sends them no requests.
@@ -100,7 +103,7 @@ def collect(
     """
     otlp = listening(gather.otlp, gather.otlp_http, gather)
     headers = metrics_headers(gather.metrics, gather.metrics_header_env)
-    prometheus = prometheus_of(gather)
+    prometheus, trust = prometheus_of(gather), trust_of(False, ca_file, None, None)
     if otlp is None and not gather.metrics and prometheus is None:
         raise UsageFault(
             "there is nothing to collect: --otlp is off and no --metrics is given",
@@ -118,6 +121,7 @@ def collect(
             metrics=gather.metrics,
             metrics_headers=headers,
             prometheus=prometheus,
+            trust=trust,
             forward=gather.forward,
             max_disk=max_disk,
             duration_ns=duration,

@@ -16,8 +16,8 @@ from latdiag.cli.foreign import OURS
 GROUPS = {
     "Workload": (
         *("requests", "duration", "concurrency", "rate", "ramp", "warmup", "isl", "osl", "seed"),
-        *("prompts", "shared-prefix", "tokenizer", "connections", "budget", "max-tokens-total"),
-        *("slo", "workers", "priority"),
+        *("prompts", "shared-prefix", "tokenizer", "connections", "like", "budget"),
+        *("max-tokens-total", "slo", "workers", "priority"),
     ),
     "Target": (
         *(

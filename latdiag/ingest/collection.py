@@ -11,6 +11,7 @@ from latdiag.ingest.collector import Collector, collecting
 from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.plan import Account, Prometheus
 from latdiag.load.look import Headers, Origin
+from latdiag.load.trust import Trust
 from latdiag.model.units import NS_PER_S, show_duration
 from latdiag.runtime.signals import handled
 from latdiag.stacks.catalogue import families, stacks
@@ -34,6 +35,7 @@ def collect(
     metrics: Sequence[str],
     metrics_headers: Mapping[Origin, Headers],
     prometheus: Prometheus | None = None,
+    trust: Trust | None = None,
     forward: str | None,
     max_disk: int | None,
     duration_ns: int,
@@ -43,8 +45,8 @@ def collect(
 ) -> Collection:
     """Collect into the run at ``path`` (created before).
 
-    ``say`` takes lines for people who wait; ``progress`` makes them of what came so far and the
-    seconds since the start.
+    ``trust``: of scrapes over TLS. ``say`` takes lines for people who wait; ``progress`` makes
+    them of what came so far and the seconds since the start.
     """
     signals: list[int] = []
     with (
@@ -57,6 +59,7 @@ def collect(
             metrics=metrics,
             metrics_headers=metrics_headers,
             prometheus=prometheus,
+            trust=trust,
             forward=forward,
             max_disk=max_disk,
             nice=0,
