@@ -44,13 +44,14 @@ def test_more_pairs_see_less_and_a_margin_costs_what_it_is() -> None:
 
 @pytest.mark.repeated
 def test_what_is_said_to_be_seen_is_seen() -> None:
-    """A TPOT that is slower by what a pilot predicts is red in most runs: 95 of 100, less what a
-    pilot of 30 pairs may be wrong."""
+    """A TPOT that is slower by what a pilot of 20 pairs predicts is red in 95 of 100 runs: how
+    wrong a pilot may be is inside."""
     runs, red = repetitions(50), 0
     for seed in range(runs):
-        pilot = measured(pairs=30, seed=1_000 + seed)
+        pilot = measured(pairs=20, seed=1_000 + seed)
         effect = visible(pilot.blocks, pilot.plan)["tpot.shift"]
-        run = measured(Fault(decode=1 + effect), pairs=30, seed=seed, settings=quick(fixed=True))
+        settings, slower = quick(fixed=True), Fault(decode=1 + effect)
+        run = measured(slower, pairs=20, seed=seed, settings=settings)
         outcome = next(o for o in run.verdict().votes if o.name == "tpot.shift")
         red += outcome.verdict == "REGRESSED"
-    assert red >= 0.8 * runs
+    assert red >= 0.85 * runs
