@@ -99,20 +99,6 @@ def families() -> frozenset[str]:
     return PROCESS_FAMILIES.union(*(signals(kind) for kind in METRIC_KINDS))
 
 
-def own_name(family: str) -> str:
-    """What the stack itself calls a metric family that another exporter passes on under a prefix
-    of its own; as it is where none does."""
-    for theirs, own in _prefixes():
-        if family.startswith(theirs):
-            return own + family.removeprefix(theirs)
-    return family
-
-
-@cache
-def _prefixes() -> tuple[tuple[str, str], ...]:
-    return tuple(pair for known in stacks() for pair in known.prefixes)
-
-
 @cache
 def reply_fields() -> ReplyFields:
     """What a load keeps of replies: the objects that hold the signals, and the headers."""

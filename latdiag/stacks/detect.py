@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from latdiag.stacks.catalogue import METRIC_KINDS, families, own_name, selector, stacks
+from latdiag.stacks.catalogue import METRIC_KINDS, families, selector, stacks
 from latdiag.stacks.families import SUFFIXES, known_name
 from latdiag.stacks.signal import Signal, Stack, Switch
 
@@ -210,7 +210,7 @@ def of_exposition(text: str) -> frozenset[str]:
         if name:
             of_samples.add(name)
             continue
-        own = own_name(declared)
+        own = known_name(declared, families()) or declared
         found.add(own)
         if kind == "counter" and not own.endswith("_total"):
             found.add(f"{own}_total")

@@ -194,9 +194,7 @@ class Stack:
     of its replies, that are kept beside its signals and keys. ``refusals``: patterns of the words
     by which it refuses a temperature below 0, and no gateway does: a reply that has them comes
     from it, whoever stands before it. ``metric_roles``: how its metrics show the role of a server
-    that no label names. ``prefixes``: (as another exporter writes it, as this stack does) of the
-    beginnings of its metric families (Ray's: ``ray_vllm_`` for ``vllm:``). ``hosted``: a provider
-    runs it, and nobody else can set its options."""
+    that no label names. ``hosted``: a provider runs it, and nobody else can set its options."""
 
     name: str
     title: str
@@ -215,5 +213,4 @@ class Stack:
     knobs: tuple[Knob, ...] = ()
     refusals: tuple[str, ...] = ()
     metric_roles: tuple[MetricRole, ...] = ()
-    prefixes: tuple[tuple[str, str], ...] = ()
     hosted: bool = False

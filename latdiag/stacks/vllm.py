@@ -332,7 +332,6 @@ STACK = Stack(
         ),
     ),
     refusals=(r"temperature must be non-negative, got -",),
-    prefixes=(("ray_vllm_", "vllm:"), ("ray_vllm:", "vllm:")),
     metric_roles=(
         # A server that only prefills makes one token of each request, so it has no gaps.
         MetricRole("unified", (_COMPUTED, _GAPS)),
