@@ -49,6 +49,8 @@ class Parts:
     client_e2e, or server where no client was there. ``row``: which rows of the frame these are.
     ``most``: ns of each row that a part cannot exceed, where a stronger source states the sum that
     it is a part of. ``no_tail``: why the slowest requests cannot be taken apart by themselves.
+    ``stretch``: before and after which changes of the server each row was sent; None where none
+    was seen.
     """
 
     total: NDArray[np.int64]
@@ -71,6 +73,7 @@ class Parts:
     row: NDArray[np.int64] | None = None
     most: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     no_tail: str | None = None
+    stretch: NDArray[np.int64] | None = None
 
     def inside(self, interval: str) -> dict[str, NDArray[np.int64]]:
         """The columns that an interval is the sum of, in time order."""

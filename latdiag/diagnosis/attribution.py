@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from latdiag.attribution import behind
@@ -16,6 +16,7 @@ from latdiag.diagnosis.breakdown import breakdown, leaves
 from latdiag.diagnosis.costs import costs_of
 from latdiag.diagnosis.health import Health, health
 from latdiag.diagnosis.learned import Learned, learned_from
+from latdiag.diagnosis.over_time import first_begin, stretches
 from latdiag.diagnosis.result import Breakdown, Claim, Share, Verdict
 from latdiag.diagnosis.shares import POPULATIONS
 from latdiag.diagnosis.verdict import Case, verdict
@@ -79,6 +80,8 @@ def attribute(
     accounts = [*servers, *laws_account, Account(Rank.CLIENT, whole)]
     union = together(accounts)
     parts = union.parts
+    if through is not None and course is not None:
+        parts = replace(parts, stretch=stretches(course, through, parts.row))
     lower = [a.parts for a in ranked(accounts) if a.parts is not None and a.parts is not parts]
     shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
@@ -121,8 +124,7 @@ def _health(
     if seen is None or through is None or laws is None or own is None:
         return None
     changes = course.changes if course is not None else ()
-    begun = through.begin[through.sent > 0]
-    origin = int(begun.min()) if len(begun) else 0
+    origin = first_begin(through)
     rows = laws.delivery.visible(seen) if frame is None else through
     shown = laws.delivery.held is None and not (
         laws.at_once or laws.pacing or laws.paced_apart or laws.transfer

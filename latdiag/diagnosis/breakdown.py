@@ -143,6 +143,9 @@ def leads(parts: Parts, first: str, population: str) -> float | None:
         return None
     random = np.random.default_rng(len(parts.total))
     segment = parts.segment[rows] if parts.segment is not None else np.zeros(len(rows), int)
+    if parts.stretch is not None:
+        # A change that was seen is no chance: as many requests come before it, and after.
+        segment = segment * (int(parts.stretch.max()) + 1) + parts.stretch[rows]
     others = [name for name in parts.parts if name != first]
     apart = np.array([(parts.parts[first] - parts.parts[name])[rows] for name in others])
     sums = resampled_sums(apart, segment, _REPETITIONS, random)
@@ -210,7 +213,8 @@ def _half_widths(
 
     The ratio is linearised (Cochran, Sampling Techniques, 3rd ed., section 6.4): its variance is
     that of the sum of ``part - ratio * total`` over the rows, which depend on each other in time
-    (``stats.dependence``). Measured coverage is in the tests.
+    (``stats.dependence``). Measured coverage is in the tests. Where a change was seen, stretches
+    are strata (ibid., section 6.10): what differs between them is no chance.
     """
     whole = float(total[rows].sum())
     if whole <= 0:
@@ -218,11 +222,23 @@ def _half_widths(
     found = {}
     for name, values in columns.items():
         ratio = float(values[rows].sum()) / whole
-        spread = sum_variance(values[rows] - ratio * total[rows])
+        spread = sum_variance(_about(values[rows] - ratio * total[rows], parts, rows))
         sampled = t_quantile(spread.freedom, 0.975) * math.sqrt(spread.variance)
         laws = _TWO_SIDED * _law_deviation(parts, rows, {name: 1.0})
         found[name] = math.hypot(sampled, laws) / whole
     return found
+
+
+def _about(
+    terms: NDArray[np.float64], parts: Parts, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Each term less the mean of its stretch."""
+    if parts.stretch is None:
+        return terms
+    stretch = parts.stretch[rows]
+    count = np.maximum(np.bincount(stretch), 1)
+    left: NDArray[np.float64] = terms - (np.bincount(stretch, terms) / count)[stretch]
+    return left
 
 
 def _law_deviation(parts: Parts, rows: NDArray[np.int64], signs: Mapping[str, float]) -> float:

@@ -17,6 +17,7 @@ from latdiag.model.units import GLUE, NS_PER_S, ms, quantity
 
 if TYPE_CHECKING:
     from latdiag.measurement.frame import Frame
+    from latdiag.measurement.observations import Observations
 
 _WORDS = {"tpot": "TPOT", "ttft": "TTFT"}
 #: Requests of a stretch that say anything.
@@ -63,6 +64,30 @@ def _stretch(parts: Parts, at: NDArray[np.float64], group: NDArray[np.bool_]) ->
         members,
         sums[first] / max(total, 1),
     )
+
+
+def first_begin(seen: Observations) -> int:
+    """When the run's first request was sent or due, ns; instants of changes count from there."""
+    begun = seen.begin[seen.sent > 0]
+    return int(begun.min()) if len(begun) else 0
+
+
+def stretches(
+    course: Course, seen: Observations, row: NDArray[np.int64] | None
+) -> NDArray[np.int64] | None:
+    """Which stretch between steps, or in a spell, the rows of the frame belong to; None where all
+    are of one, or a stretch has too few. What changes all the time has no stretches."""
+    if row is None or not len(row) or not len(seen.row):
+        return None
+    begin = np.zeros(max(int(row.max()), int(seen.row.max())) + 1, dtype=np.int64)
+    begin[seen.row] = seen.begin
+    at = (begin[row] - first_begin(seen)) / NS_PER_S
+    found = np.zeros(len(row), dtype=np.int64)
+    for change in course.changes:
+        if change.kind in ("step", "spell"):
+            found = 2 * found + _after(change, at)
+    _, found, counts = np.unique(found, return_inverse=True, return_counts=True)
+    return found if len(counts) > 1 and counts.min() >= _FEWEST else None
 
 
 def caveats_of(course: Course | None) -> list[Caveat]:

@@ -27,6 +27,7 @@ COURSE = (
         "Means and percentiles mix unlike stretches of the run: {what}.",
         "Judge each stretch by itself: a mean over both is a property of neither.",
         "Where a change (LD126) lies in the middle of the workload, the requests on its two sides"
-        " are of two servers. Of a drift or a cold start, the two halves of the requests.",
+        " are of two servers. Of a drift or a cold start, the two halves of the requests."
+        " Intervals of shares hold for as many requests before a step as there were, and in a spell.",
     ),
 )
