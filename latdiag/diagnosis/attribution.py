@@ -80,9 +80,9 @@ def attribute(
     accounts = [*servers, *laws_account, Account(Rank.CLIENT, whole)]
     union = together(accounts)
     parts = union.parts
+    lower = [a.parts for a in ranked(accounts) if a.parts is not None and a.parts is not parts]
     if through is not None and course is not None:
         parts = replace(parts, stretch=stretches(course, through, parts.row))
-    lower = [a.parts for a in ranked(accounts) if a.parts is not None and a.parts is not parts]
     shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()

@@ -28,6 +28,7 @@ COURSE = (
         "Judge each stretch by itself: a mean over both is a property of neither.",
         "Where a change (LD126) lies in the middle of the workload, the requests on its two sides"
         " are of two servers. Of a drift or a cold start, the two halves of the requests."
-        " Intervals of shares hold for as many requests before a step as there were, and in a spell.",
+        " Intervals of shares hold for as many requests before a step, and in a spell, as there"
+        " were.",
     ),
 )
