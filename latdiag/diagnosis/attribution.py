@@ -79,10 +79,9 @@ def attribute(
     laws_account = [_of_probe(probed, frame)] if laws is not None else []
     accounts = [*servers, *laws_account, Account(Rank.CLIENT, whole)]
     union = together(accounts)
-    parts = union.parts
-    lower = [a.parts for a in ranked(accounts) if a.parts is not None and a.parts is not parts]
-    if through is not None and course is not None:
-        parts = replace(parts, stretch=stretches(course, through, parts.row))
+    parts = _in_stretches(union.parts, through, course)
+    given_parts = [account.parts for account in ranked(accounts)]
+    lower = [each for each in given_parts if each is not None and each is not union.parts]
     shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
@@ -110,6 +109,13 @@ def attribute(
         caveats=union.caveats,
         case=case,
     )
+
+
+def _in_stretches(parts: Parts, seen: Observations | None, course: Course | None) -> Parts:
+    """With the stretches of a run that changed."""
+    if seen is None or course is None:
+        return parts
+    return replace(parts, stretch=stretches(course, seen, parts.row))
 
 
 def _health(
