@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -42,10 +43,12 @@ def begin(
     behind: Wish | None = None,
     candidate: Wish | None = None,
     same: bool = False,
+    up: Callable[[int], AbstractContextManager[None]] = lambda _arm: nullcontext(),
 ) -> Begun:
     """Ask the target what it is, and make the run. ``planned``: what run.json says of the plan
     instead. ``behind``: how the server behind the target is asked for; ``candidate``: how the
-    other arm is, which may be the ``same`` endpoint where that is meant."""
+    other arm is, which may be the ``same`` endpoint where that is meant. ``up``: what is around
+    the questions to the first and to the other."""
     conceal(*secrets_of(wish.headers, wish.url))
     if behind is not None:
         conceal(*secrets_of(behind.headers, behind.url))
@@ -55,7 +58,8 @@ def begin(
         check_arms(wish.url, candidate.url, wish.path, same)
     reason = stamps.why_unavailable()
     wish = replace(wish, kernel_stamps=reason is None)
-    prepared = asyncio.run(prepare(wish))
+    with up(0):
+        prepared = asyncio.run(prepare(wish))
     second = None
     if behind is not None:
         behind = replace(behind, kernel_stamps=wish.kernel_stamps)
@@ -63,7 +67,9 @@ def begin(
     arm = None
     if candidate is not None:
         candidate = replace(candidate, kernel_stamps=wish.kernel_stamps)
-        prepared, arm = even(prepared, asyncio.run(prepare(candidate)))
+        with up(1):
+            arm = asyncio.run(prepare(candidate))
+        prepared, arm = even(prepared, arm)
     path = out or default_run_path(verb, datetime.now(UTC))
     plan, found = prepared.plan, prepared.found
     header = Header(

@@ -146,6 +146,58 @@ def test_servers_that_the_gate_starts(tmp_path: Path) -> None:
     assert document(tmp_path)["result"]["cause"] in ("decode", None)
 
 
+def test_servers_that_are_started_in_turn(tmp_path: Path) -> None:
+    """The second start of the candidate is its last: what was measured before is kept."""
+    starts = tmp_path / "starts"
+    command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
+    script = tmp_path / "candidate.sh"
+    script.write_text(
+        f"#!/bin/sh\necho >>{starts}\n[ $(wc -l <{starts}) -lt 4 ] || {{ echo no memory; exit 3; }}\n"
+        f"exec {command.replace('{port}', '$PORT')}\n"
+    )
+    script.chmod(0o755)
+    words = ["--base-cmd", command, "--cand-cmd", str(script), "--one-at-a-time"]
+    code, out, err = ended(gate(tmp_path, *words, "--budget", "90s", "--osl", "16"))
+    assert code == 15, out + err
+    assert "the candidate ended with status 3" in err and "  no memory" in err
+    stop = document(tmp_path)["result"]["stop"]
+    assert stop["why"] == "cut" and stop["measured"] >= 2
+    refused = ended(gate(tmp_path, *words[:2], "--cand", "http://127.0.0.1:1", "--one-at-a-time"))
+    assert refused[0] == 2 and "give --base-cmd and --cand-cmd" in refused[2]
+
+
+@pytest.mark.parametrize(
+    ("base", "candidate", "options", "rules"),
+    [
+        # Replies that end by themselves, twice as late.
+        (
+            {"eos_mean": 8, "refuses": frozenset({"ignore_eos", "min_tokens"})},
+            {"eos_mean": 16, "refuses": frozenset({"ignore_eos", "min_tokens"})},
+            ("--osl", "64"),
+            {"lengths"},
+        ),
+        # A cache that only one of them has, for what all prompts begin with.
+        ({}, {"prefix_cache": True}, ("--shared-prefix", "112", "--osl", "8"), {"cache"}),
+    ],
+    ids=["longer", "cache"],
+)
+def test_a_hidden_difference_voids_the_run(
+    tmp_path: Path,
+    base: dict[str, Any],
+    candidate: dict[str, Any],
+    options: Sequence[str],
+    rules: set[str],
+) -> None:
+    with (
+        running_demo(params=replace(HEALTHY, **base)) as one,
+        running_demo(params=replace(HEALTHY, **candidate), seed=4) as other,
+    ):
+        code, out, err = ended(gate(tmp_path, *arms(one, other), *options))
+    assert code == 12, out + err
+    found = {reason["rule"] for reason in document(tmp_path)["result"]["reasons"]}
+    assert rules <= found
+
+
 def test_one_endpoint_twice_is_refused(tmp_path: Path) -> None:
     with running_demo() as base:
         other = base.replace("127.0.0.1", "localhost")

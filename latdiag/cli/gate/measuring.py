@@ -178,6 +178,8 @@ def kept_of(done: Gated, arms: tuple[Wish, Wish], out: Path | None) -> str:
         document = dumped(done.measured)
         if out is not None:
             write(out, document)
+    if done.course.fault is not None and not done.end.signal:
+        raise done.course.fault
     if done.course.down is not None and not done.end.signal:
         from latdiag.gate.live.run import down
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
     from latdiag.gate.live.kept import Kept
+    from latdiag.gate.live.rounds import InTurn
     from latdiag.gate.live.served import Served
 
 
@@ -44,6 +46,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="How long a server that is started may take until it answers.",
 )
+@click.option(
+    "--one-at-a-time",
+    is_flag=True,
+    help="Never serve both at once (one GPU): start, measure and stop them in turn.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(2, 100),
+    default=4,
+    show_default=True,
+    help="With --one-at-a-time: how often each is started.",
+)
 @measure_options("gate.json")
 @target_options
 @gather_options
@@ -54,6 +68,8 @@ def run(
     base_cmd: str | None,
     cand_cmd: str | None,
     start_timeout: int,
+    one_at_a_time: bool,
+    rounds: int,
     measure: MeasureOptions,
     target: TargetOptions,
     gather: GatherOptions,
@@ -81,10 +97,11 @@ def run(
     base, first = _arm("base", base, base_cmd, start_timeout)
     cand, second = _arm("candidate", cand, cand_cmd, start_timeout)
     servers = [each for each in (first, second) if each is not None]
+    turns = _in_turn(servers, rounds) if one_at_a_time else None
     spans = spans_to(gather, next((e for e in (base, cand) if e.startswith("demo:")), base))
     with (
         saying_what_is_kept(),
-        serving(*servers),
+        contextlib.nullcontext() if turns is not None else serving(*servers),
         target_of(base, spans) as one,
         target_of(cand, spans) as two,
     ):
@@ -95,8 +112,21 @@ def run(
         shown = [(url, target.headers(url)) for url in (one, two)]
         around = gatherer(gather, measure.quiet, shown, target.trust())
         progress = Progress(None, None, quiet=measure.quiet)
-        done = run_gate(wishes, settings, measure.rate, measure.run_path, around, progress, before)
+        done = run_gate(
+            *(wishes, settings, measure.rate, measure.run_path, around, progress, before),
+            turns=turns,
+        )
         return finished(done, wishes, measure, faces)
+
+
+def _in_turn(servers: list[Served], rounds: int) -> InTurn:
+    from latdiag.gate.live.rounds import InTurn
+
+    if len(servers) < 2:
+        raise UsageFault(
+            "--one-at-a-time starts and stops both servers", "give --base-cmd and --cand-cmd"
+        )
+    return InTurn((servers[0], servers[1]), rounds)
 
 
 def _arm(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from latdiag.gate.live.sending import Sending, arrivals
 from latdiag.load.processes.run import Next
-from latdiag.model.errors import UsageFault
+from latdiag.model.errors import LatdiagError, UsageFault
 from latdiag.model.units import NS_PER_S
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _LONGER = 0.25
 #: A run that has taken so many times its budget ends.
 _OVERTIME = 1.5
 #: Blocks of an arm one after the other with more failures than replies that end a run.
-_DOWN = 3
+DOWN = 3
 
 
 class Observer(Protocol):
@@ -56,6 +56,7 @@ class Course:
     """What came of a gate so far. ``first``: the pair that it began with, where another run had
     measured some. ``seconds``: by pair from ``first`` on, whether the candidate came second.
     ``done``: pairs measured, those before ``first`` too. ``down``: the arm that answers no more.
+    ``fault``: what ended it besides.
     ``steady``: whether each arm came to rest before the first pair. ``slowed``: how many times as
     long a request of the base takes under the load as alone."""
 
@@ -66,7 +67,8 @@ class Course:
     seconds: list[bool] = field(default_factory=list)
     wall_ns: int = 0
     down: int | None = None
-    steady: tuple[bool, bool] = (True, True)
+    fault: LatdiagError | None = None
+    steady: list[bool] = field(default_factory=lambda: [True, True])
     slowed: float = 1.0
 
 
@@ -120,33 +122,35 @@ class Pairs:
             self._course.rate, self._course.slowed = trials[-1].rate, trials[-1].slowed
         yield from self._measure(self._course.plan)
 
-    def _warm(self) -> Generator[Next, None, int | None]:
-        """Both arms in turn, until neither gets faster or slower. The time that a request of the
-        base takes alone; None where an arm answers none."""
+    def _warm(self, arms: Sequence[int] = (0, 1)) -> Generator[Next, None, int | None]:
+        """These arms in turn, until none gets faster or slower. The time that a request of the
+        first takes alone; None where an arm answers none."""
         before: tuple[int | None, int | None] = (None, None)
-        most_ns = _WARM_SHARE * self._settings.budget_ns
-        self._tell("warming both arms", None)
+        until_ns = self._sending.now_ns + _WARM_SHARE * self._settings.budget_ns
+        self._tell("warming up", None)
         warm = self._sending.next_unpaired
         for turn in range(_ROUNDS):
             since = self._sending.next_unpaired
-            for arm in (turn % 2, 1 - turn % 2):
+            for arm in arms if turn % 2 else arms[::-1]:
                 yield from self._sending.alone(arm, ROUND)
             yield from self._sending.written()
             times = self._observer.median_e2e(since)
-            for arm, each in enumerate(times):
-                if each is None:
+            for arm in arms:
+                if times[arm] is None:
                     self._course.down = arm
                     return None
-            steady = [_alike(*both) for both in zip(before, times, strict=True)]
-            self._course.steady = (steady[0], steady[1])
-            if all(steady) or self._sending.now_ns > most_ns:
+            for arm in arms:
+                self._course.steady[arm] = _alike(before[arm], times[arm])
+            if all(self._course.steady[arm] for arm in arms) or self._sending.now_ns > until_ns:
                 break
             if turn == 0:
                 warm = self._sending.next_unpaired  # the first ones may have woken something
             before = times
-        return self._observer.median_e2e(warm)[0]
+        return self._observer.median_e2e(warm)[arms[0]]
 
-    def _tried(self, alone_ns: int) -> Generator[Next, None, list[Trial]]:
+    def _tried(
+        self, alone_ns: int, arms: Sequence[int] = (0, 1)
+    ) -> Generator[Next, None, list[Trial]]:
         """Loads, the highest first, until requests hardly slow each other."""
         trials = []
         for in_flight in IN_FLIGHT:
@@ -154,24 +158,24 @@ class Pairs:
             since, seed = self._sending.next_unpaired, self._settings.seed
             self._tell(f"trying {rate:.3g} requests/s", None)
             took = []
-            for arm in (0, 1):
+            for arm in arms:
                 begun = self._sending.now_ns
                 yield from self._sending.burst(arm, _TRIAL, arrivals(rate, _TRIAL, seed))
                 took.append(self._sending.now_ns - begun)
             yield from self._sending.written()
-            slowed, _ = self._observer.median_e2e(since)
+            slowed = self._observer.median_e2e(since)[arms[0]]
             trials.append(Trial(rate, max(took), (slowed or alone_ns) / alone_ns))
             if self._course.rate or trials[-1].slowed <= SLOWED:
                 break
         return trials
 
-    def _chosen(self, trials: Sequence[Trial]) -> Plan:
-        """Plan for the lowest load that was tried and that the budget has time for. UsageFault
-        where it has for none."""
+    def _chosen(self, trials: Sequence[Trial], ahead_ns: int = 0) -> Plan:
+        """Plan for the lowest load that was tried and that the budget has time for, beside what
+        takes ``ahead_ns``. UsageFault where it has for none."""
         from latdiag.gate.plan import LEAST_PAIRS
         from latdiag.gate.sizing import sized
 
-        spent_ns = self._sending.now_ns
+        spent_ns = self._sending.now_ns + ahead_ns
         refusal: UsageFault | None = None
         # The least that can be judged may take a little more than it should.
         for room_ns in (0, round(_LONGER * self._settings.budget_ns)):
@@ -206,7 +210,7 @@ class Pairs:
             course.seconds.append(second)
             course.done = pair + 1
             course.wall_ns += sending.now_ns - begun
-            if max(self._failing) >= _DOWN:
+            if max(self._failing) >= DOWN:
                 self._give_up()
                 return
             if course.done in looks or sending.now_ns > self._judged_ns + _JUDGE_NS:
@@ -221,7 +225,7 @@ class Pairs:
         """An arm is down: the pairs since then are none."""
         course = self._course
         course.down = self._failing.index(max(self._failing))
-        course.done = max(course.first, course.done - _DOWN)
+        course.done = max(course.first, course.done - DOWN)
         del course.seconds[course.done - course.first :]
 
     def _block(self, plan: Plan, pair: int, arm: int) -> Iterator[Next]:

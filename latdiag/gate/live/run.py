@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from latdiag.gate.live.kept import Facts, Kept
 from latdiag.gate.live.pairs import Course, Pairs
+from latdiag.gate.live.rounds import InTurn, Rounds
 from latdiag.gate.live.sending import ARMS, Sending
 from latdiag.ingest.gathering import Gather, Heard
 from latdiag.load.begin import Begun, begin
@@ -54,25 +56,38 @@ def run_gate(
     kept: Kept | None = None,
     same: bool = False,
     pilot: int | None = None,
+    turns: InTurn | None = None,
 ) -> Gated:
     """Measure both arms until the plan ends, a look decides, or something stops it.
 
     ``wishes``: how base and candidate are asked. ``rate``: requests/s within a block, None to
     choose. ``kept``: of a run that was cut, whose plan goes on. ``same``: both arms are one
     endpoint, and that is meant. ``pilot``: pairs after which it ends in any case.
+    ``turns``: of arms that cannot be served at once.
     """
     base, candidate = wishes
-    begun = begin("gate", base, out, candidate=candidate, same=same)
+    stacks: dict[int, tuple[tuple[str, str | None], ...]] = {}
+
+    @contextlib.contextmanager
+    def up(arm: int) -> Iterator[None]:
+        with turns.up(arm) if turns is not None else contextlib.nullcontext():
+            yield
+            stacks[arm] = _stacks(wishes[arm])
+
+    begun = begin("gate", base, out, candidate=candidate, same=same, up=up)
     assert begun.candidate is not None
     arms = (begun.prepared, begun.candidate)
     fixed = _fixed_length(begun.prepared)
     course = Course(rate=rate)
-    facts = tuple(_facts(wish, arm) for wish, arm in zip((base, candidate), arms, strict=True))
+    facts = [Facts(arm.found.model, stacks[place]) for place, arm in enumerate(arms)]
     with of_run(begun.path), gather(begun.path) as heard, progress:
         told = _Told(progress, heard)
         sending = Sending(arms, same)
         observer = _Observer(begun.path, facts, fixed, kept)
-        pairs = Pairs(sending, settings, fixed, observer, course, told.begin, pilot)
+        made = Pairs if turns is None else Rounds
+        pairs = made(sending, settings, fixed, observer, course, told.begin, pilot)
+        if turns is not None and isinstance(pairs, Rounds):
+            pairs.turns = turns
 
         def attend(counts: Counts) -> None:
             sending.hear(counts)
@@ -156,6 +171,6 @@ class _Observer:
         return self._made().result(course)
 
 
-def _facts(wish: Wish, arm: Prepared) -> Facts:
-    shown_ = stacks_at(wish.url, wish.headers, wish.trust)
-    return Facts(arm.found.model, tuple((each.name, each.version) for each in shown_))
+def _stacks(wish: Wish) -> tuple[tuple[str, str | None], ...]:
+    found = stacks_at(wish.url, wish.headers, wish.trust)
+    return tuple((each.name, each.version) for each in found)

@@ -18,13 +18,13 @@ from urllib.request import ProxyHandler, Request, build_opener
 from latdiag.model.errors import LocalFault, TargetFault, UsageFault
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown
-from latdiag.model.units import show_duration
+from latdiag.model.units import NS_PER_MS, show_duration
 
 #: What stands in a command for the port that is chosen.
 PLACE = "{port}"
 #: What is asked until it answers: a list of models is there when requests are taken.
 _HEALTH = "/v1/models"
-_LOOK_S, _PATIENCE_S = 0.2, 5.0
+_LOOK_NS, _REST_S, _PATIENCE_S = 200 * NS_PER_MS, 0.05, 5.0
 #: How long a server may take to end by itself.
 _ENDING_S = 15.0
 _TAIL_LINES, _TAIL_BYTES = 12, 8_192
@@ -82,15 +82,18 @@ class Served:
             raise self._fault(f"ended with status {status} before it took requests")
         return _answers(self.url + _HEALTH)
 
-    def await_healthy(self, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Wait for it. TargetFault where it never gets there in its time."""
-        until = time.monotonic_ns() + self._start_ns
-        while not stopped() and not self.healthy():
+    def until_healthy(self) -> Iterator[None]:
+        """Goes round until it is; whoever iterates waits meanwhile. TargetFault where it never
+        gets there in its time."""
+        until, look = time.monotonic_ns() + self._start_ns, 0
+        while time.monotonic_ns() < look or not self.healthy():
+            if time.monotonic_ns() >= look:
+                look = time.monotonic_ns() + _LOOK_NS
             if time.monotonic_ns() > until:
                 raise self._fault(
                     f"did not answer GET {_HEALTH} within {show_duration(self._start_ns)}"
                 )
-            time.sleep(_LOOK_S)
+            yield
 
     def stop(self) -> None:
         """End it and all that it started."""
@@ -137,7 +140,8 @@ def serving(*servers: Served) -> Iterator[None]:
         for each in servers:
             each.start()
         for each in servers:
-            each.await_healthy()
+            for _ in each.until_healthy():
+                time.sleep(_REST_S)
         yield
     finally:
         for each in servers:
