@@ -46,18 +46,11 @@ def begin(
     up: Callable[[int], AbstractContextManager[None]] = lambda _arm: nullcontext(),
 ) -> Begun:
     """Ask the target what it is, and make the run. ``planned``: what run.json says of the plan
-    instead. ``behind``: how the server behind the target is asked for; ``candidate``: how the
-    other arm is, which may be the ``same`` endpoint where that is meant. ``up``: what is around
-    the questions to the first and to the other."""
-    conceal(*secrets_of(wish.headers, wish.url))
-    if behind is not None:
-        conceal(*secrets_of(behind.headers, behind.url))
-        check_apart(wish.url, behind.url, wish.path)
-    if candidate is not None:
-        conceal(*secrets_of(candidate.headers, candidate.url))
-        check_arms(wish.url, candidate.url, wish.path, same)
-    reason = stamps.why_unavailable()
-    wish = replace(wish, kernel_stamps=reason is None)
+    instead. ``behind``, ``candidate``: how the server behind the target, or the other arm, is
+    asked, which may be the ``same`` endpoint. ``up``: around the questions to the first and the
+    other."""
+    _check(wish, behind, candidate, same)
+    wish = replace(wish, kernel_stamps=(reason := stamps.why_unavailable()) is None)
     with up(0):
         prepared = asyncio.run(prepare(wish))
     second = None
@@ -97,6 +90,17 @@ def begin(
     )
     made = create_run(path, header.to_json())
     return Begun(wish, prepared, made, secrets.token_hex(4), second, arm)
+
+
+def _check(wish: Wish, behind: Wish | None, candidate: Wish | None, same: bool) -> None:
+    """What they hold is concealed from now on. UsageFault for endpoints that are not apart."""
+    for each in (wish, behind, candidate):
+        if each is not None:
+            conceal(*secrets_of(each.headers, each.url))
+    if behind is not None:
+        check_apart(wish.url, behind.url, wish.path)
+    if candidate is not None:
+        check_arms(wish.url, candidate.url, wish.path, same)
 
 
 def _stacks(wishes: Sequence[Wish]) -> tuple[StackShown, ...]:

@@ -152,7 +152,8 @@ def test_servers_that_are_started_in_turn(tmp_path: Path) -> None:
     command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
     script = tmp_path / "candidate.sh"
     script.write_text(
-        f"#!/bin/sh\necho >>{starts}\n[ $(wc -l <{starts}) -lt 4 ] || {{ echo no memory; exit 3; }}\n"
+        f"#!/bin/sh\necho >>{starts}\n"
+        f"[ $(wc -l <{starts}) -lt 4 ] || {{ echo no memory; exit 3; }}\n"
         f"exec {command.replace('{port}', '$PORT')}\n"
     )
     script.chmod(0o755)

@@ -26,7 +26,7 @@ from latdiag.stats.estimate import rank
 if TYPE_CHECKING:
     from latdiag.attribution.parts import Parts
     from latdiag.attribution.reading import Reading
-    from latdiag.measurement.streams import Gaps
+    from latdiag.measurement.streams import Gaps, Streams
     from latdiag.store.batch import Batch
     from latdiag.store.batch import Ints as Column
     from latdiag.store.run import Run
@@ -71,6 +71,24 @@ def _columns(batch: Batch) -> dict[str, NDArray[Any]]:
         "itl": _of_gaps(streams.itl),
         **{name: _plain(batch.ints[name]) for name in ("osl", "isl", "cached_tokens")},
         **{name: _plain(column) for name, column in times.items()},
+        **_near(batch, streams, times),
+    }
+
+
+def _near(batch: Batch, streams: Streams, times: Mapping[str, Column]) -> dict[str, Ints]:
+    """TTFT and TPOT also where a stamp was overwritten before it was read, which a busy client
+    does to both arms alike: then the next one stands for it, at most a little late."""
+    sent, tokens = batch.ints["sent_ns"], np.maximum(streams.tokens, batch.ints["osl"].values)
+    begun = sent.valid & (streams.first > 0)
+    later = tokens - streams.first_tokens
+    several = begun & (streams.outputs > 1) & (later > 0)
+    near = {
+        "ttft": (begun, streams.first - sent.values),
+        "tpot": (several, (streams.last - streams.first) // np.maximum(later, 1)),
+    }
+    return {
+        name: np.where(times[name].valid, times[name].values, np.where(known, value, MISSING))
+        for name, (known, value) in near.items()
     }
 
 
