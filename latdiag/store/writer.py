@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latdiag.model.errors import LocalFault
 from latdiag.store import documents
 from latdiag.store.faults import taken
 from latdiag.store.place import displayed, place_of
@@ -90,8 +91,17 @@ class RunWriter:
             self._place.remove(name)
 
     def write_state(self, state: Mapping[str, object]) -> None:
-        """Replace writers/WRITER.json. ``state["state"]`` is ``open``, at the end ``closed``."""
-        self._place.put(f"writers/{self.writer_name}.json", documents.to_bytes(state))
+        """Replace writers/WRITER.json. ``state["state"]`` is ``open``, at the end ``closed``.
+
+        Where a full disk has no room for a second file, the first is written over: the last word
+        of a writer says what was lost.
+        """
+        name, data = f"writers/{self.writer_name}.json", documents.to_bytes(state)
+        try:
+            self._place.put(name, data)
+        except LocalFault:
+            if not self._place.overwrite(name, data):
+                raise
 
     def _add(self, table: str, columns: Mapping[str, Column]) -> str | None:
         data = _encoded(table, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -136,6 +137,24 @@ def _whole_parts(path: str) -> int:
     return rows // 100
 
 
+def _last_word(disk: Path, path: str) -> None:
+    """Where not a byte is left, a writer still says how it ended, in the place of what it said."""
+    ballast = disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", 0) as file:
+        while file.write(bytes(4096)):
+            pass
+    writer = RunWriter(path, "w")
+    with pytest.raises(LocalFault):
+        writer.write_part({"request_id": ["r"], "attempt": [1]})
+    for said in ("closed", "open"):
+        writer.write_state(state(said))
+        assert json.loads(Path(path, "writers", "w.json").read_bytes())["state"] == said
+    with pytest.raises(LocalFault):  # what is longer than its place is not written by halves
+        writer.write_state({**state("closed"), "more": "x" * 9000})
+    assert json.loads(Path(path, "writers", "w.json").read_bytes())["state"] == "open"
+    ballast.unlink()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_full_disk_keeps_what_was_written(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
@@ -152,6 +171,7 @@ def test_a_full_disk_keeps_what_was_written(tmp_path: Path) -> None:
         assert "--out" in fault.remedy
         parts = _whole_parts(path)
         assert parts >= 10
+        _last_word(disk, path)
         # What there was room for is not only there: with space again, the run goes on.
         Path(path, "requests", "part-w-000001.parquet").unlink()
         writer = RunWriter(path, "w")
