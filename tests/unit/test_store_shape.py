@@ -131,7 +131,10 @@ def test_the_same_documents_untouched_are_read(path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "says"),
     [
-        (run_documents.header("watch"), "tool.verb is 'watch', and none of collect, import, load"),
+        (
+            run_documents.header("watch"),
+            "tool.verb is 'watch', and none of collect, gate, import, load, probe",
+        ),
         (run_documents.header(plan={"rate": "8"}), "plan.rate is the text '8', and not a number"),
         (run_documents.header(plan={"rate": -2.0}), "plan.rate is -2, and not from 0 to"),
         (run_documents.header(plan={"connections": "new"}), "'new', and not reuse or fresh"),
