@@ -82,7 +82,7 @@ def run(
     \b
     latdiag gate run --base http://old:8000 --cand http://new:8000
     latdiag gate run --base http://old:8000 --cand http://new:8000 --budget 10m
-    latdiag gate run --base-cmd './old --port {port}' --cand-cmd './new --port {port}'
+    latdiag gate run --base-cmd './old -p {port}' --cand-cmd './new -p {port}'
     """
     from latdiag.cli.targets import target_of
     from latdiag.gate.live.kept import kept

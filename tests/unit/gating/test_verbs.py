@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from latdiag.cli import run
-from latdiag.cli.gate import aa
+from latdiag.cli.gate import GATE_VERBS, aa
 from latdiag.gate.blocks import joined
 from latdiag.gate.document import dumped
 from latdiag.gate.live.kept import kept
@@ -104,6 +104,12 @@ def test_why_a_verdict_is_what_it_is(red: Path, capsys: pytest.CaptureFixture[st
     assert page.startswith("REGRESSED") and all(len(line) <= 79 for line in page.splitlines())
     assert run(["gate", "explain", str(red), "--why", "nothing"]) == 2
     assert "there are" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", GATE_VERBS)
+def test_help_fits(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["gate", name, "--help"]) == 0
+    assert all(len(line) <= 79 for line in capsys.readouterr().out.splitlines())
 
 
 # --- what a run goes on with
