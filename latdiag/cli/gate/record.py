@@ -21,7 +21,7 @@ def record(run: str, label: str, accept: bool, as_json: bool, stored: StoreOptio
     than an anchor, is refused (exit 10) without --accept, so that a baseline cannot creep.
 
     \b
-    latdiag gate record NAME.run --store git:latdiag-baselines --label $GITHUB_SHA
+    latdiag gate record NAME.run --store git:baselines --label $GITHUB_SHA
     latdiag gate record NAME.run --store baselines --fact gpu=H200
     """
     from latdiag.cli.gate.faces import print_line
