@@ -127,7 +127,7 @@ def export(
 
     \b
     latdiag export latdiag-runs/NAME.run --to otlp http://localhost:4318
-    latdiag export latdiag-runs/NAME.run --to otlp grpc://localhost:4317 --slowest 100
+    latdiag export NAME.run --to otlp grpc://localhost:4317 --slowest 100
     latdiag export latdiag-runs/NAME.run --to perfetto timeline.json
     """
     from latdiag.export.choice import Wanted
