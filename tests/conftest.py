@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.profiles import FULL
@@ -34,3 +35,13 @@ _CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", _CALM, max_examples=FULL, print_blob=True)
 settings.register_profile("dev", _CALM, max_examples=FULL // 5)
 settings.load_profile("dev")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes a minute each runs only when ``-m long`` asks for it."""
+    if "long" in config.getoption("markexpr"):
+        return
+    skip = pytest.mark.skip(reason="takes a minute: run it with pytest -m long")
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(skip)

@@ -136,7 +136,7 @@ def probe(
         limits, workload = _offered(planner, like, own, budget, max_tokens_total, seed, len(asked))
         place = held.enter_context(target_of(url, spans_to(gather, url)))
         wish = _wish(place, target, output.priority, limits.seed)
-        second = _wish(behind, target, output.priority, limits.seed) if behind else None
+        second = None if behind is None else _wish(behind, target, output.priority, limits.seed)
         _say_cost(limits)
         if like is None:
             held.enter_context(planner)

@@ -95,7 +95,7 @@ def fork():
     child = _fork()
     if not child:
         from latdiag.measurement.stages import PathStage, Shot, Stage
-        def probe(limits):
+        def probe(limits, undecided):
             yield PathStage(10, (32, 512, 1024) * 2, 2)
             shots = tuple(Shot(n, 4, -1) for n in (32, 128, 256, 512, 768, 1024) * 2)
             yield Stage("S3", shots, 1)

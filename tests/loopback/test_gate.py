@@ -114,6 +114,7 @@ def test_other_models_are_no_comparison(tmp_path: Path) -> None:
     assert document(tmp_path)["result"]["stop"]["measured"] == 1
 
 
+@pytest.mark.long
 def test_an_endpoint_against_itself(tmp_path: Path) -> None:
     """In other words of the same lengths, so that a prefix cache favours neither arm."""
     words = [sys.executable, "-m", "latdiag", "gate"]
@@ -138,6 +139,7 @@ def test_an_endpoint_against_itself(tmp_path: Path) -> None:
     assert not (tmp_path / "gate.json").exists()
 
 
+@pytest.mark.long
 def test_servers_that_the_gate_starts(tmp_path: Path) -> None:
     command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
     words = ["--base-cmd", command, "--cand-cmd", f"{command} --set weights_ms=7"]
@@ -146,6 +148,7 @@ def test_servers_that_the_gate_starts(tmp_path: Path) -> None:
     assert document(tmp_path)["result"]["cause"] in ("decode", None)
 
 
+@pytest.mark.long
 def test_servers_that_are_started_in_turn(tmp_path: Path) -> None:
     """The second start of the candidate is its last: what was measured before is kept."""
     starts = tmp_path / "starts"
@@ -167,6 +170,7 @@ def test_servers_that_are_started_in_turn(tmp_path: Path) -> None:
     assert refused[0] == 2 and "give --base-cmd and --cand-cmd" in refused[2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("base", "candidate", "options", "rules"),
     [
@@ -207,6 +211,7 @@ def test_one_endpoint_twice_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", ["base", "candidate"])
 def test_an_arm_that_goes_down_midway_is_15_and_what_was_measured_kept(
     tmp_path: Path, which: str

@@ -180,6 +180,7 @@ def test_the_workflow_is_red_on_a_slower_candidate_and_names_it(
         print(comment)
 
 
+@pytest.mark.long
 def test_the_workflow_is_green_on_equal_servers_and_a_fork_needs_no_permission(
     tmp_path: Path, programs: dict[str, str]
 ) -> None:
@@ -240,6 +241,7 @@ def test_the_comment_is_replaced_and_a_token_that_may_not_write_is_no_fault(
     assert comment("no marker").returncode == 2
 
 
+@pytest.mark.long
 def test_the_template_of_gitlab_is_red_on_a_slower_candidate(
     tmp_path: Path, programs: dict[str, str]
 ) -> None:
@@ -271,6 +273,7 @@ def test_the_template_of_gitlab_is_red_on_a_slower_candidate(
     assert (tmp_path / artifacts["reports"]["metrics"]).read_text().endswith("# EOF\n")
 
 
+@pytest.mark.long
 def test_the_fixture_of_pytest_fails_a_test_on_a_slower_candidate(tmp_path: Path) -> None:
     """And skips it where no servers are named."""
     shutil.copytree(EXAMPLES / "pytest", tmp_path / "tests")
