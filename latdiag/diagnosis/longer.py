@@ -49,9 +49,10 @@ def longer(result: Result, header: Mapping[str, object]) -> str:
     if not words:
         return ""
     minutes = max(1, round(cost(limits).seconds / _MINUTE_S))
+    listed = " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
     return (
         f"--budget {larger} (about {_round(n):,} requests of the workload, {minutes} min) would"
-        f" also state {' and '.join(words)}."
+        f" also state {listed}."
     )
 
 
@@ -82,9 +83,6 @@ def _decided(result: Result, parts: Parts, n: int) -> Iterator[str]:
     times = ceil(n / len(parts.total))
     if times < 2:
         return
-    verdict = result.verdict
-    if verdict is not None and verdict.kind == "ambiguous" and would_decide(parts, times):
-        yield "which part is the largest, if they go on as these did"
     ttft = result.metrics.get("ttft")
     high = ttft.statistics.get(_HIGH) if ttft is not None else None
     if high is not None and high.value is None and high.needs is not None and n >= high.needs:
@@ -94,6 +92,9 @@ def _decided(result: Result, parts: Parts, n: int) -> Iterator[str]:
         then = breakdown(_repeated(parts, times), "client_e2e", "p95_tail")
         if then is not None and then.insufficient is None:
             yield "where the time of the slowest 5 % goes"
+    verdict = result.verdict
+    if verdict is not None and verdict.kind == "ambiguous" and would_decide(parts, times):
+        yield "which part is the largest, if they are like these"
 
 
 def _round(n: int) -> int:

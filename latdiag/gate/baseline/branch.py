@@ -154,16 +154,17 @@ class GitBranch:
         return self._tip
 
     def _remote_tip(self) -> str | None:
-        """The commit there, brought here. No ref is written: two that fetch at once into one
-        repository would be in each other's way."""
+        """The commit there, brought here. No ref is written (``--refmap=``: nor the one by which a
+        clone remembers the remote's): two that fetch at once into one repository would be in each
+        other's way."""
         there = self._git("ls-remote", "--exit-code", _REMOTE, self._ref, fail=False)
         if there.returncode == 2:  # the remote answers, and has no such branch
             return None
         if there.returncode:
             raise self._fault("ls-remote", there)
         tip = there.stdout.decode(errors="replace").split()[0]
-        words = ("--quiet", "--no-tags", "--no-write-fetch-head", _REMOTE, self._ref)
-        self._text("fetch", *words)
+        quiet = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=")
+        self._text("fetch", *quiet, _REMOTE, self._ref)
         return tip
 
     def _identity(self) -> dict[str, str]:

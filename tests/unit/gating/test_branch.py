@@ -76,6 +76,19 @@ def test_many_who_push_at_once_all_have_their_files_there(clones: tuple[Path, Pa
     assert [there.read(name, 10) for name in names] == [str(n).encode() for n in range(8)]
 
 
+def test_who_reads_writes_no_ref(clones: tuple[Path, Path]) -> None:
+    """Two that fetch at once would fail to lock it."""
+    GitBranch("b", clones[1]).put("runs/1.json", b"1")
+    assert GitBranch("b", clones[0]).names("runs") == ["1.json"]
+    refs = subprocess.run(
+        ["git", "-C", str(clones[0]), "for-each-ref", "--format=%(refname)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "/b" not in refs.stdout
+
+
 def test_a_push_that_lost_the_race_is_made_again(
     clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
