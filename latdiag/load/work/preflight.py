@@ -310,7 +310,7 @@ class Preflight:
         others = [d.path for d in DIALECTS.values() if not asked.endswith(d.path)]
         also = "".join(f"; {urlsplit(url).path} is not there either" for url in self._others)
         return (
-            f"try --path {' or --path '.join(others)}, or check --model and the URL's path{also}"
+            f"use --path {' or --path '.join(others)}, or check --model and the URL's path{also}"
         )
 
 
