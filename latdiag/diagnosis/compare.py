@@ -26,6 +26,8 @@ from latdiag.stats.bootstrap import LEAST_PIECES
 METRICS = ("ttft", "tpot", "itl", "e2e", "output_throughput")
 #: Classes that the sentence names.
 _NAMED = 2
+#: Of a whole that has no interval, what parts have to prove to be the answer.
+_MOST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +194,25 @@ def _sentence(mean: PopulationDifference) -> str:
         return f"No answer: {whole.refused}."
     a, b = (_plain(side.amount.ms) for side in (mean.whole.a, mean.whole.b))
     sides = f"{_interval(whole)} end to end (mean of a request: A {a}, B {b})"
+    clear = [each for each in mean.classes if each.difference.contains_zero is False]
+    clear.sort(key=lambda each: -abs(each.difference.value or 0.0))
+    words = "; ".join(
+        f"{'+'.join(each.members)} {_interval(each.difference)}" for each in clear[:_NAMED]
+    )
     if whole.contains_zero is None:
         why = (whole.lacking or "").removeprefix("no interval; ")
-        return f"No interval, so this may be noise: {sides}. {why[0].upper()}{why[1:]}."
+        why = f"{why[0].upper()}{why[1:]}."
+        proven = sum(each.difference.value or 0.0 for each in clear)
+        if whole.value and proven / whole.value > _MOST:
+            return (
+                f"Parts changed beyond noise: {words}. No interval for the whole: {sides}. {why}"
+            )
+        return f"No interval, so this may be noise: {sides}. {why}"
     if whole.contains_zero:
         text = f"No difference beyond noise: {sides}."
     else:
         text = f"B takes {more(whole.value, 'ms')} than A: {sides}."
-    clear = [each for each in mean.classes if each.difference.contains_zero is False]
-    if not clear:
-        return text
-    clear.sort(key=lambda each: -abs(each.difference.value or 0.0))
-    words = [f"{'+'.join(each.members)} {_interval(each.difference)}" for each in clear[:_NAMED]]
-    return f"{text} Parts that changed beyond noise: {'; '.join(words)}."
+    return f"{text} Parts that changed beyond noise: {words}." if words else text
 
 
 def _interval(apart: Difference) -> str:
