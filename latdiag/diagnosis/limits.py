@@ -15,7 +15,7 @@ from latdiag.attribution.laws.output_rate import OutputRate, output_rate_of
 from latdiag.measurement.stages import WORKLOAD
 from latdiag.model.document import OPTIONAL
 from latdiag.model.units import GLUE, NS_PER_S, quantity
-from latdiag.stacks.catalogue import Shown, flags_of
+from latdiag.stacks.catalogue import Shown, flags_of, gateways_of
 
 if TYPE_CHECKING:
     from latdiag.measurement.digest import Digest
@@ -134,6 +134,9 @@ def _lowered(law: Refused, found: Digest, asked: Asked) -> str:
 
 def _of_streams(found: Streams, stacks: Sequence[Shown]) -> Limit:
     n = found.value
+    # The options below are the engine's; what stands before it may be what lets no more in.
+    before = gateways_of(stacks)
+    doubt = f"; {before} may be what limits it" if before else ""
     if found.of_workload:
         told = (
             f"At most {n} requests streamed at once while up to {found.most} were in flight: the"
@@ -144,7 +147,8 @@ def _of_streams(found: Streams, stacks: Sequence[Shown]) -> Limit:
     else:
         told = f"{n} requests run at once, and the others of {found.most} wait for one to end"
     named = flags_of("admitted", stacks)
-    return Limit("streams", n, n, n, "requests", f"{told}{f' ({named})' if named else ''}.")
+    options = f" ({named})" if named else ""
+    return Limit("streams", n, n, n, "requests", f"{told}{options}{doubt}.")
 
 
 def _of_rate(found: OutputRate) -> Limit:

@@ -141,6 +141,15 @@ def flags_of(turns: str, found: Iterable[Shown] = (), most: int = EXAMPLES) -> s
     return "; ".join(f"{t}: {flag}" for t, flag, passed in words if flag and not (own and passed))
 
 
+def gateways_of(found: Iterable[Shown]) -> str:
+    """The titles of those ``found`` that stand before a server, ``LiteLLM and Envoy``; empty where
+    none showed itself."""
+    names = {name for name, _ in found}
+    return " and ".join(
+        each.title for each in stacks() if each.layer == "gateway" and each.name in names
+    )
+
+
 def _is_passed_on(stack: Stack, turns: str) -> bool:
     return any(knob.of_workers for knob in stack.knobs if knob.turns == turns)
 

@@ -9,6 +9,7 @@ import pytest
 
 from latdiag.attribution.laws.admission import Streams, streams_of
 from latdiag.attribution.laws.limits import IN_FLIGHT, RATE, refused_of
+from latdiag.diagnosis.limits import _of_streams
 from latdiag.measurement.stages import REFUSALS, WORKLOAD, Limits, Stage
 from latdiag.probe.budget import MAX_TOKENS
 from latdiag.probe.design import probe
@@ -177,3 +178,13 @@ def test_a_place_that_one_of_several_servers_lacked_is_no_limit_of_all() -> None
 
     assert streams_of(seen(burst(1, 3))) == Streams(3, 4, False)
     assert streams_of(seen(burst(1, 3) + burst(2, 7))) is None
+
+
+@pytest.mark.parametrize("of_workload", [True, False])
+def test_a_gateway_that_showed_itself_may_be_what_limits(of_workload: bool) -> None:
+    """Options are the engine's, and LiteLLM was seen to let requests through one by one."""
+    found = Streams(1, 2, of_workload)
+    alone = _of_streams(found, (("vllm", "0.10.0"),)).sentence
+    before = _of_streams(found, (("litellm", None), ("vllm", "0.10.0"))).sentence
+    assert "--max-num-seqs" in alone and "may be what limits" not in alone
+    assert "--max-num-seqs" in before and before.endswith("; LiteLLM proxy may be what limits it.")
