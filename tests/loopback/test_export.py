@@ -8,7 +8,6 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import pytest
 from opentelemetry import trace as trace_api
 
 from latdiag.cli import run as verb
-from latdiag.diagnosis.several import diagnosed
-from latdiag.export import attempts, delivery
+from latdiag.export import delivery
 from latdiag.export.links import OF_SERVERS
 from latdiag.model import span_names as names
 from latdiag.store.run import Run
+from tests.exported_run import diagnose_once, diagnosis, recorded
 from tests.loopback.trace_receiver import (
     GrpcReply,
     HttpReply,
@@ -31,7 +30,7 @@ from tests.loopback.trace_receiver import (
     rejecting,
 )
 from tests.schema import validate
-from tests.unit.golden import CAPTURES, RUNS, unpack
+from tests.unit.golden import CAPTURES
 
 Code = grpc.StatusCode
 #: Of the 10 slowest requests of the fixture.
@@ -40,19 +39,13 @@ SPANS = 81
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("runs")
-    return str(folder / unpack(RUNS / "probe-kv-spans.run.tar.gz", folder))
-
-
-@cache
-def _diagnosis(*paths: str) -> Any:
-    return diagnosed(Run.open(*paths))
+    return recorded(tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is diagnosed once, and what is waited between two tries is shorter."""
-    monkeypatch.setattr(attempts, "diagnosed", lambda each: _diagnosis(*each.paths))
+    diagnose_once(monkeypatch)
     monkeypatch.setattr("latdiag.export.delivery._WAITS_S", (0.01, 0.02))
 
 
@@ -82,7 +75,7 @@ def counts(document: dict[str, Any]) -> dict[str, int]:
 
 
 def test_traces_arrive_as_the_request_was(run: str, said: Said) -> None:
-    result = _diagnosis(run)
+    result = diagnosis(run)
     table = result.requests().set_index("request_id")
     evidence = Run.open(run).evidence(["kind", "trace_id", "span_id"])
     engine = set(zip(evidence.trace_id, evidence.span_id, strict=True))
@@ -359,7 +352,7 @@ def test_conditions_that_are_none(
 
 
 def test_a_choice_is_of_those_that_match(run: str, said: Said) -> None:
-    table = _diagnosis(run).requests()
+    table = diagnosis(run).requests()
     slow = table[(table.e2e_ms > 200) & (table.outcome == "ok")]
     where = ("--where", "e2e_ms > 200", "--where", "outcome = ok")
     with http_receiver(lambda _: HttpReply()) as got:

@@ -6,9 +6,7 @@ import csv
 import io
 import itertools
 import json
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -18,12 +16,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from latdiag.cli import run as verb
-from latdiag.diagnosis.several import diagnosed
-from latdiag.export import attempts
 from latdiag.export.perfetto import lanes
-from latdiag.store.run import Run
-
-from .golden import RUNS, unpack
+from tests.exported_run import diagnose_once, diagnosis, recorded
 
 SPANS = st.lists(
     st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda p: (p[0], sum(p))), max_size=60
@@ -43,18 +37,12 @@ def test_lanes_never_overlap_and_are_as_few_as_can_be(spans: list[tuple[int, int
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("runs")
-    return str(folder / unpack(RUNS / "probe-kv-spans.run.tar.gz", folder))
-
-
-@cache
-def diagnosis(*paths: str) -> Any:
-    return diagnosed(Run.open(*paths))
+    return recorded(tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)
 def _once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "diagnosed", lambda each: diagnosis(*each.paths))
+    diagnose_once(monkeypatch)
 
 
 def written(run: str, form: str, path: Path, *more: str) -> str:

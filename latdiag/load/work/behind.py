@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from latdiag.load.dialects import Dialect
 from latdiag.load.work.place import locate
+from latdiag.load.work.preflight import Found
 from latdiag.load.work.prepare import Prepared
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown, without_credentials
@@ -25,9 +27,14 @@ def check_apart(url: str, behind: str, path: str | None) -> None:
             f"--behind names the target itself ({shown(without_credentials(direct), 80)})",
             "give the URL of the server that the gateway passes requests on to",
         )
+    check_dialects("the target", spoken, "the server behind it", other)
+
+
+def check_dialects(first: str, spoken: Dialect, second: str, other: Dialect) -> None:
+    """UsageFault where two that are to be compared are asked by unlike paths."""
     if spoken.name != other.name:
         raise UsageFault(
-            f"the target is asked by {spoken.path}, and the server behind it by {other.path}",
+            f"{first} is asked by {spoken.path}, and {second} by {other.path}",
             "write both URLs with the same path, or name one for both with --path",
         )
 
@@ -40,6 +47,11 @@ def place_of(url: str) -> tuple[str, int, str, str]:
     return "localhost" if host in _HERE else host, port, parts.path, parts.query
 
 
+def both_take(ours: Found, theirs: Found) -> frozenset[str]:
+    """The fields that both of two servers take."""
+    return (ours.extras & theirs.extras) | ((ours.extras | theirs.extras) & {_NEWER})
+
+
 def alike(through: Prepared, behind: Prepared) -> tuple[Prepared, Prepared]:
     """Both, with bodies that are made alike for either. UsageFault for two models."""
     ours, theirs = through.found, behind.found
@@ -49,7 +61,7 @@ def alike(through: Prepared, behind: Prepared) -> tuple[Prepared, Prepared]:
             f" {shown(theirs.model, 60)!r}",
             "name a model that both serve with --model",
         )
-    extras = (ours.extras & theirs.extras) | ((ours.extras | theirs.extras) & {_NEWER})
+    extras = both_take(ours, theirs)
     context = [n for n in (ours.max_model_len, theirs.max_model_len) if n is not None]
     workload = replace(behind.workload, extras=extras)
     return (

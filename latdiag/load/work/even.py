@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from latdiag.load.work.behind import place_of
+from latdiag.load.work.behind import both_take, check_dialects, place_of
 from latdiag.load.work.place import locate
 from latdiag.load.work.prepare import Prepared
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown, without_credentials
-
-#: The newer name of a field: where one of two servers insists on it, both get it.
-_NEWER = "max_completion_tokens"
 
 
 def check_arms(base: str, candidate: str, path: str | None, same: bool) -> None:
@@ -24,11 +21,7 @@ def check_arms(base: str, candidate: str, path: str | None, same: bool) -> None:
             f"base and candidate are one endpoint ({shown(without_credentials(one), 80)})",
             "give two; `latdiag gate aa` compares an endpoint with itself",
         )
-    if spoken.name != other.name:
-        raise UsageFault(
-            f"the base is asked by {spoken.path}, and the candidate by {other.path}",
-            "write both URLs with the same path, or name one for both with --path",
-        )
+    check_dialects("the base", spoken, "the candidate", other)
 
 
 def even(base: Prepared, candidate: Prepared) -> tuple[Prepared, Prepared]:
@@ -36,7 +29,7 @@ def even(base: Prepared, candidate: Prepared) -> tuple[Prepared, Prepared]:
     ours, theirs = base.found, candidate.found
     workload = replace(
         base.workload,
-        extras=(ours.extras & theirs.extras) | ((ours.extras | theirs.extras) & {_NEWER}),
+        extras=both_take(ours, theirs),
         floor=max(base.workload.floor, candidate.workload.floor),
     )
     own = replace(workload, model=candidate.workload.model)
