@@ -192,7 +192,11 @@ def _too_few(n: int, case: Case) -> Verdict:
         " `latdiag probe`), and check whether requests failed."
     )
     if case.parts.interval == "server":
-        more = "Collect for longer (`latdiag collect --duration`), and check that spans arrive."
+        more = "Import the traces of more requests."
+        if case.listened:
+            more = (
+                "Collect for longer (`latdiag collect --duration`), and check that spans arrive."
+            )
     elif case.requests >= _MIN_ROWS:
         # More of the same would not help.
         sentence = f"Fewer than {_MIN_ROWS} of {case.requests} requests could be explained."

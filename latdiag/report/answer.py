@@ -158,6 +158,9 @@ def _median(result: Result, name: str) -> float | None:
 
 
 # ---------------------------------------------------------------------- servers alone
+_STACKS = "`latdiag stacks` lists the stacks whose spans latdiag knows."
+
+
 def _of_servers(result: Result) -> Answer | None:
     """What servers said while others sent them requests; None where a verdict says it."""
     found = result.verdict
@@ -168,12 +171,7 @@ def _of_servers(result: Result) -> Answer | None:
     spans = counts.accepted if counts is not None else read.spans if read is not None else 0
     samples = counts.samples if counts is not None else read.samples if read is not None else 0
     if spans or result.evidence is not None:
-        known = result.evidence.spans if result.evidence is not None else 0
-        sentence = (
-            f"{spans or known} spans arrived, but none of a complete request of a known stack."
-        )
-        following = "`latdiag stacks` lists the stacks whose spans latdiag knows."
-        return Answer("NO VERDICT", "bold", sentence, following)
+        return _of_spans(result, spans)
     if samples:
         return Answer(
             "NO VERDICT",
@@ -192,6 +190,24 @@ def _of_servers(result: Result) -> Answer | None:
     return Answer(
         "NOTHING ARRIVED", "bold", f"no server sent spans or metrics{during}.", following
     )
+
+
+def _of_spans(result: Result, spans: int) -> Answer:
+    """Of servers whose spans bear no breakdown; ``spans``: how many came."""
+    evidence = result.evidence
+    spans = spans or (evidence.spans if evidence is not None else 0)
+    if evidence is None or not any(sender.stack for sender in evidence.senders):
+        sentence = f"There are {spans} spans, but none of a known stack."
+        return Answer("NO VERDICT", "bold", sentence, _STACKS)
+    whole = evidence.joined - evidence.partial - evidence.contradicted
+    if whole < evidence.joined:
+        sentence = (
+            f"There are {spans} spans of {evidence.requests} requests; they are complete for"
+            f" {whole}, too few for a verdict."
+        )
+        return Answer("TOO LITTLE DATA", "bold", sentence, "--notes says what the others lack.")
+    sentence = f"There are {spans} spans, but none that says where a request's time went."
+    return Answer("NO VERDICT", "bold", sentence, _STACKS)
 
 
 # ---------------------------------------------------------------------- objectives

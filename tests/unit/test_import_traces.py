@@ -238,3 +238,15 @@ def test_hostile_roots_are_no_requests(
     assert sum(document["imported"]["scenarios"].values()) == 1
     assert sum(document["imported"]["skipped"].values()) == len(said)
     assert len(latdiag.diagnose_run(back).requests()) == 1
+
+
+def test_spans_of_a_known_stack_that_are_too_few_are_not_called_unknown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four of five requests of a real Dynamo are complete; a verdict needs more of them."""
+    capture = Path(__file__).parents[1] / "captures" / "dynamo-1.6.1" / "otlp.jsonl.gz"
+    assert verb(["import", str(capture), "--out", str(tmp_path / "few.run"), "--quiet"]) == 0
+    page = capsys.readouterr().out
+    assert "complete for 4, too few" in " ".join(page.split())
+    assert "known stack" not in page
+    assert "collect" not in page
