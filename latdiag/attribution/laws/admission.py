@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from latdiag.attribution.laws.delivery import held_back_ns
 from latdiag.measurement.stages import WORKLOAD
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ def admitted(seen: Observations) -> int | None:
     """
     rows = seen.of("S6")
     whole = rows[seen.osl[rows] >= 0.8 * seen.osl[rows].max()] if len(rows) else rows
+    hold = held_back_ns(seen) if len(whole) else 0.0
     for begin in np.unique(seen.begin[whole]):
         burst = whole[seen.begin[whole] == begin]
         if len(burst) < int((seen.begin[rows] == begin).sum()):
             continue
         first, last = seen.first[burst], seen.last[burst]
-        half = float(np.median(last - first)) / 2
+        half = float(np.median(last - first)) / 2 + hold
         late = (first >= last.min()) & (first - first.min() > half)
         # Where each waits for the one before (prompts or transfers in a row), the first ones
         # come as far apart as the last.

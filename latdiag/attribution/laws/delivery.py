@@ -112,6 +112,14 @@ def delivery_of(seen: Observations) -> Delivery:
     return Delivery(none, gathered, chunk, unsure, bursts, held, several, step)
 
 
+def held_back_ns(seen: Observations) -> float:
+    """Time between the bursts in which something lets streams go; 0 where nothing holds them."""
+    rows = seen.of("S2", "S5", WORKLOAD)
+    trains = trains_of(seen.arrivals, seen.offsets, seen.brought, seen.exact)
+    bursts = bursts_of(trains.select(rows))
+    return bursts.period_ns if bursts is not None and bursts.held else 0.0
+
+
 def _bursts(
     seen: Observations,
 ) -> tuple[Bursts | None, Held | None, NDArray[np.bool_] | None, float]:
