@@ -23,6 +23,8 @@ from latdiag.model.units import NS_PER_MS
 _BEHIND = 0.1
 #: So close it belongs to the same burst, of a stream that has some.
 _WITHIN = 0.4
+#: In the long gaps of a stream that has several: by so much a path may draw a burst out.
+_DRAWN = 0.15
 #: In periods: streams that last no longer came in one burst.
 _SHORT = 0.2
 #: Where events come this fast, being close says nothing; then only a part of the gap counts.
@@ -145,11 +147,15 @@ def trains_of(
     near = gaps <= np.repeat(limit, events)
     near[starts] = False
     # A way that shakes draws a burst out a little; what comes between two is far more than this.
-    joined = gaps <= np.repeat(np.maximum(limit, _WITHIN * pace), events)
-    joined[starts] = False
     known = exact.copy()
     known[1:] &= exact[:-1]
     known[starts] = False
+    wide = np.maximum(limit, _WITHIN * pace)
+    bursty = _sums(known & near, offsets) >= _MANY * np.maximum(_sums(known, offsets), 1)
+    bursty &= events >= _FEWEST_EVENTS
+    wide[bursty] = np.maximum(wide, _drawn_out(gaps, offsets, pace, bursty))[bursty]
+    joined = gaps <= np.repeat(wide, events)
+    joined[starts] = False
     return Trains(
         events,
         _sums(known, offsets).astype(np.int64),
@@ -157,6 +163,36 @@ def trains_of(
         _sums(tokens, offsets),
         **_groups(stamps, offsets, tokens, ~joined),
     )
+
+
+def _drawn_out(
+    gaps: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    pace: NDArray[np.float64],
+    chosen: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Gaps (ns) up to which a shaken path may have drawn the bursts of each chosen stream out.
+
+    Where half of a stream's time lies in a few long gaps, all that is far shorter than these, and
+    no longer than the mean, lies within a burst. One long gap alone may be a stall: 0.
+    """
+    found = np.zeros(len(pace))
+    events = np.diff(offsets)
+    row = np.repeat(np.arange(len(events)), events)
+    there = chosen[row]
+    row, gaps = row[there], gaps[there]
+    order = np.lexsort((gaps, row))
+    row, gaps = row[order], gaps[order]
+    sizes = events[chosen]
+    ends = np.cumsum(sizes)
+    before = np.concatenate([[0.0], np.cumsum(gaps)])
+    middle = (before[ends - sizes] + before[ends]) / 2
+    # The gap at which half of the stream's time is reached, and whether another is as long.
+    at = np.clip(np.searchsorted(before, middle, side="left") - 1, ends - sizes, ends - 1)
+    long = gaps[at]
+    second = gaps[np.maximum(ends - 2, ends - sizes)]
+    found[chosen] = np.where(second >= long / 2, np.minimum(_DRAWN * long, pace[chosen]), 0.0)
+    return found
 
 
 def _groups(

@@ -274,3 +274,32 @@ def test_the_time_that_tokens_were_held(path: Path, ends: bool) -> None:
     assert np.mean((held.first_lo - step <= first) & (first <= held.first_hi + step)) > 0.95
     assert np.mean((held.last_lo - step <= last) & (last <= held.last_hi + step)) > 0.95
     assert (last > 0).any() != ends
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_a_path_that_shakes_draws_bursts_out_and_hides_no_timer(common: bool) -> None:
+    """A few ms between the tokens of a burst, beside 112 ms between bursts."""
+
+    def path(events: Made, rng: np.random.Generator) -> list[float]:
+        held = by_timer(112, common, False)(events, rng)
+        late = [at + (rng.random() < 0.2) * rng.uniform(1, 3.5) * MS for at in held]
+        return [float(at) for at in np.maximum.accumulate(late)]
+
+    found = seen(path, step_ms=5.2)
+    assert found is not None and found.kind == "timer" and found.held
+    assert found.period_ns == pytest.approx(112 * MS, rel=0.03)
+
+
+def test_one_stall_does_not_make_small_bursts_one() -> None:
+    """Two tokens a step, an event each, and a second in which nothing comes."""
+    rng = np.random.default_rng(11)
+
+    def path(events: Made, rng: np.random.Generator) -> list[float]:
+        return [at + (1000 * MS if n > 40 else 0) for n, (at, _) in enumerate(events)]
+
+    streams = []
+    for _ in range(12):
+        events = made(rng, tokens=40, step_ms=10)
+        streams.append([events[0]] + [(at + n * 20_000, 1) for at, _ in events for n in (0, 1)])
+    found = bursts_of(trains(streams, path, rng))
+    assert found is None or found.tokens < 3

@@ -74,6 +74,25 @@ def test_the_first_burst_with_a_limit_decides() -> None:
     assert admitted(seen(gets([1.0] * 5))) is None
 
 
+def flushed(first: float, flushes: int, period: float, at: float = 5000) -> Reply:
+    """S6: 96 tokens, let go in so many flushes."""
+    gaps = ([0.0] * (96 // flushes - 1) + [period]) * flushes
+    return reply("S6", 32, at, first, gaps[:95])
+
+
+@pytest.mark.parametrize("flushes", [1, 2, 4])
+def test_one_flush_later_is_no_wait_for_a_place(flushes: int) -> None:
+    """A gateway lets go every 1.2 s, so the prompt that was last comes a whole flush later."""
+    alone = [reply("S2", 32, 0, 1200, ([0.0] * 31 + [1200.0]) * 4)]
+    alone += [reply("S5", 32, 9000, 1200, ([0.0] * 31 + [1200.0]) * 8)]
+    one = [flushed(1200.0, flushes, 1200.0, 40_000) for _ in range(3)]
+    late = [flushed(2400.0, flushes, 1200.0, 40_000)]
+    assert admitted(seen(alone + one + late)) is None
+    # After two whole replies it was no flush.
+    waited = [flushed(1200.0 * (2 * flushes + 3), flushes, 1200.0, 40_000)]
+    assert admitted(seen(alone + one + waited)) == 3
+
+
 @examples(40)
 @given(servers())
 def test_slots_are_found_or_nothing_is_claimed(server: FakeServer) -> None:
