@@ -45,6 +45,10 @@ VERBS = {
         "latdiag.cli.requests:requests",
         "List requests: when each was sent, where its time went.",
     ),
+    "report": (
+        "latdiag.cli.report:report",
+        "Write a run, or a comparison, as one HTML file.",
+    ),
     "export": (
         "latdiag.cli.export:export",
         "Export requests as traces, to Jaeger and others.",

@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from latdiag.diagnosis.result import Result
     from latdiag.measurement.slo import Slo
     from latdiag.model.caveat import Caveat
-    from latdiag.store.run import Run
+    from latdiag.store.run import Reader, Run
 
 
-def diagnosed(run: Run, slos: Sequence[Slo] = ()) -> Result:
+def diagnosed(run: Run, slos: Sequence[Slo] = (), *also: Reader) -> Result:
     """Everything that is said of ``run``, which may be several: their requests are taken together.
+    ``also``: who else takes the run's rows as they go by.
 
     UsageFault for runs whose requests cannot be attributed as one.
     """
     _check_together(run)
-    result = diagnose.result_of(run, "diagnose", slos)
+    result = diagnose.result_of(run, "diagnose", slos, *also)
     if len(run.paths) > 1:
         caveats = (*result.caveats, *_caveats(run))
         result = replace(result, runs=tuple(run.paths), caveats=caveats)

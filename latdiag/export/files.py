@@ -25,7 +25,7 @@ def check_new(place: str) -> None:
 
 def write_file(attempts: Attempts, form: str, place: str) -> Exported:
     """LocalFault where ``place`` cannot be written."""
-    with _whole(Path(place)) as path:
+    with whole(Path(place)) as path:
         if form == "parquet":
             tables.write_parquet(attempts.table, str(path))
             rows = len(attempts.table)
@@ -53,7 +53,7 @@ def _write(attempts: Attempts, form: str, file: TextIO) -> int:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> Iterator[Path]:
     """A file beside ``path`` that takes its place when it is complete."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     held = False

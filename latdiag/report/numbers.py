@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from latdiag.stats.estimate import Estimate
 
 #: Short names for the table; others are shown as they are called.
-_LABELS = {
+LABELS = {
     "ttft": "TTFT",
     "ttft_from_due": "TTFT (due)",
     "ttft_wire": "TTFT (wire)",
@@ -135,7 +135,7 @@ def _same(one: MetricResult, other: MetricResult) -> bool:
 
 
 def _label(page: Page, name: str) -> str:
-    return _LABELS.get(name) or page.word(name, 30)
+    return LABELS.get(name) or page.word(name, 30)
 
 
 def _rows(page: Page, name: str, metric: MetricResult) -> None:

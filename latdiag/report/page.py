@@ -40,6 +40,11 @@ def cells(text: str) -> int:
     return cell_len(text)
 
 
+def glued(text: str) -> str:
+    """``text`` without a line break between a number and its unit, or inside a number."""
+    return _NUMBER.sub(GLUE, text)
+
+
 def filled(text: str, first: str = "", rest: str = "") -> str:
     """``text`` wrapped to ``WIDTH`` columns; words that bear a hyphen stay whole."""
     return textwrap.fill(
@@ -156,7 +161,7 @@ class Page:
 
     def _wrapped(self, text: str, first: str, rest: str | None) -> list[str]:
         rest = first if rest is None else rest
-        text = _NUMBER.sub(GLUE, text)
+        text = glued(text)
         wide = cells(text) - len(text)
         # textwrap counts characters: where some are wide, leave room for all of them.
         width = self.width if wide <= 0 else max(self.width // 2, len(first) + 20)

@@ -1,0 +1,1 @@
+"""Results, comparisons and verdicts of a gate as one HTML file that loads nothing."""
