@@ -1,7 +1,8 @@
 """End-to-end latency in components, as any load proves it without a designed probe.
 
 What lies behind the first hop until the first token cannot be told apart then: it is one merged
-class under ``queue``.
+class under ``queue``. As much of it may be decode as the tokens take that are counted and did not
+come.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from latdiag.attribution.ledger import Claim, Ledger, Move, Origin, client_claim
 from latdiag.attribution.parts import Parts
 from latdiag.attribution.settle import Whole, settle
 from latdiag.measurement.frame import Frame
+from latdiag.measurement.unsent import unsent_of
 from latdiag.model.units import NS_PER_MS
 
 #: What the client cannot tell apart: everything behind the first hop until the first token.
@@ -33,6 +35,11 @@ _STOP_STEPS = 2
 _AT_ONCE_NS = 2 * NS_PER_MS
 #: So much of the requests' time has to lie there to look for who had it.
 _WORTH = 0.005
+#: Tokens that are counted and were not sent, made before those that were.
+_WITHHELD = Origin(
+    "E",
+    "tokens that replies count and do not send, each as long as from one that came to the next",
+)
 _BEHIND = Origin(
     "E", "kernel receive stamp of the first token minus the ACK: everything behind the first hop"
 )
@@ -86,8 +93,12 @@ def partition(frame: Frame) -> Parts:
     )
     claims = client_claims(rows)
     behind = rows.first - rows.begin - rows.client - rows.network
-    claims.append(Claim(mask_of(BEHIND_THE_HOP), behind, (_BEHIND,)))
+    unsent = unsent_of(rows)
+    most, made = unsent.early_ns(behind), unsent.withheld_ns(behind)
+    claims.append(Claim(mask_of(BEHIND_THE_HOP), behind - made, (_BEHIND,)))
     claims.append(Claim(MASK["decode"], rows.last - rows.first, (STREAM,), late=True))
+    if made.any():
+        claims.append(Claim(MASK["decode"], made, (_WITHHELD,)))
     held = held_end(rows.done - rows.last, rows.last - rows.first, rows.outputs, rows.network)
     if (end := end_claim(held, whole.total, gateway=False)) is not None:
         claims.append(end)  # as what lies before the first token, it may be anybody's there
@@ -100,6 +111,8 @@ def partition(frame: Frame) -> Parts:
         moves=(
             Move("network", "queue", (rows.network - rows.network_lo).astype(float)),
             Move("queue", "network", (rows.network_hi - rows.network).astype(float)),
+            Move("queue", "decode", (most - made).astype(float)),
+            Move("decode", "queue", made.astype(float)),
         ),
     )
     return settle(whole, ledger, int(ok.sum()) - rows.n)

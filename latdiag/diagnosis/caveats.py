@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from latdiag.attribution.accounts import Rank
+from latdiag.diagnosis import unsent
 from latdiag.diagnosis.breakdown import TAIL_ROWS
 from latdiag.diagnosis.header import known, section
 from latdiag.diagnosis.over_time import caveats_of
@@ -76,7 +77,7 @@ def caveats(result: Result, found: Digest, run: Run) -> list[Caveat]:
         out.append(caveat("LD102", missing=missing, requests=sent, source=source))
     if counts.tokens_unknown:
         out.append(caveat("LD104", more=_more_counts(header)))
-    out += _length_caveats(found, good)
+    out += [*_length_caveats(found, good), *unsent.caveats(result, found)]
     out += _header_caveats(header)
     for why in run.cut_short:
         out.append(caveat("LD110", why=why))

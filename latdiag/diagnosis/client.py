@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.laws.delivery import delivery_of
 from latdiag.diagnosis.caveats import censored_share
 from latdiag.diagnosis.header import arrivals_of, known, number, section
 from latdiag.diagnosis.held_back import refusals
@@ -69,16 +68,6 @@ def _first_censored(found: Digest) -> float | None:
 def refused(readings: Sequence[Reading]) -> dict[str, str]:
     """The metrics that a broken rule refuses, and why."""
     return {name: each.sentence() for each in readings if each.broken for name in each.refuses}
-
-
-def unsent(found: Digest) -> dict[str, str]:
-    """TPOT of a probe whose replies count tokens that never came: chunks of unknown size do not
-    tell over how many of them the time is to be shared out."""
-    seen = found.observations
-    if seen is None or not found.measurement.counts.tokens_unknown:
-        return {}
-    hidden = delivery_of(seen).hidden.any()
-    return {"tpot": "replies count tokens that were never sent"} if hidden else {}
 
 
 def invalid_because(readings: Sequence[Reading]) -> tuple[InvalidBecause, ...]:

@@ -13,7 +13,7 @@ from latdiag.attribution.client_only import partition
 from latdiag.attribution.evidence import MetricEvidence, ReplyEvidence, SpanEvidence
 from latdiag.attribution.metrics.source import MetricAccount, doubts
 from latdiag.attribution.replies import overheads
-from latdiag.diagnosis import attribution, client, flags, held_back
+from latdiag.diagnosis import attribution, client, flags, held_back, unsent
 from latdiag.diagnosis.attribution import Attribution
 from latdiag.diagnosis.by_stage import by_stage
 from latdiag.diagnosis.caveats import caveats
@@ -105,7 +105,7 @@ def _of_client(run: Run, verb: str, found: Digest, slos: Sequence[Slo]) -> Resul
     # What gathers beside the load counts spans, and audits nobody.
     writers = [writer for writer in run.writers if writer.get("kind") != "otlp"]
     audit = readings(client.facts_of(found, writers))
-    refused = client.refused(audit) | held_back.refusals(found.bursts) | client.unsent(found)
+    refused = client.refused(audit) | held_back.refusals(found.bursts) | unsent.refusals(found)
     measurement = found.measurement.without(refused)
     return Result(
         verb=verb,

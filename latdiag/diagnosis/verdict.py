@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from latdiag.diagnosis.advice import advice, following, has_changed
 from latdiag.diagnosis.breakdown import TAIL_ROWS, UNEXPLAINED, leads, unattributed
@@ -28,6 +29,9 @@ from latdiag.diagnosis.verdict_words import (
 )
 from latdiag.model.terms import AUDIT_RULES
 from latdiag.model.units import GLUE, quantity
+
+if TYPE_CHECKING:
+    from latdiag.attribution.parts import Parts
 
 _MIN_ROWS = TAIL_ROWS
 #: A leader leads beyond doubt where 95 of 100 repetitions would say so.
@@ -266,7 +270,8 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
         f" {ms(about.total_ns, about)}, {confidence_of(chosen[first])})."
     )
     # Of a probe it is known what a longer one would decide: see ``longer``.
-    sure = "" if case.probed else "A longer measurement narrows the intervals."
+    chance = not case.probed and not _is_open(case.parts, first, chosen[first])
+    sure = "A longer measurement narrows the intervals." if chance else ""
     if first == "unattributed" and (chosen[first].share or 0.0) > 0.5:
         sentence = (
             f"No evidence explains {amount(chosen[first], about)} of the {whole_of(about)} of"
@@ -282,6 +287,15 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
         following(case, about, first, None),
         sure,
     )
+
+
+def _is_open(parts: Parts, name: str, share: Share) -> bool:
+    """Whether evidence leaves open most of what its interval holds: no more requests narrow it."""
+    whole = int(parts.total.sum())
+    if name not in parts.slack or share.lo is None or share.hi is None or whole <= 0:
+        return False
+    slack = sum(float(side.sum()) for side in parts.slack[name]) / whole
+    return slack > (share.hi - share.lo) / 2
 
 
 def _top_leaf(leaves: Mapping[str, Share], component: str, whole: int) -> str | None:

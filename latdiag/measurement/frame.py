@@ -31,7 +31,7 @@ _LONGEST_WAIT_S = 86_400.0
 #: What ``columns_of`` reads; ask the store for these, and for ``IDS`` where evidence is joined.
 COLUMNS = (
     *(name for name in ttft_split.COLUMNS if name not in IDS),
-    *("scenario", "clock_id", "status", "headers_ns", "isl", "isl_wanted", "retry_after_s"),
+    *("scenario", "clock_id", "status", "headers_ns", "isl", "isl_wanted", "retry_after_s", "osl"),
 )
 
 
@@ -44,7 +44,9 @@ class Frame:
     that is not known. ``client``, ``network``, ``network_lo``, ``network_hi``, ``delayed``: of
     TTFT, as the client's stamps prove them where ``kernel`` is True; elsewhere ``network`` is the
     smallest round trip of the connection, 0 if unknown, and ``client`` the lag alone.
-    ``outputs``: output arrivals. ``isl``: tokens of the prompt as counted, else as wanted, 0 where
+    ``outputs``: output arrivals. ``osl``: tokens of the reply as counted, 0 where nobody says;
+    ``carried``: those that arrivals state, 0 where they do not; ``in_first``: those of the first
+    one, 1 where it states none. ``isl``: tokens of the prompt as counted, else as wanted, 0 where
     nobody says. ``status``: 0 where there is none. ``headers``: when the first
     byte of the reply came, 0 where that is not known. ``begun``, ``ended``: whether ``sent`` and
     ``done`` were stamped. ``sound``: it has a first token after it was sent, and no
@@ -69,6 +71,9 @@ class Frame:
     last: NDArray[np.int64]
     done: NDArray[np.int64]
     outputs: NDArray[np.int64]
+    osl: NDArray[np.int64]
+    carried: NDArray[np.int64]
+    in_first: NDArray[np.int64]
     isl: NDArray[np.int64]
     headers: NDArray[np.int64]
     client: NDArray[np.int64]
@@ -184,6 +189,9 @@ def columns_of(batch: Batch, streams: Streams, split: TtftSplit) -> dict[str, ND
         "first": first,
         "last": last,
         "outputs": streams.outputs,
+        "osl": np.where(batch.ints["osl"].valid, batch.ints["osl"].values, 0),
+        "carried": streams.tokens,
+        "in_first": streams.first_tokens,
         "isl": np.where(isl.valid, isl.values, np.where(wanted.valid, wanted.values, 0)),
         "headers": np.where(ints["headers_ns"].valid, ints["headers_ns"].values, 0),
         "done": np.where(done.valid, done.values, last),

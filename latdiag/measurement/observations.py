@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch
 
 #: What ``columns_of`` reads besides the columns of a frame.
-MORE = ("osl", "osl_wanted", "error")
+MORE = ("osl_wanted", "error")
 #: What ``observe`` reads; ask the store for these.
 COLUMNS = (*frames.COLUMNS, *MORE)
 #: The stages whose arrivals are kept: a load has none of them, however long it was.

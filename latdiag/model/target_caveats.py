@@ -31,4 +31,13 @@ TARGETS = (
         "The latencies are not affected: a reply counts as ended at its last content. In a"
         " closed loop the wait lowers the throughput a little, and new connections cost time.",
     ),
+    CaveatRow(
+        "LD144",
+        "{rows} of {requests} replies count more tokens than came one a chunk, {each} on average:"
+        " {fate:whole}.",
+        "{more:whole}",
+        "A reply's usage may count tokens that the client never sees, as hidden reasoning. They"
+        " are made before the first one that is sent, so a long time to the first token may be"
+        " decode. Where only the total is counted, several tokens in a chunk look the same.",
+    ),
 )
