@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,8 +10,12 @@ from latdiag.gate.checks import Check, planned_checks
 from latdiag.gate.settings import Settings
 from latdiag.stats.spending import Look, looks_of
 
-#: Fewer valid pairs decide nothing: 2^-12 is half of the default alpha by 20 checks.
+#: Fewer are not planned: with the default checks and alpha one of them may be lost.
 LEAST_PAIRS = 12
+#: With fewer valid pairs no rule of validity could speak: 2^-9 is under half of its level of 0.01.
+_LEAST_JUDGED = 9
+#: Share of valid pairs in which a check that votes must have a value.
+PRESENT = 0.8
 #: Of alpha, what stopping for something that is clearly broken may spend; looks have the rest.
 ABORT_SHARE = 0.2
 
@@ -39,6 +44,24 @@ class Plan:
     def abort_level(self) -> float:
         """What the test after every pair may spend; nothing where there is one look only."""
         return 0.0 if self.settings.fixed else ABORT_SHARE * self.settings.alpha
+
+    @property
+    def least_valid(self) -> int:
+        """Fewer valid pairs decide nothing, even if all of them lie on one side."""
+        settings = self.settings
+        worse = len(self.voters) / (settings.alpha - self.abort_level)
+        least = math.ceil(math.log2(max(worse, 1 / settings.safe_alpha)))
+        return max(_LEAST_JUDGED, least)
+
+    @property
+    def least_planned(self) -> int:
+        """Fewer are not planned: one of them may be lost."""
+        return max(LEAST_PAIRS, self.least_valid + 1)
+
+    @property
+    def spared(self) -> int:
+        """Of so many as many may be lost as a check may lack anyway."""
+        return math.ceil(self.least_valid / PRESENT)
 
     @property
     def looks(self) -> tuple[Look, ...]:

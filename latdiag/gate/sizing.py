@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from latdiag.gate.blocks import Blocks
-from latdiag.gate.plan import LEAST_PAIRS, Plan
+from latdiag.gate.plan import Plan
 from latdiag.gate.settings import Settings
 from latdiag.gate.trial import hurdle
 from latdiag.gate.validity import valid_pairs
@@ -44,15 +44,17 @@ def sized(
     if pairs > _MOST_PAIRS:
         block = 2 * _BLOCK
         pairs = min(_MOST_LONG, left // _pair_ns(block, request_ns, start_ns))
-    if pairs < LEAST_PAIRS:
+    plan = Plan(int(pairs), block, fixed_length, settings)
+    if pairs < plan.least_planned:
         # Not to the last second: no two warm-ups take as long.
-        least = round(_ROOM * (spent_ns + LEAST_PAIRS * _pair_ns(_BLOCK, request_ns, start_ns)))
+        pairs_ns = plan.spared * _pair_ns(_BLOCK, request_ns, start_ns)
+        least = round(_ROOM * (spent_ns + pairs_ns))
         raise UsageFault(
             f"a budget of {show_duration(settings.budget_ns)} pays for {pairs} pairs here,"
-            f" and {LEAST_PAIRS} are the least for a verdict",
+            f" and {plan.least_planned} are the least for a verdict",
             f"allow {show_duration(least)}, or shorten the outputs",
         )
-    return Plan(int(pairs), block, fixed_length, settings)
+    return plan
 
 
 def visible(blocks: Blocks, plan: Plan) -> dict[str, float]:

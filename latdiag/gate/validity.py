@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from latdiag.gate.blocks import ENOUGH, Blocks
-from latdiag.gate.plan import LEAST_PAIRS, Arms, Plan
+from latdiag.gate.plan import PRESENT, Arms, Plan
 from latdiag.gate.twins import BASE, CANDIDATE, Floats, Ints, Mask
 from latdiag.model.text import shown
 from latdiag.model.units import show_ms
@@ -27,8 +27,6 @@ _UNLIKE = 0.05
 _CACHED = 0.05
 #: Part of the smallest effect that the gate reports, to which a difference in lag may add up.
 _LAG = 0.2
-#: Share of valid pairs in which a check that votes must have a value.
-_PRESENT = 0.8
 
 
 #: Rules that say no more than that too little was measured: of a run that was cut that is known.
@@ -138,7 +136,7 @@ def _order(blocks: Blocks, valid: Mask, plan: Plan, arms: Arms) -> Iterator[Reas
     for check in shifts:
         value = blocks.columns[check.name].value
         there = valid & ~np.isnan(value)
-        if there.sum() < LEAST_PAIRS:
+        if there.sum() < plan.least_valid:
             continue
         later = (value[there] - middle(value[there], "rank")) * sign[there]
         effect = middle(later, "rank")
@@ -156,14 +154,14 @@ def _order(blocks: Blocks, valid: Mask, plan: Plan, arms: Arms) -> Iterator[Reas
 
 def _few(blocks: Blocks, valid: Mask, plan: Plan, arms: Arms) -> Iterator[Reason]:
     n = int(valid.sum())
-    if n < LEAST_PAIRS:
+    if n < plan.least_valid:
         yield Reason(
-            "few_pairs", f"{n} of {blocks.pairs} pairs are valid, {LEAST_PAIRS} are needed"
+            "few_pairs", f"{n} of {blocks.pairs} pairs are valid, {plan.least_valid} are needed"
         )
         return
     for check in plan.voters:
         there = int((valid & ~np.isnan(blocks.columns[check.name].value)).sum())
-        if there < max(LEAST_PAIRS, _PRESENT * n):
+        if there < max(plan.least_valid, PRESENT * n):
             yield Reason("missing", f"{check.name} has a value in {there} of {n} valid pairs")
 
 

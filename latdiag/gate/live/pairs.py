@@ -169,29 +169,30 @@ class Pairs:
                 break
         return trials
 
-    def _chosen(self, trials: Sequence[Trial], ahead_ns: int = 0) -> Plan:
+    def _chosen(self, trials: Sequence[Trial], starts_ns: int = 0) -> Plan:
         """Plan for the lowest load that was tried and that the budget has time for, beside what
-        takes ``ahead_ns``. UsageFault where it has for none."""
-        from latdiag.gate.plan import LEAST_PAIRS
+        takes ``starts_ns``. UsageFault where it has for none."""
         from latdiag.gate.sizing import sized
 
-        spent_ns = self._sending.now_ns + ahead_ns
+        spent_ns = self._sending.now_ns + starts_ns
         refusal: UsageFault | None = None
-        # The least that can be judged may take a little more than it should.
-        for room_ns in (0, round(_LONGER * self._settings.budget_ns)):
+        longer_ns = spent_ns - round(_LONGER * self._settings.budget_ns)
+        for ahead_ns in (spent_ns, longer_ns):
             for trial in reversed(trials):
                 request_ns = round(NS_PER_S / trial.rate)
                 rest_ns = max(0, trial.block_ns - _TRIAL * request_ns)
+                asked = (self._settings, request_ns, rest_ns, self._fixed_length)
                 try:
-                    plan = sized(
-                        *(self._settings, request_ns, rest_ns),
-                        *(self._fixed_length, spent_ns - room_ns),
-                    )
+                    plan = sized(*asked, ahead_ns)
                 except UsageFault as fault:
                     refusal = refusal or fault
                     continue
+                if plan.pairs < plan.spared or ahead_ns == longer_ns:
+                    # Pairs to spare may take a little more than they should, and so may the least.
+                    most = sized(*asked, longer_ns).pairs
+                    plan = replace(plan, pairs=min(most, plan.spared))
                 self._course.rate, self._course.slowed = trial.rate, trial.slowed
-                return replace(plan, pairs=LEAST_PAIRS) if room_ns else plan
+                return plan
         assert refusal is not None
         raise refusal
 

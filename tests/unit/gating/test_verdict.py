@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -283,8 +284,32 @@ def test_arms_that_say_they_are_unlike_are_invalid_unless_that_is_the_question()
     assert not measured(arms=arms, settings=asked).verdict().reasons
 
 
+def without_tpot(*lost: int) -> Callable[[Any], Any]:
+    """The simulator's TPOT, without that of these pairs."""
+    return lambda made: np.where(np.isin(made["pair"], lost), MISSING, made["tpot"])
+
+
+def test_a_short_plan_survives_pairs_that_are_lost() -> None:
+    slower, short = Fault(decode=1.4), Plan(LEAST_PAIRS, 25, True, quick())
+    assert (short.least_valid, short.least_planned, short.spared) == (11, 12, 14)
+    for pairs, lost in ((12, 1), (14, 2)):
+        one = measured(slower, pairs=pairs, tpot=without_tpot(*range(lost))).verdict()
+        assert one.verdict == "REGRESSED", one.reasons
+        more = measured(slower, pairs=pairs, tpot=without_tpot(*range(lost + 1))).verdict()
+        assert rules(more) == {"missing"}
+    assert not measured(slower, pairs=11).verdict().reasons
+
+
+def test_a_level_that_needs_more_pairs_has_them_planned() -> None:
+    strict = Plan(40, 25, True, quick(alpha=1e-5))
+    # 2^-n over seven checks must be within the level of the looks.
+    assert 7 * 2.0**-strict.least_valid <= 0.8e-5 < 7 * 2.0 ** (1 - strict.least_valid)
+    assert strict.least_planned == strict.least_valid + 1 < strict.spared
+    assert "few_pairs" in rules(measured(pairs=16, settings=quick(alpha=1e-5)).verdict())
+
+
 def test_too_few_valid_pairs_are_invalid() -> None:
-    assert "few_pairs" in rules(measured(pairs=LEAST_PAIRS - 1).verdict())
+    assert "few_pairs" in rules(measured(pairs=10).verdict())
 
 
 def test_a_metric_that_is_missing_is_invalid() -> None:
