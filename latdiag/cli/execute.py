@@ -89,8 +89,10 @@ def with_fault(said: tuple[Result, int], heard: Heard) -> tuple[Result, int]:
     """A result to whose servers nobody could listen to the end: it says so, and exits so. So does
     stderr, for who looks at no note. Only a finding of the result itself goes before it."""
     result, code = said
+    if heard.caveats:
+        result = replace(result, caveats=(*result.caveats, *heard.caveats))
     if heard.fault is None:
-        return said
+        return result, code
     fault = heard.fault
     _announce(fault, result.run)
     others = (one for one in result.caveats if one.code != UNHEARD)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from latdiag.export.choice import Wanted
     from latdiag.export.delivery import Delivery
     from latdiag.export.exported import Exported
-    from latdiag.export.senders import Way
+    from latdiag.export.way import Way
 
 #: What a form is also called.
 _FORMS = {
@@ -50,7 +50,7 @@ class SendOptions:
 
     def way(self, url: str) -> Way:
         """UsageFault for an address that is none, and for secrets that are not there."""
-        from latdiag.export.senders import Way
+        from latdiag.export.way import Way
         from latdiag.ingest.otlp.forward import Destination
 
         headers = headers_of(None, (), self.header_env)

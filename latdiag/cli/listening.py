@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from latdiag.cli.options import ON, GatherOptions
+from latdiag.cli.options import ON, ExportOptions, GatherOptions
 from latdiag.cli.values import metrics_headers, variable
 from latdiag.model.errors import UsageFault
 from latdiag.model.text import shown
 
 if TYPE_CHECKING:
+    from latdiag.export.way import Way
     from latdiag.ingest.gathering import Gather
     from latdiag.ingest.otlp.endpoints import Endpoints
     from latdiag.ingest.plan import Prometheus
@@ -28,6 +29,7 @@ def gatherer(
     quiet: bool,
     targets: Sequence[tuple[str, Headers]] = (),
     trust: Trust | None = None,
+    export: ExportOptions | None = None,
 ) -> Gather:
     """What to do around a load, by its options. UsageFault for options that cannot be.
 
@@ -47,8 +49,8 @@ def gatherer(
             origins.append(origin)
     prometheus = prometheus_of(options)
     if otlp is None and not options.metrics and prometheus is None:
-        return nobody
-    return partial(
+        return _with_export(nobody, export, quiet)
+    gather = partial(
         gathering,
         otlp=otlp,
         metrics=options.metrics,
@@ -60,6 +62,32 @@ def gatherer(
         wait_ns=options.wait,
         say=sayer(quiet),
     )
+    return _with_export(gather, export, quiet)
+
+
+def _with_export(gather: Gather, options: ExportOptions | None, quiet: bool) -> Gather:
+    """And traces that leave while the load runs."""
+    from functools import partial
+
+    if options is None or options.export is None:
+        if options is not None and options.export_header_env:
+            raise UsageFault("no --export is given", "give --export URL")
+        return gather
+    from latdiag.export.live import exporting
+
+    return partial(exporting, way=_way(options.export, options), gather=gather, say=sayer(quiet))
+
+
+def _way(url: str, options: ExportOptions) -> Way:
+    from latdiag.cli.values import header_from
+    from latdiag.export.live import BATCH_NS
+    from latdiag.export.way import Way
+    from latdiag.ingest.otlp.forward import Destination
+    from latdiag.load.trust import Trust
+
+    headers = tuple(header_from("--export-header-env", text) for text in options.export_header_env)
+    destination = Destination.parse(url, "to export to")
+    return Way(destination, headers, Trust(), BATCH_NS)
 
 
 def prometheus_of(options: GatherOptions) -> Prometheus | None:

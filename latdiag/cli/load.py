@@ -11,9 +11,11 @@ from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import gatherer, spans_to
 from latdiag.cli.options import (
     LENGTHS,
+    ExportOptions,
     GatherOptions,
     OutputOptions,
     TargetOptions,
+    export_options,
     gather_options,
     output_options,
     target_options,
@@ -100,12 +102,14 @@ if TYPE_CHECKING:
 )
 @target_options
 @gather_options
+@export_options
 @output_options
 def load(
     url: str,
     slos: tuple[str, ...],
     target: TargetOptions,
     gather: GatherOptions,
+    export: ExportOptions,
     output: OutputOptions,
     **workload: Any,
 ) -> int:
@@ -123,7 +127,8 @@ def load(
     objectives = parse_slos(slos)
     with saying_what_is_kept(), target_of(url, spans_to(gather, url)) as place:
         wish = _wish(place, target, output.priority, **workload)
-        around = gatherer(gather, output.quiet, [(place, target.headers(place))], target.trust())
+        headed = [(place, target.headers(place))]
+        around = gatherer(gather, output.quiet, headed, target.trust(), export)
         result, code = execute("load", wish, output.out, output.quiet, objectives, around)
     show(result, output.as_json, output.view)
     return code

@@ -87,6 +87,14 @@ class GatherOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """Where traces go while a load runs."""
+
+    export: str | None
+    export_header_env: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """Where the run goes, and what is shown of it."""
 
@@ -253,6 +261,20 @@ _GATHER = (
         help="Accept spans from other machines without a token.",
     ),
 )
+_EXPORT = (
+    click.option(
+        "--export",
+        metavar="URL",
+        help="Send a trace of each request to this OTLP receiver while the load runs, as `latdiag"
+        " export` does after it.",
+    ),
+    click.option(
+        "--export-header-env",
+        multiple=True,
+        metavar="'NAME: VARIABLE'",
+        help="A header for --export whose value is in an environment variable.",
+    ),
+)
 
 
 def as_one(name: str, kind: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -315,3 +337,4 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 target_options = _shared("target", TargetOptions, _TARGET)
 output_options = _shared("output", OutputOptions, _OUTPUT)
 gather_options = _shared("gather", GatherOptions, _GATHER)
+export_options = _shared("export", ExportOptions, _EXPORT)

@@ -13,9 +13,11 @@ from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import gatherer, spans_to
 from latdiag.cli.options import (
     LENGTHS,
+    ExportOptions,
     GatherOptions,
     OutputOptions,
     TargetOptions,
+    export_options,
     gather_options,
     output_options,
     target_options,
@@ -85,6 +87,7 @@ _DESIGNED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens"})
 )
 @target_options
 @gather_options
+@export_options
 @output_options
 def probe(
     url: str | None,
@@ -100,6 +103,7 @@ def probe(
     seed: int | None,
     target: TargetOptions,
     gather: GatherOptions,
+    export: ExportOptions,
     output: OutputOptions,
 ) -> int:
     """Find out where the latency of URL goes, from outside. Without URL: of the server that
@@ -127,7 +131,7 @@ def probe(
     own = _Own(rate, concurrency, isl, osl)
     asked = [url] if behind is None else [url, behind]
     shown = [(each, target.headers(each)) for each in asked]
-    around = gatherer(gather, output.quiet, shown, target.trust())
+    around = gatherer(gather, output.quiet, shown, target.trust(), export)
     with contextlib.ExitStack() as held:
         held.enter_context(saying_what_is_kept())
         planner = Planner(partial(the_design, _judging))

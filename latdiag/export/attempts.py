@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from latdiag.diagnosis.requests import (
 from latdiag.diagnosis.several import diagnosed
 from latdiag.export import links
 from latdiag.export.choice import Choice, Wanted, choose
-from latdiag.measurement.frame import IDS
+from latdiag.measurement.frame import IDS, Frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from latdiag.store.batch import Batch, Ints
     from latdiag.store.run import Run
 
+#: How requests of a frame are taken apart.
+PartsOf = Callable[[Frame], "Parts | None"]
 #: The latest end that OTLP and our own columns can both name, ns since 1970: in the year 2262.
 _LAST_NS = 2**63 - 1
 
@@ -95,24 +97,28 @@ class Origin:
 
 
 class Attempts:
-    """``table``: a row for each chosen request, as ``latdiag requests`` lists them. ``choice``:
+    """``result``: of a run that was diagnosed. ``table``: a row for each chosen request, as
+    ``latdiag requests`` lists them. ``choice``:
     which those are of all. ``unplaced``: chosen requests that no clock puts at a time of day since
     1970, or that were never sent; they are in the table alone. ``server_spans``: the span of a
     server in the trace that a request was sent in, by that trace."""
 
-    def __init__(self, result: Result, run: Run, wanted: Wanted) -> None:
+    def __init__(
+        self, run: Run, wanted: Wanted, parts_of: PartsOf, result: Result | None = None
+    ) -> None:
         self.result = result
         self.paths = run.paths
         more = _More()
         self._workload: Workload = read_workload(run, more)
         self._more = more
-        whole = table_of(self._workload, result.parts)
+        parts = parts_of(self._workload.frame)
+        whole = table_of(self._workload, parts)
         self.choice: Choice = choose(whole, wanted)
         self.table: pd.DataFrame = whole.iloc[self.choice.rows]
         self.table.attrs.update(whole.attrs)
         self.parts: list[Part] = []
         self._place: NDArray[np.int64] | None = None
-        self._of_parts(result.parts)
+        self._of_parts(parts)
         self.origins = [_origin(header, run.writers) for header in run.headers]
         rows = self._workload.at[self.choice.rows]
         begin, total = self._begin(rows), self._length(rows)
@@ -199,7 +205,8 @@ class Attempts:
 def attempts_of(run: Run, wanted: Wanted) -> Attempts:
     """UsageFault for runs that cannot be read together, and for conditions that ask for what there
     is not."""
-    return Attempts(diagnosed(run), run, wanted)
+    result = diagnosed(run)
+    return Attempts(run, wanted, lambda _frame: result.parts, result)
 
 
 class _More:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Protocol
 
@@ -80,6 +80,14 @@ class Delivery:
     @property
     def complete(self) -> bool:
         return self.delivered == self.spans
+
+    def add(self, other: Delivery) -> None:
+        """What became of those of ``other`` too."""
+        for each in fields(self):
+            if each.name != "reasons":
+                setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+        for text, spans in other.reasons.items():
+            self.note(text, spans)
 
     def note(self, text: str, spans: int) -> None:
         """Count ``spans`` under a reason; a receiver cannot make up more reasons than are kept."""

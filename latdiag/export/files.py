@@ -45,6 +45,7 @@ def _write(attempts: Attempts, form: str, file: TextIO) -> int:
     if form == "perfetto":
         return perfetto.write_perfetto(attempts, file)
     if form == "openmetrics":
+        assert attempts.result is not None  # what is exported to a file has ended
         text = openmetrics.text_of(attempts.result).decode()
         file.write(text)
         return sum(not line.startswith("#") for line in text.splitlines())

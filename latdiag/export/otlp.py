@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from latdiag.export.delivery import Delivery, deliver
 from latdiag.export.exported import Exported, NamedTrace, exported
+from latdiag.export.senders import sender_of
 from latdiag.export.spans import traces
 from latdiag.model import span_names as names
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from latdiag.export.attempts import Attempts
-    from latdiag.export.senders import Way
+    from latdiag.export.way import Way
 
 #: Traces that are named, the longest first.
 _NAMED = 3
@@ -27,7 +28,7 @@ def export_traces(
 ) -> Exported:
     """Send a trace for each of ``attempts``."""
     longest: list[tuple[int, str, str]] = []
-    with contextlib.closing(way.sender()) as sender:
+    with contextlib.closing(sender_of(way)) as sender:
         found = deliver(_noting(traces(attempts), longest), sender, progress)
     longest.sort(reverse=True)
     return exported(

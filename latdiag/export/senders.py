@@ -7,11 +7,9 @@ a reply.
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -24,16 +22,15 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from latdiag.export.delivery import Answer, Reply, Sender
-from latdiag.ingest.otlp.forward import Destination
+from latdiag.export.way import Way
 from latdiag.load.trust import Trust
-from latdiag.model.errors import TargetFault, UsageFault
+from latdiag.model.errors import UsageFault
 from latdiag.model.secrets import concealed
 from latdiag.model.text import shown
 from latdiag.model.units import seconds
 
 _METHOD = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _MAX_REPLY = 1 << 20
-_CONNECT_S = 5.0
 #: Statuses after which the same batch may be sent again (OTLP 1.x, OTLP/HTTP Response).
 _RETRYABLE = frozenset({429, 502, 503, 504})
 #: Statuses that another batch would get as well.
@@ -57,38 +54,9 @@ _GRPC_SHUT = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Where spans go, and what is shown there. ``timeout_ns``: for one batch."""
-
-    destination: Destination
-    headers: tuple[tuple[str, str], ...]
-    trust: Trust
-    timeout_ns: int
-
-    @property
-    def name(self) -> str:
-        """Without credentials."""
-        to = self.destination
-        host = f"[{to.host}]" if ":" in to.host else to.host
-        if not to.grpc:
-            return to.url("traces")
-        return f"{'grpcs' if to.secure else 'grpc'}://{host}:{to.port}"
-
-    def check(self) -> None:
-        """TargetFault where nobody takes a connection, before anything else is done."""
-        to = self.destination
-        try:
-            with socket.create_connection((to.host, to.port), _CONNECT_S):
-                pass
-        except OSError as fault:
-            why = (fault.strerror or str(fault) or "no connection").lower()
-            raise TargetFault(
-                f"{shown(self.name)} takes no connection: {why}", "start the receiver there"
-            ) from None
-
-    def sender(self) -> HttpSender | GrpcSender:
-        return (GrpcSender if self.destination.grpc else HttpSender)(self)
+def sender_of(way: Way) -> HttpSender | GrpcSender:
+    """Of batches, one after the other."""
+    return (GrpcSender if way.destination.grpc else HttpSender)(way)
 
 
 class HttpSender(Sender):

@@ -40,14 +40,17 @@ _OK, _ERROR = Status(StatusCode.UNSET), StatusCode.ERROR
 _Value = str | int | float | bool | tuple[str, ...]
 
 
-def traces(attempts: Attempts) -> Iterator[list[ReadableSpan]]:
-    """The spans of each attempt, its root first."""
+def traces(attempts: Attempts, live: bool = False) -> Iterator[list[ReadableSpan]]:
+    """The spans of each attempt, its root first. ``live``: of a run that goes on, of which less is
+    known than at its end: these traces are not those of a later export."""
     seen: Counter[str] = Counter()
     for attempt in attempts:
         origin = attempts.origins[attempt.run]
         key = "\0".join(
             (origin.uid, attempt.scenario or "", attempt.request_id or "", str(attempt.attempt))
         )
+        if live:
+            key = f"{key}\0live"
         seen[key] += 1
         if seen[key] > 1:  # others' files may name two requests alike
             key = f"{key}\0{seen[key]}"

@@ -13,6 +13,7 @@ from latdiag.ingest.otlp.endpoints import Endpoints
 from latdiag.ingest.plan import Prometheus
 from latdiag.load.look import Headers, Origin
 from latdiag.load.trust import Trust
+from latdiag.model.caveat import Caveat
 from latdiag.model.errors import LatdiagError
 from latdiag.model.units import show_duration
 from latdiag.runtime.signals import handled
@@ -23,10 +24,12 @@ from latdiag.stacks.catalogue import families, stacks
 class Heard:
     """How the gathering ended. ``stopped``: the signal that ended the load, to be set by whoever
     knows it, or the one that came while the end was awaited. ``fault``: why evidence may be
-    missing. ``attend``: to be called now and then while the load runs, to say so at once."""
+    missing. ``caveats``: what else the result is to say.
+    ``attend``: to be called now and then while the load runs, to say so at once."""
 
     stopped: int = 0
     fault: LatdiagError | None = None
+    caveats: tuple[Caveat, ...] = ()
     attend: Callable[[], None] = lambda: None
 
 

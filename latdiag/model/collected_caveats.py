@@ -183,4 +183,11 @@ COLLECTED = (
         "The process that receives spans and scrapes metrics was lost during the load, or could"
         " no longer write. What it had written before counts.",
     ),
+    CaveatRow(
+        "LD434",
+        "Not all traces of this run arrived at {place} while it ran ({why}).",
+        "Run `latdiag export` on the saved run: it sends all of them, with all that is known.",
+        "A live export gives way to the measurement: what it cannot send in time is counted and"
+        " left out. No figure of the run depends on it.",
+    ),
 )

@@ -118,6 +118,15 @@ class RunDirectory:
             self.open_rows += batch.num_rows
             yield batch.select(columns)
 
+    def news(self, columns: Sequence[str], rows: int, seen: set[str]) -> Iterator[Any]:
+        """Record batches of finished attempts in files not yet ``seen``; now they are."""
+        budget = Budget("requests")
+        for file in self._place.names("requests"):
+            if part_of(file) and file not in seen:
+                seen.add(file)
+                for batch in self._read(f"requests/{file}", columns, rows, budget):
+                    yield batch.select(list(columns))
+
     def evidence(self, columns: Sequence[str], rows: int) -> Iterator[Any]:
         """Record batches of ``columns`` of the table evidence."""
         yield from gathered(self._parts("evidence", columns, rows, Budget("evidence")), rows)

@@ -199,6 +199,27 @@ class Run:
         )
 
 
+class News(Run):
+    """A run that is being written: what finished since another reading. ``seen``: the files that
+    were read before, and the set for the next one. It has no evidence, which may still come."""
+
+    def __init__(self, directories: Sequence[RunDirectory], notes: dict[str, None]) -> None:
+        super().__init__(directories, notes)
+        self.seen: set[str] = set()
+
+    def batches(
+        self, columns: Sequence[str] | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[Batch]:
+        """See ``Run.batches``: of the first directory alone, once."""
+        names = _known("requests", list(REQUESTS) if columns is None else columns)
+        judge = self._judge("requests")
+        for record_batch in self._directories[0].news(names, rows, self.seen):
+            yield to_batch(judge.without(record_batch))
+
+    def read_evidence(self, *readers: EvidenceReader) -> None:
+        """None of it."""
+
+
 def _known(table: str, columns: Sequence[str] | None) -> list[str]:
     if columns is None:
         return list(TABLES[table])

@@ -29,7 +29,7 @@ import json, sys, time
 from latdiag.export.attempts import attempts_of
 from latdiag.export.choice import Wanted
 from latdiag.export.otlp import export_traces
-from latdiag.export.senders import Way
+from latdiag.export.way import Way
 from latdiag.ingest.otlp.forward import Destination
 from latdiag.load.trust import Trust
 from latdiag.store.run import Run

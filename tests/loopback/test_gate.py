@@ -7,55 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from latdiag.sim.demo import running_demo
 from latdiag.sim.params import FAULTS
 
+from .gates import arms, document, ended, gate, measured_pairs
+
 HEALTHY = FAULTS["healthy"]
-
-
-def gate(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "latdiag", "gate", "run", "--quiet", *options],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
-
-
-def document(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "gate.json").read_text())
-    return found
-
-
-def arms(base: str, candidate: str, budget: str = "60s") -> Sequence[str]:
-    return "--base", base, "--cand", candidate, "--budget", budget
-
-
-def measured_pairs(folder: Path) -> int:
-    """How many pairs the newest run holds whole, by what its requests are."""
-    counts: dict[int, int] = {}
-    from latdiag.store.run import Run
-
-    for path in folder.glob("latdiag-runs/*.run"):
-        for batch in Run.open(str(path)).batches(["request_id", "attempt"]):
-            for text in batch.texts["request_id"]:
-                number = int(str(text)[-12:], 16)
-                if number < 1 << 40:
-                    counts[number // 50] = counts.get(number // 50, 0) + 1
-    return sum(n == 50 for n in counts.values())
 
 
 def test_a_slower_candidate_is_red_and_its_component_named(tmp_path: Path) -> None:
@@ -168,39 +130,6 @@ def test_servers_that_are_started_in_turn(tmp_path: Path) -> None:
     assert stop["why"] == "cut" and stop["measured"] >= 2
     refused = ended(gate(tmp_path, *words[:2], "--cand", "http://127.0.0.1:1", "--one-at-a-time"))
     assert refused[0] == 2 and "give --base-cmd and --cand-cmd" in refused[2]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("base", "candidate", "options", "rules"),
-    [
-        # Replies that end by themselves, twice as late.
-        (
-            {"eos_mean": 8, "refuses": frozenset({"ignore_eos", "min_tokens"})},
-            {"eos_mean": 16, "refuses": frozenset({"ignore_eos", "min_tokens"})},
-            ("--osl", "64"),
-            {"lengths"},
-        ),
-        # A cache that only one of them has, for what all prompts begin with.
-        ({}, {"prefix_cache": True}, ("--shared-prefix", "112", "--osl", "8"), {"cache"}),
-    ],
-    ids=["longer", "cache"],
-)
-def test_a_hidden_difference_voids_the_run(
-    tmp_path: Path,
-    base: dict[str, Any],
-    candidate: dict[str, Any],
-    options: Sequence[str],
-    rules: set[str],
-) -> None:
-    with (
-        running_demo(params=replace(HEALTHY, **base)) as one,
-        running_demo(params=replace(HEALTHY, **candidate), seed=4) as other,
-    ):
-        code, out, err = ended(gate(tmp_path, *arms(one, other), *options))
-    assert code == 12, out + err
-    found = {reason["rule"] for reason in document(tmp_path)["result"]["reasons"]}
-    assert rules <= found
 
 
 def test_one_endpoint_twice_is_refused(tmp_path: Path) -> None:
