@@ -23,6 +23,8 @@ from latdiag.model.units import NS_PER_MS
 _BEHIND = 0.1
 #: So close it belongs to the same burst, of a stream that has some.
 _WITHIN = 0.4
+#: No engine makes the tokens of one stream faster (20,000 a second).
+_FASTEST_NS = 50_000
 #: In the long gaps of a stream that has several: by so much a path may draw a burst out.
 _DRAWN = 0.15
 #: In periods: streams that last no longer came in one burst.
@@ -142,8 +144,9 @@ def trains_of(
     gaps[starts] = 0.0
     pace = _sums(gaps, offsets) / np.maximum(events - 1, 1)
     limit = np.maximum(_BEHIND * pace, np.minimum(TOGETHER_NS, _CLOSEST * pace))
-    # A whole reply at one instant has no pace; no engine makes tokens as fast as this.
+    # A whole reply at one instant has no pace; the path may have drawn it out.
     limit[pace * np.maximum(events - 1, 1) <= TOGETHER_NS] = TOGETHER_NS
+    limit[(pace <= _FASTEST_NS) & (events >= _FEWEST_EVENTS)] = np.inf
     near = gaps <= np.repeat(limit, events)
     near[starts] = False
     # A way that shakes draws a burst out a little; what comes between two is far more than this.
@@ -267,11 +270,12 @@ def bursts_of(trains: Trains) -> Bursts | None:
     rows = rows.select(bursty)
     if not (rows.inner_groups >= 1).any():
         return _without_rhythm(rows, share, streams)
-    # Long streams show a rhythm best; of a short one the whole may be its end.
-    inner = rows.select(rows.inner_groups >= min(2, int(rows.inner_groups.max())))
     # What came in one burst has no period, whatever shook it.
+    inner = rows.select(rows.inner_groups >= 1)
     spans = inner.inner_ns / inner.inner_groups
     inner = inner.select(spans >= _SHORT * spans.max())
+    # Long streams show a rhythm best; of a short one the whole may be its end.
+    inner = inner.select(inner.inner_groups >= min(2, int(inner.inner_groups.max())))
     period = inner.inner_ns / inner.inner_groups
     size = inner.inner_tokens / inner.inner_groups
     timed = _variation(inner.inner_groups, period, inner.period_sq)

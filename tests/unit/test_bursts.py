@@ -303,3 +303,20 @@ def test_one_stall_does_not_make_small_bursts_one() -> None:
         streams.append([events[0]] + [(at + n * 20_000, 1) for at, _ in events for n in (0, 1)])
     found = bursts_of(trains(streams, path, rng))
     assert found is None or found.tokens < 3
+
+
+def test_short_replies_that_a_path_drew_out_do_not_hide_a_long_one_s_timer() -> None:
+    """Most replies end within a period: the end comes at once, spread over less than a ms."""
+    rng = np.random.default_rng(13)
+    streams = [made(rng, tokens=300, step_ms=8)] + [made(rng, tokens=48, step_ms=8)] * 30
+
+    def path(events: Made, rng: np.random.Generator) -> list[float]:
+        held = by_timer(1174, False, False)(events, rng)
+        late = [at + rng.exponential(30_000) for at in held]
+        if len(events) < 100:
+            late = [events[-1][0] + at for at in np.sort(rng.uniform(0, 500_000, len(events)))]
+        return [float(at) for at in np.maximum.accumulate(late)]
+
+    found = bursts_of(trains(streams, path, rng))
+    assert found is not None and found.held
+    assert found.period_ns == pytest.approx(1174 * MS, rel=0.01)
