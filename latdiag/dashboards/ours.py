@@ -27,7 +27,8 @@ def shares(title: str, interval: str, *matchers: str) -> Panel:
     return Panel(
         title,
         f"Share of each component in {of}: its seconds over the seconds of all components, summed"
-        " over all requests. Names joined with + are components that no evidence tells apart.",
+        " over all requests. With replicas chosen: of the time that was spent at them. Names"
+        " joined with + are components that no evidence tells apart.",
         "percentunit",
         (Query(share(WATCH, f'interval="{interval}"', *matchers), "{{component}}"),),
         stack=True,
@@ -39,7 +40,8 @@ def seconds(title: str, interval: str, *matchers: str) -> Panel:
     return Panel(
         title,
         f"Mean time {of} in each component. The parts add up to the mean; quantiles of components"
-        " would not add up, so there are none here.",
+        " would not add up, so there are none here. Always over all replicas: the parts of one"
+        " request may belong to several.",
         "s",
         (Query(per_request(interval, "", WATCH, *matchers), "{{component}}"),),
         stack=True,

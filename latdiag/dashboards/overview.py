@@ -121,8 +121,8 @@ _WHERE = Row(
     (
         shares("Shares of the time to the first token", "ttft", *_CHOSEN),
         shares("Shares of a request", "request", *_CHOSEN),
-        seconds("Mean time to the first token, in parts", "ttft", *_CHOSEN),
-        seconds("Mean time of a request, in parts", "request", *_CHOSEN),
+        seconds("Mean time to the first token, in parts", "ttft", MODEL),
+        seconds("Mean time of a request, in parts", "request", MODEL),
     ),
 )
 
@@ -230,8 +230,9 @@ _WHO = Row(
         ),
         Panel(
             "Share of the queue in the time to first token, by replica",
-            "A replica whose queue takes more than that of the others gets more than it can"
-            " serve. Empty where evidence does not tell the queue from other components.",
+            "Of the time that requests spend at each replica. A replica whose queue takes more"
+            " than that of the others gets more than it can serve. Empty where evidence does not"
+            " tell the queue from other components.",
             "percentunit",
             (
                 Query(
