@@ -19,6 +19,7 @@ from typing import ParamSpec, TypeAlias, TypedDict, TypeVar, Unpack
 from latdiag.diagnosis import compare as comparing
 from latdiag.diagnosis.compare import Comparison
 from latdiag.diagnosis.diagnose import result_of
+from latdiag.diagnosis.face import FACE, Drawing
 from latdiag.diagnosis.result import Result
 from latdiag.diagnosis.run_facts import side_of
 from latdiag.diagnosis.several import diagnosed
@@ -108,6 +109,22 @@ def _parameter(option: str) -> str | None:
     functions = (run_load, run_probe, import_run, compare_runs, diagnose_run)
     known = {each for function in functions for each in signature(function).parameters}
     return f"{name}=" if name in known | TargetOptions.__annotations__.keys() else None
+
+
+# ---------------------------------------------------------------------- what a result looks like
+def _html(result: Result) -> str:
+    from latdiag.report.html.notebook import html
+
+    return html(result)
+
+
+def _drawing(result: Result) -> Drawing:
+    from latdiag.report.html.notebook import drawing
+
+    return drawing(result)
+
+
+FACE.html, FACE.drawing = _html, _drawing
 
 
 # ---------------------------------------------------------------------- what there is

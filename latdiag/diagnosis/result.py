@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from latdiag.diagnosis.html import paragraph, share_table
+from latdiag.diagnosis.face import FACE, Drawing, plain
 from latdiag.diagnosis.shares import Breakdown as Breakdown
 from latdiag.diagnosis.shares import Share as Share
 from latdiag.model.caveat import Caveat
@@ -339,14 +339,18 @@ class Result:
             raise UsageFault(f"a result of {self.verb} has no requests", "diagnose a run")
         return request_table(self.source, self.parts, interval)
 
+    def plot(self) -> Drawing:
+        """Where the time goes, and the median request and the slowest ones taken apart, as one
+        SVG image. UsageFault for a result that no function of ``latdiag`` has returned."""
+        if FACE.drawing is None:
+            raise UsageFault("nothing draws this result", "import latdiag, and diagnose a run")
+        return FACE.drawing(self)
+
     def _repr_html_(self) -> str:
-        """The verdict and the shares, as a notebook shows them."""
-        told = [paragraph(rule.text, "INVALID") for rule in self.invalid_because]
-        if self.verdict is not None and not told:
-            subject = self.verdict.dominant or self.verdict.kind
-            told.append(paragraph(self.verdict.sentence, subject.replace("_", " ").upper()))
-        told += share_table(self.breakdowns)
-        return "".join(told or [paragraph(str(self.run), f"latdiag {self.verb}")])
+        """The first screen of ``latdiag report``, as a notebook shows it."""
+        if FACE.html is not None:
+            return FACE.html(self)
+        return plain(self.verb, self.verdict.sentence if self.verdict else str(self.run))
 
     def to_json(self) -> dict[str, object]:
         """The document that ``--json`` prints, in the types of JSON."""

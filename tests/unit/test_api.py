@@ -291,20 +291,43 @@ def test_a_breakdown_is_a_frame(saved: Path) -> None:
     assert (frame.lo <= frame.share).all() and (frame.share <= frame.hi).all()
 
 
-def test_a_notebook_shows_the_verdict_and_escapes_what_is_foreign(saved: Path) -> None:
+def test_a_notebook_shows_the_first_screen_and_escapes_what_is_foreign(saved: Path) -> None:
     from dataclasses import replace
 
     from latdiag.diagnosis.result import InvalidBecause, Result
 
     result = latdiag.diagnose_run(saved)
     html = result._repr_html_()
-    assert result.verdict is not None and "<b>DECODE</b>" in html and "slowest 5 %" in html
-    assert html.count("<tr>") == 1 + len(result.breakdowns["mean"].shares)
+    assert result.verdict is not None and "<b>DECODE:</b>" in html and "Slowest 5 %" in html
+    assert result.verdict.sentence.split(" [")[0] in html.replace("\u00a0", " ")
+    assert html.count("<svg") >= 2 and "<script" not in html and "Median request" in html
     hostile = "<script>alert('x')</script>\x1b[31m\u202e"
     loud = replace(result, verdict=replace(result.verdict, sentence=hostile, dominant=hostile))
     assert "<script" not in loud._repr_html_().lower()
     assert not {"\x1b", "\u202e"} & set(loud._repr_html_())
-    broken = replace(result, invalid_because=(InvalidBecause("r", "it was late", 2, 1, "ms"),))
-    assert "<b>INVALID</b> it was late" in broken._repr_html_()
+    broken = replace(
+        result, invalid_because=(InvalidBecause("lateness", "it was late", 2, 1, "ms"),)
+    )
+    assert "<b>INVALID:</b> Lateness: 2.00" in broken._repr_html_()
     assert result.verdict.sentence not in broken._repr_html_()
     assert "<script" not in Result(verb="compare", run=hostile)._repr_html_()
+
+
+def test_a_plot_is_an_image_with_the_numbers_of_the_result(saved: Path, tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    result = latdiag.diagnose_run(saved)
+    image = result.plot()
+    root = ElementTree.fromstring(str(image))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg" and image._repr_svg_() == image.svg
+    values = [each.get("data-value") for each in root.iter() if each.get("data-path")]
+    shares = result.breakdowns["mean"].shares
+    assert {repr(each.share) for each in shares.values() if (each.share or 0) > 0.005} <= set(
+        values
+    )
+    image.save(tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_text() == image.svg
+    with pytest.raises(UsageFault, match="exists already"):
+        image.save(tmp_path / "a.svg")
+    with pytest.raises(LocalFault, match="cannot be written"):
+        image.save(tmp_path / "no" / "a.svg")

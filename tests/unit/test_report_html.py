@@ -128,7 +128,11 @@ def test_a_run_of_failed_requests_alone(tmp_path: Path) -> None:
     text, document = written(made(tmp_path / "a.run", failed), tmp_path)
     page = check(text)
     assert document["load"]["ok"] == 0 and check_numbers(page, document)
-    assert "http_error" in text
+    assert "Requests that failed" in text and ">HTTP 500<" in text
+    # Nothing streamed, so nothing is drawn, and what was not measured was not kept.
+    assert not page.all("figure") and "<td>10.0\u00a0%</td>" not in text
+    rules = [inside for _, inside in page.all("tr") if "first tokens without a stamp" in inside]
+    assert rules and "yes" not in rules[0]
 
 
 def test_a_run_without_a_request(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def page(template: str, given: Mapping[str, object], data: object = None) -> str
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip()) + "\n"
 
 
+def fragment(template: str, given: Mapping[str, object]) -> str:
+    """A part of a page of others."""
+    return _environment().get_template(template).render(**given)
+
+
 @cache
 def _environment() -> Environment:
     return Environment(

@@ -70,6 +70,7 @@ def result_page(result: Result, timeline: Timeline, origin: Origin) -> str:
 def _contents(given: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for key, place, name in (
         ("metrics", "latencies", "Latencies"),
+        ("failures", "latencies", "Failed requests"),
         ("charts", "over-time", "Over time"),
         ("distributions", "distributions", "Distributions"),
         ("lengths", "by-length", "By input length"),
@@ -78,7 +79,7 @@ def _contents(given: Mapping[str, object]) -> Iterator[tuple[str, str]]:
         ("answer", "notes", "Notes"),
         ("answer", "origin", "Origin"),
     ):
-        if given[key]:
+        if given[key] and not (key == "failures" and given["metrics"]):
             yield place, name
 
 
@@ -167,7 +168,7 @@ def _series(result: Result, timeline: Timeline) -> dict[str, dict[str, object]]:
             names, values = (["each request"], [one.p50]) if single else (
                 ["median", "p95"], [one.p50, one.p95])  # fmt: skip
             found[name] = _one(title, "ms", one.at, names, values, bands + changes, single)
-    if len(timeline.at) > 1:
+    if max((*timeline.streaming, *timeline.waiting), default=0) > 0:
         found["streams"] = _one(
             "Requests at once", "requests", timeline.at,
             ["streaming", "waiting for a first token"],
@@ -322,7 +323,7 @@ def _validity(result: Result) -> str:
     if answer.is_of_servers(result):
         return "No request of this client is in the run: servers were listened to."
     if result.valid:
-        return "The client kept the rules without which no figure could be trusted."
+        return "No rule of the self-audit that was measured is broken."
     return "INVALID: " + "; ".join(each.text for each in result.invalid_because)
 
 
@@ -333,7 +334,8 @@ def _audit(result: Result, figures: Figures) -> Iterator[Sequence[object]]:
         if each.reading is None:
             reading = each.reason or "not measured"
         limit = figures.number(*at, "limit", unit=each.unit) if each.limit is not None else ""
-        kept = "BROKEN" if each.broken else "yes" if each.limit is not None else ""
+        judged = each.limit is not None and each.reading is not None
+        kept = "BROKEN" if each.broken else "yes" if judged else ""
         yield _TITLES.get(each.rule) or each.title or each.rule, reading, limit, kept
 
 

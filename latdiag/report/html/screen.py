@@ -177,12 +177,13 @@ def _trust(result: Result, figures: Figures) -> Iterator[str | Markup]:
     if audit is not None and audit.stamp_source:
         why = f" ({audit.stamp_reason})" if audit.stamp_reason else ""
         yield f"{audit.stamp_source} time stamps{why}"
-    broken = [reading.title or reading.rule for reading in (audit.readings if audit else ())
-              if reading.broken]  # fmt: skip
-    if broken:
+    rules = [each for each in (audit.readings if audit else ()) if each.limit is not None]
+    judged = [each for each in rules if each.reading is not None]
+    if broken := [each.title or each.rule for each in rules if each.broken]:
         yield f"rules of the self-audit broken: {', '.join(broken)}"
-    elif audit is not None and audit.readings:
-        yield "the client kept every rule of its self-audit"
+    elif judged:
+        all_ = "each rule" if len(judged) == len(rules) else "each measured rule"
+        yield f"the client kept {all_} of its self-audit"
     if result.evidence is not None:
         told, requests = (figures.count("evidence", each) for each in ("told", "requests"))
         yield Markup("spans of {} of {} requests in the breakdown").format(told, requests)

@@ -7,6 +7,7 @@ page's style sheet overrides it by class, for the dark.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +27,10 @@ COLOURS = {
     "decode": "#009e73",
     "unattributed": "#b8bcc4",
 }
-INK, FAINT = "#1b1f24", "#5b6470"
+#: Ink is that of the page around it.
+INK, FAINT = "currentColor", "#6b7480"
 _FAR = 1e7
+_HEIGHT = re.compile(r'viewBox="0 0 \S+ ([\d.]+)"')
 
 
 def element(tag: str, *inside: object, **attributes: object) -> Markup:
@@ -67,6 +70,12 @@ def drawing(width: float, height: float, title: str, *inside: Markup, **more: ob
         font_size=12,
         **more,
     )
+
+
+def height_of(svg: Markup) -> float:
+    """Of what ``drawing`` made."""
+    found = _HEIGHT.search(svg)
+    return float(found[1]) if found else 0.0
 
 
 def text(x: float, y: float, *inside: object, **attributes: object) -> Markup:
