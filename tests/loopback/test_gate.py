@@ -68,6 +68,30 @@ def test_what_is_cut_goes_on_and_equal_servers_are_not_red(tmp_path: Path) -> No
     assert whole["result"]["verdict"] != "REGRESSED"
 
 
+def test_a_gate_that_is_killed_goes_on(tmp_path: Path) -> None:
+    """With what it kept at the last look at it, and the alpha that was spent by then is gone."""
+    with running_demo() as base, running_demo(seed=4) as candidate:
+        process = gate(tmp_path, *arms(base, candidate))
+        until = time.monotonic() + 90
+        while not (tmp_path / "gate.json").exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        process.kill()
+        assert ended(process)[0] == -signal.SIGKILL
+        first = document(tmp_path)
+        stop = first["result"]["stop"]
+        assert stop["why"] == "cut" and stop["measured"] >= 1 and stop["spent"] > 0
+        code, out, err = ended(gate(tmp_path, *arms(base, candidate, "90s")))
+    assert code in (0, 12), out + err
+    whole = document(tmp_path)
+    assert whole["plan"] == first["plan"]
+    measured = stop["measured"]
+    assert whole["blocks"]["kept"][:measured] == first["blocks"]["kept"]
+    assert whole["result"]["stop"]["measured"] > measured
+    assert whole["result"]["stop"]["spent"] >= stop["spent"]
+    # No file is left half written.
+    assert {each.name for each in tmp_path.iterdir()} == {"gate.json", "latdiag-runs"}
+
+
 def test_other_models_are_no_comparison(tmp_path: Path) -> None:
     with running_demo() as base, running_demo(model="another") as candidate:
         code, out, err = ended(gate(tmp_path, *arms(base, candidate)))
@@ -108,6 +132,18 @@ def test_servers_that_the_gate_starts(tmp_path: Path) -> None:
     code, out, err = ended(gate(tmp_path, *words, "--budget", "60s"))
     assert code in (10, 12), out + err
     assert document(tmp_path)["result"]["cause"] in ("decode", None)
+
+
+@pytest.mark.long
+def test_a_round_is_a_pair_where_there_are_enough_of_them(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
+    words = ["--base-cmd", command, "--cand-cmd", f"{command} --set weights_ms=7"]
+    turns = ("--one-at-a-time", "--rounds", "13", "--budget", "3m", "--osl", "8")
+    code, out, err = ended(gate(tmp_path, *words, *turns))
+    assert code in (10, 12), out + err
+    found = document(tmp_path)
+    assert found["plan"]["pairs"] == 13 and found["plan"]["block"] >= 25
+    assert found["result"]["cause"] in ("decode", None)
 
 
 @pytest.mark.long

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from latdiag.cli.gate.faces import FaceOptions, face_options
+from latdiag.cli.gate.faces import FaceOptions, face_options, write
 from latdiag.cli.gate.measuring import MeasureOptions, finished, measure_options
 from latdiag.cli.kept import saying_what_is_kept
 from latdiag.cli.listening import gatherer, spans_to
@@ -25,6 +26,7 @@ from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault
 
 if TYPE_CHECKING:
+    from latdiag.gate.document import Measured
     from latdiag.gate.live.kept import Kept
     from latdiag.gate.live.rounds import InTurn
     from latdiag.gate.live.served import Served
@@ -115,8 +117,15 @@ def run(
         done = run_gate(
             *(wishes, settings, measure.rate, measure.run_path, around, progress, before),
             turns=turns,
+            keep=None if measure.out is None else partial(_keep, measure.out),
         )
         return finished(done, wishes, measure, faces)
+
+
+def _keep(out: Path, measured: Measured) -> None:
+    from latdiag.gate.document import dumped
+
+    write(out, dumped(measured))
 
 
 def _in_turn(servers: list[Served], rounds: int) -> InTurn:

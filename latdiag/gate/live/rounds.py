@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from latdiag.gate.live.pairs import DOWN, Pairs
@@ -41,9 +42,18 @@ class InTurn:
             each.stop()
 
 
+def by_round(plan: Plan, rounds: int) -> Plan:
+    """``plan`` with one pair a round where there are enough of these to decide: then what differs
+    from start to start is in the test. With fewer rounds only the margin allows for it."""
+    if rounds < plan.least_planned:
+        return plan
+    return replace(plan, pairs=rounds, block=max(1, plan.pairs * plan.block // rounds))
+
+
 class Rounds(Pairs):
     """The course of a gate whose arms are served in turn: each round starts either once, in drawn
-    order, and measures its share of the pairs. ``turns`` is set before ``work`` is called."""
+    order, and measures its share of the pairs, or one pair (``by_round``). ``turns`` is set before
+    ``work`` is called."""
 
     turns: InTurn
 
@@ -67,7 +77,8 @@ class Rounds(Pairs):
         trials = yield from self._tried(alone, (0,))
         self.turns.servers[0].stop()
         if course.plan is None:
-            course.plan = self._chosen(trials, self.turns.rounds * self.turns.cycle_ns)
+            chosen = self._chosen(trials, self.turns.rounds * self.turns.cycle_ns)
+            course.plan = by_round(chosen, self.turns.rounds)
         else:
             course.rate, course.slowed = trials[-1].rate, trials[-1].slowed
         yield from self._by_rounds(course.plan)
@@ -76,8 +87,9 @@ class Rounds(Pairs):
         course = self._course
         rng = random.Random(f"{plan.settings.seed} {course.first}")
         left = plan.pairs - course.first
-        borders = [course.first + left * n // self.turns.rounds for n in range(self.turns.rounds)]
-        self._tell(f"{left} pairs in {self.turns.rounds} rounds", 2 * plan.block * left)
+        rounds = min(left, self.turns.rounds)
+        borders = [course.first + left * n // rounds for n in range(rounds)]
+        self._tell(f"{left} pairs in {rounds} rounds", 2 * plan.block * left)
         for first, until in zip(borders, [*borders[1:], plan.pairs], strict=True):
             second = rng.random() < 0.5
             begun = self._sending.now_ns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
@@ -17,7 +17,7 @@ from latdiag.load.processes.counters import Counts
 from latdiag.load.processes.run import LoadEnd, run_load
 from latdiag.load.signs import stacks_at
 from latdiag.load.work.prepare import Prepared, Wish
-from latdiag.model.errors import TargetFault, of_run
+from latdiag.model.errors import LocalFault, TargetFault, of_run
 from latdiag.model.text import shown, without_credentials
 
 if TYPE_CHECKING:
@@ -57,13 +57,15 @@ def run_gate(
     same: bool = False,
     pilot: int | None = None,
     turns: InTurn | None = None,
+    keep: Callable[[Measured], None] | None = None,
 ) -> Gated:
     """Measure both arms until the plan ends, a look decides, or something stops it.
 
     ``wishes``: how base and candidate are asked. ``rate``: requests/s within a block, None to
     choose. ``kept``: of a run that was cut, whose plan goes on. ``same``: both arms are one
     endpoint, and that is meant. ``pilot``: pairs after which it ends in any case.
-    ``turns``: of arms that cannot be served at once.
+    ``turns``: of arms that cannot be served at once. ``keep``: takes what was measured so far now
+    and then, so that who is killed can go on too.
     """
     base, candidate = wishes
     stacks: dict[int, tuple[tuple[str, str | None], ...]] = {}
@@ -83,7 +85,7 @@ def run_gate(
     with of_run(begun.path), gather(begun.path) as heard, progress:
         told = _Told(progress, heard)
         sending = Sending(arms, same)
-        observer = _Observer(begun.path, facts, fixed, kept)
+        observer = _Observer(begun.path, facts, fixed, kept, keep)
         made = Pairs if turns is None else Rounds
         pairs = made(sending, settings, fixed, observer, course, told.begin, pilot)
         if turns is not None and isinstance(pairs, Rounds):
@@ -146,9 +148,15 @@ class _Observer:
     """``judging.Gathered``, which is heavy, from the moment that the processes are there."""
 
     def __init__(
-        self, path: str, facts: Sequence[Facts], fixed_length: bool, kept: Kept | None
+        self,
+        path: str,
+        facts: Sequence[Facts],
+        fixed_length: bool,
+        kept: Kept | None,
+        keep: Callable[[Measured], None] | None,
     ) -> None:
         self._path, self._facts, self._fixed_length, self._kept = path, facts, fixed_length, kept
+        self._keep = keep
         self._gathered: Gathered | None = None
 
     def _made(self) -> Gathered:
@@ -165,7 +173,12 @@ class _Observer:
         return self._made().median_e2e(since)
 
     def decided(self, course: Course) -> bool:
-        return self._made().decided(course)
+        if self._made().decided(course):
+            return True
+        if self._keep is not None:
+            with contextlib.suppress(LocalFault):  # the end says so
+                self._keep(self._made().result(course))
+        return False
 
     def result(self, course: Course) -> Measured:
         return self._made().result(course)
