@@ -32,6 +32,10 @@ VERBS = {
         "latdiag.cli.collect:collect",
         "Collect spans and metrics from servers.",
     ),
+    "watch": (
+        "latdiag.cli.watch:watch",
+        "Watch production traffic: where its time goes now.",
+    ),
     "diagnose": ("latdiag.cli.diagnose:diagnose", "Diagnose saved runs again, offline."),
     "compare": (
         "latdiag.cli.compare:compare",

@@ -111,7 +111,8 @@ class Reader:
     kinds = ("span",)
     columns = COLUMNS
 
-    def __init__(self, stacks: Sequence[Stack]) -> None:
+    def __init__(self, stacks: Sequence[Stack], words: Sequence[str] = ()) -> None:
+        """``words``: texts that are wanted beside those that the stacks name."""
         self._stacks = tuple(stacks)
         self._name = known_name(stacks)
         wanted = [s for stack in stacks for s in stack.signals if s.kind == "attribute"]
@@ -119,7 +120,7 @@ class Reader:
             {s.foreign for s in wanted} | {r for st in stacks for r in st.ranks}
         )
         self._words = sorted(
-            {SCOPE}
+            {SCOPE, *words}
             | {key.attribute for st in stacks for key in st.keys}
             | {role.attribute[0] for st in stacks for role in st.roles if role.attribute}
             | {role.same for st in stacks for role in st.roles if role.same}

@@ -11,7 +11,7 @@ The client's interval is the whole; the servers' intervals enter it as lengths a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -284,8 +284,29 @@ def _moves(
 
 
 # ---------------------------------------------------------------------- without a client
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What spans say of traffic that no client of ours has seen. ``parts``: None where too few
+    traces could be taken apart; ``traces``: the ids of all; ``kept``: for each row of ``parts``
+    its place among them; ``spans``: those that were joined, ``row`` being that place; ``timed``:
+    which rows of ``parts`` have a first token that a server states."""
+
+    parts: Parts | None
+    facts: Findings
+    traces: NDArray[np.str_]
+    kept: NDArray[np.int64]
+    spans: Spans
+    timed: NDArray[np.bool_]
+
+
 def server_only(found: Spans) -> tuple[Parts | None, Findings]:
-    """(Parts of all traces, None where there are too few; what became of the evidence).
+    """(Parts of all traces, None where there are too few; what became of the evidence)."""
+    made = served(found)
+    return made.parts, made.facts
+
+
+def served(found: Spans) -> Served:
+    """Where the servers' own time went.
 
     Of traffic that no client of ours has seen: a request is a trace that an engine or a gateway
     has spans of. Its interval (``server``) is what those take, laid on one axis; what the client
@@ -299,8 +320,9 @@ def server_only(found: Spans) -> tuple[Parts | None, Findings]:
     facts = Findings(requests=len(traces), by=spans.joined_by, duplicates=spans.duplicates)
     facts.joined, facts.spans = len(np.unique(spans.row)), spans.n
     note_senders(facts, spans)
+    nothing = Served(None, facts, traces, np.zeros(0, np.int64), spans, np.zeros(0, bool))
     if not (spans.signal >= 0).any():
-        return None, facts
+        return nothing
     told = claiming.claimed(spans, len(traces))
     told = claiming.with_decode(told, told.first, told.last, claiming.SERVER_STREAM)
     seen = _as_seen(told, traces)
@@ -311,7 +333,7 @@ def server_only(found: Spans) -> tuple[Parts | None, Findings]:
     merges = merges_of(table, joined, streams)
     keep = complete(told, table, seen, facts, merges)
     if len(keep) < min(LEAST, len(traces)):
-        return None, facts
+        return nothing
     facts.told = len(keep)
     place = np.full(seen.n, -1, dtype=np.int64)
     place[keep] = np.arange(len(keep))
@@ -331,7 +353,7 @@ def server_only(found: Spans) -> tuple[Parts | None, Findings]:
     )
     parts = settle(whole, ledger, seen.n - len(keep))
     facts.medians = {name: float(np.median(values)) for name, values in parts.parts.items()}
-    return parts, facts
+    return Served(parts, facts, traces, keep, spans, told.first[keep] > NEVER)
 
 
 def _as_seen(told: claiming.Claimed, traces: NDArray[np.str_]) -> Frame:

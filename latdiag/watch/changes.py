@@ -1,0 +1,315 @@
+"""What changed, since when, and what moved: changes of components, of models and of replicas.
+
+Each component of TTFT, and of the time for each output token, is watched by itself, for each
+model and for each of its replicas. A queue that grows because another component got slower, or
+because more requests come, is told as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from latdiag.model.components import COMPONENTS
+from latdiag.watch.bins import BIN_NS, Bins, Key, quantile
+from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, step_of
+from latdiag.watch.windows import classes, closed, summed
+
+#: A component that holds less of its metric than this is not watched.
+LEAST_OF_METRIC = 0.05
+#: Of several replicas one is named that holds so much of the difference.
+_MOST_OF_IT = 0.7
+#: A queue may be the effect of another component that moved: then this much of a limit is enough.
+_HINT, _HINT_SHARE = 0.55, 0.06
+#: A queue that moves with the load is told where it moves this much of its metric.
+LEAST_BY_LOAD = 0.25
+_HOUR = 120
+_QUEUE = COMPONENTS.index("queue")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """``metric``: ttft or tpot. ``delta_ns``: by how much its mean moved for this component.
+    ``since``, ``until``: numbers of bins; ``until`` None while it holds. ``cause``: ``component``
+    itself, ``load``, ``prompts`` (longer ones), or the component that it follows.
+    ``p95_before``, ``p95_after``: of the metric, ns."""
+
+    metric: str
+    component: str
+    model: str
+    replica: str
+    delta_ns: float
+    before_ns: float
+    since: int
+    cause: str
+    p95_before: float | None
+    p95_after: float | None
+    load_ratio: float = 1.0
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    key: Key
+    metric: str
+    at: int
+
+
+class Changes:
+    """Look at each bin once it is closed."""
+
+    def __init__(self, bins: Bins) -> None:
+        self.active: list[Change] = []
+        self.reported = 0
+        self._bins = bins
+        self._regimes: dict[_Stream, Regime] = {}
+        self._known: set[_Stream] = set()
+        self._until = 0
+
+    def look(self, until: int) -> list[Change]:
+        """What has changed, or ended, by the end of bin ``until - 1``."""
+        self._until = until
+        told = classes(closed(self._bins, until, _HOUR))
+        steps = dict(self._steps(until))
+        found = self._ended(until, steps)
+        moved = {s: step for s, step in steps.items() if self._is_one(s, step)}
+        for model in sorted({stream.key[1] for stream in moved}):
+            mine = {s: step for s, step in moved.items() if s.key[1] == model}
+            found += self._told(model, mine, steps, until, told)
+        live = [c for c in self.active if c.until is None and until - c.since <= _HOUR]
+        self.active = [*live, *(c for c in found if c.until is None)]
+        self.reported += sum(c.until is None for c in found)
+        self._regimes = {s: r for s, r in self._regimes.items() if s in self._known}
+        return found
+
+    # ------------------------------------------------------------------ the figures
+    def _steps(self, until: int) -> Iterator[tuple[_Stream, Step]]:
+        several = closed(self._bins, until, _HOUR)
+        keys = {key for each in several for key in each.cells if key[0] in ("model", "replica")}
+        self._known = set()
+        for key in sorted(keys):
+            for metric in ("ttft", "tpot"):
+                for at in range(2, len(COMPONENTS) - 1):
+                    stream = _Stream(key, metric, at)
+                    self._known.add(stream)
+                    course = self._course(stream, until)
+                    if course is None:
+                        continue
+                    step = step_of(course, self._regimes.setdefault(stream, Regime()))
+                    if step is not None:
+                        yield stream, step
+
+    def _course(self, stream: _Stream, until: int) -> Course | None:
+        several = closed(self._bins, until, _HOUR)
+        at, kind = stream.at, stream.metric
+        value, weight, load = (np.zeros(len(several)) for _ in range(3))
+        of_model: Key = ("model", stream.key[1], "")
+        total = metric = 0.0
+        for i, each in enumerate(several):
+            cell, model = each.cells.get(stream.key), each.cells.get(of_model)
+            if cell is None or model is None:
+                continue
+            load[i] = float(cell.whole.sum() - cell.whole[_QUEUE]) / BIN_NS
+            ns = float((cell.early if kind == "ttft" else cell.stream)[at])
+            per = float((cell.timed if kind == "ttft" else cell.steps)[at])
+            # Tokens of one request are no independent witnesses: the weight is of requests.
+            weight[i] = float(cell.timed[at]) if per else 0.0
+            value[i] = ns / per if per else np.nan
+            total += ns
+            metric += float((cell.early if kind == "ttft" else cell.stream).sum())
+        if total <= 0:
+            return None
+        if stream.key[0] == "model" and total < LEAST_OF_METRIC / 2 * metric:
+            return None
+        numbers = np.array([each.number for each in several], dtype=np.int64)
+        return Course(numbers, value, weight, load)
+
+    def _metric(self, model: str, kind: str, until: int) -> float:
+        """The mean of a metric of a model over the last minutes, ns."""
+        cell = summed(closed(self._bins, until, 10), ("model", model, ""))
+        ns = (cell.early if kind == "ttft" else cell.stream).sum()
+        per = (cell.timed if kind == "ttft" else cell.steps).max()
+        return float(ns) / float(per) if per else 0.0
+
+    def _is_one(self, stream: _Stream, step: Step) -> bool:
+        if abs(step.z) <= 1 or abs(step.delta) < LEAST_SHARE * step.before:
+            return False
+        metric = self._metric(stream.key[1], stream.metric, self._until)
+        if stream.at == _QUEUE and follows_load(step):
+            # Its ups and downs are no news, and those of one replica are chance.
+            return stream.key[0] == "model" and abs(step.delta) >= LEAST_BY_LOAD * metric
+        least = LEAST_OF_METRIC * max(metric - max(0.0, step.delta), 0.0)
+        return abs(step.delta) >= max(least, 1.0) * (1 if stream.key[0] == "model" else 0.5)
+
+    # ------------------------------------------------------------------ what moved
+    def _told(
+        self,
+        model: str,
+        moved: dict[_Stream, Step],
+        steps: dict[_Stream, Step],
+        until: int,
+        told: dict[str, tuple[str, ...]],
+    ) -> list[Change]:
+        found: list[Change] = []
+        own = [s for s in moved if s.at != _QUEUE]
+        for at, metric in dict.fromkeys(
+            (s.at, s.metric) for s in sorted(own, key=lambda s: -abs(moved[s].z))
+        ):
+            found.append(self._change(model, metric, at, moved, until, told))
+        waits = [s for s in moved if s.at == _QUEUE]
+        if waits and not found and (hint := _hint(model, moved[waits[0]], steps)) is not None:
+            also = {**moved, hint: steps[hint]}
+            found.append(self._change(model, hint.metric, hint.at, also, until, told))
+        if waits:
+            change = self._change(model, "ttft", _QUEUE, moved, until, told)
+            if found:
+                change = replace(change, cause=found[0].component)
+            found.append(change)
+        for each in found:
+            self._begin(each, until)
+        return found
+
+    def _change(
+        self,
+        model: str,
+        metric: str,
+        at: int,
+        moved: dict[_Stream, Step],
+        until: int,
+        told: dict[str, tuple[str, ...]],
+    ) -> Change:
+        mine = {s: moved[s] for s in moved if (s.metric, s.at) == (metric, at)}
+        whole = next((s for s in mine if s.key[0] == "model"), None)
+        stream = whole or max(mine, key=lambda s: abs(mine[s].z))
+        step = mine[stream]
+        replica = stream.key[2] if whole is None else self._who(model, metric, at, step, until)
+        before, after = self._p95(model, metric, step.since, until)
+        return Change(
+            *(metric, "+".join(told[COMPONENTS[at]]), model, replica),
+            *(step.delta, step.before, step.since),
+            self._cause(model, at, step, until, told),
+            *(before, after, step.load_ratio),
+        )
+
+    def _who(self, model: str, metric: str, at: int, step: Step, until: int) -> str:
+        """The replica that holds most of the difference; empty for several, or only one."""
+        several = closed(self._bins, until, _HOUR)
+        replicas = {k[2] for each in several for k in each.cells if k[:2] == ("replica", model)}
+        parts: dict[str, float] = {}
+        for replica in replicas:
+            key = ("replica", model, replica)
+            sums = []
+            for bins in (
+                [b for b in several if b.number < step.since],
+                [b for b in several if b.number >= step.since],
+            ):
+                cell = summed(bins, key)
+                ns = float((cell.early if metric == "ttft" else cell.stream)[at])
+                per = float((cell.timed if metric == "ttft" else cell.steps)[at])
+                sums.append((ns / per if per else 0.0, per / max(1, len(bins))))
+            parts[replica] = (sums[1][0] - sums[0][0]) * sums[1][1] if sums[0][1] else 0.0
+        sign = 1 if step.delta > 0 else -1
+        gains = {name: max(0.0, sign * value) for name, value in parts.items()}
+        top = max(gains, key=lambda name: gains[name], default="")
+        if len(gains) < 2 or gains[top] < _MOST_OF_IT * sum(gains.values()):
+            return ""
+        return top
+
+    def _cause(
+        self, model: str, at: int, step: Step, until: int, told: dict[str, tuple[str, ...]]
+    ) -> str:
+        name = COMPONENTS[at]
+        if "queue" in told[name] and follows_load(step):
+            return "load"
+        if abs(step.delta) <= 2 * step.by_load:
+            return "load"
+        if "prefill" in told[name]:
+            before = summed(closed(self._bins, step.since, _HOUR), ("model", model, ""))
+            after = summed(closed(self._bins, until, until - step.since), ("model", model, ""))
+            if before.prompts and after.prompts and before.prompt:
+                longer = after.prompt / after.prompts / (before.prompt / before.prompts) - 1
+                if longer * step.delta > 0 and abs(longer) >= 0.5 * abs(step.delta) / step.before:
+                    return "prompts"
+        return "component"
+
+    def _p95(
+        self, model: str, metric: str, since: int, until: int
+    ) -> tuple[float | None, float | None]:
+        key: Key = ("model", model, "")
+        before = summed(closed(self._bins, since, _HOUR), key)
+        after = summed(closed(self._bins, until, max(1, until - since)), key)
+        counts = [getattr(cell, metric) for cell in (before, after)]
+        return quantile(counts[0], 0.95), quantile(counts[1], 0.95)
+
+    # ------------------------------------------------------------------ regimes
+    def _begin(self, change: Change, until: int) -> None:
+        """From here on what it is now is what is usual, for all that this may be seen in."""
+        first = change.component.partition("+")[0]
+        for stream, regime in self._regimes.items():
+            same = COMPONENTS[stream.at] == first and stream.metric == change.metric
+            waits = COMPONENTS[stream.at] == "queue"
+            if stream.key[1] == change.model and (same or waits):
+                regime.since = change.since
+
+    def _ended(self, until: int, steps: dict[_Stream, Step]) -> list[Change]:
+        """Changes that are over: what was usual before is so again."""
+        over = []
+        for change in self.active:
+            first = change.component.partition("+")[0]
+            at = COMPONENTS.index(first)
+            key: Key = (
+                ("replica", change.model, change.replica)
+                if change.replica
+                else ("model", change.model, "")
+            )
+            stream = _Stream(key, change.metric, at)
+            course = self._course(stream, until)
+            if course is None or until - change.since < 8:
+                continue
+            late = course.value[-4:]
+            middle = change.before_ns + 0.3 * change.delta_ns
+            back = late < middle if change.delta_ns > 0 else late > middle
+            if len(late) == 4 and bool(back.all()):
+                over.append(replace(change, until=until - 4))
+                for each, regime in self._regimes.items():
+                    if (
+                        each.key[1] == change.model
+                        and each.metric == change.metric
+                        and (each.at == at or COMPONENTS[each.at] == "queue")
+                    ):
+                        regime.since = 0
+                        regime.away = [*regime.away[-7:], (change.since, until - 4)]
+                        steps.pop(each, None)
+        self.active = [c for c in self.active if not any(_same(c, o) for o in over)]
+        return over
+
+
+def follows_load(step: Step) -> bool:
+    """Whether a queue moved as it does when servers have more, or less, to do: as many requests
+    or more run beside it while it grows, or all that ever do. A queue that grows while fewer run
+    is not of the load."""
+    if step.delta > 0:
+        return step.load_ratio > 1.0 or step.at_top
+    return step.load_ratio < 1.0
+
+
+def _same(one: Change, other: Change) -> bool:
+    return (one.metric, one.component, one.model, one.since) == (
+        *(other.metric, other.component, other.model, other.since),
+    )
+
+
+def _hint(model: str, queue: Step, steps: dict[_Stream, Step]) -> _Stream | None:
+    """The component of this model that moved the same way as its queue, if less clearly."""
+    good = {
+        s: abs(step.z)
+        for s, step in steps.items()
+        if s.key[:2] == ("model", model)
+        and COMPONENTS[s.at] != "queue"
+        and abs(step.z) >= _HINT
+        and step.delta * queue.delta > 0
+        and abs(step.delta) >= _HINT_SHARE * step.before
+    }
+    return max(good, key=lambda s: good[s], default=None)
