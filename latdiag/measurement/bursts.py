@@ -10,7 +10,7 @@ and writes an event for each makes the first token alone. A stall ends in a burs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ _FASTEST_NS = 50_000
 #: In the long gaps of a stream that has several: by so much a path may draw a burst out.
 _DRAWN = 0.15
 #: In periods: streams that last no longer came in one burst.
-_SHORT = 0.2
+SHORT = 0.2
 #: Where events come this fast, being close says nothing; then only a part of the gap counts.
 _CLOSEST = 0.25
 #: Fewer events than this show no rhythm.
@@ -109,22 +109,6 @@ class Bursts:
     def held(self) -> bool:
         """Whether tokens wait for a burst."""
         return self.kind != "step"
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """For how long each of n streams held tokens back, float64 ns, within [lo, hi].
-
-    ``first``: the first token, so TTFT is longer by it and the stream seems shorter. ``last``:
-    the last token; by this the whole request is longer.
-    """
-
-    first: NDArray[np.float64]
-    first_lo: NDArray[np.float64]
-    first_hi: NDArray[np.float64]
-    last: NDArray[np.float64]
-    last_lo: NDArray[np.float64]
-    last_hi: NDArray[np.float64]
 
 
 def trains_of(
@@ -273,7 +257,7 @@ def bursts_of(trains: Trains) -> Bursts | None:
     # What came in one burst has no period, whatever shook it.
     inner = rows.select(rows.inner_groups >= 1)
     spans = inner.inner_ns / inner.inner_groups
-    inner = inner.select(spans >= _SHORT * spans.max())
+    inner = inner.select(spans >= SHORT * spans.max())
     # Long streams show a rhythm best; of a short one the whole may be its end.
     inner = inner.select(inner.inner_groups >= min(2, int(inner.inner_groups.max())))
     period = inner.inner_ns / inner.inner_groups
@@ -356,42 +340,5 @@ def _kind(
     return kept
 
 
-def _once(trains: Trains, period_ns: float) -> Trains:
-    """The same, where streams that are far shorter than a period are one burst."""
-    short = (trains.groups > 1) & (trains.inner_ns + trains.last_ns < _SHORT * period_ns)
-    zero = np.zeros(len(short))
-    return replace(
-        trains,
-        groups=np.where(short, 1, trains.groups),
-        first_tokens=np.where(short, trains.tokens, trains.first_tokens),
-        last_tokens=np.where(short, zero, trains.last_tokens),
-        inner_tokens=np.where(short, zero, trains.inner_tokens),
-        last_ns=np.where(short, zero, trains.last_ns),
-    )
-
-
 def _deviation(values: NDArray[np.float64]) -> float:
     return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
-def held_of(trains: Trains, bursts: Bursts, step_ns: float | None = None) -> Held:
-    """For how long each stream held its first and its last token back.
-
-    A token waits while those behind it in its burst are made: the first for all others of the
-    first burst, and up to one step more for a timer; the last for what is left of the last gap.
-    ``step_ns``: time per token, where a stream does not show its own; else ``bursts.step_ns``.
-    Nothing is held where tokens come by step, nor in a stream of one event.
-    """
-    trains = _once(trains, bursts.period_ns)
-    fallback = bursts.step_ns if step_ns is None else step_ns
-    known = trains.inner_tokens > 0
-    step = np.where(known, trains.inner_ns / np.maximum(trains.inner_tokens, 1.0), fallback)
-    holds = np.where((trains.groups > 0) & (trains.near > 0), float(bursts.held), 0.0)
-    after = np.zeros(len(step)) if bursts.kind == "size" else step
-    lo = holds * step * np.maximum(trains.first_tokens - 1, 0.0)
-    hi = lo + holds * after
-    waited = trains.last_ns - trains.last_tokens * step
-    last_lo = holds * np.clip(waited - step / 2, 0.0, None)
-    last_hi = holds * np.clip(waited + step / 2, 0.0, trains.last_ns)
-    last = holds * np.clip(waited, 0.0, None)
-    return Held((lo + hi) / 2, lo, hi, last, last_lo, np.maximum(last_hi, last))

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from latdiag.measurement.bursts import Bursts, Held, Trains, bursts_of, held_of, trains_of
+from latdiag.measurement.bursts import Bursts, Trains, bursts_of, trains_of
+from latdiag.measurement.held import Held, held_of, paces_of
 
 MS = 1_000_000
 #: Instants (ns) at which events left the server, and the tokens of each.
@@ -320,3 +321,20 @@ def test_short_replies_that_a_path_drew_out_do_not_hide_a_long_one_s_timer() -> 
     found = bursts_of(trains(streams, path, rng))
     assert found is not None and found.held
     assert found.period_ns == pytest.approx(1174 * MS, rel=0.01)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_stream_in_company_shows_its_own_pace_where_ends_leave_at_once(ends: bool) -> None:
+    """Alone 8 ms a token, in company 14; most replies see one burst of the timer."""
+    rng = np.random.default_rng(17)
+    alone = [made(rng, tokens=400, step_ms=8) for _ in range(3)]
+    streams = alone + [made(rng, tokens=64, step_ms=14) for _ in range(40)]
+    of = trains(streams, by_timer(752, True, ends), rng)
+    bursts = bursts_of(of)
+    assert bursts is not None
+    company = paces_of(of, bursts)[len(alone) :]
+    told = company[~np.isnan(company)] / MS
+    # Where every end waits for a burst, the time after the last full one is the timer's.
+    assert len(told) > 30 if ends else len(told) < 10
+    assert float(np.median(told)) == pytest.approx(14, rel=0.03)
+    assert np.all(np.abs(told - 14) < 3)
