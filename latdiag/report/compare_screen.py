@@ -23,7 +23,7 @@ _SMALL = 0.01
 
 def compose(comparison: Comparison, ascii_only: bool) -> Page:
     """The screen of ``comparison``."""
-    blocks = [*of(_answer(comparison))]
+    blocks = [*of(answer_of(comparison))]
     if comparison.caveats:
         found = comparison.caveats
         blocks.append(Block(lambda page, room: notes.short(page, room, found), 2, 2))
@@ -35,7 +35,7 @@ def compose(comparison: Comparison, ascii_only: bool) -> Page:
     return screen(blocks, ascii_only)
 
 
-def _answer(comparison: Comparison) -> Answer:
+def answer_of(comparison: Comparison) -> Answer:
     sure = comparison.notes[0] if comparison.notes else ""
     if not comparison.valid:
         which = sorted({rule.text.partition(":")[0] for rule in comparison.broken})

@@ -126,8 +126,11 @@ def _check_rounded(told: float, at: float, document: Any, pointer: str, shown: s
     if pointer.endswith("_ns"):
         parent = resolve(document, pointer.rpartition("/")[0])
         whole = resolve(document, "/".join(pointer.split("/")[:-2]))
-        n = parent.get("n") or whole.get("n") or document.get("result", {}).get("requests")
+        own = [each.get("n") for each in (parent, whole) if isinstance(each, dict)]
+        n = next(filter(None, own), None) or document["result"]["requests"]
         scales = [scale / n for scale in (1e-6, 1e-9)] + [1e-6, 1e-9]
+    elif "outcomes" in pointer:  # of a gate: levels in ns
+        scales.append(1e-6)
     digits = len(re.sub(r"\D", "", shown.partition(".")[2]))
     half = 0.5000001 * 10.0**-digits
     assert any(abs(told - at * scale) <= half for scale in scales), (pointer, at, shown)

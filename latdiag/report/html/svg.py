@@ -135,14 +135,13 @@ class Scale:
         return ticks(self.lo, self.hi)
 
 
-def ticks(lo: float, hi: float, wanted: int = 4) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten."""
+def ticks(lo: float, hi: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten, three to eight of them."""
     span = hi - lo
     if not (math.isfinite(span) and span > 0):
         return [lo] if math.isfinite(lo) else []
-    rough = span / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * each for each in (1, 2, 5, 10) if power * each >= rough * 0.999)
+    power = 10.0 ** math.floor(math.log10(span / 3))
+    step = max(power * each for each in (1, 2, 5) if power * each <= span / 3 * 1.001)
     first = math.ceil(lo / step - 1e-9)
     return [step * n for n in range(first, first + 12) if step * n <= hi + step * 1e-9]
 
