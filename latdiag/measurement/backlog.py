@@ -30,8 +30,9 @@ _BLOCKS, _LEAST_SERVED = 8, 8.0
 _FILLING = 0.2
 #: From this first token on (of all) the server runs empty again.
 _NEARLY_ALL = 0.95
-#: Served at most this share of what is offered; a line explains so much of how the backlog grows.
-_CLEARLY, _STRAIGHT = 0.9, 0.8
+#: Served at most this share of what is offered, in both halves of the time; a line explains so
+#: much of how the backlog grows, or at least so much where arrivals at random bend it.
+_CLEARLY, _STRAIGHT, _BENT = 0.9, 0.8, 0.2
 #: The last requests take so many times as long as the first.
 _LONGER = 1.5
 #: Of a server whose replicas do not all have a backlog, less is served once arrivals have ended.
@@ -125,8 +126,7 @@ def backlog_of(windows: Sequence[Rows], planned: float | None = None) -> Backlog
     served, lo, hi = _rate(found)
     offered = (n - len(found)) * NS_PER_S / sum(window.span_ns for window in found)
     least = planned or offered * (1 - 1.96 / math.sqrt(n))
-    straight = min(window.straight for window in found)
-    if not (hi < least and served < _CLEARLY * offered and straight >= _STRAIGHT):
+    if not (hi < least and served < _CLEARLY * offered and _is_steady(found, offered)):
         return None
     for name in ("ttft", "e2e"):
         first, last = _ends([rows for rows, _ in pairs], name)
@@ -154,7 +154,7 @@ def _window(rows: Rows) -> _Window | None:
     # Both as floats: instants since 1970 are rounded, up or down.
     stop = max(drained, float(closed))
     if float(closed) <= start:
-        return None
+        return _backed_up(rows.begin, first, last) if drained > closed else None
     while_asked = _flow(first, last, weight, start, closed)
     if stop > float(closed) and _flow(first, last, weight, closed, stop) < _THINNER * while_asked:
         stop = float(closed)
@@ -173,6 +173,45 @@ def _window(rows: Rows) -> _Window | None:
         _rising(asked, waiting),
         float(weight.var()) / len(weight),
     )
+
+
+def _backed_up(
+    begin: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
+) -> _Window:
+    """Where requests take longer than all of them are sent for, and many have not begun by then:
+    the server works on all of them until nearly all have ended, and streams wait for the prompts
+    of others, so that first tokens tell how far it is and last ones how long that takes."""
+    opened, closed = int(begin[0]), int(begin[-1])
+    begun, ended = (
+        float(np.quantile(at, _NEARLY_ALL, method="lower")) - opened for at in (first, last)
+    )
+    edges = opened + begun * np.linspace(0, 1, _BLOCKS + 1)
+    done = np.searchsorted(np.sort(first), edges, side="right").astype(float)
+    asked = np.linspace(opened, closed, _BLOCKS + 1)
+    waiting = np.searchsorted(begin, asked, side="right") - np.searchsorted(
+        np.sort(first), asked, side="right"
+    )
+    return _Window(
+        closed - opened,
+        np.diff(done),
+        np.diff(edges) * ended / begun,
+        _rising(asked, waiting.astype(float)),
+        0.0,
+    )
+
+
+def _is_steady(windows: Sequence[_Window], offered: float) -> bool:
+    """Whether less is served than is offered (requests/s) all the time, and not in a spell."""
+    straight = [window.straight for window in windows]
+    if min(straight) >= _STRAIGHT:
+        return True
+    halves = np.split(np.arange(_BLOCKS), 2)
+    rates = [
+        sum(float(window.served[half].sum()) for window in windows)
+        / sum(float(window.took[half].sum()) for window in windows)
+        for half in halves
+    ]
+    return min(straight) >= _BENT and max(rates) * NS_PER_S < _CLEARLY * offered
 
 
 def _served(
