@@ -37,6 +37,8 @@ _CLEARLY, _STRAIGHT, _BENT = 0.9, 0.8, 0.2
 _LONGER = 1.5
 #: Of a server whose replicas do not all have a backlog, less is served once arrivals have ended.
 _THINNER = 0.85
+#: First tokens come for at least so much of the time that nearly all requests take.
+_HALF = 0.5
 #: What may be asked of a capacity: beyond that, waits grow long by chance alone.
 _BEARABLE = 0.9
 
@@ -126,7 +128,9 @@ def backlog_of(windows: Sequence[Rows], planned: float | None = None) -> Backlog
     served, lo, hi = _rate(found)
     offered = (n - len(found)) * NS_PER_S / sum(window.span_ns for window in found)
     least = planned or offered * (1 - 1.96 / math.sqrt(n))
-    if not (hi < least and served < _CLEARLY * offered and _is_steady(found, offered)):
+    if not (
+        hi < least and served < _CLEARLY * offered and _is_steady(found, min(offered, least), hi)
+    ):
         return None
     for name in ("ttft", "e2e"):
         first, last = _ends([rows for rows, _ in pairs], name)
@@ -154,7 +158,7 @@ def _window(rows: Rows) -> _Window | None:
     # Both as floats: instants since 1970 are rounded, up or down.
     stop = max(drained, float(closed))
     if float(closed) <= start:
-        return _backed_up(rows.begin, first, last) if drained > closed else None
+        return _backed_up(rows.begin, first, last)
     while_asked = _flow(first, last, weight, start, closed)
     if stop > float(closed) and _flow(first, last, weight, closed, stop) < _THINNER * while_asked:
         stop = float(closed)
@@ -177,14 +181,16 @@ def _window(rows: Rows) -> _Window | None:
 
 def _backed_up(
     begin: NDArray[np.int64], first: NDArray[np.int64], last: NDArray[np.int64]
-) -> _Window:
-    """Where requests take longer than all of them are sent for, and many have not begun by then:
-    the server works on all of them until nearly all have ended, and streams wait for the prompts
-    of others, so that first tokens tell how far it is and last ones how long that takes."""
+) -> _Window | None:
+    """Where requests take longer than all of them are sent for: where first tokens come for most
+    of the time, streams wait for the prompts of others, and the server works on all of them until
+    nearly all have ended. None where all have begun soon: more might stream as well."""
     opened, closed = int(begin[0]), int(begin[-1])
     begun, ended = (
         float(np.quantile(at, _NEARLY_ALL, method="lower")) - opened for at in (first, last)
     )
+    if opened + begun <= closed or begun < _HALF * ended:
+        return None
     edges = opened + begun * np.linspace(0, 1, _BLOCKS + 1)
     done = np.searchsorted(np.sort(first), edges, side="right").astype(float)
     asked = np.linspace(opened, closed, _BLOCKS + 1)
@@ -200,18 +206,19 @@ def _backed_up(
     )
 
 
-def _is_steady(windows: Sequence[_Window], offered: float) -> bool:
-    """Whether less is served than is offered (requests/s) all the time, and not in a spell."""
+def _is_steady(windows: Sequence[_Window], asked: float, hi: float) -> bool:
+    """Whether less is served than is ``asked`` for (requests/s) all the time, and not in a spell.
+    ``hi``: the most that may be served."""
     straight = [window.straight for window in windows]
     if min(straight) >= _STRAIGHT:
         return True
-    halves = np.split(np.arange(_BLOCKS), 2)
     rates = [
         sum(float(window.served[half].sum()) for window in windows)
         / sum(float(window.took[half].sum()) for window in windows)
-        for half in halves
+        for half in np.split(np.arange(_BLOCKS), 2)
     ]
-    return min(straight) >= _BENT and max(rates) * NS_PER_S < _CLEARLY * offered
+    bent = min(straight) >= _BENT and max(rates) * NS_PER_S < _CLEARLY * asked
+    return bent and hi < asked
 
 
 def _served(
