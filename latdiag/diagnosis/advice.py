@@ -139,7 +139,7 @@ def following(case: Case, about: Breakdown, name: str, leaf: str | None) -> str:
     members = about.shares[name].members
     if members:
         listening = case.parts.interval == "server"
-        probe = not (case.probed or listening)
+        probe = not (case.probed or case.of_probe or listening)
         split = splitting(members, case.given, case.listened, to_probe=probe)
         if "queue" not in members or case.admitted is None or are_hosted(case.stacks):
             return split

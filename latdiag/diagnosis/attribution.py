@@ -91,6 +91,7 @@ def attribute(
     case = Case(
         *(shares, parts, valid, fine, _health(seen, through, laws, own, frame, course), failed),
         *(limit, laws is not None, given, requests, listened, in_flight),
+        of_probe=seen is not None,
         backlog=course.overload if course is not None else None,
         one_rate=laws is not None and laws.one_rate,
         stacks=(*stacks, *((name, None) for account in servers for name in account.stacks)),

@@ -48,3 +48,5 @@ class Case:
     costs: Costs | None = None
     #: the fullest that servers said they were
     state: ServerState | None = None
+    #: whether it is of a probe, whatever that learned: none is advised then
+    of_probe: bool = False

@@ -246,7 +246,7 @@ def _attribution_caveats(result: Result, found: Digest) -> list[Caveat]:
                 members,
                 _given(result),
                 result.collected.channels if result.collected is not None else (),
-                to_probe=result.learned is None and about.interval == "client_e2e",
+                to_probe=not found.designed and about.interval == "client_e2e",
             )
             out.append(caveat("LD401", members=named, splits=splits))
     return out

@@ -28,6 +28,10 @@ _SPLIT_BY_MORE = (
     "The servers' evidence in this run does not separate {}: look for a server on the path"
     " that reports no times.{}"
 )
+_SPLIT_FROM_NEARBY = (
+    "Probe from the gateway's own machine: its path from there takes next to nothing, and what"
+    " stays is the gateway's."
+)
 _SPLIT_NETWORK = (
     "Run `latdiag probe URL --behind URL2` with the URL of the server behind the gateway: the"
     " time that disappears there is the gateway's, with the path behind it."
@@ -40,7 +44,7 @@ def splitting(
     """The next measurement. ``given``: evidence that came; ``listened``: what was asked for,
     ``spans`` or ``metrics``; ``to_probe``: whether no probe was made, and one can be."""
     if set(members) <= {"network", "gateway"}:
-        return _SPLIT_NETWORK
+        return _SPLIT_FROM_NEARBY if Rank.BEHIND in given else _SPLIT_NETWORK
     if to_probe and "queue" in members:
         return _SPLIT_BY_PROBE
     # A server states its own times: what is left of the total is the gateway's.

@@ -270,7 +270,7 @@ def _ambiguous(case: Case, about: Breakdown, population: str, first: str, second
         f" {ms(about.total_ns, about)}, {confidence_of(chosen[first])})."
     )
     # Of a probe it is known what a longer one would decide: see ``longer``.
-    chance = not case.probed and not _is_open(case.parts, first, chosen[first])
+    chance = not (case.probed or case.of_probe) and not _is_open(case.parts, first, chosen[first])
     sure = "A longer measurement narrows the intervals." if chance else ""
     if first == "unattributed" and (chosen[first].share or 0.0) > 0.5:
         sentence = (

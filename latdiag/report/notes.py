@@ -65,7 +65,7 @@ def short(page: Page, room: int, found: Sequence[Caveat]) -> None:
 def in_full(page: Page, found: Sequence[Caveat]) -> None:
     """One paragraph a caveat: its code, what it says, what to do about it."""
     for each in found:
-        text = f"{page.word(each.text, 400)} {page.word(each.remedy, 400)}"
+        text = f"{page.word(each.text, 900)} {page.word(each.remedy, 900)}"
         page.paragraph(text.strip(), f"{page.word(each.code, 8)} ", " " * 6)
     if not found:
         page.line("There are no notes on this result.")

@@ -20,6 +20,8 @@ WIDTH = 79
 HEIGHT = 24
 #: The space in a number, and between a number and its unit: no line breaks there.
 _NUMBER = re.compile(r"(?<=\d) (?=\d{3}\b|(?:%|ms|s|tok/s|req/s)(?:\W|$))")
+#: Where one sentence ends and the next begins.
+_SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z`(]|latdiag )")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _RAMP = "_.-:=+*#"
 
@@ -107,9 +109,15 @@ class Page:
             self.line(line)
 
     def clipped(self, head: Span, text: str, room: int, rest: str = "  ") -> None:
-        """``headed`` in at most ``room`` lines, with a mark where something is missing."""
+        """``headed`` in at most ``room`` lines: as many whole sentences as these hold, or the
+        beginning of the first, with a mark where it ends."""
         before = len(self.lines)
-        self.headed(head, text, rest)
+        sentences = _SENTENCES.split(text)
+        for many in range(len(sentences), 0, -1):
+            del self.lines[before:]
+            self.headed(head, " ".join(sentences[:many]), rest)
+            if len(self.lines) - before <= room:
+                return
         if len(self.lines) - before > room:
             mark = "..." if self.ascii_only else "…"
             last = self.lines[before + room - 1]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,11 +25,12 @@ from latdiag.diagnosis.health import Health
 from latdiag.model.caveats import CAVEATS
 from latdiag.model.components import COMPONENTS
 from latdiag.model.terms import AUDIT_RULES
+from latdiag.report.page import Page, Span
 from latdiag.stacks.catalogue import stacks
 from latdiag.stacks.signal import TURNS
 from latdiag.stacks.versions import has, numbers
 
-from .test_verdict import APART, DECODE, MS, of, parts
+from .test_verdict import APART, DECODE, EVEN, MS, QUEUE, of, parts
 
 #: What the issue's example says: own step 12.9, batch 24, others' prefills 25 of 61.9 ms.
 COSTS = Costs({"mean": 61.9 * MS, "p95_tail": 61.9 * MS}, 0.4 * MS, 0.018 * MS, 310.0 * MS, 8192,
@@ -279,3 +281,30 @@ def test_of_versions_that_come_with_an_option() -> None:
 
 def test_decode_alone_is_the_reason_for_no_split() -> None:
     assert of(parts(DECODE), probed=True).next.startswith("No single cause makes up half")
+
+
+# ---------------------------------------------------------------------- whole sentences
+def test_a_probe_that_learned_nothing_advises_no_probe() -> None:
+    told = of(parts(QUEUE), of_probe=True)
+    assert "latdiag probe" not in told.next and "latdiag probe" in of(parts(QUEUE)).next
+    assert "longer measurement" not in of(parts(EVEN), of_probe=True).sure
+    names = [name for name in COMPONENTS if name not in ("client", "unattributed")]
+    for n in range(2, len(names) + 1):
+        for members in itertools.combinations(names, n):
+            text = splitting.splitting(members, {Rank.BEHIND}, (), to_probe=False)
+            assert "latdiag probe" not in text and text.endswith("."), (members, text)
+
+
+@pytest.mark.parametrize("room", range(1, 8))
+def test_a_screen_shows_whole_sentences(
+    table: list[tuple[str, str | None, str, str | None, str]], room: int
+) -> None:
+    for text in {text for *_, text in table}:
+        page = Page(True)
+        page.clipped(Span("Next:"), text, room)
+        shown = " ".join("".join(span.text for span in line).strip() for line in page.lines)
+        assert len(page.lines) <= room
+        first = re.split(r"(?<=[.?]) (?=[A-Z])", text)[0]
+        if len(f"Next: {first}") <= 79 * room - 24 * room:
+            assert shown.endswith(".") and not shown.endswith("..."), shown
+        assert text.startswith(shown.removeprefix("Next: ").removesuffix("..."))
