@@ -80,8 +80,7 @@ def attribute(
     accounts = [*servers, *laws_account, Account(Rank.CLIENT, whole)]
     union = together(accounts)
     parts = _in_stretches(union.parts, through, course)
-    given_parts = [account.parts for account in ranked(accounts)]
-    lower = [each for each in given_parts if each is not None and each is not union.parts]
+    lower = [p for a in ranked(accounts) if (p := a.parts) is not None and p is not union.parts]
     shares = populations(parts, "client_e2e")
     fine = {p: found for p in POPULATIONS if p in shares and (found := leaves(parts, p))}
     others = ("client_ttft", "decode") if parts.interval == "client_e2e" else ()
