@@ -56,12 +56,23 @@ def paces_of(trains: Trains, bursts: Bursts) -> NDArray[np.float64]:
     soon = trains.last_ns[two] < _SOON * bursts.period_ns
     free = bursts.kind in ("timer", "size") and 2 * int(soon.sum()) >= len(soon)
     after = two & ~known & (trains.last_tokens >= _FEWEST_AFTER) & free
-    # At the burst the next token was half made, but for a buffer, which a token fills.
-    made = trains.last_tokens - 0.5 * (bursts.kind != "size")
+    # At the burst of a timer the next token was half made, at that of a buffer not begun; which of
+    # them it is, streams of one pace do not show.
+    made = trains.last_tokens - 0.25
     shown = np.full(len(two), np.nan)
     shown[known] = (trains.inner_ns / np.maximum(trains.inner_tokens, 1.0))[known]
     shown[after] = (trains.last_ns / np.maximum(made, 1.0))[after]
     return shown
+
+
+def company_step_ns(trains: Trains, bursts: Bursts, least: float) -> float:
+    """Time per token of streams in company, at least ``least``, which is that of one alone: what
+    most of them show themselves; where few do, these may be the odd ones."""
+    shown = paces_of(trains, bursts)
+    there = ~np.isnan(shown)
+    if 2 * int(there.sum()) < len(shown) or not there.any():
+        return least
+    return max(least, float(np.median(shown[there])))
 
 
 def held_of(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.measurement.bursts import Bursts, bursts_of, trains_of
-from latdiag.measurement.held import Held, held_of, paces_of
+from latdiag.measurement.held import Held, company_step_ns, held_of
 from latdiag.measurement.stages import WORKLOAD
 from latdiag.stats.robust import huber_nnls
 
@@ -130,12 +130,9 @@ def _bursts(
         return bursts, None, None, 0.0
     several = (trains.groups > 1) & (trains.inner_ns + trains.last_ns > 0.5 * bursts.period_ns)
     alone = bursts_of(trains.select(seen.of("S2", "S5"))) or bursts
-    # Streams in company are slower than those alone, and show by how much.
     step = np.full(seen.n, alone.step_ns)
     rows = seen.of(WORKLOAD)
-    shown = paces_of(trains.select(rows), bursts)
-    if not np.isnan(shown).all():
-        step[rows] = max(alone.step_ns, float(np.nanmedian(shown)))
+    step[rows] = company_step_ns(trains.select(rows), bursts, alone.step_ns)
     return bursts, held_of(trains, bursts, step), several, alone.step_ns
 
 
