@@ -115,11 +115,11 @@ _LINK: Json = {
     "tags": ["latdiag"],
     "targetBlank": False,
     "title": "Other dashboards of latdiag",
+    "tooltip": "With the same data source, models and time",
     "type": "dashboards",
     "url": "",
 }
 _DATASOURCE: Json = {
-    "current": {},
     "hide": 0,
     "includeAll": False,
     "label": "Data source",
@@ -187,20 +187,20 @@ def _variable(variable: Variable) -> Json:
         }
     found: Json = {
         **common,
-        "current": {"selected": True, "text": ["All"], "value": ["$__all"]}
-        if variable.several
-        else {},
         "datasource": SOURCE,
         "definition": variable.query,
         "includeAll": variable.several,
         "options": [],
-        "query": {"qryType": 1, "query": variable.query, "refId": variable.name},
+        "query": variable.query,
         "refresh": 2,
         "regex": "",
         "sort": 1,
         "type": "query",
     }
-    return found | ({"allValue": ".*"} if variable.several else {})
+    if variable.several:
+        everything = {"selected": True, "text": ["All"], "value": ["$__all"]}
+        found |= {"allValue": ".*", "current": everything}
+    return found
 
 
 def _placed(rows: tuple[Row, ...]) -> Iterator[Json]:
@@ -265,6 +265,8 @@ def _target(panel: Panel, query: Query, index: int) -> Json:
 
 def _defaults(panel: Panel) -> Json:
     found: Json = {"unit": panel.unit, "custom": {}, "color": {"mode": "palette-classic"}}
+    if panel.kind == "table":
+        found["custom"] = {"align": "auto", "inspect": False}
     if panel.kind == "timeseries":
         found["custom"] = {
             "fillOpacity": 60 if panel.stack else 0,
@@ -286,8 +288,10 @@ def _overrides(panel: Panel) -> Iterator[Json]:
             }
     if panel.kind == "table":
         for index, query in enumerate(panel.queries):
+            # Grafana numbers the columns of values only where there are several.
+            column = f"Value #{chr(ord('A') + index)}" if len(panel.queries) > 1 else "Value"
             yield {
-                "matcher": {"id": "byName", "options": f"Value #{chr(ord('A') + index)}"},
+                "matcher": {"id": "byName", "options": column},
                 "properties": [{"id": "displayName", "value": query.legend}],
             }
 
@@ -299,11 +303,14 @@ def _options(panel: Panel) -> Json:
             "graphMode": "none",
             "justifyMode": "auto",
             "orientation": "auto",
+            "percentChangeColorMode": "standard",
+            "showPercentChange": False,
+            "wideLayout": True,
             "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
             "textMode": "name" if panel.text else "value_and_name",
         }
     if panel.kind == "table":
-        return {"cellHeight": "sm", "showHeader": True}
+        return {"cellHeight": "sm", "frameIndex": 0, "showHeader": True}
     return {
         "legend": {
             "calcs": ["lastNotNull"],

@@ -25,6 +25,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jsonschema
 import pytest
 
 from latdiag.dashboards.rules import Targets, alerts, recordings
@@ -223,3 +224,20 @@ def test_every_expression_of_dashboards_and_rules_returns_data(
     assert down == [0.0], (tmp_path / "log").read_text()
     assert gone == [[]]
     assert missing == []
+
+
+@pytest.mark.parametrize(("dashboard", "document"), ALL, ids=[one.uid for one, _ in ALL])
+def test_grafana_s_schema_knows_every_field(dashboard: Any, document: Any) -> None:
+    """LATDIAG_GRAFANA_SCHEMA: jsonschema/dashboard.jsonschema.json of a checkout of
+    grafana/grafana-foundation-sdk."""
+    path = os.environ.get("LATDIAG_GRAFANA_SCHEMA")
+    if path is None:
+        pytest.skip("LATDIAG_GRAFANA_SCHEMA names no schema")
+    schema = json.loads(Path(path).read_text())
+    # Of any type in Grafana itself; the schema says "object", but a matcher by name has a text.
+    for name, field in (("MatcherConfig", "options"), ("DynamicConfigValue", "value")):
+        schema["definitions"][name]["properties"][field] = {}
+    # Keys of a file that is shared, which the import takes off.
+    document = {key: value for key, value in document.items() if not key.startswith("__")}
+    faults = jsonschema.Draft7Validator(schema).iter_errors(document)
+    assert [(list(one.path), one.message[:200]) for one in faults] == []
