@@ -12,6 +12,9 @@ from latdiag.dashboards.overview import BOUNDS
 from latdiag.dashboards.promql import quantile, ratio, series, share, summed
 
 _BY = "job, model"
+#: Why a span that watch could have used was dropped. Spans that no stack uses are many in a
+#: healthy service, and what lacks evidence has an alert of its own.
+_LOST = "full|late|refused_.*"
 #: Components that a healthy service keeps small; prefill and decode are its work.
 _WAITS = "client|network|gateway|frontend|queue|interconnect"
 #: Times as fast as the budget allows, over how long, checked over how short, and how urgent.
@@ -176,19 +179,17 @@ def _evidence() -> Iterator[Alert]:
         "Spans arrived in the last hour, but none in the last 10 minutes: the servers or the"
         " collector before watch no longer send them.",
     )
-    dropped, all_spans = (
-        summed(series(name), "job", "10m")
-        for name in ("latdiag_spans_dropped", "latdiag_spans_received")
-    )
+    lost = series("latdiag_spans_dropped", f'reason=~"{_LOST}"')
     yield Alert(
         "LatdiagSpansDropped",
-        ratio(dropped, all_spans),
+        ratio(summed(lost, "job", "10m"), summed(received, "job", "10m")),
         "> 0.01",
         "10m",
         "warning",
         "watch drops spans",
-        "{{ $value | humanizePercentage }} of the spans of the last 10 minutes were not used; the"
-        " label reason of latdiag_spans_dropped_total says why.",
+        "{{ $value | humanizePercentage }} of the spans of the last 10 minutes came too late, were"
+        " more than watch holds, or were refused; the label reason of latdiag_spans_dropped_total"
+        " says which.",
     )
     yield Alert(
         "LatdiagWatchGone",

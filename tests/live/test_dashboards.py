@@ -96,7 +96,7 @@ def later(watch: Watch, scrape: int) -> str:
     watch.set("latdiag_sampled_ratio", 1.0)
     for name in ("latdiag_spans_open", "latdiag_traces_open"):
         watch.set(name, 7.0)
-    watch.add("latdiag_spans_dropped", reason="too_old")
+    watch.add("latdiag_spans_dropped", reason="full")
     watch.add("latdiag_labels_folded", label="tenant")
     watch.add("latdiag_series_refused", metric="latdiag_ttft_seconds")
     watch.add("latdiag_forwarded_exports", outcome="forwarded")

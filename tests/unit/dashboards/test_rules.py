@@ -33,7 +33,10 @@ def _count(watch: Watch, scenario: str, minute: int) -> None:
     begin = minute * EACH_MINUTE
     for request in islice(cycle(requests(scenario)), begin, begin + EACH_MINUTE):
         watch.count(request)
-    watch.add("latdiag_spans_dropped", 0, reason="too_old")
+    # As many servers do, it also sends spans that no stack uses.
+    watch.add("latdiag_spans_received", EACH_MINUTE)
+    watch.add("latdiag_spans_dropped", EACH_MINUTE, reason="unknown")
+    watch.add("latdiag_spans_dropped", 0, reason="full")
     watch.add("latdiag_requests", 0, fate="incomplete")
 
 
@@ -53,7 +56,7 @@ def blind(watch: Watch, minute: int) -> None:
         _count(watch, "c16", minute)
     elif minute < 60:
         watch.add("latdiag_spans_received", 30)
-        watch.add("latdiag_spans_dropped", 20, reason="too_old")
+        watch.add("latdiag_spans_dropped", 20, reason="full")
         watch.add("latdiag_requests", 10, fate="incomplete")
 
 
