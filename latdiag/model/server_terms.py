@@ -15,6 +15,16 @@ SERVER_TERMS = (
         see=("sender", "joined"),
     ),
     Term(
+        "silence",
+        "Silence",
+        "A pause of all streams at once, on the page of `latdiag report`: for 50 ms or more, and"
+        " eight times the median gap, no stream that ran received anything, and there were at"
+        " least two. A stall of the server, the prefill of another request and a broken network"
+        " look alike here; the breakdown tells them apart where there is evidence.",
+        also=("silences", "pause of all streams"),
+        see=("decode", "bursts"),
+    ),
+    Term(
         "sender",
         "Sender",
         "One process that exports spans, identified by its service.instance.id, or else by its"

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from latdiag.gate.document import dumped
+from tests.bench.gate.world import Fault
+from tests.unit.gating.made import measured
 from tests.unit.golden import RUNS, said, unpack
 from tests.unit.test_report_html import HOSTILE, Reply, load, made
 
@@ -64,9 +67,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     header["command"] = HOSTILE
     (hostile / "run.json").write_text(json.dumps(header))
     runs["hostile"] = str(hostile)
-    for name, run in runs.items():
-        assert "Saved" in said("report", run, "-o", str(folder / f"{name}.html"))
-    return {name: folder / f"{name}.html" for name in runs}
+    words = {name: [run] for name, run in runs.items()}
+    words["compared"] = [runs["probe-queue"], runs["probe-kv-spans"], "--force"]
+    words["gate"] = [str(folder / "gate.json")]
+    (folder / "gate.json").write_text(dumped(measured(Fault(prefill=1.4))))
+    for name, given in words.items():
+        assert "Saved" in said("report", *given, "-o", str(folder / f"{name}.html"))
+    return {name: folder / f"{name}.html" for name in words}
 
 
 def opened(chromium: Any, path: Path, **form: Any) -> tuple[Any, list[str], list[str]]:

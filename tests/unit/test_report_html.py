@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,23 @@ def test_every_number_is_that_of_the_json(archive: Path, tmp_path: Path) -> None
     assert " ".join(verdict["sentence"].split()) in " ".join(heading.split())
     assert all(each["code"] in text for each in document["caveats"])
     assert text.index('id="answer"') < text.index("<svg") < text.index('id="latencies"')
+
+
+@pytest.mark.parametrize("name", ["probe-kv-spans", "load-metrics"])
+def test_no_figure_of_a_table_is_without_its_place(name: str, tmp_path: Path) -> None:
+    """A number in a cell is one of the document's, or of what this page alone draws."""
+    run = str(tmp_path / unpack(RUNS / f"{name}.run.tar.gz", tmp_path))
+    text, document = written(run, tmp_path)
+    of_charts = ("Silences", "TTFT by input length")
+    words = json.dumps(document, ensure_ascii=False)
+    for table in text.split("<table")[1:]:
+        table = table.split("</table>")[0]
+        if any(f"<caption>{each}" in table for each in of_charts):
+            continue
+        for cell in table.split("<td")[1:]:
+            cell = cell.partition(">")[2].split("</td>")[0]
+            rest = re.sub(r"<data .*?</data>|<[^>]*>", "", cell)
+            assert not re.search(r"\d", rest) or html.unescape(rest.strip()) in words, cell
 
 
 def test_requests_that_are_taken_apart_are_those_of_the_table(tmp_path: Path) -> None:

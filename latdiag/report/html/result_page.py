@@ -146,9 +146,10 @@ def _failures(result: Result, figures: Figures) -> list[Sequence[object]]:
 def _timing(timeline: Timeline) -> str:
     if timeline.n < timeline.requests:
         return (
-            f"Of the {timeline.n:,} requests that one clock stamped, of {timeline.requests:,} in"
-            " all: instants of several runs or clocks share no axis."
-        ).replace(",", GLUE)
+            f"Of the {_grouped(timeline.n)} requests that one clock stamped, of"
+            f" {_grouped(timeline.requests)} in all: instants of several runs or clocks share no"
+            " axis."
+        )
     return "Seconds count from the run's first request."
 
 
@@ -244,7 +245,7 @@ def _distributions(timeline: Timeline, figures: Figures) -> Iterator[tuple[str, 
         found = timeline.distributions.get(name)
         if found is not None and found.n > 1:
             yield (
-                f"{title}, n = {found.n:,}".replace(",", GLUE),
+                f"{title}, n = {_grouped(found.n)}",
                 plots.distribution(title, found, figures, name),
             )
 
@@ -254,19 +255,23 @@ def _lengths(timeline: Timeline) -> dict[str, object] | None:
     if not found.groups:
         return None
     drawn, n = len(found.isl), sum(group[2] for group in found.groups)
-    said = f"A point for each of {drawn:,} requests"
+    said = f"A point for each of {_grouped(drawn)} requests"
     if drawn < n:
-        said += f", drawn from {n:,}"
+        said += f", drawn by chance from {_grouped(n)}"
     rows = [
-        (f"{lo:,} to {hi:,}" if hi > lo else f"{lo:,}", f"{n:,}", figure(p50, "ms"),
-         figure(p95, "ms"))
+        (f"{_grouped(lo)} to {_grouped(hi)}" if hi > lo else _grouped(lo), _grouped(n),
+         figure(p50, "ms"), figure(p95, "ms"))
         for lo, hi, n, p50, p95 in found.groups
     ]  # fmt: skip
     return {
-        "said": f"{said}; bars are medians of groups of like length.".replace(",", ","),
+        "said": f"{said}; bars are medians of groups of like length.",
         "svg": plots.by_length(found),
-        "rows": [tuple(cell.replace(",", GLUE) for cell in row) for row in rows],
+        "rows": rows,
     }
+
+
+def _grouped(n: int) -> str:
+    return f"{n:,}".replace(",", GLUE)
 
 
 # ---------------------------------------------------------------------- evidence

@@ -98,14 +98,17 @@ def line(x1: float, y1: float, x2: float, y2: float, **attributes: object) -> Ma
 
 def path(points: Iterable[tuple[float, float] | None], **attributes: object) -> Markup:
     """A line through the points; None lifts the pen."""
-    steps, pen = [], "M"
-    for point in points:
-        if point is None:
-            pen = "M"
-            continue
-        steps.append(f"{pen}{_plain(point[0])} {_plain(point[1])}")
-        pen = "L"
-    return element("path", d="".join(steps), fill="none", **attributes)
+    steps: list[str] = []
+    drawn = 0
+    for point in (*points, None):
+        if point is not None:
+            steps.append(f"{'L' if drawn else 'M'}{_plain(point[0])} {_plain(point[1])}")
+            drawn += 1
+        else:
+            # A point between two gaps is a dot: a line of no length would not be drawn.
+            steps += ["h.01"] if drawn == 1 else []
+            drawn = 0
+    return element("path", d="".join(steps), fill="none", stroke_linecap="round", **attributes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@
     const series = one.lines.map((name, i) => ({
       label: name + ", " + one.unit, stroke: lines()[i], width: 1.5, dash: dashes[i],
       value: (u, v) => short(v), spanGaps: false,
-      ...(one.points ? { paths: uPlot.paths.points(), points: { show: true, size: 5, fill: lines()[i], width: 0 } } : { points: { show: false } }),
+      ...(one.points ? { paths: uPlot.paths.points(), points: { show: true, size: 5, fill: lines()[i], width: 0 } } : { points: { show: true, size: 3, fill: lines()[i], width: 0 } }),
     }));
     return new uPlot({
       width, height: 230, scales: { x: { time: false }, y: { range: (u, lo, hi) => [0, (hi || 1) * 1.05] } },
