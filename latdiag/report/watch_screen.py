@@ -188,7 +188,7 @@ def account(live: Live) -> str:
     if live.plan.sampled is not None:
         parts.append(f"{live.plan.sampled:.3g} sampled")
     if live.looped:
-        parts.append(f"{live.looped} came back")
+        parts.append(f"{live.looped} exports in a loop")
     elif live.forwarding is not None and live.forwarding.failed:
         parts.append(f"{live.forwarding.failed} not forwarded")
     return ", ".join(parts)[:WIDTH]

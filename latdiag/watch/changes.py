@@ -7,13 +7,14 @@ because more requests come, is told as that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from latdiag.model.components import COMPONENTS
-from latdiag.watch.bins import BIN_NS, Bins, Key, quantile
+from latdiag.watch.bins import BIN_NS, Bin, Bins, Key, quantile
 from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, step_of
 from latdiag.watch.windows import classes, closed, summed
 
@@ -25,6 +26,8 @@ _MOST_OF_IT = 0.7
 _HINT, _HINT_SHARE = 0.55, 0.06
 #: A queue that moves with the load is told where it moves this much of its metric.
 LEAST_BY_LOAD = 0.25
+#: Times four standard errors by which fewer requests must run at a replica whose queue grows.
+_CLEARLY_FEWER = 1.5
 _HOUR = 120
 _QUEUE = COMPONENTS.index("queue")
 
@@ -57,6 +60,18 @@ class _Stream:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The sums of a key, (bins, components); ``running``: requests that were served at once."""
+
+    number: NDArray[np.int64]
+    early: NDArray[np.float64]
+    timed: NDArray[np.float64]
+    stream: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    running: NDArray[np.float64]
+
+
 class Changes:
     """Look at each bin once it is closed."""
 
@@ -67,10 +82,12 @@ class Changes:
         self._regimes: dict[_Stream, Regime] = {}
         self._known: set[_Stream] = set()
         self._until = 0
+        self._tables: dict[Key, _Table] = {}
+        self._loaded: dict[str, tuple[int, float]] = {}
 
     def look(self, until: int) -> list[Change]:
         """What has changed, or ended, by the end of bin ``until - 1``."""
-        self._until = until
+        self._until, self._tables = until, {}
         told = classes(closed(self._bins, until, _HOUR))
         steps = dict(self._steps(until))
         found = self._ended(until, steps)
@@ -94,37 +111,36 @@ class Changes:
                 for at in range(2, len(COMPONENTS) - 1):
                     stream = _Stream(key, metric, at)
                     self._known.add(stream)
-                    course = self._course(stream, until)
+                    course = self._course(stream)
                     if course is None:
                         continue
                     step = step_of(course, self._regimes.setdefault(stream, Regime()))
                     if step is not None:
                         yield stream, step
 
-    def _course(self, stream: _Stream, until: int) -> Course | None:
-        several = closed(self._bins, until, _HOUR)
-        at, kind = stream.at, stream.metric
-        value, weight, load = (np.zeros(len(several)) for _ in range(3))
-        of_model: Key = ("model", stream.key[1], "")
-        total = metric = 0.0
-        for i, each in enumerate(several):
-            cell, model = each.cells.get(stream.key), each.cells.get(of_model)
-            if cell is None or model is None:
-                continue
-            load[i] = float(cell.whole.sum() - cell.whole[_QUEUE]) / BIN_NS
-            ns = float((cell.early if kind == "ttft" else cell.stream)[at])
-            per = float((cell.timed if kind == "ttft" else cell.steps)[at])
-            # Tokens of one request are no independent witnesses: the weight is of requests.
-            weight[i] = float(cell.timed[at]) if per else 0.0
-            value[i] = ns / per if per else np.nan
-            total += ns
-            metric += float((cell.early if kind == "ttft" else cell.stream).sum())
+    def _course(self, stream: _Stream) -> Course | None:
+        table = self._tables.get(stream.key)
+        if table is None:
+            table = self._tables[stream.key] = _table_of(
+                closed(self._bins, self._until, _HOUR), stream.key
+            )
+        ns, per = (
+            (table.early, table.timed) if stream.metric == "ttft" else (table.stream, table.steps)
+        )
+        mine, weight = ns[:, stream.at], per[:, stream.at]
+        total = mine.sum()
         if total <= 0:
             return None
-        if stream.key[0] == "model" and total < LEAST_OF_METRIC / 2 * metric:
+        if stream.key[0] == "model" and total < LEAST_OF_METRIC / 2 * ns.sum():
             return None
-        numbers = np.array([each.number for each in several], dtype=np.int64)
-        return Course(numbers, value, weight, load)
+        there = weight > 0
+        # Tokens of one request are no independent witnesses: the weight is of requests.
+        return Course(
+            table.number,
+            np.where(there, mine / np.maximum(weight, 1.0), np.nan),
+            np.where(there, table.timed[:, stream.at], 0.0),
+            table.running,
+        )
 
     def _metric(self, model: str, kind: str, until: int) -> float:
         """The mean of a metric of a model over the last minutes, ns."""
@@ -137,11 +153,22 @@ class Changes:
         if abs(step.z) <= 1 or abs(step.delta) < LEAST_SHARE * step.before:
             return False
         metric = self._metric(stream.key[1], stream.metric, self._until)
+        if stream.at == _QUEUE and stream.key[0] == "replica":
+            # Whether one replica has a busy spell is chance; that it serves fewer is not.
+            return step.load_z * step.delta < 0 and abs(step.load_z) > _CLEARLY_FEWER
         if stream.at == _QUEUE and follows_load(step):
-            # Its ups and downs are no news, and those of one replica are chance.
-            return stream.key[0] == "model" and abs(step.delta) >= LEAST_BY_LOAD * metric
+            return abs(step.delta) >= LEAST_BY_LOAD * metric and self._is_news(stream, step)
         least = LEAST_OF_METRIC * max(metric - max(0.0, step.delta), 0.0)
         return abs(step.delta) >= max(least, 1.0) * (1 if stream.key[0] == "model" else 0.5)
+
+    def _is_news(self, stream: _Stream, step: Step) -> bool:
+        """A queue goes up and down with the load: told once an hour, or when it doubles."""
+        model = stream.key[1]
+        last, level = self._loaded.get(model, (-_HOUR, 0.0))
+        if self._until - last < _HOUR and step.after < 2 * level:
+            return False
+        self._loaded[model] = (self._until, step.after)
+        return True
 
     # ------------------------------------------------------------------ what moved
     def _told(
@@ -265,7 +292,7 @@ class Changes:
                 else ("model", change.model, "")
             )
             stream = _Stream(key, change.metric, at)
-            course = self._course(stream, until)
+            course = self._course(stream)
             if course is None or until - change.since < 8:
                 continue
             late = course.value[-4:]
@@ -286,13 +313,24 @@ class Changes:
         return over
 
 
+def _table_of(several: Sequence[Bin], key: Key) -> _Table:
+    n, width = len(several), len(COMPONENTS)
+    early, timed, stream, steps = (np.zeros((n, width)) for _ in range(4))
+    running = np.zeros(n)
+    for at, each in enumerate(several):
+        if (cell := each.cells.get(key)) is not None:
+            early[at], timed[at] = cell.early, cell.timed
+            stream[at], steps[at] = cell.stream, cell.steps
+            running[at] = float(cell.whole.sum() - cell.whole[_QUEUE]) / BIN_NS
+    number = np.array([each.number for each in several], dtype=np.int64)
+    return _Table(number, early, timed, stream, steps, running)
+
+
 def follows_load(step: Step) -> bool:
-    """Whether a queue moved as it does when servers have more, or less, to do: as many requests
-    or more run beside it while it grows, or all that ever do. A queue that grows while fewer run
-    is not of the load."""
-    if step.delta > 0:
-        return step.load_ratio > 1.0 or step.at_top
-    return step.load_ratio < 1.0
+    """Whether a queue moved as it does when servers have more, or less, to do: more requests run
+    beside it while it grows, or as many as ever do."""
+    more = step.load_z > 0.5 or step.at_top if step.delta > 0 else step.load_z < -0.5
+    return more or (abs(step.load_ratio - 1) > 0.05 and (step.load_ratio - 1) * step.delta > 0)
 
 
 def _same(one: Change, other: Change) -> bool:

@@ -187,7 +187,7 @@ METRICS = (
     Metric(
         "latdiag_forwarded_exports",
         "counter",
-        "Exports by what became of forwarding them: forwarded or failed.",
+        "Exports by what became of forwarding them: forwarded, failed, or looped (came back).",
         "",
         ("outcome",),
     ),

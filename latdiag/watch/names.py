@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 OTHER = "other"
 #: Values of a label that are told apart.
 MOST = 20
-#: So many of them are taken as they come; the rest have to be seen so often first, so that values
+#: Half of them are taken as they come; the rest have to be seen so often first, so that values
 #: that nobody uses twice leave them free.
-_AT_ONCE, _OFTEN = 10, 10
+_OFTEN = 10
 _CANDIDATES = 1_000
 #: A name that was not seen for so long gives way.
 _IDLE_NS = 3_600_000_000_000
@@ -48,7 +48,7 @@ class Names:
                 return False
             del self._seen_ns[idle]
         seen = self._candidates.pop(value, 0) + count
-        if len(self._seen_ns) < min(_AT_ONCE, self._most) or seen >= _OFTEN:
+        if len(self._seen_ns) < self._most // 2 or seen >= _OFTEN:
             self._seen_ns[value] = now_ns
             return True
         self._candidates[value] = seen

@@ -43,7 +43,8 @@ class Course:
 class Step:
     """``z``: the statistic over its limit, signed: beyond 1 it is no noise. ``by_load``: how much
     of the difference the load may explain; ``load_ratio``: how many run at once, against before;
-    ``at_top``: as many as at any time; ``since``: number of the first bin of the change."""
+    ``load_z``: that difference over four standard errors; ``at_top``: as many as at any time;
+    ``since``: number of the first bin of the change."""
 
     before: float
     after: float
@@ -52,6 +53,7 @@ class Step:
     load_ratio: float
     since: int
     at_top: bool = False
+    load_z: float = 0.0
 
     @property
     def delta(self) -> float:
@@ -116,7 +118,12 @@ def _compared(course: Course, early: NDArray[np.bool_], late: NDArray[np.bool_])
     most = abs(explained) + 3 * slope_error * math.sqrt(correlated) * abs(xr - xb)
     since = _since(course, late, before, after)
     at_top = xr >= 0.95 * float(np.quantile(x[early], 0.95))
-    return Step(before, after, z, most, xr / xb if xb > 0 else 1.0, since, at_top)
+    dx = x[early] - xb
+    error = float(dx.std(ddof=1)) * math.sqrt((1 / int(late.sum()) + 1 / n) * _inflation(dx))
+    # Beyond four standard errors: this only explains what is beyond chance already.
+    load_z = (xr - xb) / (4 * error) if error > 0 else 0.0
+    ratio = xr / xb if xb > 0 else 1.0
+    return Step(before, after, z, most, ratio, since, at_top, load_z)
 
 
 def _slope(

@@ -96,7 +96,7 @@ class World:
         slots, busy = free[model][replica], running[model][replica]
         while busy and busy[0] <= at:
             heapq.heappop(busy)
-        step = law.step + law.beside * len(busy)
+        step = law.step + law.beside * min(len(busy), law.slots)
         times["decode"] = drawn(step * (output - 1), law.noise)
         wait_from = at + times["frontend"]
         for fault in self.faults:
