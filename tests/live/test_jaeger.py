@@ -11,6 +11,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,12 +23,14 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
+from latdiag.attribution.client_only import partition
 from latdiag.cli import run as verb
 from latdiag.export.attempts import Attempts, attempts_of
 from latdiag.export.choice import Wanted
 from latdiag.export.spans import traces
 from latdiag.model import span_names as names
-from latdiag.store.run import Run
+from latdiag.sim.demo import running_demo
+from latdiag.store.run import News, Run
 from latdiag.store.writer import RunWriter
 from tests.bench.test_million_spans import traced
 from tests.jaeger_walk import Drawn, charged
@@ -213,3 +216,42 @@ def judged(spans: list[dict[str, Any]]) -> tuple[float, bool]:
     errors = [abs(whole.get(k.removeprefix(names.PART), 0) - ns / 1000) for k, ns in parts.items()]
     left = found.get(root["span"], 0)
     return max(errors, default=0.0), not phases or left == len(phases) - 1
+
+
+def test_traces_of_a_load_that_runs_are_there_before_it_ends(binary: str, tmp_path: Path) -> None:
+    """And each request is there once at its end, as a walk of the UI charges it."""
+    with jaeger(binary) as ports, running_demo() as url:
+        to = f"grpc://127.0.0.1:{ports['OTLP_GRPC_PORT']}"
+        words = [sys.executable, "-m", "latdiag", "load", url, "--concurrency", "4", "--osl", "8"]
+        process = subprocess.Popen(
+            [*words, "--duration", "15s", "--export", to, "--json", "--out", "live.run"],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        early = 0
+        while not early and process.poll() is None:
+            time.sleep(0.5)
+            early = len(services(ports))
+        out, err = process.communicate(timeout=120)
+        document = json.loads(out)
+        assert early and process.returncode in (0, 12), err
+        assert not [each for each in document["caveats"] if each["code"] == "LD434"]
+        sent = document["load"]["requests"]
+        assert f"spans to {to}" in err
+        frame = Run.open(str(tmp_path / "live.run")).frame(["request_id"])
+        assert len(frame) == sent
+        time.sleep(1)
+        follower = News.open(str(tmp_path / "live.run"))
+        assert isinstance(follower, News)
+        made = list(traces(Attempts(follower, Wanted(), partition), live=True))
+        assert len(made) == sent
+        for trace in made[:: max(1, sent // 200)]:
+            back = read_back(ports, f"{trace[0].context.trace_id:032x}", raw=False)
+            assert len(back) == len(trace) and judged(back)[0] <= 2
+
+
+def services(ports: dict[str, int]) -> list[str]:
+    """Those that Jaeger knows."""
+    url = f"http://127.0.0.1:{ports['JAEGER_UI_PORT']}/api/v3/services"
+    with urllib.request.urlopen(url, timeout=30) as reply:
+        found: list[str] = json.load(reply).get("services") or []
+    return found

@@ -96,6 +96,20 @@ def test_errors_of_one_arm_void_the_run(tmp_path: Path, failing: str) -> None:
 
 
 @pytest.mark.long
+def test_without_evidence_a_slow_handover_is_in_the_class_that_is_named(tmp_path: Path) -> None:
+    """The client cannot see that two servers share a request, nor exclude it."""
+    apart = replace(HEALTHY, disaggregated=True, first_token="decode", kv_setup_ms=10.0, kv_us=3.0)
+    with (
+        running_demo(params=apart) as base,
+        running_demo(params=replace(apart, kv_setup_ms=40.0), seed=4) as candidate,
+    ):
+        code, out, err = ended(gate(tmp_path, *arms(base, candidate)))
+    assert code in (10, 12), out + err
+    if code == 10:
+        assert "interconnect" in document(tmp_path)["result"]["cause"].split(" + ")
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("who", ["base", "candidate", "both"])
 def test_a_stall_is_no_regression(tmp_path: Path, who: str) -> None:
     """5 s in the midst of a gate over equal servers: of one of them, as where its machine does

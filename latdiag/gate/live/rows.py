@@ -183,12 +183,13 @@ def _tried(client: Parts, spoken: Sequence[Account]) -> list[tuple[Parts, tuple[
 
 def _joint(name: str, parts: Parts, alone: bool) -> str:
     """Its members in the order of time, as readers see them. ``alone``: no server said anything:
-    then the network is known to the first hop, and there may be more of it behind."""
+    then the network is known to the first hop, and there may be more of it behind, and servers
+    that hand a request on to others before its first token."""
     members = members_of(parts, name)
     if alone and name == "network":
         return "network (first hop)"
     if alone and len(members) > 1:
-        members = ("network", *members)
+        members = ("network", "interconnect", *members)
     return JOINT.join(each for each in COMPONENTS if each in members)
 
 
