@@ -30,10 +30,17 @@ _SECRET_OPTION = re.compile(
     r"|credentials?)",
     re.IGNORECASE,
 )
-_BY_NAME = ("--api-key-env", "--token-env", "--header-env", "--metrics-header-env")
+_BY_NAME = (
+    *("--api-key-env", "--token-env", "--header-env", "--metrics-header-env"),
+    "--export-header-env",
+)
 _HEADERS = ("--header",)
 #: What is in these goes out in headers and bodies, and nowhere else.
 _MAY_HOLD = ("--header", "--body-json")
+
+
+#: What takes ids of traces, which look like keys.
+_IDS, _ID = ("--trace",), re.compile(r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}")
 
 
 def is_variable(text: str) -> bool:
@@ -105,10 +112,12 @@ def _values(arguments: Sequence[str]) -> Iterator[tuple[int, str, str]]:
             if not option:
                 yield place, "", name[2:]
         elif word.startswith("--") and equals:
-            yield place, name, value
+            if name not in _IDS or not _ID.fullmatch(value):
+                yield place, name, value
             option = ""
         else:
-            yield place, option, word
+            if option not in _IDS or not _ID.fullmatch(word):
+                yield place, option, word
             option = ""
 
 

@@ -58,6 +58,7 @@ _FORMS = {
     "--prometheus-token-env": "TOKEN",
     "--header-env": "'NAME: VARIABLE'",
     "--metrics-header-env": "'NAME: VARIABLE'",
+    "--export-header-env": "'NAME: VARIABLE'",
 }
 
 #: Where other clients look for a key, and the headers that bear one.

@@ -243,10 +243,18 @@ def test_traces_of_a_load_that_runs_are_there_before_it_ends(binary: str, tmp_pa
         follower = News.open(str(tmp_path / "live.run"))
         assert isinstance(follower, News)
         made = list(traces(Attempts(follower, Wanted(), partition), live=True))
+        one = f"{made[0][0].context.trace_id:032x}"
+        host = f"http://127.0.0.1:{ports['JAEGER_UI_PORT']}"
+        for number, what in enumerate((("--trace", one), ("--service", "latdiag"))):
+            path = str(tmp_path / f"{number}.run")
+            words = ["import", "--jaeger", host, *what, "--limit", "40", "--quiet", "--out", path]
+            assert verb(words) == 0
+            back = Run.open(path).frame(["request_id"])
+            assert len(back) == (1 if not number else min(40, sent))
         assert len(made) == sent
         for trace in made[:: max(1, sent // 200)]:
-            back = read_back(ports, f"{trace[0].context.trace_id:032x}", raw=False)
-            assert len(back) == len(trace) and judged(back)[0] <= 2
+            spans = read_back(ports, f"{trace[0].context.trace_id:032x}", raw=False)
+            assert len(spans) == len(trace) and judged(spans)[0] <= 2
 
 
 def services(ports: dict[str, int]) -> list[str]:

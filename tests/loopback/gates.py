@@ -20,8 +20,8 @@ def gate(folder: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=240)
+def ended(process: subprocess.Popen[str], patience_s: float = 240) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=patience_s)
     return process.returncode, out, err
 
 

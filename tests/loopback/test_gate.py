@@ -139,7 +139,8 @@ def test_a_round_is_a_pair_where_there_are_enough_of_them(tmp_path: Path) -> Non
     command = f"{sys.executable} -m latdiag demo healthy --quiet --port {{port}}"
     words = ["--base-cmd", command, "--cand-cmd", f"{command} --set weights_ms=7"]
     turns = ("--one-at-a-time", "--rounds", "13", "--budget", "3m", "--osl", "8")
-    code, out, err = ended(gate(tmp_path, *words, *turns))
+    # Each of 26 starts and warm-ups takes what the machine lets it.
+    code, out, err = ended(gate(tmp_path, *words, *turns), 580)
     assert code in (10, 12), out + err
     found = document(tmp_path)
     assert found["plan"]["pairs"] == 13 and found["plan"]["block"] >= 25
