@@ -21,13 +21,11 @@ from latdiag.model.caveat import Caveat
 from latdiag.model.caveats import caveat
 from latdiag.model.units import NS_PER_S, seconds
 from latdiag.runtime.channel import Channel, message
-from latdiag.runtime.children import fork_talking
+from latdiag.runtime.children import LATER, fork_talking
 
 if TYPE_CHECKING:
     from latdiag.export.delivery import Delivery
 
-#: How far it gives way: the last of all.
-_NICE = 19
 #: How often what is new is read: as often as a young run is written.
 _EVERY_S = 1.0
 #: How long after the load it may send what is left, and a batch may take.
@@ -35,7 +33,7 @@ PATIENCE_NS, BATCH_NS = 10 * NS_PER_S, 3 * NS_PER_S
 #: A batch is tried so many times, and waited for between them; see ``delivery``.
 _TRIES, _BETWEEN_S = 3, 2.5
 #: To read, to count and to answer.
-_CLOSING_S = 20.0
+_CLOSING_S = 60.0
 
 
 @message
@@ -67,7 +65,7 @@ def exporting(
 ) -> Iterator[Heard]:
     """``gather`` for the run at ``path``, and its traces on their ``way`` meanwhile. What did not
     arrive is a caveat of what was heard, and never a fault."""
-    child, channel = fork_talking(partial(_live, path, way, os.getpid()), "latdiag-export", _NICE)
+    child, channel = fork_talking(partial(_live, path, way, os.getpid()), "latdiag-export", LATER)
     try:
         with gather(path) as heard:
             yield heard
