@@ -20,7 +20,7 @@ from latdiag.measurement.timeline import Reader
 from latdiag.report.html.result_page import Origin, result_page
 from latdiag.store.run import Run
 
-from .golden import RUNS, SHARED, said, unpack
+from .golden import COLLECTED, RUNS, SHARED, said, unpack
 from .html_pages import Page, check, check_numbers
 from .probe_rows import Reply, reply
 from .saved_probe import save
@@ -157,6 +157,18 @@ def test_a_run_of_failed_requests_alone(tmp_path: Path) -> None:
 def test_a_run_without_a_request(tmp_path: Path) -> None:
     text, document = written(made(tmp_path / "a.run", []), tmp_path)
     assert check(text) and document["load"]["requests"] == 0
+
+
+def test_what_was_collected_without_a_client_claims_no_measurement(tmp_path: Path) -> None:
+    unpack(COLLECTED, tmp_path)
+    text, document = written(str(tmp_path / "collect-dynamo.run"), tmp_path)
+    page = check(text)
+    assert check_numbers(page, document) > 20 and document["load"]["requests"] == 0
+    badges = [inside for given, inside in page.all("p") if "badge" in given.get("class", "")]
+    assert badges == ["the servers' own times"] and "since it was due" not in text
+    assert (
+        f"{document['collected']['accepted']:,}".replace(",", "\u00a0") + "</data> spans" in text
+    )
 
 
 def test_invalid_takes_the_place_of_the_verdict(tmp_path: Path) -> None:

@@ -162,16 +162,17 @@ def whisker(lo: float, hi: float, y: float) -> list[Markup]:
 _ONE = 58
 
 
-def waterfalls(examples: Sequence[Example], names: Sequence[str | None]) -> Markup:
+def waterfalls(examples: Sequence[Example], names: Sequence[str | None], since: str) -> Markup:
     """A bar for each request on one axis of time, its parts in their order, its first token
-    marked. ``names``: the id of each request, None where it is not known."""
+    marked. ``names``: the id of each request, None where it is not known.
+    ``since``: what the times count from."""
     longest = max((each.total_ns for each in examples), default=0)
     scale = Scale(0.0, max(longest / NS_PER_MS, 1e-6), 4.0, float(WIDTH - 4))
     inside = [text(0, 12, "Single requests, taken apart", font_weight=600)]
     for place, (each, name) in enumerate(zip(examples, names, strict=True)):
         inside += _request(each, name, 22.0 + _ONE * place, scale)
     bottom = 22.0 + _ONE * len(examples) + 2
-    inside.append(below(scale, bottom, "ms since it was due; ▾ first token"))
+    inside.append(below(scale, bottom, f"ms since {since}; ▾ first token"))
     said = "; ".join(
         f"{each.what} {quantity(ms(each.total_ns), 'ms')}: {_longest(each)}" for each in examples
     )

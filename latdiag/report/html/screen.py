@@ -69,9 +69,27 @@ def _about(result: Result, figures: Figures) -> dict[str, object]:
     return {
         "target": where or ("Servers" if servers_alone else "unknown target"),
         "what": ", ".join(filter(None, what)),
-        "counts": Markup(", ").join(_counts(result, figures)),
-        "valid": result.valid,
+        "counts": Markup(", ").join(
+            _received(result, figures) if servers_alone else _counts(result, figures)
+        ),
+        "state": _state(result, servers_alone),
     }
+
+
+def _state(result: Result, servers_alone: bool) -> tuple[str, str]:
+    """(Its class, the words of the badge)."""
+    if not result.valid:
+        return "bad", "INVALID"
+    # Where nobody of ours measured, there is nothing of ours to be valid.
+    return ("", "the servers' own times") if servers_alone else ("good", "valid measurement")
+
+
+def _received(result: Result, figures: Figures) -> Iterator[Markup]:
+    """Where no request was ours: what came instead."""
+    where = "collected" if result.collected is not None else "imported"
+    spans = figures.count(where, "accepted" if result.collected is not None else "spans")
+    yield Markup("{} spans").format(spans)
+    yield Markup("{} samples of metrics").format(figures.count(where, "samples"))
 
 
 def _counts(result: Result, figures: Figures) -> Iterator[Markup]:
@@ -130,7 +148,9 @@ def _waterfalls(result: Result, names: Names) -> Markup | None:
     found = examples_of(result.parts) if result.breakdowns else ()
     if not found:
         return None
-    return charts.waterfalls(found, [_id(names, each.row) for each in found])
+    of_servers = result.parts is not None and result.parts.interval == "server"
+    since = "the server took it" if of_servers else "it was due"
+    return charts.waterfalls(found, [_id(names, each.row) for each in found], since)
 
 
 def _id(names: Names, row: int | None) -> str | None:
@@ -196,7 +216,7 @@ def _trust(result: Result, figures: Figures) -> Iterator[str | Markup]:
         yield f"engines: {said}"
     mean = result.breakdown("mean")
     if mean is not None and mean.left_out:
-        yield Markup("{} requests could not be taken apart").format(
+        yield Markup("requests that could not be taken apart: {}").format(
             figures.count("breakdown", "mean", "left_out")
         )
     n = len(result.caveats)
