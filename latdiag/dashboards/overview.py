@@ -16,6 +16,7 @@ from latdiag.dashboards.promql import (
     MODEL,
     REPLICA,
     WATCH,
+    attributed,
     quantile,
     ratio,
     series,
@@ -28,13 +29,6 @@ _CHOSEN = (MODEL, REPLICA)
 _WINDOW = 'window="$window"'
 #: As the client of Prometheus for Python writes a bound, and Prometheus 3 stores it.
 BOUNDS = tuple(str(float(bound)) for bound in TTFT_S)
-
-
-def _attributed() -> str:
-    return ratio(
-        summed(series("latdiag_requests", WATCH, 'fate="attributed"')),
-        summed(series("latdiag_requests", WATCH)),
-    )
 
 
 def _within() -> str:
@@ -105,10 +99,10 @@ _NOW = Row(
         ),
         Panel(
             "Requests with evidence",
-            "Share of requests that could be attributed. Everything on this page is about these"
-            " requests only.",
+            "Share of the requests of known stacks that could be attributed. Everything on this"
+            " page is about these requests only.",
             "percentunit",
-            (Query(_attributed(), "attributed"),),
+            (Query(attributed(WATCH), "attributed"),),
             kind="stat",
             width=4,
             height=5,
@@ -142,7 +136,8 @@ _TAILS = Row(
         Panel(
             "Shares: all requests, and the slowest 5 %",
             "Ratios of sums over the chosen window. A component whose share grows in the slowest"
-            " requests is what makes them slow. Empty where fewer than 30 slow requests exist.",
+            " requests is what makes them slow. Empty where fewer than 30 slow requests exist. A"
+            " line without a model is about all models.",
             "percentunit",
             (
                 Query(_line(_MEAN), "all requests", instant=True),
@@ -195,7 +190,8 @@ _CHANGED = Row(
         ),
         Panel(
             "Shares of the last 5 minutes against the last hour",
-            "Above zero: the component takes a larger share now than in the last hour.",
+            "Above zero: the component takes a larger share now than in the last hour."
+            " A line without a model is about all models.",
             "percentunit",
             (Query(_since(), "{{model}}: {{component}}"),),
         ),
@@ -288,7 +284,7 @@ _COVERAGE = Row(
     (
         Panel(
             "Requests by what became of them",
-            "Attributed, or the reason why not.",
+            "Attributed, or the reason why not. Unknown: a trace of no stack that latdiag knows.",
             "reqps",
             (Query(summed(series("latdiag_requests", WATCH), "fate"), "{{fate}}"),),
             stack=True,

@@ -70,3 +70,13 @@ def per_request(interval: str, component: str = "", *matchers: str) -> str:
     if component:
         return ratio(summed(total), count)
     return f"{summed(total, 'component')} / on () group_left () {count}"
+
+
+def attributed(*matchers: str, by: str = "", window: str = PANEL) -> str:
+    """Requests that were attributed over all requests of known stacks: what other programs send
+    to the same place is no request of a server."""
+    good, known = (
+        series("latdiag_requests", *matchers, fate)
+        for fate in ('fate="attributed"', 'fate!="unknown"')
+    )
+    return ratio(summed(good, by, window), summed(known, by, window))

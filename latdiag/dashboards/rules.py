@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from latdiag.dashboards.overview import BOUNDS
-from latdiag.dashboards.promql import quantile, ratio, series, share, summed
+from latdiag.dashboards.promql import attributed, quantile, ratio, series, share, summed
 
 _BY = "job, model"
 #: Why a span that watch could have used was dropped. Spans that no stack uses are many in a
@@ -91,13 +91,7 @@ def recordings(targets: Targets) -> Iterator[Recording]:
     for window in sorted({window for _, *windows, _ in _BURNS for window in windows}):
         made = ratio(summed(bound, _BY, window), summed(ttft["count"], _BY, window))
         yield Recording(_missed(window), f"1 - {made}")
-    yield Recording(
-        ATTRIBUTED,
-        ratio(
-            summed(series("latdiag_requests", 'fate="attributed"'), "job", "10m"),
-            summed(series("latdiag_requests"), "job", "10m"),
-        ),
-    )
+    yield Recording(ATTRIBUTED, attributed(by="job", window="10m"))
 
 
 def alerts(targets: Targets) -> Iterator[Alert]:
@@ -168,17 +162,19 @@ def _evidence() -> Iterator[Alert]:
         "Only {{ $value | humanizePercentage }} of the requests of the last 10 minutes had enough"
         " evidence. What the dashboards show describes these only.",
     )
-    received = series("latdiag_spans_received")
+    good = series("latdiag_requests", 'fate="attributed"')
     yield Alert(
-        "LatdiagSpansStopped",
-        summed(received, "job", "10m"),
-        f"== 0 and {summed(received, 'job', '1h')} > 0",
+        "LatdiagRequestsStopped",
+        summed(good, "job", "10m"),
+        f"== 0 and {summed(good, 'job', '1h')} > 0",
         "5m",
         "warning",
-        "No more spans arrive at watch",
-        "Spans arrived in the last hour, but none in the last 10 minutes: the servers or the"
-        " collector before watch no longer send them.",
+        "watch no longer sees requests that it can attribute",
+        "There were some in the last hour, but none in the last 10 minutes. If there is traffic,"
+        " the servers (or the collector before watch) no longer send spans, or these are no longer"
+        " known: see what became of requests and spans in the dashboard.",
     )
+    received = series("latdiag_spans_received")
     lost = series("latdiag_spans_dropped", f'reason=~"{_LOST}"')
     yield Alert(
         "LatdiagSpansDropped",

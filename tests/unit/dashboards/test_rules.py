@@ -37,7 +37,8 @@ def _count(watch: Watch, scenario: str, minute: int) -> None:
     watch.add("latdiag_spans_received", EACH_MINUTE)
     watch.add("latdiag_spans_dropped", EACH_MINUTE, reason="unknown")
     watch.add("latdiag_spans_dropped", 0, reason="full")
-    watch.add("latdiag_requests", 0, fate="incomplete")
+    watch.add("latdiag_requests", EACH_MINUTE * 5, fate="unknown")
+    watch.add("latdiag_requests", 0, fate="partial")
 
 
 def overloaded(watch: Watch, minute: int) -> None:
@@ -51,13 +52,25 @@ def overloaded(watch: Watch, minute: int) -> None:
 
 
 def blind(watch: Watch, minute: int) -> None:
-    """Half of the spans are dropped from minute 30 on, none come from minute 60 on."""
+    """From minute 30 on most requests lose spans, from minute 60 on no span comes."""
     if minute < 30:
         _count(watch, "c16", minute)
     elif minute < 60:
-        watch.add("latdiag_spans_received", 30)
-        watch.add("latdiag_spans_dropped", 20, reason="full")
-        watch.add("latdiag_requests", 10, fate="incomplete")
+        for request in requests("c16")[:8]:
+            watch.count(request)
+        watch.add("latdiag_spans_received", 22)
+        watch.add("latdiag_spans_dropped", 22, reason="full")
+        watch.add("latdiag_requests", 22, fate="partial")
+
+
+def renamed(watch: Watch, minute: int) -> None:
+    """From minute 30 on spans bear names that no stack knows."""
+    if minute < 30:
+        _count(watch, "c16", minute)
+    else:
+        watch.add("latdiag_spans_received", EACH_MINUTE)
+        watch.add("latdiag_spans_dropped", EACH_MINUTE, reason="unknown")
+        watch.add("latdiag_requests", EACH_MINUTE, fate="unknown")
 
 
 def silent(watch: Watch, minute: int) -> None:
@@ -86,7 +99,9 @@ CASES: tuple[tuple[Minute, int, set[str]], ...] = (
     ),
     (blind, 29, set()),
     (blind, 55, {"LatdiagEvidenceLost", "LatdiagSpansDropped"}),
-    (blind, 80, {"LatdiagSpansStopped"}),
+    (blind, 80, {"LatdiagRequestsStopped"}),
+    (renamed, 29, set()),
+    (renamed, 55, {"LatdiagRequestsStopped"}),
     (silent, 29, set()),
     (silent, 45, {"LatdiagWatchGone"}),
 )
