@@ -7,7 +7,7 @@ server says of a request is read beside what the others say. Bounded in spans an
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 
 from latdiag.model.units import NS_PER_S
 from latdiag.store.columns import Column, arrow_batch
+from latdiag.watch.usual import Usual
 
 #: Nothing came of a trace for so long: it is complete. Exporters send every 5 s (OpenTelemetry's
 #: BatchSpanProcessor), so a request's servers speak within that of each other.
 SETTLE_NS = 10 * NS_PER_S
 #: A trace that goes on and on is taken apart all the same.
 LONGEST_NS = 600 * NS_PER_S
+#: Where a part of it is missing that is usual, it is waited for as long as a long answer takes.
+PATIENCE_NS = 180 * NS_PER_S
 MOST_SPANS, MOST_BYTES = 400_000, 256 << 20
 #: Traces that were settled and are remembered, to tell a late span from the first of a trace.
 REMEMBERED = 100_000
@@ -54,6 +57,7 @@ class _Open:
     number: int
     first_ns: int
     last_ns: int
+    names: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,16 @@ class Ring:
         settle_ns: int = SETTLE_NS,
         most_spans: int = MOST_SPANS,
         most_bytes: int = MOST_BYTES,
+        known: Callable[[str], bool] = bool,
     ) -> None:
+        """``known``: whether the name of a span means something to a stack."""
         self.tally = tally
+        self._usual = Usual(known)
         self.bytes = 0
         self._settle_ns = settle_ns
         self._most_spans, self._most_bytes = most_spans, most_bytes
         self._open: dict[str, _Open] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone: OrderedDict[str, int] = OrderedDict()
         self._pieces: list[tuple[Any, NDArray[np.int64]]] = []
         self._next = 0
 
@@ -102,11 +109,12 @@ class Ring:
         numbers = np.empty(len(traces), dtype=np.int64)
         room = self._most_spans - self.tally.open
         full = room <= 0 or self.bytes >= self._most_bytes
-        opened, gone = self._open, self._gone
-        for at, trace in enumerate(traces):
+        opened, gone, usual = self._open, self._gone, self._usual
+        for at, (trace, name) in enumerate(zip(traces, columns["foreign_name"], strict=True)):
             one = opened.get(trace)
             if one is None:
                 if trace in gone:
+                    gone[trace] = usual.late(gone[trace], usual.bit(name))
                     numbers[at] = -1
                     continue
                 if full or at >= room:
@@ -118,6 +126,7 @@ class Ring:
                 numbers[at] = -2  # even spans of a trace that is open are bounded
                 continue
             one.last_ns = now_ns
+            one.names |= usual.bit(name)
             numbers[at] = one.number
         tally = self.tally
         tally.received += len(traces)
@@ -140,9 +149,7 @@ class Ring:
         done = {
             trace: one
             for trace, one in self._open.items()
-            if everything
-            or now_ns - one.last_ns >= self._settle_ns
-            or now_ns - one.first_ns >= LONGEST_NS
+            if everything or self._is_complete(one, now_ns)
         }
         if not done:
             return Settled()
@@ -164,12 +171,21 @@ class Ring:
                 kept.append((_filtered(batch, ~out), numbers[~out]))
         self._pieces = kept
         self.bytes = sum(batch.nbytes for batch, _ in kept)
-        for trace in done:
+        for trace, one in done.items():
             del self._open[trace]
-            self._gone[trace] = None
+            self._gone[trace] = one.names
+            self._usual.complete(one.names)
         while len(self._gone) > REMEMBERED:
             self._gone.popitem(last=False)
         return Settled(tuple(batches), {t: one.last_ns for t, one in done.items()}, spans)
+
+    def _is_complete(self, one: _Open, now_ns: int) -> bool:
+        if now_ns - one.first_ns >= LONGEST_NS:
+            return True
+        quiet = now_ns - one.last_ns
+        if quiet < self._settle_ns:
+            return False
+        return quiet >= PATIENCE_NS or not self._usual.lacks(one.names)
 
 
 def _filtered(batch: Any, chosen: NDArray[np.bool_]) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from latdiag.attribution.spans.columns import known_name
 from latdiag.model.units import NS_PER_S
 from latdiag.stacks.signal import Stack
 from latdiag.store.columns import Column
@@ -51,7 +52,8 @@ class Watch:
         self, stacks: Sequence[Stack], labels: Mapping[str, str], begun_ns: int, seed: int = 0
     ) -> None:
         self.tally = Tally()
-        self.ring = Ring(self.tally)
+        known = known_name(stacks).match
+        self.ring = Ring(self.tally, known=lambda name: bool(name and known(name)))
         self.apart = Apart(stacks, labels, self.tally)
         self.bins = Bins(seed)
         self.changes = Changes(self.bins)

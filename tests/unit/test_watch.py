@@ -162,3 +162,20 @@ def test_quantiles_are_near() -> None:
         found = quantile(counted(values), level)
         assert found == pytest.approx(float(np.quantile(values, level)), rel=0.05)
     assert quantile(np.zeros(len(EDGES) + 1, np.int64), 0.5) is None
+
+
+def test_an_answer_that_takes_long_is_waited_for() -> None:
+    """What a prefill server says comes at once, what the other says after the answer's end: the
+    first such requests teach that, and those to come are whole."""
+    ring, whole = Ring(Tally(), known=lambda name: name != "x"), 0
+    for at in range(60):
+        begin = at * 100 * S
+        ring.add(_of([_row(at, 1, "prefill")]), begin)
+        ring.settled(begin + 11 * S)
+        ring.add(_of([_row(at, 2, "decode"), _row(at, 3, "x")]), begin + 40 * S)
+        ring.settled(begin + 41 * S)
+        whole += ring.settled(begin + 60 * S).spans == 3
+    assert whole >= 45
+    assert ring.tally.dropped["late"] <= 2 * 15
+    ring.add(_of([_row(1000, 1, "prefill")]), 10_000 * S)  # and its other part never comes
+    assert ring.settled(10_100 * S).spans == 0 and ring.settled(10_181 * S).spans == 1

@@ -100,7 +100,7 @@ def main() -> None:
     for component, model in (("prefill", 0), ("prefill", 1), ("decode", 0), ("decode", 2)):
         times, others = [], 0
         for seed in range(given.faults):
-            fault = Fault(2400 + float(rng.uniform(0, 60)), component, 1.2, model)
+            fault = Fault(1500 + float(rng.uniform(0, 60)), component, 1.2, model)
             took, everything = detected(fault, 1000 + seed, fault.at_s + 420)
             times.append(took)
             others += sum(c.component != component and c.cause == "component" for c in everything)
