@@ -344,11 +344,13 @@ class Result:
         SVG image. UsageFault for a result that no function of ``latdiag`` has returned."""
         if FACE.drawing is None:
             raise UsageFault("nothing draws this result", "import latdiag, and diagnose a run")
+        if self.load is None:
+            raise UsageFault(f"a result of {self.verb} has no requests", "diagnose a run")
         return FACE.drawing(self)
 
     def _repr_html_(self) -> str:
         """The first screen of ``latdiag report``, as a notebook shows it."""
-        if FACE.html is not None:
+        if FACE.html is not None and self.load is not None:
             return FACE.html(self)
         return plain(self.verb, self.verdict.sentence if self.verdict else str(self.run))
 

@@ -313,6 +313,14 @@ def test_a_notebook_shows_the_first_screen_and_escapes_what_is_foreign(saved: Pa
     assert "<script" not in Result(verb="compare", run=hostile)._repr_html_()
 
 
+def test_what_has_no_requests_is_not_said_to_have_failed(saved: Path) -> None:
+    compared = latdiag.compare_runs(saved, saved).result()
+    assert "latdiag compare" in compared._repr_html_()
+    assert "succeeded" not in compared._repr_html_() and "<svg" not in compared._repr_html_()
+    with pytest.raises(UsageFault, match="has no requests"):
+        compared.plot()
+
+
 def test_a_plot_is_an_image_with_the_numbers_of_the_result(saved: Path, tmp_path: Path) -> None:
     from xml.etree import ElementTree
 
