@@ -65,40 +65,62 @@ def paces_of(trains: Trains, bursts: Bursts) -> NDArray[np.float64]:
     return shown
 
 
-def company_step_ns(trains: Trains, bursts: Bursts, least: float) -> float:
-    """Time per token of streams in company, at least ``least``, which is that of one alone: what
-    most of them show themselves; where few do, these may be the odd ones."""
+def company_steps_ns(trains: Trains, bursts: Bursts, least: float) -> tuple[float, float]:
+    """Time per token of streams in company, (least, most): at least ``least``, that of one alone.
+
+    What most of them show themselves is both. Where few do, these may be the odd ones: the others
+    lie between. Where none does, a burst's tokens took no longer than the time since the last one.
+    """
     shown = paces_of(trains, bursts)
     there = ~np.isnan(shown)
-    if 2 * int(there.sum()) < len(shown) or not there.any():
-        return least
-    return max(least, float(np.median(shown[there])))
+    if there.any() and 2 * int(there.sum()) >= len(shown):
+        pace = max(least, float(np.median(shown[there])))
+        return pace, pace
+    inner = trains.inner_tokens
+    many = there & (np.where(inner > 0, inner, trains.last_tokens) >= _OWN_AFTER)
+    if many.any():
+        return least, max(least, float(np.median(shown[many])))
+    after = (trains.groups > 1) & (trains.last_tokens >= _OWN_AFTER)
+    if not after.any():
+        return least, least
+    return least, max(
+        least, float((trains.last_ns / np.maximum(trains.last_tokens, 1))[after].min())
+    )
 
 
 def held_of(
-    trains: Trains, bursts: Bursts, step_ns: float | NDArray[np.float64] | None = None
+    trains: Trains,
+    bursts: Bursts,
+    least_ns: float | NDArray[np.float64] | None = None,
+    most_ns: float | NDArray[np.float64] | None = None,
 ) -> Held:
     """For how long each stream held its first and its last token back.
 
     A token waits while those behind it in its burst are made: the first for all others of the
     first burst, and up to one step more for a timer; the last for what is left of the last gap.
-    ``step_ns``: time per token, where a stream does not show its own; else ``bursts.step_ns``.
-    Nothing is held where tokens come by step, nor in a stream of one event.
+    ``least_ns``, ``most_ns``: bounds of the time per token, where a stream does not show its own;
+    else ``bursts.step_ns``. Nothing is held where tokens come by step, nor in a stream of one
+    event.
     """
     shown = paces_of(trains, bursts)
     trains = _once(trains, bursts.period_ns)
-    fallback = bursts.step_ns if step_ns is None else step_ns
+    least = bursts.step_ns if least_ns is None else least_ns
+    most = least if most_ns is None else most_ns
     inner = trains.inner_tokens > 0
     own = (inner | (trains.last_tokens >= _OWN_AFTER)) & ~np.isnan(shown)
-    step = np.where(own, shown, fallback)
     # Of what was made after the last full burst one token more or less may have been.
     share = np.where(own & ~inner, 0.5 / np.maximum(trains.last_tokens, 1.0), 0.0)
+    fast = np.where(own, shown * (1 - share), least)
+    slow = np.where(own, shown * (1 + share), most)
     holds = np.where((trains.groups > 0) & (trains.near > 0), float(bursts.held), 0.0)
-    after = np.zeros(len(step)) if bursts.kind == "size" else step
-    middle = holds * step * np.maximum(trains.first_tokens - 1, 0.0)
-    lo, hi = middle * (1 - share), middle * (1 + share) + holds * after
+    after = np.zeros(len(slow)) if bursts.kind == "size" else slow
+    others = holds * np.maximum(trains.first_tokens - 1, 0.0)
+    lo, hi = others * fast, others * slow + holds * after
+    step = (fast + slow) / 2
     waited = trains.last_ns - trains.last_tokens * step
-    last_lo = holds * np.clip(waited - step / 2, 0.0, None)
-    last_hi = holds * np.clip(waited + step / 2, 0.0, trains.last_ns)
+    last_lo = holds * np.clip(trains.last_ns - (trains.last_tokens + 0.5) * slow, 0.0, None)
+    last_hi = holds * np.clip(
+        trains.last_ns - (trains.last_tokens - 0.5) * fast, 0.0, trains.last_ns
+    )
     last = holds * np.clip(waited, 0.0, None)
     return Held((lo + hi) / 2, lo, hi, last, last_lo, np.maximum(last_hi, last))

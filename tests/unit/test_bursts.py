@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from latdiag.measurement.bursts import Bursts, Trains, bursts_of, trains_of
-from latdiag.measurement.held import Held, held_of, paces_of
+from latdiag.measurement.held import Held, company_steps_ns, held_of, paces_of
 
 MS = 1_000_000
 #: Instants (ns) at which events left the server, and the tokens of each.
@@ -338,3 +338,21 @@ def test_a_stream_in_company_shows_its_own_pace_where_ends_leave_at_once(ends: b
     assert len(told) > 30 if ends else len(told) < 10
     assert float(np.median(told)) == pytest.approx(14, rel=0.03)
     assert np.all(np.abs(told - 14) < 3)
+
+
+def test_where_few_streams_show_a_pace_the_others_lie_between() -> None:
+    """Alone 8 ms a token, in company 14, and every end waits for a burst: two of 40 are longer."""
+    rng = np.random.default_rng(19)
+    company = [made(rng, tokens=44, step_ms=14) for _ in range(40)]
+    company += [made(rng, tokens=160, step_ms=14) for _ in range(2)]
+    out = [by_timer(752, True, False)(events, rng) for events in company]
+    turn = iter(out)
+    of = trains(company, lambda events, rng: next(turn), rng)
+    bursts = bursts_of(of)
+    assert bursts is not None
+    least, most = company_steps_ns(of, bursts, 8 * MS)
+    assert least == 8 * MS
+    assert 13 * MS < most < 16 * MS
+    held = held_of(of, bursts, least, most)
+    first = np.array([a[0] - e[0][0] for a, e in zip(out, company, strict=True)])
+    assert np.mean((held.first_lo - 14 * MS <= first) & (first <= held.first_hi + 14 * MS)) > 0.95

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.measurement.bursts import Bursts, bursts_of, trains_of
-from latdiag.measurement.held import Held, company_step_ns, held_of
+from latdiag.measurement.held import Held, company_steps_ns, held_of
 from latdiag.measurement.stages import WORKLOAD
 from latdiag.stats.robust import huber_nnls
 
@@ -130,10 +130,12 @@ def _bursts(
         return bursts, None, None, 0.0
     several = (trains.groups > 1) & (trains.inner_ns + trains.last_ns > 0.5 * bursts.period_ns)
     alone = bursts_of(trains.select(seen.of("S2", "S5"))) or bursts
-    step = np.full(seen.n, alone.step_ns)
+    # Where streams alone are too short for a rhythm, those in company bound their pace.
+    own = alone.step_ns or bursts.step_ns
+    least, most = np.full(seen.n, own), np.full(seen.n, own)
     rows = seen.of(WORKLOAD)
-    step[rows] = company_step_ns(trains.select(rows), bursts, alone.step_ns)
-    return bursts, held_of(trains, bursts, step), several, alone.step_ns
+    least[rows], most[rows] = company_steps_ns(trains.select(rows), bursts, own)
+    return bursts, held_of(trains, bursts, least, most), several, own
 
 
 def _unsent(

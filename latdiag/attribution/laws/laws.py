@@ -230,7 +230,8 @@ def learn(seen: Observations) -> Laws | None:
         sharing=sharing,
         turns=turns_of(seen, own, step.base, behind),
         pacing=pacing_of(seen),
-        at_once=_at_once(seen),
+        # Where no burst shows how long a token takes, decode is in what comes before the first.
+        at_once=_at_once(seen) or (delivery.held is not None and not delivery.step_ns),
         ticks=ticks(seen),
         in_step=in_step(
             seen, path.jitter_ns / step.base if path is not None else 1.0, delivery.chunk
