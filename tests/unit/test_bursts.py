@@ -355,4 +355,8 @@ def test_where_few_streams_show_a_pace_the_others_lie_between() -> None:
     assert 13 * MS < most < 16 * MS
     held = held_of(of, bursts, least, most)
     first = np.array([a[0] - e[0][0] for a, e in zip(out, company, strict=True)])
-    assert np.mean((held.first_lo - 14 * MS <= first) & (first <= held.first_hi + 14 * MS)) > 0.95
+    within = (held.first_lo - 14 * MS <= first) & (first <= held.first_hi + 14 * MS)
+    # A stream of one burst may have waited for it when all its tokens were made.
+    several = of.groups > 1
+    assert several.sum() > 20
+    assert within[several].mean() > 0.95
