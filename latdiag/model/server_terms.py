@@ -25,6 +25,17 @@ SERVER_TERMS = (
         see=("decode", "bursts"),
     ),
     Term(
+        "watch",
+        "Watch",
+        "`latdiag watch` receives the spans of production traffic and takes each request apart"
+        " 10 s after its last span. It keeps sums of half minutes for one hour, never requests."
+        " Every span has one fate: used, open or dropped, with the reason: unknown (no stack uses"
+        " its name), unexplained (its request lacks spans, or they contradict each other),"
+        " duplicate, late, full (too many are open) or refused.",
+        also=("unexplained", "dropped spans"),
+        see=("span", "sender"),
+    ),
+    Term(
         "sender",
         "Sender",
         "One process that exports spans, identified by its service.instance.id, or else by its"
