@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from latdiag.model.components import COMPONENTS
 from latdiag.watch.bins import BIN_NS, Bin, Bins, Key, quantile
-from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, step_of
+from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, sized, step_of
 from latdiag.watch.windows import classes, closed, summed
 
 #: A component that holds less of its metric than this is not watched.
@@ -29,7 +29,7 @@ LEAST_BY_LOAD = 0.25
 #: Times four standard errors by which fewer requests must run at a replica whose queue grows.
 _CLEARLY_FEWER = 1.5
 _HOUR = 120
-_QUEUE = COMPONENTS.index("queue")
+_QUEUE, _PREFILL = COMPONENTS.index("queue"), COMPONENTS.index("prefill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,13 @@ class Changes:
                     course = self._course(stream)
                     if course is None:
                         continue
-                    step = step_of(course, self._regimes.setdefault(stream, Regime()))
+                    regime = self._regimes.setdefault(stream, Regime())
+                    step = step_of(course, regime)
+                    if at == _PREFILL and key[0] == "model":
+                        same = sized(course, self._size(key[1]), regime)
+                        other = step_of(same, regime) if same is not None else None
+                        if other is not None and (step is None or abs(other.z) > abs(step.z)):
+                            step = replace(other, sized=True)
                     if step is not None:
                         yield stream, step
 
@@ -141,6 +147,15 @@ class Changes:
             np.where(there, table.timed[:, stream.at], 0.0),
             table.running,
         )
+
+    def _size(self, model: str) -> NDArray[np.float64]:
+        """Mean tokens of a prompt in each bin, NaN where there is none."""
+        found = []
+        for each in closed(self._bins, self._until, _HOUR):
+            cell = each.cells.get(("model", model, ""))
+            known = cell is not None and cell.prompts
+            found.append(cell.prompt / cell.prompts if cell is not None and known else np.nan)
+        return np.array(found)
 
     def _metric(self, model: str, kind: str, until: int) -> float:
         """The mean of a metric of a model over the last minutes, ns."""
@@ -252,7 +267,7 @@ class Changes:
             return "load"
         if abs(step.delta) <= 2 * step.by_load:
             return "load"
-        if "prefill" in told[name]:
+        if "prefill" in told[name] and not step.sized:
             before = summed(closed(self._bins, step.since, _HOUR), ("model", model, ""))
             after = summed(closed(self._bins, until, until - step.since), ("model", model, ""))
             if before.prompts and after.prompts and before.prompt:

@@ -9,7 +9,7 @@ taken out by a regression on the requests that run at once, and made wider by th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Step:
     """``z``: the statistic over its limit, signed: beyond 1 it is no noise. ``by_load``: how much
     of the difference the load may explain; ``load_ratio``: how many run at once, against before;
     ``load_z``: that difference over four standard errors; ``at_top``: as many as at any time;
-    ``since``: number of the first bin of the change."""
+    ``since``: number of the first bin of the change; ``sized``: with sizes taken out."""
 
     before: float
     after: float
@@ -54,6 +54,7 @@ class Step:
     since: int
     at_top: bool = False
     load_z: float = 0.0
+    sized: bool = False
 
     @property
     def delta(self) -> float:
@@ -89,6 +90,23 @@ def step_of(course: Course, regime: Regime) -> Step | None:
         if found is not None and (best is None or abs(found.z) > abs(best.z)):
             best = found
     return best
+
+
+def sized(course: Course, size: NDArray[np.float64], regime: Regime) -> Course | None:
+    """The figure as it would be with requests of one size, by a regression on it over the time
+    before; None where nobody states sizes."""
+    last = int(course.number[-1])
+    good = np.isfinite(course.value) & (course.weight > 0) & np.isfinite(size)
+    early = good & (course.number <= last - max(RECENT) - 1) & regime.holds(course.number)
+    if early.sum() < LEAST or good.sum() < (course.weight > 0).sum():
+        return None
+    w = course.weight[early]
+    slope, error, _ = _slope(course.value[early], w, size[early])
+    if slope <= 2 * error:
+        return None
+    centre = float((w * size[early]).sum() / w.sum())
+    value = course.value - slope * (np.where(good, size, centre) - centre)
+    return replace(course, value=value)
 
 
 def _n(course: Course, rows: NDArray[np.bool_]) -> float:
