@@ -60,12 +60,14 @@ def of(answer: Answer) -> Iterator[Block]:
         ("To be sure:", answer.sure, 1, 8),
     ):
         if text:
-            yield Block(_labelled(label, text), least, rank)
+            yield Block(_labelled(label, text, whole=label != "Next:"), least, rank)
 
 
-def _labelled(label: str, text: str) -> Callable[[Page, int], None]:
+def _labelled(label: str, text: str, whole: bool = False) -> Callable[[Page, int], None]:
+    """``whole``: rather nothing than a part of a sentence."""
+
     def draw(page: Page, room: int) -> None:
-        page.clipped(Span(label), page.word(text, 900), room)
+        page.clipped(Span(label), page.word(text, 900), room, whole=whole)
 
     return draw
 

@@ -108,9 +108,11 @@ class Page:
         for line in lines[1:]:
             self.line(line)
 
-    def clipped(self, head: Span, text: str, room: int, rest: str = "  ") -> None:
-        """``headed`` in at most ``room`` lines: as many whole sentences as these hold, or the
-        beginning of the first, with a mark where it ends."""
+    def clipped(
+        self, head: Span, text: str, room: int, rest: str = "  ", whole: bool = False
+    ) -> None:
+        """``headed`` in at most ``room`` lines: as many whole sentences as these hold, else
+        nothing if it is to be ``whole``, or the beginning of the first, with a mark there."""
         before = len(self.lines)
         sentences = _SENTENCES.split(text)
         for many in range(len(sentences), 0, -1):
@@ -118,6 +120,8 @@ class Page:
             self.headed(head, " ".join(sentences[:many]), rest)
             if len(self.lines) - before <= room:
                 return
+        if whole:
+            del self.lines[before:]
         if len(self.lines) - before > room:
             mark = "..." if self.ascii_only else "…"
             last = self.lines[before + room - 1]
@@ -126,8 +130,8 @@ class Page:
             while cells(kept) + cells(mark) > self.width:
                 kept = kept[:-1]
             kept += mark
-            whole = last[0].text == head.text and len(last) > 1
-            self.line(*((head, kept[len(head.text) :]) if whole else (kept,)))
+            begins = last[0].text == head.text and len(last) > 1
+            self.line(*((head, kept[len(head.text) :]) if begins else (kept,)))
 
     def whole(self, text: str, first: str) -> None:
         """``text`` unbroken by spaces, over as many lines as it takes: a path to be copied."""

@@ -188,3 +188,18 @@ def test_a_gateway_that_showed_itself_may_be_what_limits(of_workload: bool) -> N
     before = _of_streams(found, (("litellm", None), ("vllm", "0.10.0"))).sentence
     assert "--max-num-seqs" in alone and "may be what limits" not in alone
     assert "--max-num-seqs" in before and before.endswith("; LiteLLM proxy may be what limits it.")
+
+
+@pytest.mark.parametrize(("gathered", "shown"), [(1, 3), (30, None)])
+def test_what_is_made_before_the_first_arrival_is_no_wait_for_a_place(
+    gathered: int, shown: int | None
+) -> None:
+    """A reply whose text all comes near its end is made all the time: one that comes later has
+    waited for no place by half of what shows of it."""
+
+    def reply(first_ms: int) -> Reply:
+        arrivals = tuple((first_ms + 10 * place) * MS for place in range(3))
+        return Reply("S6", 32, MS, arrivals, brought=(gathered, 1, 1))
+
+    found = streams_of(seen([*(reply(300 + place) for place in range(3)), reply(340)]))
+    assert (found.value if found is not None else None) == shown

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from latdiag.attribution.laws.delivery import held_back_ns
+from latdiag.attribution.laws.delivery import delivery_of, held_back_ns
 from latdiag.measurement.stages import WORKLOAD
 
 if TYPE_CHECKING:
@@ -24,22 +24,24 @@ _FEWEST_ROWS, _WAITING, _STEADY = 10, 3, 0.85
 _FEW, _OFTEN, _REACHED = 4, 0.5, 3
 
 
-def admitted(seen: Observations) -> int | None:
+def admitted(seen: Observations, takes: NDArray[np.float64] | None = None) -> int | None:
     """How many streams of a burst ran at once, in the smallest burst where not all did.
 
     Who was not admitted gets its first token only after another of its burst has ended, and later
     than the first of them by half of a whole reply at least. Replies that ended early say
-    nothing: one may end before another has begun although all were admitted.
+    nothing: one may end before another has begun although all were admitted. ``takes``: ns of each
+    reply, where it is more than from its first arrival to its last.
     """
     rows = seen.of("S6")
     whole = rows[seen.osl[rows] >= 0.8 * seen.osl[rows].max()] if len(rows) else rows
     hold = held_back_ns(seen) if len(whole) else 0.0
+    lasts = seen.last - seen.first if takes is None else takes
     for begin in np.unique(seen.begin[whole]):
         burst = whole[seen.begin[whole] == begin]
         if len(burst) < int((seen.begin[rows] == begin).sum()):
             continue
         first, last = seen.first[burst], seen.last[burst]
-        half = float(np.median(last - first)) / 2 + hold
+        half = float(np.median(lasts[burst])) / 2 + hold
         late = (first >= last.min()) & (first - first.min() > half)
         # Where each waits for the one before (prompts or transfers in a row), the first ones
         # come as far apart as the last.
@@ -49,6 +51,19 @@ def admitted(seen: Observations) -> int | None:
         ):
             return max(1, int((~late).sum()))
     return None
+
+
+def _reply_ns(seen: Observations) -> NDArray[np.float64]:
+    """What each reply takes from its first token to its last: some are made before any arrives,
+    hidden or held for the first one that does. Infinite where all are: nothing shows it then."""
+    opens = np.minimum(seen.offsets[:-1], max(len(seen.brought) - 1, 0))
+    gathered = seen.brought[opens] - 1.0 if len(seen.brought) else np.zeros(seen.n)
+    hidden = delivery_of(seen).hidden
+    early = np.where(np.diff(seen.offsets) > 0, np.maximum(gathered, 0.0), 0.0) + hidden
+    later = np.maximum(seen.osl - 1.0 - early, 0.0)
+    stream = (seen.last - seen.first).astype(float)
+    scaled = stream * (1.0 + early / np.maximum(later, 1.0))
+    return np.where((later < 1.0) & (early >= 1.0), np.inf, scaled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +85,7 @@ def streams_of(seen: Observations) -> Streams | None:
     """
     rows, bursts = seen.of(WORKLOAD), seen.of("S6")
     sizes = np.unique(seen.begin[bursts], return_counts=True)[1]
-    limit = admitted(seen)
+    limit = admitted(seen, _reply_ns(seen))
     if limit is not None:
         most = max(_streaming(seen, bursts), _streaming(seen, rows))
         return Streams(limit, int(sizes.max()), False) if most <= limit + 1 else None
