@@ -57,7 +57,7 @@ def of(answer: Answer) -> Iterator[Block]:
     yield Block(sentence, 3, 0)
     for label, text, least, rank in (
         ("Next:", answer.following, 2, 1),
-        ("To be sure:", answer.sure, 1, 8),
+        ("To be sure:", answer.sure, 2, 8),
     ):
         if text:
             yield Block(_labelled(label, text, whole=label != "Next:"), least, rank)

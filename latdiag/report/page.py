@@ -21,7 +21,7 @@ HEIGHT = 24
 #: The space in a number, and between a number and its unit: no line breaks there.
 _NUMBER = re.compile(r"(?<=\d) (?=\d{3}\b|(?:%|ms|s|tok/s|req/s)(?:\W|$))")
 #: Where one sentence ends and the next begins.
-_SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z`(]|latdiag )")
+_SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z`(]|latdiag |--)")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _RAMP = "_.-:=+*#"
 
