@@ -82,7 +82,7 @@ def import_(
     latdiag import ./capture
     latdiag import ./capture --scenario c64 --out c64.run
     latdiag import traces.json
-    latdiag import --jaeger http://localhost:16686 --service latdiag --lookback 2h
+    latdiag import --jaeger http://localhost:16686 --service vllm
     """
     with contextlib.ExitStack() as held:
         if jaeger is not None or traces or service is not None:

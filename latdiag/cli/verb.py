@@ -42,7 +42,7 @@ GROUPS = {
     ),
     "Output": (
         *("out", "quiet", "full", "notes", "why", "json", "csv", "markdown", "help"),
-        *("slowest",),
+        *("slowest", "export", "export-header-env"),
     ),
 }
 #: What no variable may turn on unseen: doors left open, and other forms of output.

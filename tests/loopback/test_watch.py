@@ -76,7 +76,10 @@ class Watching:
     def end(self) -> tuple[dict[str, Any], str]:
         """(The last line of JSON, all of stderr.)"""
         self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=60)
+        self.process.wait(timeout=60)
+        assert self.process.stdout is not None and self.process.stderr is not None
+        # Not communicate(): it forgets the lines that a readline has read ahead.
+        out, err = self.process.stdout.read(), self.process.stderr.read()
         assert self.process.returncode == 0, err
         return json.loads(out.splitlines()[-1]), self.said + err
 
