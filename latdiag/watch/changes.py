@@ -7,15 +7,16 @@ because more requests come, is told as that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latdiag.model.components import COMPONENTS
-from latdiag.watch.bins import BIN_NS, Bin, Bins, Key, quantile
+from latdiag.watch.bins import Bins, Key, quantile
 from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, sized, step_of
+from latdiag.watch.tables import Table, table_of
 from latdiag.watch.windows import classes, closed, summed
 
 #: A component that holds less of its metric than this is not watched.
@@ -51,6 +52,8 @@ class Change:
     p95_after: float | None
     load_ratio: float = 1.0
     until: int | None = None
+    #: the figures are of the time of one replica
+    of_replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,6 @@ class _Stream:
     key: Key
     metric: str
     at: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """The sums of a key, (bins, components); ``running``: requests that were served at once."""
-
-    number: NDArray[np.int64]
-    early: NDArray[np.float64]
-    timed: NDArray[np.float64]
-    stream: NDArray[np.float64]
-    steps: NDArray[np.float64]
-    running: NDArray[np.float64]
 
 
 class Changes:
@@ -82,7 +73,7 @@ class Changes:
         self._regimes: dict[_Stream, Regime] = {}
         self._known: set[_Stream] = set()
         self._until = 0
-        self._tables: dict[Key, _Table] = {}
+        self._tables: dict[Key, Table] = {}
         self._loaded: dict[str, tuple[int, float]] = {}
 
     def look(self, until: int) -> list[Change]:
@@ -95,7 +86,11 @@ class Changes:
         for model in sorted({stream.key[1] for stream in moved}):
             mine = {s: step for s, step in moved.items() if s.key[1] == model}
             found += self._told(model, mine, steps, until, told)
-        live = [c for c in self.active if c.until is None and until - c.since <= _HOUR]
+        live = [
+            self._renewed(c, until)
+            for c in self.active
+            if c.until is None and until - c.since <= _HOUR
+        ]
         self.active = [*live, *(c for c in found if c.until is None)]
         self.reported += sum(c.until is None for c in found)
         self._regimes = {s: r for s, r in self._regimes.items() if s in self._known}
@@ -127,7 +122,7 @@ class Changes:
     def _course(self, stream: _Stream) -> Course | None:
         table = self._tables.get(stream.key)
         if table is None:
-            table = self._tables[stream.key] = _table_of(
+            table = self._tables[stream.key] = table_of(
                 closed(self._bins, self._until, _HOUR), stream.key
             )
         ns, per = (
@@ -228,12 +223,47 @@ class Changes:
         step = mine[stream]
         replica = stream.key[2] if whole is None else self._who(model, metric, at, step, until)
         before, after = self._p95(model, metric, step.since, until)
+        # The last minutes that are compared may hold bins from before the change: not its figures.
+        was = self._mean(stream, until, step.since, self._regimes.get(stream, Regime()))
+        now = self._mean(stream, until, step.since)
+        if was is None or now is None or (now - was) * step.delta <= 0:
+            was, now = step.before, step.after
         return Change(
             *(metric, "+".join(told[COMPONENTS[at]]), model, replica),
-            *(step.delta, step.before, step.since),
+            *(now - was, was, step.since),
             self._cause(model, at, step, until, told),
             *(before, after, step.load_ratio),
+            of_replica=whole is None,
         )
+
+    def _mean(
+        self, stream: _Stream, until: int, since: int, regime: Regime | None = None
+    ) -> float | None:
+        """The mean of a stream, ns: since the change, or before it as its ``regime`` was."""
+        several = closed(self._bins, until, _HOUR)
+        if regime is None:
+            # The bin in which it happened holds both.
+            chosen = [b for b in several if b.number > since] or several[-1:]
+        else:
+            holds = regime.holds(np.array([b.number for b in several], dtype=np.int64))
+            chosen = [b for b, held in zip(several, holds, strict=True) if held]
+            chosen = [b for b in chosen if b.number < since]
+        cell = summed(chosen, stream.key)
+        per = (cell.timed if stream.metric == "ttft" else cell.steps)[stream.at]
+        ns = (cell.early if stream.metric == "ttft" else cell.stream)[stream.at]
+        return float(ns) / float(per) if per else None
+
+    def _renewed(self, change: Change, until: int) -> Change:
+        """With the figures of all time since it began."""
+        kind: Key = ("model", change.model, "")
+        at = COMPONENTS.index(change.component.partition("+")[0])
+        after = self._p95(change.model, change.metric, change.since, until)[1]
+        if change.of_replica:
+            kind = ("replica", change.model, change.replica)
+        now = self._mean(_Stream(kind, change.metric, at), until, change.since)
+        if now is None or (now - change.before_ns) * change.delta_ns <= 0:
+            return change
+        return replace(change, delta_ns=now - change.before_ns, p95_after=after)
 
     def _who(self, model: str, metric: str, at: int, step: Step, until: int) -> str:
         """The replica that holds most of the difference; empty for several, or only one."""
@@ -326,19 +356,6 @@ class Changes:
                         steps.pop(each, None)
         self.active = [c for c in self.active if not any(_same(c, o) for o in over)]
         return over
-
-
-def _table_of(several: Sequence[Bin], key: Key) -> _Table:
-    n, width = len(several), len(COMPONENTS)
-    early, timed, stream, steps = (np.zeros((n, width)) for _ in range(4))
-    running = np.zeros(n)
-    for at, each in enumerate(several):
-        if (cell := each.cells.get(key)) is not None:
-            early[at], timed[at] = cell.early, cell.timed
-            stream[at], steps[at] = cell.stream, cell.steps
-            running[at] = float(cell.whole.sum() - cell.whole[_QUEUE]) / BIN_NS
-    number = np.array([each.number for each in several], dtype=np.int64)
-    return _Table(number, early, timed, stream, steps, running)
 
 
 def follows_load(step: Step) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from latdiag.report.watch_screen import words_of
 from latdiag.watch.streams import Course, Regime, step_of
-from tests.bench.watch.detection import told
+from tests.bench.watch.detection import looks, told
 from tests.bench.watch.traffic import Fault, Law, World
 
 #: One model that is far from full, so that little traffic says much.
@@ -54,3 +54,18 @@ def test_prefill_that_takes_longer_is_found_and_told() -> None:
 def test_a_steady_server_tells_nothing() -> None:
     world = World([_LAW], replicas=2, rate=6.0, wave=0.4, seed=6)
     assert [c for _, c in told(world, 3600) if c.cause != "load"] == []
+
+
+def test_by_how_much_is_of_the_time_since_the_change_and_is_renewed() -> None:
+    """Prefill takes 1.4 times as long from bin 40 on: the screen says by how much, to the end."""
+    world = World([_LAW], replicas=2, rate=6.0, wave=0.0, seed=5)
+    world.faults = [Fault(1200, "prefill", 1.4, 0)]
+    first, last = None, None
+    for _, changes, _ in looks(world, 2100):
+        mine = [c for c in changes.active if c.component == "prefill" and not c.of_replica]
+        if mine:
+            first, last = first or mine[0], mine[0]
+    assert first is not None and last is not None
+    share = last.delta_ns / last.before_ns
+    assert 0.33 <= share <= 0.47, share
+    assert abs(first.delta_ns / first.before_ns - share) < 0.15

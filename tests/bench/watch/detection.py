@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -46,20 +47,23 @@ def requests_of(table: dict[str, np.ndarray], rows: np.ndarray) -> Requests:
     )  # fmt: skip
 
 
-def told(world: World, seconds: float, since_s: float = 0.0) -> list[tuple[int, Change]]:
-    """(bin of the look, change) of everything that is told of a world."""
+def looks(world: World, seconds: float) -> Iterator[tuple[int, Changes, list[Change]]]:
+    """(bin after the look, all changes, what this look told) of a world, bin by bin."""
     table = world.requests(seconds)
     bins = Bins()
-    changes, found = Changes(bins), []
+    changes = Changes(bins)
     numbers = (table["end"] * S).astype(np.int64) // BIN_NS
     for number in range(int(seconds * S // BIN_NS)):
         rows = np.flatnonzero(numbers == number)
         if len(rows):
             bins.add(requests_of(table, rows))
         bins.at(number)
-        if number * BIN_NS / S >= since_s:
-            found += [(number + 1, change) for change in changes.look(number + 1)]
-    return found
+        yield number + 1, changes, changes.look(number + 1)
+
+
+def told(world: World, seconds: float) -> list[tuple[int, Change]]:
+    """(bin of the look, change) of everything that is told of a world."""
+    return [(at, change) for at, _, found in looks(world, seconds) for change in found]
 
 
 def false_changes(hours: float, seed: int) -> list[tuple[int, Change]]:
