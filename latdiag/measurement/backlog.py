@@ -150,6 +150,8 @@ def _window(rows: Rows) -> _Window | None:
         return None
     begin, first, last, outputs = rows.begin, rows.first[good], rows.last[good], rows.outputs[good]
     opened, closed = int(begin[0]), int(begin[-1])
+    if closed <= opened:
+        return None  # one burst has no rate at which it asks
     took = (rows.done - begin)[good]
     filled = float(np.median(took[: max(3, len(took) // 10)]))
     start = opened + max(_FILLING * (closed - opened), filled)
