@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from latdiag.gate import document
@@ -134,6 +134,7 @@ def test_whatever_stands_in_it_is_refused_and_nothing_breaks(data: st.DataObject
             node[last] = data.draw(st.sampled_from(WILD))
         else:
             del node[last]
+    assume(made != json.loads(text()))  # what is drawn may be what stood there
     with pytest.raises(RunFault) as refusal:
         loaded(json.dumps(made).encode(), "gate.json")
     assert "\x1b" not in refusal.value.text and len(refusal.value.text) < 400
