@@ -137,22 +137,27 @@ def _again(parts: Parts, agreed: list[Account]) -> tuple[Parts, list[Rank]]:
 
 def _too_little(each: Disagreement, other: str) -> Caveat:
     """Where a gateway took more than other evidence leaves it."""
-    least, known, room = (
-        show_ms(ns / each.rows) for ns in (each.strong_ns, each.weak_ns, each.room_ns)
-    )
-    what = f"{' + '.join(each.members)} at least {least} ms, not {known} +- {room} ms"
+    least = show_ms(each.strong_ns / each.rows)
+    what = f"{' + '.join(each.members)} at least {least} ms, not {_between(each)}"
     return caveat("LD430", what=what, used=NAMES[Rank.LEAST], other=other)
 
 
 def _excluded(one: Combined, strong: str, weak: str) -> Caveat:
     """Where two accounts cannot both be right, and which of them is used."""
-    pieces, first = [], one.stands[0]
-    for each in one.against:
-        a, b, room = (
-            show_ms(ns / each.rows) for ns in (each.strong_ns, each.weak_ns, each.room_ns)
-        )
-        sides = (f"{a} ms", f"{b} +- {room} ms")
+    first = one.stands[0]
+    # What is less than nothing is what the weaker account has booked elsewhere, where it shows.
+    shown = [each for each in one.against if each.weak_ns + each.room_ns > 0] or one.against
+    pieces = []
+    for each in shown:
+        sides = (f"{show_ms(each.strong_ns / each.rows)} ms", _between(each))
         ours, theirs = sides if first else reversed(sides)
         pieces.append(f"{' + '.join(each.members)} {ours}, not {theirs}")
     used, other = (strong, weak) if first else (weak, strong)
     return caveat("LD430", what="; ".join(pieces), used=used, other=other)
+
+
+def _between(each: Disagreement) -> str:
+    """What the weaker account allows, ms of a request: no time is below zero."""
+    ends = (each.weak_ns - each.room_ns, each.weak_ns + each.room_ns)
+    lo, hi = (show_ms(ns / each.rows) if ns > 0 else "0" for ns in ends)
+    return f"{lo} to {hi} ms" if lo != hi else f"{lo} ms"

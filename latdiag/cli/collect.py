@@ -14,8 +14,11 @@ from latdiag.cli.options import (
     TLS,
     GatherOptions,
     as_one,
+    door_options,
+    forward_option,
     metrics_header_option,
     prometheus_options,
+    sender_options,
     table_options,
     view_options,
 )
@@ -32,27 +35,14 @@ if TYPE_CHECKING:
 @click.option(
     "--duration", type=DURATION, default="60s", show_default=True, help="Collect for this long."
 )
-@click.option(
-    "--otlp",
-    metavar="HOST:PORT",
-    default="127.0.0.1:4317",
-    show_default=True,
-    help="Receive spans over gRPC at this address, or off.",
-)
-@click.option(
-    "--otlp-http",
-    metavar="HOST:PORT",
-    default="127.0.0.1:4318",
-    show_default=True,
-    help="Receive spans over HTTP at this address, or off.",
-)
+@door_options
 @click.option(
     "--metrics", multiple=True, metavar="URL", help="Scrape the metrics at this URL; repeatable."
 )
 @metrics_header_option
 @prometheus_options
 @TLS[0]
-@click.option("--forward", metavar="URL", help="Forward all exports to this collector.")
+@forward_option
 @click.option(
     "--wait",
     type=DURATION,
@@ -63,16 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-disk", type=SIZE, default="2GB", show_default=True, help="Store no more than this."
 )
-@click.option(
-    "--token-env",
-    metavar="NAME",
-    help="Environment variable with the bearer token that senders must present.",
-)
-@click.option(
-    "--allow-unauthenticated",
-    is_flag=True,
-    help="Accept data from other machines without a token.",
-)
+@sender_options
 @click.option(
     "-o", "--out", help="Path of the saved run. [default: ./latdiag-runs/UTC-collect-HOST.run]"
 )

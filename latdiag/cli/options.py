@@ -222,6 +222,36 @@ _OUTPUT = (
     *_VIEW,
     *_TABLES,
 )
+#: The doors of a verb that does nothing but listen: open unless they are turned off.
+_DOORS = (
+    click.option(
+        "--otlp",
+        metavar="HOST:PORT",
+        default="127.0.0.1:4317",
+        show_default=True,
+        help="Receive spans over gRPC at this address, or off.",
+    ),
+    click.option(
+        "--otlp-http",
+        metavar="HOST:PORT",
+        default="127.0.0.1:4318",
+        show_default=True,
+        help="Receive spans over HTTP at this address, or off.",
+    ),
+)
+_FORWARD = click.option("--forward", metavar="URL", help="Forward all exports to this collector.")
+_SENDERS = (
+    click.option(
+        "--token-env",
+        metavar="NAME",
+        help="Environment variable with the bearer token that senders must present.",
+    ),
+    click.option(
+        "--allow-unauthenticated",
+        is_flag=True,
+        help="Accept data from other machines without a token.",
+    ),
+)
 _GATHER = (
     click.option(
         "--otlp",
@@ -296,9 +326,15 @@ def _shared(
     name: str, kind: type, options: tuple[Any, ...]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options that several verbs share, as one decorator and one argument."""
+    return lambda command: _together(*options)(as_one(name, kind)(command))
+
+
+def _together(
+    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """These options as one decorator, in this order."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        command = as_one(name, kind)(command)
         for option in reversed(options):
             command = option(command)
         return command
@@ -306,32 +342,19 @@ def _shared(
     return decorate
 
 
-def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--full`` and ``--notes``, which reach a command as ``view``."""
-    for option in reversed(_VIEW):
-        command = option(command)
-    return command
-
-
-def tls_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--ca-file``, ``--client-cert`` and ``--client-key``."""
-    for option in reversed(TLS):
-        command = option(command)
-    return command
-
-
-def prometheus_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--prometheus`` and what belongs to it."""
-    for option in reversed(PROMETHEUS):
-        command = option(command)
-    return command
-
-
-def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--csv`` and ``--markdown``, which reach a command as ``view`` too."""
-    for option in reversed(_TABLES):
-        command = option(command)
-    return command
+#: ``--full`` and ``--notes``, which reach a command as ``view``.
+view_options = _together(*_VIEW)
+#: ``--csv`` and ``--markdown``, which do too.
+table_options = _together(*_TABLES)
+#: ``--ca-file``, ``--client-cert`` and ``--client-key``.
+tls_options = _together(*TLS)
+#: ``--prometheus`` and what belongs to it.
+prometheus_options = _together(*PROMETHEUS)
+#: ``--otlp`` and ``--otlp-http`` of a verb that does nothing but listen.
+door_options = _together(*_DOORS)
+#: ``--forward`` of such a verb, and what senders must present.
+forward_option = _FORWARD
+sender_options = _together(*_SENDERS)
 
 
 target_options = _shared("target", TargetOptions, _TARGET)

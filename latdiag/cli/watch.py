@@ -7,7 +7,7 @@ import sys
 import click
 
 from latdiag.cli.listening import listening
-from latdiag.cli.options import GatherOptions
+from latdiag.cli.options import GatherOptions, door_options, forward_option, sender_options
 from latdiag.cli.values import DURATION
 from latdiag.cli.verb import Verb
 from latdiag.model.errors import UsageFault
@@ -15,31 +15,9 @@ from latdiag.model.text import shown
 
 
 @click.command(cls=Verb, name="watch", context_settings={"max_content_width": 79})
-@click.option(
-    "--otlp",
-    metavar="HOST:PORT",
-    default="127.0.0.1:4317",
-    show_default=True,
-    help="Receive spans over gRPC at this address, or off.",
-)
-@click.option(
-    "--otlp-http",
-    metavar="HOST:PORT",
-    default="127.0.0.1:4318",
-    show_default=True,
-    help="Receive spans over HTTP at this address, or off.",
-)
-@click.option("--forward", metavar="URL", help="Forward all exports to this collector.")
-@click.option(
-    "--token-env",
-    metavar="NAME",
-    help="Environment variable with the bearer token that senders must present.",
-)
-@click.option(
-    "--allow-unauthenticated",
-    is_flag=True,
-    help="Accept data from other machines without a token.",
-)
+@door_options
+@forward_option
+@sender_options
 @click.option(
     "--listen",
     metavar="HOST:PORT",

@@ -106,8 +106,7 @@ _NEXT_LIMIT = (
 )
 _NEXT_CHANGED = (
     "By the end the server took {times} times as long as when it was asked alone at first: look"
-    " for what changed meanwhile (clocks, throttling, other load) and probe again; its decode"
-    " cannot be divided further."
+    " for what changed meanwhile (clocks, throttling, other load) and probe again; {divided}."
 )
 
 
@@ -148,7 +147,9 @@ def following(case: Case, about: Breakdown, name: str, leaf: str | None) -> str:
         )
     if name == "decode" and has_changed(case):
         assert case.health is not None
-        return _NEXT_CHANGED.format(times=f"{case.health.since:.1f}")
+        learned = "how decode divides was learned before that"
+        divided = learned if _parts_of_decode(case, about) else "its decode cannot be divided"
+        return _NEXT_CHANGED.format(times=f"{case.health.since:.1f}", divided=divided)
     if name == "decode" and (told := _of_decode(case, about, leaf)):
         return with_flags(told, case.stacks)
     if name == "decode" and leaf is None and case.probed:
@@ -198,14 +199,22 @@ def _raised(case: Case) -> str:
 
 
 # ---------------------------------------------------------------------- decode
+def _population(case: Case, about: Breakdown) -> str:
+    return next((n for n, each in case.breakdowns.items() if each is about), "mean")
+
+
+def _parts_of_decode(case: Case, about: Breakdown) -> dict[str, int]:
+    """ns of each leaf of decode."""
+    fine = case.leaves.get(_population(case, about)) or {}
+    return {name: each.sum_ns for name, each in fine.items() if name.startswith("decode.")}
+
+
 def _of_decode(case: Case, about: Breakdown, leaf: str | None) -> str:
     """TPOT in its parts, and what each of the large ones asks for; empty where no probe has
     learned them."""
     costs = case.costs
-    population = next((n for n, each in case.breakdowns.items() if each is about), "mean")
-    tpot = costs.tpot.get(population) if costs is not None else None
-    fine = case.leaves.get(population) or {}
-    parts = {name: each.sum_ns for name, each in fine.items() if name.startswith("decode.")}
+    tpot = costs.tpot.get(_population(case, about)) if costs is not None else None
+    parts = _parts_of_decode(case, about)
     whole = about.shares["decode"].sum_ns
     if tpot is None or whole <= 0 or not parts:
         return ""
