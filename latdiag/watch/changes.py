@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from latdiag.model.components import COMPONENTS
 from latdiag.watch.bins import Bins, Key, quantile
-from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, sized, step_of
-from latdiag.watch.tables import Table, table_of
+from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, follows_load, sized, step_of
+from latdiag.watch.tables import Table, sizes_of, table_of
 from latdiag.watch.windows import classes, closed, summed
 
 #: A component that holds less of its metric than this is not watched.
@@ -29,6 +28,8 @@ _HINT, _HINT_SHARE = 0.55, 0.06
 LEAST_BY_LOAD = 0.25
 #: Times four standard errors by which fewer requests must run at a replica whose queue grows.
 _CLEARLY_FEWER = 1.5
+#: Busy spells of a queue are larger than a t statistic allows for: what is told as its own.
+_QUEUE_LIMIT = 1.5
 _HOUR = 120
 _QUEUE, _PREFILL = COMPONENTS.index("queue"), COMPONENTS.index("prefill")
 
@@ -82,7 +83,8 @@ class Changes:
         told = classes(closed(self._bins, until, _HOUR))
         steps = dict(self._steps(until))
         found = self._ended(until, steps)
-        moved = {s: step for s, step in steps.items() if self._is_one(s, step)}
+        news = {s: step for s, step in steps.items() if not self._goes_back(s, step)}
+        moved = {s: step for s, step in news.items() if self._is_one(s, step)}
         for model in sorted({stream.key[1] for stream in moved}):
             mine = {s: step for s, step in moved.items() if s.key[1] == model}
             found += self._told(model, mine, steps, until, told)
@@ -112,7 +114,7 @@ class Changes:
                     regime = self._regimes.setdefault(stream, Regime())
                     step = step_of(course, regime)
                     if at == _PREFILL and key[0] == "model":
-                        same = sized(course, self._size(key[1]), regime)
+                        same = sized(course, sizes_of(several, key[1]), regime)
                         other = step_of(same, regime) if same is not None else None
                         if other is not None and (step is None or abs(other.z) > abs(step.z)):
                             step = replace(other, sized=True)
@@ -143,15 +145,6 @@ class Changes:
             table.running,
         )
 
-    def _size(self, model: str) -> NDArray[np.float64]:
-        """Mean tokens of a prompt in each bin, NaN where there is none."""
-        found = []
-        for each in closed(self._bins, self._until, _HOUR):
-            cell = each.cells.get(("model", model, ""))
-            known = cell is not None and cell.prompts
-            found.append(cell.prompt / cell.prompts if cell is not None and known else np.nan)
-        return np.array(found)
-
     def _metric(self, model: str, kind: str, until: int) -> float:
         """The mean of a metric of a model over the last minutes, ns."""
         cell = summed(closed(self._bins, until, 10), ("model", model, ""))
@@ -160,7 +153,11 @@ class Changes:
         return float(ns) / float(per) if per else 0.0
 
     def _is_one(self, stream: _Stream, step: Step) -> bool:
-        if abs(step.z) <= 1 or abs(step.delta) < LEAST_SHARE * step.before:
+        own = stream.at == _QUEUE and not follows_load(step)
+        if (
+            abs(step.z) <= (_QUEUE_LIMIT if own else 1.0)
+            or abs(step.delta) < LEAST_SHARE * step.before
+        ):
             return False
         metric = self._metric(stream.key[1], stream.metric, self._until)
         if stream.at == _QUEUE and stream.key[0] == "replica":
@@ -170,6 +167,24 @@ class Changes:
             return abs(step.delta) >= LEAST_BY_LOAD * metric and self._is_news(stream, step)
         least = LEAST_OF_METRIC * max(metric - max(0.0, step.delta), 0.0)
         return abs(step.delta) >= max(least, 1.0) * (1 if stream.key[0] == "model" else 0.5)
+
+    def _goes_back(self, stream: _Stream, step: Step) -> bool:
+        """Whether this is a change that holds going back: told as its end, not as another."""
+        for change in self.active:
+            alike = (change.model, change.metric, _place(change))
+            other = alike != (stream.key[1], stream.metric, stream.at)
+            if other or step.delta * change.delta_ns >= 0:
+                continue
+            if stream.key == (key := _key(change)):
+                now = self._mean(stream, self._until, step.since)
+                back = now is not None and (now - _middle(change)) * change.delta_ns < 0
+            elif stream.key[0] == "model":
+                back = abs(step.delta) <= abs(change.delta_ns)
+            else:
+                back = key[0] == "model"
+            if back:
+                return True
+        return False
 
     def _is_news(self, stream: _Stream, step: Step) -> bool:
         """A queue goes up and down with the load: told once an hour, or when it doubles."""
@@ -255,12 +270,9 @@ class Changes:
 
     def _renewed(self, change: Change, until: int) -> Change:
         """With the figures of all time since it began."""
-        kind: Key = ("model", change.model, "")
-        at = COMPONENTS.index(change.component.partition("+")[0])
         after = self._p95(change.model, change.metric, change.since, until)[1]
-        if change.of_replica:
-            kind = ("replica", change.model, change.replica)
-        now = self._mean(_Stream(kind, change.metric, at), until, change.since)
+        stream = _Stream(_key(change), change.metric, _place(change))
+        now = self._mean(stream, until, change.since)
         if now is None or (now - change.before_ns) * change.delta_ns <= 0:
             return change
         return replace(change, delta_ns=now - change.before_ns, p95_after=after)
@@ -329,22 +341,15 @@ class Changes:
         """Changes that are over: what was usual before is so again."""
         over = []
         for change in self.active:
-            first = change.component.partition("+")[0]
-            at = COMPONENTS.index(first)
-            key: Key = (
-                ("replica", change.model, change.replica)
-                if change.replica
-                else ("model", change.model, "")
-            )
-            stream = _Stream(key, change.metric, at)
-            course = self._course(stream)
+            at = _place(change)
+            course = self._course(_Stream(_key(change), change.metric, at))
             if course is None or until - change.since < 8:
                 continue
-            late = course.value[-4:]
-            middle = change.before_ns + 0.3 * change.delta_ns
+            late, middle = course.value[-4:], _middle(change)
             back = late < middle if change.delta_ns > 0 else late > middle
             if len(late) == 4 and bool(back.all()):
-                over.append(replace(change, until=until - 4))
+                # Its size is of the time while it held.
+                over.append(replace(self._renewed(change, until - 4), until=until - 4))
                 for each, regime in self._regimes.items():
                     if (
                         each.key[1] == change.model
@@ -358,11 +363,20 @@ class Changes:
         return over
 
 
-def follows_load(step: Step) -> bool:
-    """Whether a queue moved as it does when servers have more, or less, to do: more requests run
-    beside it while it grows, or as many as ever do."""
-    more = step.load_z > 0.5 or step.at_top if step.delta > 0 else step.load_z < -0.5
-    return more or (abs(step.load_ratio - 1) > 0.05 and (step.load_ratio - 1) * step.delta > 0)
+def _place(change: Change) -> int:
+    return COMPONENTS.index(change.component.partition("+")[0])
+
+
+def _key(change: Change) -> Key:
+    """Of whose time the figures of a change are."""
+    if change.of_replica:
+        return ("replica", change.model, change.replica)
+    return ("model", change.model, "")
+
+
+def _middle(change: Change) -> float:
+    """Nearer to what it was than this, ns, it is back."""
+    return change.before_ns + 0.3 * change.delta_ns
 
 
 def _same(one: Change, other: Change) -> bool:

@@ -69,7 +69,11 @@ class Regime:
     away: list[tuple[int, int]] = field(default_factory=list)
 
     def holds(self, number: NDArray[np.int64]) -> NDArray[np.bool_]:
-        good = number >= self.since
+        return (number >= self.since) & self.is_home(number)
+
+    def is_home(self, number: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether bins are of no change that has ended."""
+        good = np.ones(len(number), dtype=bool)
         for begin, end in self.away:
             good &= (number < begin) | (number >= end)
         return good
@@ -82,7 +86,8 @@ def step_of(course: Course, regime: Regime) -> Step | None:
     best: Step | None = None
     last = int(course.number[-1]) if len(course.number) else 0
     for length in RECENT:
-        late = good & (course.number > last - length)
+        # Bins of a change that has ended are neither the time before nor what is now.
+        late = good & (course.number > last - length) & regime.is_home(course.number)
         early = good & (course.number <= last - length - 1) & regime.holds(course.number)
         if late.sum() < min(RECENT) or early.sum() < LEAST or _n(course, late) < LEAST_N:
             continue
@@ -107,6 +112,13 @@ def sized(course: Course, size: NDArray[np.float64], regime: Regime) -> Course |
     centre = float((w * size[early]).sum() / w.sum())
     value = course.value - slope * (np.where(good, size, centre) - centre)
     return replace(course, value=value)
+
+
+def follows_load(step: Step) -> bool:
+    """Whether a queue moved as it does when servers have more, or less, to do: more requests run
+    beside it while it grows, or as many as ever do."""
+    more = step.load_z > 0.5 or step.at_top if step.delta > 0 else step.load_z < -0.5
+    return more or (abs(step.load_ratio - 1) > 0.05 and (step.load_ratio - 1) * step.delta > 0)
 
 
 def _n(course: Course, rows: NDArray[np.bool_]) -> float:

@@ -37,3 +37,11 @@ def table_of(several: Sequence[Bin], key: Key) -> Table:
             running[at] = float(cell.whole.sum() - cell.whole[_QUEUE]) / BIN_NS
     number = np.array([each.number for each in several], dtype=np.int64)
     return Table(number, early, timed, stream, steps, running)
+
+
+def sizes_of(several: Sequence[Bin], model: str) -> NDArray[np.float64]:
+    """Mean tokens of a prompt in each bin, NaN where there is none."""
+    cells = [each.cells.get(("model", model, "")) for each in several]
+    return np.array(
+        [one.prompt / one.prompts if one is not None and one.prompts else np.nan for one in cells]
+    )

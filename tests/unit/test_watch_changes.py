@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
 
+import numpy as np
+import pytest
+
+from latdiag.model.components import COMPONENTS
 from latdiag.report.watch_screen import words_of
-from latdiag.watch.streams import Course, Regime, step_of
-from tests.bench.watch.detection import looks, told
+from latdiag.watch.bins import BIN_NS, Bins
+from latdiag.watch.changes import Change, Changes, _Stream
+from latdiag.watch.streams import Course, Regime, Step, step_of
+from tests.bench.watch.detection import looks, requests_of, told
 from tests.bench.watch.traffic import Fault, Law, World
 
 #: One model that is far from full, so that little traffic says much.
@@ -69,3 +75,59 @@ def test_by_how_much_is_of_the_time_since_the_change_and_is_renewed() -> None:
     share = last.delta_ns / last.before_ns
     assert 0.33 <= share <= 0.47, share
     assert abs(first.delta_ns / first.before_ns - share) < 0.15
+
+
+def _made(
+    begin: int, end: int, replica: float | None
+) -> Iterator[tuple[int, list[Change], list[Change]]]:
+    """(Bins that are closed, active changes, what was told): 60 requests in each of 70 bins;
+    prefill takes 50 ms longer in bins ``begin`` to ``end``, of one replica or of both."""
+    rng = np.random.default_rng(3)
+    bins = Bins()
+    changes = Changes(bins)
+    for number in range(70):
+        n = 80 if number % 5 == 0 else 60
+        usual = {"frontend": 0.004, "queue": 0.05, "prefill": 0.1, "decode": 1.0}
+        table = {name: value * rng.normal(1, 0.05, n) for name, value in usual.items()}
+        table |= {"prompt": np.full(n, 400.0), "output": np.full(n, 60.0), "model": np.zeros(n)}
+        table["replica"] = np.arange(n) % 2.0
+        if begin <= number < end:
+            table["prefill"] += 0.05 * ((table["replica"] == replica) | (replica is None))
+        table["end"] = (number + rng.uniform(0.05, 0.95, n)) * BIN_NS / 1e9
+        bins.add(requests_of(table, np.arange(n)))
+        bins.at(number)
+        found = changes.look(number + 1)
+        yield number + 1, changes.active, found
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "replica"), [(40, 50, None), (40, 60, None), (20, 60, None), (40, 56, 1.0)]
+)
+def test_a_step_is_told_with_its_size_and_ends_when_it_goes_back(
+    begin: int, end: int, replica: float | None
+) -> None:
+    everything = []
+    for at, active, found in _made(begin, end, replica):
+        everything += found
+        if begin + 4 <= at <= end:
+            assert len(active) == 1, (at, active)
+            # Six standard errors of the mean of 180 requests that differ by 5 ms.
+            assert active[0].delta_ns == pytest.approx(50e6, rel=0.05), at
+            assert active[0].since == begin
+        if at >= end + 4:
+            assert active == [], (at, active)
+    assert [(c.component, c.until) for c in everything] == [("prefill", None), ("prefill", end)]
+    assert everything[1].delta_ns == pytest.approx(50e6, rel=0.05)
+
+
+def test_a_queue_needs_more_than_another_component_to_be_a_change() -> None:
+    """Busy spells are no independent draws: 1.2 times the limit is a change of prefill alone."""
+    changes = Changes(Bins())
+    for name, z, ratio, holds in (
+        ("prefill", 1.2, 1.0, True),
+        ("queue", 1.2, 1.0, False),
+        ("queue", 1.6, 1.0, True),
+        ("queue", 1.2, 1.2, True),  # with the load: told as that
+    ):
+        stream = _Stream(("model", "m0", ""), "ttft", COMPONENTS.index(name))
+        assert changes._is_one(stream, Step(1e8, 1.5e8, z, 0.0, ratio, 40)) is holds, (name, z)
