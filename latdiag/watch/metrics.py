@@ -153,7 +153,7 @@ METRICS = (
     Metric(
         "latdiag_sampled_ratio",
         "gauge",
-        "Share of requests whose traces are sampled, as spans state it; absent where they do not.",
+        "Share of requests whose traces are sampled, as --sampled states it; absent without it.",
         "ratio",
     ),
     Metric(
