@@ -11,7 +11,7 @@ from latdiag.report.watch_screen import words_of
 from latdiag.watch.bins import BIN_NS
 
 if TYPE_CHECKING:
-    from latdiag.watch.changes import Change
+    from latdiag.watch.change import Change
     from latdiag.watch.live import Live
     from latdiag.watch.state import Report
     from latdiag.watch.windows import Window

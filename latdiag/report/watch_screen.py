@@ -17,7 +17,7 @@ from latdiag.report.page import HEIGHT, WIDTH
 from latdiag.watch.bins import BIN_NS
 
 if TYPE_CHECKING:
-    from latdiag.watch.changes import Change
+    from latdiag.watch.change import Change
     from latdiag.watch.live import Live
     from latdiag.watch.state import Report
     from latdiag.watch.windows import Window

@@ -14,7 +14,17 @@ import numpy as np
 
 from latdiag.model.components import COMPONENTS
 from latdiag.watch.bins import Bins, Key, quantile
-from latdiag.watch.streams import LEAST_SHARE, Course, Regime, Step, follows_load, sized, step_of
+from latdiag.watch.change import Change
+from latdiag.watch.streams import (
+    LEAST_SHARE,
+    Course,
+    Regime,
+    Step,
+    follows_load,
+    lasted,
+    sized,
+    step_of,
+)
 from latdiag.watch.tables import Table, sizes_of, table_of
 from latdiag.watch.windows import classes, closed, summed
 
@@ -28,33 +38,10 @@ _HINT, _HINT_SHARE = 0.55, 0.06
 LEAST_BY_LOAD = 0.25
 #: Times four standard errors by which fewer requests must run at a replica whose queue grows.
 _CLEARLY_FEWER = 1.5
-#: Busy spells of a queue are larger than a t statistic allows for: what is told as its own.
-_QUEUE_LIMIT = 1.5
+#: A queue is told by itself when it still is another one so many bins later.
+_LASTS = 20
 _HOUR = 120
 _QUEUE, _PREFILL = COMPONENTS.index("queue"), COMPONENTS.index("prefill")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """``metric``: ttft or tpot. ``delta_ns``: by how much its mean moved for this component.
-    ``since``, ``until``: numbers of bins; ``until`` None while it holds. ``cause``: ``component``
-    itself, ``load``, ``prompts`` (longer ones), or the component that it follows.
-    ``p95_before``, ``p95_after``: of the metric, ns."""
-
-    metric: str
-    component: str
-    model: str
-    replica: str
-    delta_ns: float
-    before_ns: float
-    since: int
-    cause: str
-    p95_before: float | None
-    p95_after: float | None
-    load_ratio: float = 1.0
-    until: int | None = None
-    #: the figures are of the time of one replica
-    of_replica: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +63,7 @@ class Changes:
         self._until = 0
         self._tables: dict[Key, Table] = {}
         self._loaded: dict[str, tuple[int, float]] = {}
+        self._waiting: dict[tuple[str, str], tuple[int, Change]] = {}
 
     def look(self, until: int) -> list[Change]:
         """What has changed, or ended, by the end of bin ``until - 1``."""
@@ -85,7 +73,8 @@ class Changes:
         found = self._ended(until, steps)
         news = {s: step for s, step in steps.items() if not self._goes_back(s, step)}
         moved = {s: step for s, step in news.items() if self._is_one(s, step)}
-        for model in sorted({stream.key[1] for stream in moved}):
+        waiting = {model for model, _ in self._waiting}
+        for model in sorted({stream.key[1] for stream in moved} | waiting):
             mine = {s: step for s, step in moved.items() if s.key[1] == model}
             found += self._told(model, mine, steps, until, told)
         live = [
@@ -153,11 +142,7 @@ class Changes:
         return float(ns) / float(per) if per else 0.0
 
     def _is_one(self, stream: _Stream, step: Step) -> bool:
-        own = stream.at == _QUEUE and not follows_load(step)
-        if (
-            abs(step.z) <= (_QUEUE_LIMIT if own else 1.0)
-            or abs(step.delta) < LEAST_SHARE * step.before
-        ):
+        if abs(step.z) <= 1 or abs(step.delta) < LEAST_SHARE * step.before:
             return False
         metric = self._metric(stream.key[1], stream.metric, self._until)
         if stream.at == _QUEUE and stream.key[0] == "replica":
@@ -171,13 +156,13 @@ class Changes:
     def _goes_back(self, stream: _Stream, step: Step) -> bool:
         """Whether this is a change that holds going back: told as its end, not as another."""
         for change in self.active:
-            alike = (change.model, change.metric, _place(change))
+            alike = (change.model, change.metric, change.place)
             other = alike != (stream.key[1], stream.metric, stream.at)
             if other or step.delta * change.delta_ns >= 0:
                 continue
-            if stream.key == (key := _key(change)):
+            if stream.key == (key := change.key):
                 now = self._mean(stream, self._until, step.since)
-                back = now is not None and (now - _middle(change)) * change.delta_ns < 0
+                back = now is not None and (now - change.middle_ns) * change.delta_ns < 0
             elif stream.key[0] == "model":
                 back = abs(step.delta) <= abs(change.delta_ns)
             else:
@@ -185,6 +170,16 @@ class Changes:
             if back:
                 return True
         return False
+
+    def _lasting(self, model: str, until: int) -> Iterator[Change]:
+        """Changes of queues that still hold after a while; the others are forgotten."""
+        for place, (seen, change) in list(self._waiting.items()):
+            if place[0] != model or until - seen < _LASTS:
+                continue
+            del self._waiting[place]
+            course = self._course(_Stream(change.key, change.metric, change.place))
+            if course and lasted(course, change.since, change.delta_ns > 0, _LASTS // 2):
+                yield self._renewed(change, until)
 
     def _is_news(self, stream: _Stream, step: Step) -> bool:
         """A queue goes up and down with the load: told once an hour, or when it doubles."""
@@ -218,7 +213,12 @@ class Changes:
             change = self._change(model, "ttft", _QUEUE, moved, until, told)
             if found:
                 change = replace(change, cause=found[0].component)
-            found.append(change)
+            if found or change.cause != "component" or change.component != "queue":
+                found.append(change)
+            else:
+                # Queues have busy spells under laws that stay: alone one is told when it lasts.
+                self._waiting.setdefault((model, change.replica), (until, change))
+        found += self._lasting(model, until)
         for each in found:
             self._begin(each, until)
         return found
@@ -271,7 +271,7 @@ class Changes:
     def _renewed(self, change: Change, until: int) -> Change:
         """With the figures of all time since it began."""
         after = self._p95(change.model, change.metric, change.since, until)[1]
-        stream = _Stream(_key(change), change.metric, _place(change))
+        stream = _Stream(change.key, change.metric, change.place)
         now = self._mean(stream, until, change.since)
         if now is None or (now - change.before_ns) * change.delta_ns <= 0:
             return change
@@ -341,11 +341,11 @@ class Changes:
         """Changes that are over: what was usual before is so again."""
         over = []
         for change in self.active:
-            at = _place(change)
-            course = self._course(_Stream(_key(change), change.metric, at))
+            at = change.place
+            course = self._course(_Stream(change.key, change.metric, at))
             if course is None or until - change.since < 8:
                 continue
-            late, middle = course.value[-4:], _middle(change)
+            late, middle = course.value[-4:], change.middle_ns
             back = late < middle if change.delta_ns > 0 else late > middle
             if len(late) == 4 and bool(back.all()):
                 # Its size is of the time while it held.
@@ -361,22 +361,6 @@ class Changes:
                         steps.pop(each, None)
         self.active = [c for c in self.active if not any(_same(c, o) for o in over)]
         return over
-
-
-def _place(change: Change) -> int:
-    return COMPONENTS.index(change.component.partition("+")[0])
-
-
-def _key(change: Change) -> Key:
-    """Of whose time the figures of a change are."""
-    if change.of_replica:
-        return ("replica", change.model, change.replica)
-    return ("model", change.model, "")
-
-
-def _middle(change: Change) -> float:
-    """Nearer to what it was than this, ns, it is back."""
-    return change.before_ns + 0.3 * change.delta_ns
 
 
 def _same(one: Change, other: Change) -> bool:

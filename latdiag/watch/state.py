@@ -12,7 +12,8 @@ from latdiag.model.units import NS_PER_S
 from latdiag.stacks.signal import Stack
 from latdiag.store.columns import Column
 from latdiag.watch.bins import BIN_NS, Bins
-from latdiag.watch.changes import Change, Changes
+from latdiag.watch.change import Change
+from latdiag.watch.changes import Changes
 from latdiag.watch.exposition import Histograms, Values, observe_all
 from latdiag.watch.names import Names
 from latdiag.watch.requests import BESIDE, Apart, Requests

@@ -26,6 +26,8 @@ LEAST_N = 60
 ALARM = 2e-8
 #: A change of a figure by less than this is not told.
 LEAST_SHARE = 0.1
+#: A change has lasted where so many of its bins are beyond nine of ten before it.
+_MOSTLY = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +196,14 @@ def _since(course: Course, late: NDArray[np.bool_], before: float, after: float)
         if len(now) and bool((now > middle).all() if rising else (now < middle).all()):
             return number
     return first
+
+
+def lasted(course: Course, since: int, up: bool, least: int) -> bool:
+    """Whether most bins from ``since`` on, at least ``least``, are beyond what was before."""
+    good = np.isfinite(course.value)
+    early = course.value[good & (course.number < since)]
+    late = course.value[good & (course.number >= since)]
+    if len(early) < LEAST or len(late) < least:
+        return False
+    low, high = np.quantile(early, (0.1, 0.9))
+    return float(((late > high) if up else (late < low)).mean()) >= _MOSTLY

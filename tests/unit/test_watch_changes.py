@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from latdiag.model.components import COMPONENTS
 from latdiag.report.watch_screen import words_of
 from latdiag.watch.bins import BIN_NS, Bins
-from latdiag.watch.changes import Change, Changes, _Stream
-from latdiag.watch.streams import Course, Regime, Step, step_of
+from latdiag.watch.change import Change
+from latdiag.watch.changes import Changes
+from latdiag.watch.streams import Course, Regime, step_of
 from tests.bench.watch.detection import looks, requests_of, told
 from tests.bench.watch.traffic import Fault, Law, World
 
@@ -120,14 +121,22 @@ def test_a_step_is_told_with_its_size_and_ends_when_it_goes_back(
     assert everything[1].delta_ns == pytest.approx(50e6, rel=0.05)
 
 
-def test_a_queue_needs_more_than_another_component_to_be_a_change() -> None:
-    """Busy spells are no independent draws: 1.2 times the limit is a change of prefill alone."""
-    changes = Changes(Bins())
-    for name, z, ratio, holds in (
-        ("prefill", 1.2, 1.0, True),
-        ("queue", 1.2, 1.0, False),
-        ("queue", 1.6, 1.0, True),
-        ("queue", 1.2, 1.2, True),  # with the load: told as that
-    ):
-        stream = _Stream(("model", "m0", ""), "ttft", COMPONENTS.index(name))
-        assert changes._is_one(stream, Step(1e8, 1.5e8, z, 0.0, ratio, 40)) is holds, (name, z)
+class _Seats(World):
+    """From ``at_s`` on a replica serves ``seats`` requests at once, and others wait."""
+
+    at_s, seats = 1800.0, 3
+
+    def _one(self, at, model, replica, free, running, random):  # type: ignore[no-untyped-def]
+        if at >= self.at_s:
+            slots = free[model][replica]
+            slots[:] = sorted(slots)[-self.seats :]
+            self.laws = [dataclasses.replace(law, slots=self.seats) for law in self.laws]
+        return super()._one(at, model, replica, free, running, random)
+
+
+def test_a_queue_that_stays_another_one_is_told_once_it_has_lasted() -> None:
+    found = told(_Seats([_LAW], replicas=2, rate=6.0, wave=0.0, seed=7), 3000)
+    queue = [(at * 30 - 1800, c) for at, c in found if c.component == "queue" and c.until is None]
+    assert queue, found
+    seconds, first = queue[0]
+    assert 600 <= seconds <= 1000 and first.cause == "component" and first.delta_ns > 0

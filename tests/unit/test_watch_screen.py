@@ -10,7 +10,7 @@ import numpy as np
 from latdiag.report.watch_screen import screen, words_of
 from latdiag.stacks import catalogue
 from latdiag.watch.bins import BIN_NS
-from latdiag.watch.changes import Change
+from latdiag.watch.change import Change
 from latdiag.watch.state import Watch
 
 S = 1_000_000_000

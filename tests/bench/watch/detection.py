@@ -14,7 +14,8 @@ import numpy as np
 from latdiag.attribution.parts import Parts, Source
 from latdiag.model.components import COMPONENTS
 from latdiag.watch.bins import BIN_NS, Bins
-from latdiag.watch.changes import Change, Changes
+from latdiag.watch.change import Change
+from latdiag.watch.changes import Changes
 from latdiag.watch.requests import Requests
 from tests.bench.watch.traffic import LAWS, Fault, S, World
 
