@@ -106,7 +106,7 @@ _NEXT_LIMIT = (
 )
 _NEXT_CHANGED = (
     "By the end the server took {times} times as long as when it was asked alone at first: look"
-    " for what changed meanwhile (clocks, throttling, other load) and probe again; {divided}."
+    " for what changed meanwhile (clocks, throttling, other load) and probe again;"
 )
 
 
@@ -147,9 +147,9 @@ def following(case: Case, about: Breakdown, name: str, leaf: str | None) -> str:
         )
     if name == "decode" and has_changed(case):
         assert case.health is not None
-        learned = "how decode divides was learned before that"
-        divided = learned if _parts_of_decode(case, about) else "its decode cannot be divided"
-        return _NEXT_CHANGED.format(times=f"{case.health.since:.1f}", divided=divided)
+        learned = "how decode divides was learned before that."
+        divided = learned if _parts_of_decode(case, about) else "its decode cannot be divided."
+        return f"{_NEXT_CHANGED.format(times=f'{case.health.since:.1f}')} {divided}"
     if name == "decode" and (told := _of_decode(case, about, leaf)):
         return with_flags(told, case.stacks)
     if name == "decode" and leaf is None and case.probed:
