@@ -228,7 +228,7 @@ def _held(classes: list[_Class], theirs: Parts) -> list[Move]:
 
 def _settles(classes: list[_Class], theirs: Parts) -> dict[str, str]:
     """Where a difference comes out below nothing: the server's as there, the gateway's from the
-    largest of the server's."""
+    largest of the server's, and what that has not is more than the client waited for at all."""
     keys = {each.name: each.key for each in classes}
     found = {
         each.key: keys[other]
@@ -237,7 +237,8 @@ def _settles(classes: list[_Class], theirs: Parts) -> dict[str, str]:
     }
     sums = {each.key: int(each.inside.sum()) for each in classes if each.key != "gateway"}
     if sums:
-        found["gateway"] = max(sums, key=lambda name: sums[name])
+        largest = found["gateway"] = max(sums, key=lambda name: sums[name])
+        found.setdefault(largest, "unattributed")
     return found
 
 

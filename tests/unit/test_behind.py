@@ -203,6 +203,17 @@ def test_all_adds_up_to_what_the_client_waited(
     assert all(s.sum_ns >= 0 for name, s in found.shares.items() if name != "unattributed")
 
 
+def test_a_target_that_took_less_than_its_server_is_no_bug() -> None:
+    """One pair that met other traffic: 63.5 ms at the target, 100 ms of decode behind it."""
+    frame = frame_of(pair(0, -11.0, -90.0))
+    parts = explain(frame, server_of(frame))
+    assert parts is not None
+    found = breakdown(parts, "client_e2e", "mean")
+    assert found is not None
+    assert sum(share.sum_ns for share in found.shares.values()) == found.total_ns
+    assert all(s.sum_ns >= 0 for name, s in found.shares.items() if name != "unattributed")
+
+
 @pytest.mark.parametrize("faster", [-20, -1])
 def test_a_gateway_that_seems_to_save_time_takes_none(faster: int) -> None:
     frame = frame_of([row for at in range(40) for row in pair(at * 7, faster)])
